@@ -1,0 +1,1 @@
+"""The control socket: what may be asked of a running service, and how."""

@@ -1,0 +1,67 @@
+"""How a tool talks to the service: blocking, one connection for each request."""
+
+import os
+import socket
+from typing import TypeVar
+
+import msgspec
+
+from iifuse import errors
+from iifuse.control import protocol
+
+T = TypeVar("T")
+
+
+class Client:
+    """The service behind a control socket.
+
+    `path`: the socket; without it, IIFUSE_SOCKET or the default. Every call raises the error that
+    the service raised, or ServiceError when it cannot be reached.
+    """
+
+    def __init__(self, path: str | None = None) -> None:
+        self.path = path or os.environ.get(protocol.SOCKET_VARIABLE) or protocol.DEFAULT_SOCKET
+
+    def call(self, request: protocol.AnyRequest, answer: type[T]) -> T:
+        """Send a request and wait for its answer, which must be of type `answer`."""
+        with self._connect() as connection:
+            connection.sendall(protocol.encode_request(request))
+            line = self._receive(connection)
+        try:
+            return msgspec.json.decode(protocol.decode_reply(line), type=answer)
+        except msgspec.MsgspecError as error:
+            raise errors.ProtocolError(self.path, f"unexpected answer ({error})") from error
+
+    def notes(self, request: protocol.AnyRequest) -> tuple[str, ...]:
+        """Send a request whose answer is Noted; the remarks are for stderr."""
+        return self.call(request, protocol.Noted).notes
+
+    def status(self, target: protocol.Target | None = None) -> list[protocol.SetStatus]:
+        """The sets of a target; of the whole service without one."""
+        request = protocol.Status(target or protocol.Target())
+        return self.call(request, list[protocol.SetStatus])
+
+    def _connect(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(self.path)
+        except OSError as error:
+            connection.close()
+            raise errors.ServiceError(
+                self.path,
+                f"no service answers ({error.strerror or error})",
+                "start iifuse, or name its socket with --socket or IIFUSE_SOCKET",
+            ) from error
+        return connection
+
+    def _receive(self, connection: socket.socket) -> bytes:
+        data = bytearray()
+        while not data.endswith(b"\n"):
+            try:
+                part = connection.recv(1 << 16)
+            except OSError as error:
+                raise errors.ServiceError(self.path, f"the connection broke ({error})") from error
+            if not part:
+                raise errors.ServiceError(self.path, "the service ended before it answered")
+            data += part
+        return bytes(data)

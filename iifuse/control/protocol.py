@@ -1,0 +1,258 @@
+"""JSON lines over a unix socket: one request, one reply. Pure: only bytes and structs.
+
+A target names sets by their shadows' paths, or a group, or (with neither) every set where the
+verb allows it. Paths are absolute: the client completes them.
+"""
+
+import json
+from typing import Final, Literal
+from uuid import UUID
+
+import msgspec
+
+from iifuse import errors
+
+MESSAGE_BYTES_MAX: Final = 8 * 1024 * 1024
+DEFAULT_SOCKET: Final = "/run/iifuse/control.sock"
+SOCKET_VARIABLE: Final = "IIFUSE_SOCKET"
+
+
+class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The sets that a verb is about: `sets`, or all members of `group`."""
+
+    sets: tuple[str, ...] = ()
+    group: str | None = None
+
+
+class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="verb"):
+    """Base of all requests."""
+
+
+class Hello(Request, tag="hello"):
+    """Who are you? Answered with ServiceInfo."""
+
+
+class Enable(Request, tag="enable"):
+    """`-e`: make a set; with `group` it becomes a member."""
+
+    kind: Literal["ind", "dep"]
+    master: str
+    shadow: str
+    bitmap: str
+    group: str | None = None
+
+
+class Disable(Request, tag="disable"):
+    """`-d`"""
+
+    target: Target
+
+
+class Flip(Request, tag="flip"):
+    """`-u` and `-c` (`full`): a new PIT on all sets at one instant. Answered with SetStatus rows."""
+
+    direction: Literal["s", "m"]
+    full: bool
+    target: Target
+
+
+class Abort(Request, tag="abort"):
+    """`-a`"""
+
+    target: Target
+
+
+class Wait(Request, tag="wait"):
+    """`-w`: answered when no copy of the target runs, at the latest after `timeout` seconds."""
+
+    target: Target
+    timeout: float | None = None
+
+
+class Status(Request, tag="status"):
+    """`-i`, `-l`: answered with SetStatus rows; an empty target means every set."""
+
+    target: Target
+
+
+class Export(Request, tag="export"):
+    """`-E`: answered with the ticket's entries (ticket.Lent) of the sets."""
+
+    target: Target
+
+
+class Import(Request, tag="import"):
+    """`-I`: take in a shadow that another host lends; `ticket` is a path on the service's host."""
+
+    shadow: str
+    bitmap: str
+    ticket: str | None = None
+
+
+class CheckJoin(Request, tag="check_join"):
+    """Everything that Join checks, and nothing done."""
+
+    shadow: str
+    bitmap: str
+    accept_unclosed: bool = False
+
+
+class Join(Request, tag="join"):
+    """`-J`: merge a secondary bitmap. Raises NotClosed unless it was closed or is accepted so."""
+
+    shadow: str
+    bitmap: str
+    accept_unclosed: bool = False
+
+
+class Move(Request, tag="move"):
+    """`-g GRP -m`: put sets into a group; an empty name takes them out of theirs."""
+
+    group: str
+    sets: tuple[str, ...]
+
+
+class Groups(Request, tag="groups"):
+    """`-g -L`: answered with the sorted names."""
+
+
+class Control(Request, tag="control"):
+    """`svadm -e`: volumes on the mount with no set. Answered with Noted."""
+
+    volumes: tuple[str, ...]
+
+
+class Release(Request, tag="release"):
+    """`svadm -d`: take such volumes off the mount. Answered with Noted."""
+
+    volumes: tuple[str, ...]
+
+
+class Volumes(Request, tag="volumes"):
+    """`svadm -i`: answered with VolumeStatus rows."""
+
+
+AnyRequest = (
+    Hello | Enable | Disable | Flip | Abort | Wait | Status | Export | Import | CheckJoin | Join
+    | Move | Groups | Control | Release | Volumes
+)  # fmt: skip
+
+
+class ServiceInfo(msgspec.Struct, frozen=True):
+    """The service that answers."""
+
+    version: str
+    pid: int
+    mountpoint: str
+    state: str
+
+
+class Noted(msgspec.Struct, frozen=True):
+    """Remarks for the user; nothing failed."""
+
+    notes: tuple[str, ...] = ()
+
+
+class VolumeStatus(msgspec.Struct, frozen=True):
+    """One file of the mount. `role`: master, shadow or none (pass-through)."""
+
+    path: str
+    file: str
+    role: Literal["master", "shadow", "none"]
+    size_bytes: int
+    opens: int
+
+
+class SetStatus(msgspec.Struct, frozen=True):
+    """One row of `iiadm -i --json` (design, section 2). What is absent is None.
+
+    `shadow_bits` and `copy_bits` count chunks; `percent` is (shadow OR copy) of all chunks;
+    `pit_time` is ISO 8601 with a zone.
+    """
+
+    master: str | None
+    shadow: str
+    bitmap: str
+    overflow: str | None
+    group: str | None
+    uuid: UUID
+    kind: Literal["independent", "dependent", "compact"]
+    progress: Literal["idle", "to_shadow", "to_master"]
+    copying: bool
+    custody: Literal["local", "exported", "imported"]
+    offline: tuple[str, ...]
+    offline_reason: str | None
+    size_bytes: int
+    chunk_bytes: int
+    chunks: int
+    shadow_bits: int
+    copy_bits: int
+    percent: float
+    pit: int
+    pit_id: UUID
+    pit_time: str
+    out_of_space: bool
+    export_number: int | None = None
+    copied_chunks: int = 0
+    """Chunks that the running or the last copy has brought since its PIT."""
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """An error of the tree in errors.py, on its way to the client."""
+
+    error: str
+    subject: str
+    why: str
+    todo: str = ""
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """Exactly one of the two is there."""
+
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    failure: Failure | None = None
+
+
+_requests = msgspec.json.Decoder(AnyRequest)
+_replies = msgspec.json.Decoder(Reply)
+
+
+def encode_request(request: AnyRequest) -> bytes:
+    """One line."""
+    return msgspec.json.encode(request) + b"\n"
+
+
+def decode_request(line: bytes) -> AnyRequest:
+    """Raises ProtocolError."""
+    try:
+        return _requests.decode(line)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise errors.ProtocolError("request", f"does not fit the protocol ({error})") from error
+
+
+def encode_result(result: object) -> bytes:
+    """One line for a verb that worked."""
+    return msgspec.json.encode(Reply(result=msgspec.Raw(msgspec.json.encode(result)))) + b"\n"
+
+
+def encode_failure(error: errors.IifuseError) -> bytes:
+    """One line for a verb that failed."""
+    failure = Failure(type(error).__name__, error.subject, error.why, error.todo)
+    return msgspec.json.encode(Reply(failure=failure)) + b"\n"
+
+
+def decode_reply(line: bytes) -> bytes:
+    """The result's JSON. Raises the error that the service raised, or ProtocolError."""
+    try:
+        reply = _replies.decode(line)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise errors.ProtocolError("reply", f"does not fit the protocol ({error})") from error
+    if reply.failure is None:
+        return bytes(reply.result)
+    f = reply.failure
+    raise errors.BY_NAME.get(f.error, errors.InternalError)(f.subject, f.why, f.todo)
+
+
+def to_json(value: object) -> str:
+    """JSON for people and scripts: indented, two spaces."""
+    return json.dumps(msgspec.to_builtins(value), indent=2)

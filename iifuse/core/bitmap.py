@@ -1,0 +1,180 @@
+"""Bits by chunk number, packed; one bitmap is 1/262144 of the volume that it describes."""
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from iifuse.units import Run
+
+SECTOR_CHUNKS: Final = 4064
+"""Chunks whose bits share one 512-byte sector of a bitmap volume (design: 508 bytes of bits)."""
+
+SECTOR_BIT_BYTES: Final = SECTOR_CHUNKS // 8
+
+_SEARCH_BYTES: Final = 64 * 1024
+
+Packed = npt.NDArray[np.uint8]
+"""shape (sectors, 508), dtype uint8, bit n of byte b of sector s is chunk 4064 s + 8 b + n."""
+
+
+def sectors_for(chunks: int) -> int:
+    """Number of sectors that hold the bits of `chunks` chunks."""
+    return -(-chunks // SECTOR_CHUNKS)
+
+
+def runs_of(word: int, first: int) -> list[Run]:
+    """The runs of set bits of `word`, whose bit 0 is chunk `first`, ascending."""
+    runs: list[Run] = []
+    while word:
+        skip = (word & -word).bit_length() - 1
+        word >>= skip
+        ones = (~word & (word + 1)).bit_length() - 1
+        runs.append((first + skip, ones))
+        word >>= ones
+        first += skip + ones
+    return runs
+
+
+class Bitmap:
+    """A mutable bitmap over `chunks` chunks, all clear at first.
+
+    Words are Python integers whose bit 0 is the first chunk asked for: a request touches a few
+    bytes, and integer arithmetic on them is several times faster than small numpy arrays. Whole-
+    bitmap work is numpy's. Bits past the last chunk are always 0. Not thread-safe: the engine
+    changes bits on its event loop only.
+    """
+
+    __slots__ = ("_bytes", "_view", "chunks", "packed")
+
+    def __init__(self, chunks: int, packed: Packed | None = None) -> None:
+        """`packed`: adopt this array; shape (sectors_for(chunks), 508), dtype uint8."""
+        self.chunks = chunks
+        self.packed: Packed = (
+            np.zeros((sectors_for(chunks), SECTOR_BIT_BYTES), np.uint8)
+            if packed is None
+            else packed
+        )
+        assert self.packed.shape == (sectors_for(chunks), SECTOR_BIT_BYTES)
+        self._view = self.packed.reshape(-1)
+        self._bytes = memoryview(self._view)  # type: ignore[arg-type]
+
+    def copy(self) -> "Bitmap":
+        """An independent bitmap with the same bits."""
+        return Bitmap(self.chunks, self.packed.copy())
+
+    def word(self, first: int, count: int) -> int:
+        """The bits of `count` chunks from `first` on, as an integer."""
+        data = self._bytes[first >> 3 : (first + count + 7) >> 3]
+        return int.from_bytes(data, "little") >> (first & 7) & ((1 << count) - 1)
+
+    def all(self, first: int, count: int) -> bool:
+        """Is every bit of the run set?"""
+        return self.word(first, count) == (1 << count) - 1
+
+    def any(self, first: int, count: int) -> bool:
+        """Is one bit of the run set?"""
+        return self.word(first, count) != 0
+
+    def set(self, first: int, count: int) -> None:
+        """Set the bits of a run."""
+        start, stop = first >> 3, (first + count + 7) >> 3
+        value = int.from_bytes(self._bytes[start:stop], "little")
+        value |= ((1 << count) - 1) << (first & 7)
+        self._bytes[start:stop] = value.to_bytes(stop - start, "little")
+
+    def clear(self, first: int, count: int) -> None:
+        """Clear the bits of a run."""
+        start, stop = first >> 3, (first + count + 7) >> 3
+        value = int.from_bytes(self._bytes[start:stop], "little")
+        value &= ~(((1 << count) - 1) << (first & 7))
+        self._bytes[start:stop] = value.to_bytes(stop - start, "little")
+
+    def set_runs(self, runs: Iterable[Run]) -> None:
+        """Set the bits of several runs."""
+        for run in runs:
+            self.set(*run)
+
+    def clear_runs(self, runs: Iterable[Run]) -> None:
+        """Clear the bits of several runs."""
+        for run in runs:
+            self.clear(*run)
+
+    def fill(self) -> None:
+        """Set every bit."""
+        self.packed[:] = 0xFF
+        self._clear_tail()
+
+    def zero(self) -> None:
+        """Clear every bit."""
+        self.packed[:] = 0
+
+    def _clear_tail(self) -> None:
+        whole, rest = divmod(self.chunks, 8)
+        if rest:
+            self._view[whole] &= (1 << rest) - 1
+            whole += 1
+        self._view[whole:] = 0
+
+    def merge(self, other: "Bitmap") -> None:
+        """Set every bit that is set in `other`, which covers as many chunks."""
+        assert self.chunks == other.chunks
+        np.bitwise_or(self.packed, other.packed, out=self.packed)
+
+    def drop(self, other: "Bitmap") -> None:
+        """Clear every bit that is set in `other`, which covers as many chunks."""
+        assert self.chunks == other.chunks
+        np.bitwise_and(self.packed, ~other.packed, out=self.packed)
+
+    def count(self) -> int:
+        """Number of set bits."""
+        return int(np.bitwise_count(self.packed).sum(dtype=np.int64))
+
+    def is_zero(self) -> bool:
+        """Is no bit set?"""
+        return self.next_set(0) is None
+
+    def next_set(self, first: int) -> int | None:
+        """The first chunk from `first` on whose bit is set, or None."""
+        start = first >> 3
+        if start >= len(self._view):
+            return None
+        head = self._bytes[start] >> (first & 7)
+        if head:
+            return first + (head & -head).bit_length() - 1
+        for at in range(start + 1, len(self._view), _SEARCH_BYTES):
+            block = self._view[at : at + _SEARCH_BYTES]
+            found = int(np.argmax(block != 0))
+            if block[found]:
+                byte = int(block[found])
+                return (at + found) * 8 + (byte & -byte).bit_length() - 1
+        return None
+
+    def run_from(self, first: int, limit: int) -> int:
+        """How many set bits follow each other from `first` on, `limit` at the most."""
+        word = self.word(first, min(limit, self.chunks - first))
+        return (~word & (word + 1)).bit_length() - 1
+
+    def runs(self) -> Iterator[Run]:
+        """All runs of set bits, ascending; found by numpy, not chunk by chunk."""
+        bits = np.unpackbits(self._view, count=self.chunks, bitorder="little").astype(np.int8)
+        edges = np.diff(bits, prepend=0, append=0)
+        starts, stops = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+        yield from zip(starts.tolist(), (stops - starts).tolist(), strict=True)
+
+
+def sector_runs(runs: Iterable[Run]) -> list[Run]:
+    """(first sector, count) of the sectors that hold the bits of `runs`, merged and ascending."""
+    touched = sorted({s for first, count in runs for s in _sectors(first, count)})
+    merged: list[Run] = []
+    for sector in touched:
+        if merged and sum(merged[-1]) == sector:
+            merged[-1] = (merged[-1][0], merged[-1][1] + 1)
+        else:
+            merged.append((sector, 1))
+    return merged
+
+
+def _sectors(first: int, count: int) -> range:
+    return range(first // SECTOR_CHUNKS, (first + count - 1) // SECTOR_CHUNKS + 1)

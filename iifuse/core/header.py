@@ -1,0 +1,230 @@
+"""The header of a bitmap volume: two slots, the newer one counts; specified in iifuse-bitmap(5)."""
+
+import struct
+import zlib
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import Final
+from uuid import UUID
+
+from iifuse import errors
+from iifuse.core.geometry import CHUNK_BYTES, Geometry
+from iifuse.core.state import Change, Custody, Kind, Progress, Role, SetState
+
+MAGIC: Final = b"iifusebm"
+VERSION: Final = 1
+SLOT_BYTES: Final = 12 * 1024
+SLOT_OFFSETS: Final = (0, SLOT_BYTES)
+PATH_BYTES_MAX: Final = 4096
+JOINED_MAX: Final = 8
+"""Import ids that a header remembers as joined since the export."""
+
+_NIL: Final = UUID(int=0)
+_PREFIX: Final = struct.Struct("<8sIIII")  # magic, version, length, crc, incompatible features
+_FIXED: Final = struct.Struct(
+    "<Q16sBBBBBBBBIIQ"  # sequence .. size_bytes
+    "Q16sqQ16s16s"  # pit .. boot_id
+    "BBxxxxxxQ16sq16s"  # pending .. transition_id
+    "qqqqqqB7xHHHH"  # volume stamps, joined count, lengths of reason and of three paths
+)
+
+
+class BitmapRole(IntEnum):
+    """Whose bitmap it is: of a set with its master, or of an imported shadow."""
+
+    MAIN = 1
+    IMPORTED = 2
+
+
+class Closure(IntEnum):
+    """How far the life of a bitmap has come."""
+
+    OPEN = 0
+    CLOSED = 1
+    """Closed by `-d`: the bits are final."""
+    JOINED = 2
+    """Merged into the bitmap that it was made for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pit:
+    """A point in time: its number in the set, an id common to a group command, UTC nanoseconds."""
+
+    number: int = 0
+    id: UUID = _NIL
+    time_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a volume's file looked like at the last clean stop (nanoseconds; 0: unknown)."""
+
+    size_bytes: int = 0
+    mtime_ns: int = 0
+    ctime_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Everything that a set *is*. `sequence` rises by one with each commit."""
+
+    uuid: UUID
+    kind: Kind
+    size_bytes: int
+    master: str
+    shadow: str
+    bitmap: str
+    sequence: int = 0
+    role: BitmapRole = BitmapRole.MAIN
+    progress: Progress = Progress.IDLE
+    copying: bool = False
+    custody: Custody = Custody.LOCAL
+    offline: Role = Role(0)
+    offline_reason: str = ""
+    clean: bool = False
+    process_durability: bool = False
+    closure: Closure = Closure.OPEN
+    pit: Pit = field(default_factory=Pit)
+    export_number: int = 0
+    import_id: UUID = _NIL
+    boot_id: UUID = _NIL
+    pending: Change = Change.NONE
+    pending_pit: Pit = field(default_factory=Pit)
+    transition_id: UUID = _NIL
+    master_stamp: Stamp = field(default_factory=Stamp)
+    shadow_stamp: Stamp = field(default_factory=Stamp)
+    joined: tuple[UUID, ...] = ()
+
+    @property
+    def state(self) -> SetState:
+        """The part that decides what may be done."""
+        return SetState(self.kind, self.progress, self.copying, self.custody, self.offline)
+
+    @property
+    def geometry(self) -> Geometry:
+        """How the volumes are cut into chunks."""
+        return Geometry(self.size_bytes)
+
+    def completed(self) -> "Header":
+        """The header after the pending change: the new PIT counts and the copy runs."""
+        progress = self.pending.progress
+        return replace(
+            self,
+            pit=self.pending_pit,
+            pending=Change.NONE,
+            pending_pit=Pit(),
+            progress=progress,
+            copying=progress is not Progress.IDLE,
+        )
+
+
+def pack(header: Header) -> bytes:
+    """One slot, padded with zeros to whole 512-byte sectors. Raises ValueError on a long path."""
+    texts = [
+        t.encode("utf-8", "surrogateescape")
+        for t in (header.offline_reason[:512], header.master, header.shadow, header.bitmap)
+    ]
+    if max(map(len, texts)) > PATH_BYTES_MAX // 2 and sum(map(len, texts)) > SLOT_BYTES - 1024:
+        raise ValueError("the paths of the volumes are too long together")
+    joined = header.joined[-JOINED_MAX:]
+    body = _FIXED.pack(*_fixed_fields(header), len(joined), *map(len, texts))
+    body += b"".join(u.bytes for u in joined).ljust(16 * JOINED_MAX, b"\0") + b"".join(texts)
+    length = _PREFIX.size + len(body)
+    crc = zlib.crc32(_PREFIX.pack(MAGIC, VERSION, length, 0, 0) + body)
+    blob = _PREFIX.pack(MAGIC, VERSION, length, crc, 0) + body
+    return blob.ljust(-(-length // 512) * 512, b"\0")
+
+
+def _fixed_fields(h: Header) -> tuple[object, ...]:
+    return (
+        h.sequence, h.uuid.bytes, h.role, h.kind, h.progress, h.copying, h.custody, h.offline,
+        h.clean, h.process_durability, CHUNK_BYTES, 0, h.size_bytes,
+        h.pit.number, h.pit.id.bytes, h.pit.time_ns, h.export_number, h.import_id.bytes,
+        h.boot_id.bytes,
+        h.pending, h.closure, h.pending_pit.number, h.pending_pit.id.bytes, h.pending_pit.time_ns,
+        h.transition_id.bytes,
+        h.master_stamp.size_bytes, h.master_stamp.mtime_ns, h.master_stamp.ctime_ns,
+        h.shadow_stamp.size_bytes, h.shadow_stamp.mtime_ns, h.shadow_stamp.ctime_ns,
+    )  # fmt: skip
+
+
+def unpack(path: str, slot: bytes) -> Header:
+    """Read one slot. `path` is for messages. Raises BadBitmap; no byte counts before its CRC."""
+    if len(slot) < _PREFIX.size:
+        raise errors.BadBitmap(path, "too short for a header")
+    magic, version, length, crc, incompatible = _PREFIX.unpack_from(slot)
+    if magic != MAGIC:
+        raise errors.BadBitmap(path, "not a bitmap volume of iifuse")
+    least = _PREFIX.size + _FIXED.size + 16 * JOINED_MAX
+    if not _PREFIX.size < length <= len(slot):
+        raise errors.BadBitmap(path, "the header is damaged (length)")
+    body = slot[_PREFIX.size : length]
+    if crc != zlib.crc32(_PREFIX.pack(magic, version, length, 0, incompatible) + body):
+        raise errors.BadBitmap(path, "the header is damaged (checksum)")
+    if version != VERSION or incompatible:
+        raise errors.BadBitmap(
+            path, f"format version {version}, features {incompatible:#x} are not known here",
+            "use the iifuse that wrote it",
+        )  # fmt: skip
+    if length < least:
+        raise errors.BadBitmap(path, "the header is damaged (length)")
+    try:
+        return _unpack_body(path, body)
+    except (ValueError, IndexError) as error:
+        raise errors.BadBitmap(path, f"the header holds an impossible value ({error})") from error
+
+
+def _unpack_body(path: str, body: bytes) -> Header:
+    (
+        sequence, uuid, role, kind, progress, copying, custody, offline, clean, process,
+        chunk_bytes, _, size, pit, pit_id, pit_time, export_number, import_id, boot_id,
+        pending, closure, next_pit, next_id, next_time, transition_id,
+        m_size, m_mtime, m_ctime, s_size, s_mtime, s_ctime, joined_count, *lengths,
+    ) = _FIXED.unpack_from(body)  # fmt: skip
+    if chunk_bytes != CHUNK_BYTES or joined_count > JOINED_MAX or size <= 0 or size >= 1 << 60:
+        raise ValueError("chunk size, volume size or joined imports")
+    at = _FIXED.size
+    joined = tuple(UUID(bytes=body[at + 16 * i : at + 16 * i + 16]) for i in range(joined_count))
+    reason, master, shadow, bitmap = _texts(body, at + 16 * JOINED_MAX, lengths)
+    return Header(
+        uuid=UUID(bytes=uuid), kind=Kind(kind), size_bytes=size,
+        master=master, shadow=shadow, bitmap=bitmap, sequence=sequence, role=BitmapRole(role),
+        progress=Progress(progress), copying=bool(copying), custody=Custody(custody),
+        offline=_roles(offline), offline_reason=reason, clean=bool(clean),
+        process_durability=bool(process), closure=Closure(closure),
+        pit=Pit(pit, UUID(bytes=pit_id), pit_time), export_number=export_number,
+        import_id=UUID(bytes=import_id), boot_id=UUID(bytes=boot_id), pending=Change(pending),
+        pending_pit=Pit(next_pit, UUID(bytes=next_id), next_time),
+        transition_id=UUID(bytes=transition_id), master_stamp=Stamp(m_size, m_mtime, m_ctime),
+        shadow_stamp=Stamp(s_size, s_mtime, s_ctime), joined=joined,
+    )  # fmt: skip
+
+
+def _roles(value: int) -> Role:
+    if value & ~0x0F:
+        raise ValueError("offline roles")
+    return Role(value)
+
+
+def _texts(body: bytes, at: int, lengths: list[int]) -> list[str]:
+    texts = []
+    for length in lengths:
+        if at + length > len(body):
+            raise ValueError("length of a path")
+        texts.append(body[at : at + length].decode("utf-8", "surrogateescape"))
+        at += length
+    return texts
+
+
+def newest(path: str, slots: list[bytes]) -> tuple[Header, int]:
+    """(newest valid header, index of its slot). Raises BadBitmap, the first slot's, if none is."""
+    found: list[tuple[Header, int]] = []
+    failure: errors.BadBitmap | None = None
+    for index, slot in enumerate(slots):
+        try:
+            found.append((unpack(path, slot), index))
+        except errors.BadBitmap as error:
+            failure = failure or error
+    if not found:
+        raise failure or errors.BadBitmap(path, "no header")
+    return max(found, key=lambda pair: pair[0].sequence)

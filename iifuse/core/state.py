@@ -1,0 +1,183 @@
+"""What a set is, and which verbs its state allows (design, section 3: the state table)."""
+
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag, StrEnum
+
+from iifuse import errors
+from iifuse.core.bitmap import Bitmap
+
+
+class Kind(IntEnum):
+    """Whole by itself, or reading unchanged chunks from the master."""
+
+    INDEPENDENT = 1
+    DEPENDENT = 2
+
+
+class Progress(IntEnum):
+    """Direction of the copy whose copy bits are kept, running or aborted."""
+
+    IDLE = 0
+    TO_SHADOW = 1
+    TO_MASTER = 2
+
+
+class Custody(IntEnum):
+    """Who may write the shadow: this service, another host, or we for another host."""
+
+    LOCAL = 0
+    EXPORTED = 1
+    IMPORTED = 2
+    DISABLED = 3
+    """Disable has begun; a restart finishes it."""
+
+
+class Role(IntFlag):
+    """The parts of a set; as a flag in the header: which of them are offline."""
+
+    MASTER = 1
+    SHADOW = 2
+    BITMAP = 4
+    OVERFLOW = 8
+
+
+class Verb(StrEnum):
+    """The commands that the state table speaks of."""
+
+    UPDATE_SHADOW = "-u s"
+    UPDATE_MASTER = "-u m"
+    COPY_SHADOW = "-c s"
+    COPY_MASTER = "-c m"
+    DISABLE = "-d"
+    EXPORT = "-E"
+
+    @property
+    def to_master(self) -> bool:
+        """Does this verb restore the master?"""
+        return self in (Verb.UPDATE_MASTER, Verb.COPY_MASTER)
+
+
+PIT_VERBS = (Verb.UPDATE_SHADOW, Verb.UPDATE_MASTER, Verb.COPY_SHADOW, Verb.COPY_MASTER)
+
+
+@dataclass(frozen=True, slots=True)
+class SetState:
+    """The part of a set's header that decides what may be done with it."""
+
+    kind: Kind
+    progress: Progress = Progress.IDLE
+    copying: bool = False
+    custody: Custody = Custody.LOCAL
+    offline: Role = Role(0)
+
+    @property
+    def restoring(self) -> bool:
+        """Is the master's truth in part on the shadow?"""
+        return self.progress is Progress.TO_MASTER
+
+    @property
+    def resumes(self) -> bool:
+        """An aborted restore: `-u m` and `-c m` go on with it and make no new PIT."""
+        return self.restoring and not self.copying
+
+
+class Change(IntEnum):
+    """A whole-bitmap change that may be repeated (invariant 6); stored in a header as pending."""
+
+    NONE = 0
+    CLEAR = 1
+    MERGE_TO_SHADOW = 2
+    FILL_TO_SHADOW = 3
+    MERGE_TO_MASTER = 4
+    FILL_TO_MASTER = 5
+
+    @property
+    def progress(self) -> Progress:
+        """The progress of the set after the change."""
+        if self in (Change.MERGE_TO_SHADOW, Change.FILL_TO_SHADOW):
+            return Progress.TO_SHADOW
+        return Progress.IDLE if self in (Change.NONE, Change.CLEAR) else Progress.TO_MASTER
+
+    def new_copy(self, shadow: Bitmap, copy: Bitmap) -> Bitmap:
+        """The copy bitmap after the change. Repeating it loses nothing: bits are only added."""
+        result = copy.copy()
+        if self in (Change.MERGE_TO_SHADOW, Change.MERGE_TO_MASTER):
+            result.merge(shadow)
+        elif self in (Change.FILL_TO_SHADOW, Change.FILL_TO_MASTER):
+            result.fill()
+        return result
+
+
+def change_for(verb: Verb, kind: Kind) -> Change:
+    """The bitmap change that makes the PIT of a verb. On a dependent set `-c` is `-u`."""
+    dependent = kind is Kind.DEPENDENT
+    if verb in (Verb.UPDATE_SHADOW, Verb.COPY_SHADOW) and dependent:
+        return Change.CLEAR
+    if verb is Verb.UPDATE_SHADOW:
+        return Change.MERGE_TO_SHADOW
+    if verb is Verb.COPY_SHADOW:
+        return Change.FILL_TO_SHADOW
+    if verb is Verb.UPDATE_MASTER or dependent:
+        return Change.MERGE_TO_MASTER
+    return Change.FILL_TO_MASTER
+
+
+def check(name: str, state: SetState, verb: Verb) -> None:
+    """Raise Refused or CopyRunning unless `state` allows `verb`. `name`: the set, for the message."""
+    _check_custody(name, state, verb)
+    if verb in PIT_VERBS:
+        _check_pit(name, state, verb)
+    elif state.restoring:
+        raise errors.Refused(name, f"{verb} is not possible {_doing(state)}", _way_out(state))
+    elif verb is Verb.EXPORT:
+        _check_export(name, state)
+    elif state.copying:
+        raise errors.CopyRunning(name, f"{verb} is not possible {_doing(state)}", _way_out(state))
+
+
+def _check_custody(name: str, state: SetState, verb: Verb) -> None:
+    if verb is Verb.DISABLE or state.custody is Custody.LOCAL:
+        return
+    if state.custody is Custody.IMPORTED:
+        raise errors.Refused(
+            name,
+            f"{verb} is not possible on an imported shadow",
+            "disable it here (-d) and join it on the host that exported it (-J)",
+        )
+    raise errors.Refused(
+        name, f"{verb} is not possible while the shadow is exported", "join it first (-J)"
+    )
+
+
+def _check_pit(name: str, state: SetState, verb: Verb) -> None:
+    if state.offline:
+        names = " and ".join(role.name.lower() for role in state.offline if role.name)
+        raise errors.Refused(
+            name, f"{verb} is not possible with {names} offline", "see 'iiadm -i' for the reason"
+        )
+    if state.restoring and state.copying:
+        raise errors.CopyRunning(name, f"{verb} is not possible {_doing(state)}", _way_out(state))
+    if state.progress is not Progress.IDLE and state.restoring is not verb.to_master:
+        raise errors.Refused(name, f"{verb} is not possible {_doing(state)}", _way_out(state))
+
+
+def _check_export(name: str, state: SetState) -> None:
+    if state.kind is Kind.DEPENDENT:
+        raise errors.Refused(
+            name, "a dependent shadow cannot be exported", "only an independent one is whole"
+        )
+    if state.progress is not Progress.IDLE:
+        raise errors.CopyRunning(name, f"-E is not possible {_doing(state)}", _way_out(state))
+    if state.offline:
+        raise errors.Refused(name, "-E is not possible with a volume offline", "see 'iiadm -i'")
+
+
+def _doing(state: SetState) -> str:
+    where = "master" if state.restoring else "shadow"
+    return f"while a copy to the {where} " + ("runs" if state.copying else "stands aborted")
+
+
+def _way_out(state: SetState) -> str:
+    if state.copying:
+        return "wait for it (-w) or abort it (-a)"
+    return "finish it first ('-u m')" if state.restoring else "finish it first ('-u s')"

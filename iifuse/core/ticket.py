@@ -1,0 +1,70 @@
+"""The ticket that goes with an exported shadow; a JSON file that another host wrote is hostile."""
+
+from typing import Final, Literal
+from uuid import UUID
+
+import msgspec
+
+from iifuse import errors
+from iifuse.core.geometry import CHUNK_BYTES
+
+TICKET_BYTES_MAX: Final = 4 * 1024 * 1024
+
+
+class Lent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One exported shadow. `bitmap` is filled in by the importer: its secondary bitmap."""
+
+    uuid: UUID
+    shadow: str
+    master: str
+    pit: int
+    pit_id: UUID
+    pit_time: str
+    export_number: int
+    size_bytes: int
+    chunk_bytes: int = CHUNK_BYTES
+    bitmap: str | None = None
+
+
+class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One export of one or of several sets. `group`: the group to make on the other host."""
+
+    sets: tuple[Lent, ...]
+    group: str | None = None
+    format: Literal["iifuse-ticket-1"] = "iifuse-ticket-1"
+
+
+def encode(ticket: Ticket) -> bytes:
+    """The ticket as JSON, indented for people."""
+    return msgspec.json.format(msgspec.json.encode(ticket), indent=2) + b"\n"
+
+
+def decode(path: str, blob: bytes) -> Ticket:
+    """Read a ticket; `path` is for messages. Raises BadTicket."""
+    if len(blob) > TICKET_BYTES_MAX:
+        raise errors.BadTicket(path, "too long for a ticket")
+    try:
+        ticket = msgspec.json.decode(blob, type=Ticket)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise errors.BadTicket(path, f"not a ticket of iifuse ({error})") from error
+    if not ticket.sets:
+        raise errors.BadTicket(path, "the ticket names no shadow")
+    for lent in ticket.sets:
+        if lent.chunk_bytes != CHUNK_BYTES or not 0 < lent.size_bytes < 1 << 60:
+            raise errors.BadTicket(path, f"impossible sizes for {lent.shadow!r}")
+        if lent.pit < 1 or lent.export_number < 1 or not lent.shadow.startswith("/"):
+            raise errors.BadTicket(path, f"impossible values for {lent.shadow!r}")
+    return ticket
+
+
+def find(path: str, ticket: Ticket, shadow: str) -> Lent:
+    """The ticket's entry for a shadow. A ticket with one entry fits a shadow under another name.
+
+    Raises BadTicket when several entries stand there and none bears the name.
+    """
+    for lent in ticket.sets:
+        if lent.shadow == shadow:
+            return lent
+    if len(ticket.sets) == 1:
+        return ticket.sets[0]
+    raise errors.BadTicket(path, f"no entry for {shadow}", "see iiimport --map for other names")

@@ -1,0 +1,40 @@
+"""Names for the numbers that must not be mixed up, and how people read and write sizes."""
+
+import re
+from typing import Final, NewType
+
+ByteOffset = NewType("ByteOffset", int)
+"""Bytes from the start of a volume."""
+
+ChunkIndex = NewType("ChunkIndex", int)
+"""Number of a chunk, counted from 0."""
+
+Run = tuple[int, int]
+"""(first chunk, number of chunks), the second at least 1."""
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+
+_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_SIZE: Final = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([kmgtpe]?)(?:i?b)?\s*$", re.IGNORECASE)
+
+
+def format_size(size_bytes: int) -> str:
+    """Write a size for people: 1536 -> '1.5 KiB'."""
+    value, unit = float(size_bytes), 0
+    while value >= KIB and unit < len(_UNITS) - 1:
+        value, unit = value / KIB, unit + 1
+    return f"{value:.0f} {_UNITS[unit]}" if value == int(value) else f"{value:.1f} {_UNITS[unit]}"
+
+
+def parse_size(text: str) -> int:
+    """Read a size with an optional binary unit: '1.5G' -> 1610612736 bytes.
+
+    Raises ValueError when the text is not a size.
+    """
+    match = _SIZE.match(text)
+    if not match:
+        raise ValueError(f"{text!r} is not a size; write for example 512M or 10GiB")
+    power = " kmgtpe".index(match[2].lower()) if match[2] else 0
+    return int(float(match[1]) * KIB**power)
