@@ -1,0 +1,123 @@
+# Two commands do all the set-up that they need: `make demo` and `make test`.
+#
+# On Debian and Ubuntu, root gets the missing packages installed; anybody else is told the command.
+# Nothing is asked, and nothing is fetched when nothing is missing.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+# The system's Python first: the headers that Debian installs are those of that one.
+PYTHON ?= $(firstword $(foreach p,/usr/bin/python3 python3,$(shell \
+	$(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
+
+BUILD_PACKAGES := fuse3 libfuse3-dev pkg-config gcc libc6-dev python3-dev python3-venv
+TEST_PACKAGES := e2fsprogs fio libarchive-tools mandoc mount sqlite3 systemd util-linux xfsprogs
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.complete
+PIP := -m pip --quiet --disable-pip-version-check --no-input
+export PIP_ROOT_USER_ACTION := ignore
+
+SITE := $(PREFIX)/lib/iifuse
+SBIN := $(PREFIX)/sbin
+MAN := $(PREFIX)/share/man
+UNITS := $(PREFIX)/lib/systemd/system
+
+.PHONY: help demo test lint check venv bench install clean build-packages test-packages
+
+help:
+	@echo 'make demo     the LAN-free backup procedure on real data, from start to end'
+	@echo 'make test     lint, types and all tests'
+	@echo 'make lint     ruff, mypy, manual pages and the rules of the project'
+	@echo 'make venv     leave all programs in $(BIN)'
+	@echo 'make bench    benchmarks'
+	@echo 'make install  install under PREFIX=$(PREFIX) (DESTDIR is honoured)'
+	@echo 'make clean    remove what was built here'
+
+demo: venv test-packages
+	$(BIN)/python examples/demo.py
+
+test: venv test-packages check
+	$(BIN)/python -m pytest tests
+	@echo 'make test: lint, types and tests passed'
+
+lint: venv test-packages check
+	mandoc -T lint -W warning man/*.[0-9]
+	$(BIN)/python -m pytest --quiet tests/project
+	@echo 'make lint: passed'
+
+# What needs no pytest, so that `make test` and `make lint` run it once.
+check: venv $(VENV)/types/iitools
+	$(BIN)/ruff check .
+	MYPYPATH=$(VENV)/types $(BIN)/mypy --package iifuse --package iitools
+
+# The package iitools lies in tools/; mypy looks for packages under their own names.
+$(VENV)/types/iitools: $(STAMP)
+	mkdir -p $(@D)
+	ln -sfn ../../tools $@
+	touch -h $@
+
+bench:
+	@echo 'make bench: not yet: the benchmarks are a later issue' >&2
+	@exit 1
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml | build-packages
+	@test -n '$(PYTHON)' || { echo 'iifuse needs Python 3.11 or newer' >&2; exit 1; }
+	@echo 'preparing $(VENV) (the first time, pyfuse3 is compiled: about a minute)'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python $(PIP) install --editable '.[dev]'
+	@touch $@
+
+# $(call packages,NAMES,TARGET): have Debian packages installed. Other systems: see README.md.
+define packages
+	@command -v dpkg-query >/dev/null || exit 0; \
+	have=" $$(dpkg-query -W -f '$${Package}=$${db:Status-Status} ' $(1) 2>/dev/null)"; \
+	missing=; for name in $(1); do \
+		case "$$have" in *" $$name=installed "*) ;; *) missing="$$missing $$name" ;; esac; \
+	done; \
+	test -n "$$missing" || exit 0; \
+	if test "$$(id -u)" -ne 0; then \
+		echo "packages are missing; as root, run:" >&2; \
+		echo "  apt-get update && apt-get install -y --no-install-recommends$$missing" >&2; \
+		exit 1; \
+	fi; \
+	echo "installing$$missing"; \
+	export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=a; \
+	{ apt-get -qq update && \
+	  apt-get -qq install -y --no-install-recommends $$missing; } </dev/null >/dev/null
+endef
+
+build-packages:
+	$(call packages,$(BUILD_PACKAGES))
+
+test-packages:
+	$(call packages,$(TEST_PACKAGES))
+
+# A virtual environment under PREFIX/lib, links to its programs in PREFIX/sbin. The scripts are
+# told where they will lie, which DESTDIR hides from pip.
+install: build-packages
+	$(PYTHON) -m venv --clear '$(DESTDIR)$(SITE)'
+	'$(DESTDIR)$(SITE)/bin/python' $(PIP) install .
+	@test -z '$(DESTDIR)' || grep -rlIF '$(DESTDIR)$(SITE)' '$(DESTDIR)$(SITE)/bin' \
+		'$(DESTDIR)$(SITE)/pyvenv.cfg' | xargs sed -i 's|$(DESTDIR)$(SITE)|$(SITE)|g'
+	install -d '$(DESTDIR)$(SBIN)' '$(DESTDIR)$(UNITS)'
+	set -e; for name in $$($(PYTHON) -c "import tomllib; \
+		print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['scripts'])"); do \
+		ln -sfn "$(SITE)/bin/$$name" "$(DESTDIR)$(SBIN)/$$name"; \
+	done
+	set -e; for page in man/*.[0-9]; do \
+		install -D -m 0644 "$$page" "$(DESTDIR)$(MAN)/man$${page##*.}/$${page#man/}"; \
+	done
+	sed 's|/usr/local/sbin|$(SBIN)|' systemd/iifuse@.service >'$(DESTDIR)$(UNITS)/iifuse@.service'
+	chmod 0644 '$(DESTDIR)$(UNITS)/iifuse@.service'
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +
