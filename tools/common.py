@@ -1,0 +1,198 @@
+"""What every program shares: one way to end, to talk, to read words and to name sets."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NoReturn, TypeVar
+
+from iifuse import __version__, errors
+from iifuse.control import protocol
+from iifuse.control.client import Client
+
+INTERRUPTED: Final = 130
+"""Exit code after Ctrl-C: 128 + SIGINT, as shells count."""
+
+PIPE_CLOSED: Final = 141
+"""Exit code when nobody reads our output: 128 + SIGPIPE."""
+
+EXIT_CODES: Final = "exit codes: 0 done; 1 wrong words, a no, a copy that runs or stopped; 2 failed"
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class OutputClosed(Exception):  # noqa: N818  # it ends the program quietly, it is no failure
+    """Nobody reads our output any more."""
+
+
+def run(program: str, summary: str, body: Callable[[], None]) -> int:
+    """Run a program's body; the exit code. Whatever it raises becomes one line on stderr.
+
+    `summary`: how to call the program, said after a UsageError.
+    """
+    try:
+        return _finish(body)
+    except errors.IifuseError as error:
+        say(f"{program}: {error}")
+        if isinstance(error, errors.UsageError):
+            say(summary.rstrip())
+        return error.exit_code
+    except KeyboardInterrupt:
+        say(f"{program}: interrupted; what the service has begun goes on")
+        return INTERRUPTED
+    except OutputClosed:
+        _forget_output()
+        return PIPE_CLOSED
+    except Exception as error:  # noqa: BLE001  # a user never sees a traceback
+        defect = errors.InternalError("", f"unexpected {type(error).__name__} ({error})")
+        say(f"{program}: {defect}")
+        return defect.exit_code
+
+
+def _finish(body: Callable[[], None]) -> int:
+    code = 0
+    try:
+        body()
+    except SystemExit as done:  # how argparse ends after --help and --version
+        code = done.code if isinstance(done.code, int) else 0
+    emit("", end="")
+    return code
+
+
+def _forget_output() -> None:
+    # Else the interpreter syncs what is left in the buffer at exit, and complains.
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, sys.stdout.fileno())
+    os.close(sink)
+
+
+def emit(text: str, end: str = "\n") -> None:
+    """Print a result on stdout, now. Raises OutputClosed, or StorageError when it is full."""
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError as error:
+        raise OutputClosed from error
+    except OSError as error:
+        _forget_output()
+        raise errors.StorageError("standard output", f"{error.strerror}") from error
+
+
+def say(text: str) -> None:
+    """Talk to the user, on stderr."""
+    if sys.stderr is not None:
+        print(text, file=sys.stderr, flush=True)
+
+
+def tell(client: Client, request: protocol.AnyRequest) -> tuple[str, ...]:
+    """Send a request that answers with remarks at most; say them, and return them."""
+    notes = client.notes(request)
+    for note in notes:
+        say(note)
+    return notes
+
+
+class Parser(argparse.ArgumentParser):
+    """The options that every program has, and usage errors in our own tree."""
+
+    def __init__(self, program: str, form: str, about: str) -> None:
+        """`form`: the words after the options, for the usage line."""
+        super().__init__(
+            program,
+            usage=f"{program} [option...] {form}",
+            description=about,
+            epilog=EXIT_CODES,
+            allow_abbrev=False,
+        )
+        self.add_argument("--socket", metavar="PATH", help="control socket of the service")
+        self.add_argument("--json", action="store_true", help="print the result as JSON")
+        self.add_argument("--version", action="version", version=version(program))
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError, where argparse would exit with 2."""
+        raise errors.UsageError("", message)
+
+    def add_sets(self) -> None:
+        """Take `-g GRP` or the names of sets; target() reads them."""
+        self.add_argument("-g", dest="group", metavar="GRP", help="all sets of this group")
+        self.add_argument("words", metavar="SET", nargs="*", help="a set, named by its shadow")
+
+    def add_no_question(self) -> None:
+        """Take `-n`."""
+        self.add_argument("-n", dest="sure", action="store_true", help="do not ask, go ahead")
+
+    def options(self) -> list[str]:
+        """Every option, for the comparison with the man page."""
+        return sorted(word for action in self._actions for word in action.option_strings)
+
+    def main(self, body: Callable[[argparse.Namespace], None], argv: Sequence[str] | None) -> int:
+        """Read the words, run the body; the exit code."""
+        return run(self.prog, self.format_usage(), lambda: body(self.parse_intermixed_args(argv)))
+
+
+def version(program: str) -> str:
+    """The answer to --version."""
+    return f"{program} (iifuse) {__version__}"
+
+
+def absolute(word: str) -> str:
+    """A path as typed, made absolute; links stay. Raises UsageError when it cannot be sent."""
+    if not word:
+        raise errors.UsageError("", "an empty name is not a path")
+    try:
+        word.encode()
+    except UnicodeEncodeError as error:
+        raise errors.UsageError(ascii(word), "the name is not UTF-8") from error
+    return os.path.abspath(word)
+
+
+def volumes(words: Iterable[str]) -> tuple[str, ...]:
+    """The absolute paths in some words, each once; a word may be a list with commas."""
+    paths = [absolute(name) for word in words for name in _names(word)]
+    return tuple(dict.fromkeys(paths))
+
+
+def _names(word: str) -> list[str]:
+    # A comma is legal in a file's name: a word that is the name of a file is one name.
+    if "," not in word or os.path.lexists(word):
+        return [word]
+    return [name.strip() for name in word.split(",") if name.strip()]
+
+
+def target(words: Iterable[str], group: str | None) -> protocol.Target:
+    """Sets by name, or all of a group. Raises UsageError unless it is exactly one of the two."""
+    sets = volumes(words)
+    if group == "":
+        raise errors.UsageError("", "the name of the group is empty")
+    if bool(sets) == (group is not None):
+        raise errors.UsageError("", "name either sets or a group (-g GRP)")
+    return protocol.Target(sets, group)
+
+
+def members(client: Client, wanted: protocol.Target) -> list[protocol.SetStatus]:
+    """The sets of a target. Raises NotFound when there are none."""
+    rows = client.status(wanted)
+    if not rows:
+        raise errors.NotFound(wanted.group or "", "no sets")
+    return rows
+
+
+def one_by_one(
+    done: str, items: Sequence[T], name: Callable[[T], str], act: Callable[[T], R]
+) -> list[R]:
+    """Act on each item and stop at the first error, after saying how far it came.
+
+    `done`: the word for an item that worked, such as 'exported'.
+    """
+    results: list[R] = []
+    try:
+        for item in items:
+            results.append(act(item))  # noqa: PERF401  # the error has to know how far we came
+    except (errors.IifuseError, KeyboardInterrupt):
+        names = [name(item) for item in items]
+        at = len(results)
+        say(f"{done}: {', '.join(names[:at]) or 'none'}")
+        say(f"stopped at: {names[at]}")
+        say(f"not tried: {', '.join(names[at + 1 :]) or 'none'}")
+        raise
+    return results

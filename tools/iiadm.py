@@ -1,0 +1,150 @@
+"""iiadm: make, update, lend and watch point-in-time copies."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final, Literal, cast
+
+from iifuse import errors
+from iifuse.control import protocol
+from iifuse.control.client import Client
+from iifuse.core.ticket import Lent
+
+from . import ask, common, grammar, show
+from .grammar import Command
+
+EVERY: Final = "all"
+"""The word for every set in `-i all`."""
+
+options = grammar.options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    return common.run("iiadm", grammar.SUMMARY, lambda: _act(grammar.parse(words)))
+
+
+def _act(command: Command) -> None:
+    _VERBS[command.action](Client(command.socket), command)
+
+
+def _target(command: Command) -> protocol.Target:
+    return common.target(command.words, command.group)
+
+
+def _one(command: Command) -> protocol.Target:
+    """The group, or the one set; no list with commas here."""
+    return protocol.Target(tuple(map(common.absolute, command.words)), command.group)
+
+
+def _help(_client: Client, _command: Command) -> None:
+    common.emit(grammar.SUMMARY + grammar.HELP, end="")
+
+
+def _version(_client: Client, _command: Command) -> None:
+    common.emit(common.version("iiadm"))
+
+
+def _enable(client: Client, command: Command) -> None:
+    master, shadow, bitmap = map(common.absolute, command.words)
+    kind = cast("Literal['ind', 'dep']", command.choice)
+    common.tell(client, protocol.Enable(kind, master, shadow, bitmap, command.group))
+
+
+def _disable(client: Client, command: Command) -> None:
+    common.tell(client, protocol.Disable(_one(command)))
+
+
+def _flip(client: Client, command: Command) -> None:
+    target, full = _target(command), command.action == "c"
+    if command.choice == "m" and not command.sure:
+        ask.before_restore(client, target, full=full)
+    direction = cast("Literal['s', 'm']", command.choice)
+    client.call(protocol.Flip(direction, full, target), list[protocol.SetStatus])
+
+
+def _abort(client: Client, command: Command) -> None:
+    common.tell(client, protocol.Abort(_one(command)))
+
+
+def _wait(client: Client, command: Command) -> None:
+    common.tell(client, protocol.Wait(_one(command), command.timeout))
+
+
+def _rows(client: Client, command: Command) -> list[protocol.SetStatus]:
+    if command.words == [EVERY]:
+        return client.status()
+    return client.status(_one(command))
+
+
+def _status(client: Client, command: Command) -> None:
+    _report(_rows(client, command), command, show.statuses)
+
+
+def _list(client: Client, command: Command) -> None:
+    _report(_rows(client, command), command, show.listing)
+
+
+def _report(
+    rows: list[protocol.SetStatus],
+    command: Command,
+    text: Callable[[list[protocol.SetStatus]], str],
+) -> None:
+    if command.json:
+        common.emit(protocol.to_json({"sets": rows}))
+    elif rows:
+        common.emit(text(rows))
+    else:
+        common.say("iiadm: no sets")
+
+
+def _export(client: Client, command: Command) -> None:
+    client.call(protocol.Export(_one(command)), list[Lent])
+
+
+def _import(client: Client, command: Command) -> None:
+    shadow, bitmap, *ticket = map(common.absolute, command.words)
+    common.tell(client, protocol.Import(shadow, bitmap, *ticket))
+
+
+def _join(client: Client, command: Command) -> None:
+    shadow, bitmap = map(common.absolute, command.words)
+
+    def join(accept: bool) -> None:
+        common.tell(client, protocol.Join(shadow, bitmap, accept))
+
+    ask.unless_closed(join, sure=command.sure)
+
+
+def _move(client: Client, command: Command) -> None:
+    group, sets = command.group or "", common.volumes(command.words)
+    if not sets:
+        raise errors.UsageError("", "-m needs the names of sets")
+    common.tell(client, protocol.Move(group, sets))
+
+
+def _groups(client: Client, command: Command) -> None:
+    names = client.call(protocol.Groups(), list[str])
+    if command.json:
+        common.emit(protocol.to_json({"groups": names}))
+    elif names:
+        common.emit("\n".join(names))
+
+
+_VERBS: Final[dict[str, Callable[[Client, Command], None]]] = {
+    "h": _help,
+    "v": _version,
+    "e": _enable,
+    "d": _disable,
+    "u": _flip,
+    "c": _flip,
+    "a": _abort,
+    "w": _wait,
+    "i": _status,
+    "l": _list,
+    "E": _export,
+    "I": _import,
+    "J": _join,
+    "m": _move,
+    "L": _groups,
+}

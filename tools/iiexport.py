@@ -1,0 +1,121 @@
+"""iiexport: lend shadows to another host, all on one ticket."""
+
+import argparse
+import os
+import stat
+from collections.abc import Sequence
+
+from iifuse import errors
+from iifuse.control import protocol
+from iifuse.control.client import Client
+from iifuse.control.protocol import SetStatus
+from iifuse.core import state
+from iifuse.core.ticket import Lent, Ticket
+
+from . import common, ticketfile, waiting
+
+
+def _parser() -> common.Parser:
+    about = "Wait for the copies of some sets, export their shadows, write one ticket for all."
+    parser = common.Parser("iiexport", "(-g GRP | SET...)", about)
+    parser.add_sets()
+    parser.add_argument("--ticket", metavar="FILE", help="write the ticket for all sets here")
+    return parser
+
+
+def options() -> list[str]:
+    """Every option, for the comparison with the man page."""
+    return _parser().options()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    return _parser().main(_export, argv)
+
+
+def _export(args: argparse.Namespace) -> None:
+    client = Client(args.socket)
+    rows = common.members(client, common.target(args.words, args.group))
+    folder = os.path.join(client.call(protocol.Hello(), protocol.ServiceInfo).state, "tickets")
+    place = _place(args, rows[0], folder)
+    if place:
+        ticketfile.check_place(place)
+    _check(rows)
+    rows = [waited.row for waited in waiting.for_copies(client, rows)]
+    _check(rows)
+    lent = common.one_by_one(
+        "exported", rows, lambda row: row.shadow, lambda row: _lend(client, row)
+    )
+    if place:
+        ticketfile.write(place, Ticket(tuple(lent), args.group))
+    _report(args, lent, [_own_ticket(entry, folder) for entry in lent], place)
+
+
+def _place(args: argparse.Namespace, first: SetStatus, folder: str) -> str | None:
+    """Where the ticket for all goes; None when each shadow's own is enough.
+
+    A group's goes beside its first shadow. Beside a device nothing can be kept: `folder` then.
+    """
+    if args.ticket:
+        return common.absolute(args.ticket)
+    if args.group is None:
+        return None
+    if "/" in args.group:
+        raise errors.UsageError("", f"{args.group} makes no file name, say --ticket FILE")
+    beside = os.path.dirname(first.shadow) if _is_file(first.shadow) else folder
+    return os.path.join(beside, args.group + ticketfile.SUFFIX)
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except OSError as error:
+        raise errors.BadVolume(path, f"cannot be looked at ({error.strerror})") from error
+
+
+def _own_ticket(lent: Lent, folder: str) -> str:
+    """Where the service has put the ticket of this shadow alone."""
+    if _is_file(lent.shadow):
+        return lent.shadow + ticketfile.SUFFIX
+    return os.path.join(folder, f"{lent.uuid}.json")
+
+
+def _check(rows: Sequence[SetStatus]) -> None:
+    """Raise what the service would raise on -E, before any set is exported.
+
+    A copy to the shadow that runs is no obstacle: we shall wait for it.
+    """
+    for row in rows:
+        waits = row.copying and row.progress == "to_shadow"
+        state.check(row.shadow, _state(row, settled=waits), state.Verb.EXPORT)
+
+
+def _state(row: SetStatus, *, settled: bool) -> state.SetState:
+    offline = state.Role(0)
+    for role in row.offline:
+        offline |= state.Role[role.upper()]
+    whole = row.kind == "independent"
+    return state.SetState(
+        kind=state.Kind.INDEPENDENT if whole else state.Kind.DEPENDENT,
+        progress=state.Progress.IDLE if settled else state.Progress[row.progress.upper()],
+        copying=row.copying and not settled,
+        custody=state.Custody[row.custody.upper()],
+        offline=offline,
+    )
+
+
+def _lend(client: Client, row: SetStatus) -> Lent:
+    (lent,) = client.call(protocol.Export(protocol.Target((row.shadow,))), tuple[Lent])
+    return lent
+
+
+def _report(
+    args: argparse.Namespace, lent: Sequence[Lent], own: Sequence[str], place: str | None
+) -> None:
+    if args.json:
+        common.emit(protocol.to_json({"sets": lent, "tickets": own, "ticket": place}))
+        return
+    for entry, path in zip(lent, own, strict=True):
+        common.emit(f"{entry.shadow}: exported, ticket {path}")
+    if place:
+        common.emit(f"ticket for all: {place}")

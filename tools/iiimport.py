@@ -1,0 +1,170 @@
+"""iiimport: take in the shadows that another host lends, as its ticket says."""
+
+import argparse
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from iifuse import errors
+from iifuse.control import protocol
+from iifuse.control.client import Client
+from iifuse.control.protocol import SetStatus
+from iifuse.core.ticket import Lent, Ticket
+from iifuse.units import format_size
+
+from . import common, ticketfile
+
+BITMAP_SUFFIX: Final = ".iibm"
+
+
+@dataclass(frozen=True)
+class Loan:
+    """An entry of the ticket, and where its volumes are on this host.
+
+    `here`: it has been imported by an earlier run already.
+    """
+
+    lent: Lent
+    shadow: str
+    bitmap: str
+    here: bool
+
+
+def _parser() -> common.Parser:
+    about = "Import all shadows of a ticket, each with a new bitmap, and put them into their group."
+    parser = common.Parser("iiimport", "TICKET", about)
+    parser.add_argument("ticket", metavar="TICKET", help="file that iiexport or 'iiadm -E' wrote")
+    parser.add_argument("--bitmaps", metavar="DIR", help="make the bitmaps in this directory")
+    ticketfile.add_map(parser)
+    return parser
+
+
+def options() -> list[str]:
+    """Every option, for the comparison with the man page."""
+    return _parser().options()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    return _parser().main(_import_all, argv)
+
+
+def _import_all(args: argparse.Namespace) -> None:
+    client, path = Client(args.socket), common.absolute(args.ticket)
+    ticket = ticketfile.read(path)
+    loans = _loans(args, ticket, client.status())
+    ticketfile.check_place(path)
+    # The ticket first: whatever happens later, it names every bitmap that may hold changes.
+    ticketfile.write(path, ticketfile.with_bitmaps(ticket, [loan.bitmap for loan in loans]))
+    common.one_by_one(
+        "imported", loans, lambda loan: loan.shadow, lambda loan: _take(client, path, loan)
+    )
+    if ticket.group:
+        names = tuple(loan.shadow for loan in loans)
+        common.tell(client, protocol.Move(ticket.group, names))
+    _report(args, ticket, loans)
+
+
+def _loans(args: argparse.Namespace, ticket: Ticket, rows: Sequence[SetStatus]) -> list[Loan]:
+    """All entries, each checked. Raises UsageError, BadVolume, Refused."""
+    folder = None if args.bitmaps is None else common.absolute(args.bitmaps)
+    names = ticketfile.Names(args.map)
+    loans = [_loan(lent, names.here(lent.shadow), folder, rows) for lent in ticket.sets]
+    names.check_used()
+    _check_distinct([loan.shadow for loan in loans], "two sets of the ticket map to this shadow")
+    _check_distinct([loan.bitmap for loan in loans], "two sets would share this bitmap")
+    return loans
+
+
+def _check_distinct(paths: Sequence[str], why: str) -> None:
+    for path in paths:
+        if paths.count(path) > 1:
+            raise errors.UsageError(path, why)
+
+
+def _loan(lent: Lent, shadow: str, folder: str | None, rows: Sequence[SetStatus]) -> Loan:
+    for row in rows:
+        if row.shadow == shadow and _same(row, lent):
+            return Loan(lent, shadow, row.bitmap, here=True)
+    _check_shadow(shadow, lent.size_bytes)
+    return Loan(lent, shadow, _bitmap(lent, shadow, folder), here=False)
+
+
+def _same(row: SetStatus, lent: Lent) -> bool:
+    """Is this set an import of this very export?"""
+    identity = (row.custody, row.uuid, row.export_number)
+    return identity == ("imported", lent.uuid, lent.export_number)
+
+
+def _check_shadow(path: str, size_bytes: int) -> None:
+    try:
+        found = _size(path)
+    except OSError as error:
+        why = f"the shadow cannot be opened ({error.strerror})"
+        raise errors.BadVolume(
+            path, why, "if it has another name here, say --map OLD=NEW"
+        ) from error
+    if found < size_bytes:
+        raise errors.BadVolume(
+            path, f"has {format_size(found)}, less than the {format_size(size_bytes)} of the ticket"
+        )
+
+
+def _size(path: str) -> int:
+    """Bytes of a file or block device. Raises OSError, BadVolume."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+            raise errors.BadVolume(path, "is neither a regular file nor a block device")
+        return os.lseek(descriptor, 0, os.SEEK_END)
+    finally:
+        os.close(descriptor)
+
+
+def _bitmap(lent: Lent, shadow: str, folder: str | None) -> str:
+    """Where the bitmap goes. A ticket that names one already keeps it."""
+    if folder is None and lent.bitmap:
+        return lent.bitmap
+    stem = shadow if folder is None else os.path.join(folder, os.path.basename(shadow))
+    bitmap = stem + BITMAP_SUFFIX
+    if lent.bitmap not in (None, bitmap):
+        # Two bitmaps for one import: iijoin would merge the second and lose the first.
+        raise errors.Refused(
+            shadow, f"the ticket names its bitmap already: {lent.bitmap}", "leave --bitmaps out"
+        )
+    _check_room(shadow, bitmap)
+    return bitmap
+
+
+def _check_room(shadow: str, bitmap: str) -> None:
+    if os.path.lexists(bitmap):
+        return
+    if not os.path.isdir(os.path.dirname(bitmap)):
+        raise errors.BadVolume(
+            os.path.dirname(bitmap), "there is no such directory for the bitmaps"
+        )
+    if stat.S_ISBLK(os.stat(shadow).st_mode) and os.path.dirname(bitmap) == os.path.dirname(shadow):
+        # A file among device nodes is gone after a reboot, and the changes with it.
+        raise errors.BadVolume(bitmap, "no place for a bitmap beside a device", "say --bitmaps DIR")
+
+
+def _take(client: Client, path: str, loan: Loan) -> None:
+    if loan.here:
+        common.say(f"{loan.shadow}: imported already")
+        return
+    with ticketfile.fitting(path, loan.lent, loan.shadow) as ticket:
+        common.tell(client, protocol.Import(loan.shadow, loan.bitmap, ticket))
+
+
+def _report(args: argparse.Namespace, ticket: Ticket, loans: Sequence[Loan]) -> None:
+    if args.json:
+        sets = [{"shadow": loan.shadow, "bitmap": loan.bitmap} for loan in loans]
+        common.emit(protocol.to_json({"sets": sets, "group": ticket.group}))
+        return
+    for loan in loans:
+        common.emit(f"{loan.shadow}: imported, bitmap {loan.bitmap}")
+    if ticket.group:
+        common.emit(f"group: {ticket.group}")

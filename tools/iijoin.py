@@ -1,0 +1,82 @@
+"""iijoin: take back the shadows of a ticket and merge the other host's bitmaps."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from iifuse import errors
+from iifuse.control import protocol
+from iifuse.control.client import Client
+from iifuse.core.ticket import Lent
+
+from . import ask, common, ticketfile
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A shadow, its secondary bitmap, and whether that one is merged though it was not closed."""
+
+    shadow: str
+    bitmap: str
+    unclosed: bool = False
+
+
+def _parser() -> common.Parser:
+    about = "Check every bitmap of a ticket, then join all its sets."
+    parser = common.Parser("iijoin", "TICKET", about)
+    parser.add_argument("ticket", metavar="TICKET", help="the ticket, as iiimport left it")
+    parser.add_no_question()
+    ticketfile.add_map(parser)
+    return parser
+
+
+def options() -> list[str]:
+    """Every option, for the comparison with the man page."""
+    return _parser().options()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    return _parser().main(_join_all, argv)
+
+
+def _join_all(args: argparse.Namespace) -> None:
+    client, path = Client(args.socket), common.absolute(args.ticket)
+    names = ticketfile.Names(args.map)
+    pairs = [_pair(path, lent, names) for lent in ticketfile.read(path).sets]
+    names.check_used()
+    pairs = [_checked(client, pair, sure=args.sure) for pair in pairs]
+    common.one_by_one("joined", pairs, lambda pair: pair.shadow, lambda pair: _join(client, pair))
+    _report(args, pairs)
+
+
+def _pair(path: str, lent: Lent, names: ticketfile.Names) -> Pair:
+    if lent.bitmap is None:
+        raise errors.BadTicket(
+            path,
+            f"names no bitmap for {lent.shadow}",
+            "take the ticket that iiimport left, or say 'iiadm -J SET BITMAP'",
+        )
+    return Pair(names.here(lent.shadow), names.here(lent.bitmap))
+
+
+def _checked(client: Client, pair: Pair, *, sure: bool) -> Pair:
+    """The pair, after all that the service checks. Raises its errors, or Declined."""
+
+    def check(accept: bool) -> None:
+        common.tell(client, protocol.CheckJoin(pair.shadow, pair.bitmap, accept))
+
+    _, unclosed = ask.unless_closed(check, sure=sure)
+    return Pair(pair.shadow, pair.bitmap, unclosed)
+
+
+def _join(client: Client, pair: Pair) -> None:
+    common.tell(client, protocol.Join(pair.shadow, pair.bitmap, pair.unclosed))
+
+
+def _report(args: argparse.Namespace, pairs: Sequence[Pair]) -> None:
+    if args.json:
+        common.emit(protocol.to_json({"sets": pairs}))
+        return
+    for pair in pairs:
+        common.emit(f"{pair.shadow}: joined, bitmap {pair.bitmap}")

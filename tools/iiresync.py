@@ -1,0 +1,87 @@
+"""iiresync: update sets, wait for the copies, say what they cost."""
+
+import argparse
+import time
+from collections.abc import Sequence
+from typing import Final, Literal, cast
+
+import msgspec
+
+from iifuse import errors
+from iifuse.control import protocol
+from iifuse.control.client import Client
+from iifuse.control.protocol import SetStatus
+from iifuse.units import format_size
+
+from . import ask, common, waiting
+from .waiting import Waited
+
+DIRECTIONS: Final = ("s", "m")
+
+
+class Resynced(msgspec.Struct, frozen=True):
+    """What the update of one set cost; `percent` is of the volume."""
+
+    shadow: str
+    chunks: int
+    bytes: int
+    percent: float
+    seconds: float
+    stopped: bool
+
+
+def _parser() -> common.Parser:
+    about = "Update the shadows (s) or the masters (m) of some sets and wait until they are whole."
+    parser = common.Parser("iiresync", "[s|m] (-g GRP | SET...)", about)
+    parser.add_sets()
+    parser.add_no_question()
+    return parser
+
+
+def options() -> list[str]:
+    """Every option, for the comparison with the man page."""
+    return _parser().options()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    return _parser().main(_resync, argv)
+
+
+def _resync(args: argparse.Namespace) -> None:
+    words = list(args.words)
+    direction = words.pop(0) if words and words[0] in DIRECTIONS else "s"
+    client, target = Client(args.socket), common.target(words, args.group)
+    if direction == "m" and not args.sure:
+        ask.before_restore(client, target, full=False)
+    began = time.monotonic()
+    flip = protocol.Flip(cast("Literal['s', 'm']", direction), full=False, target=target)
+    rows = client.call(flip, list[SetStatus])
+    ended = waiting.for_copies(client, rows, began)
+    _report(args, [_resynced(waited) for waited in ended])
+    for waited in ended:
+        _check(waited)
+
+
+def _resynced(waited: Waited) -> Resynced:
+    row = waited.row
+    copied = min(row.copied_chunks * row.chunk_bytes, row.size_bytes)
+    percent = round(100 * row.copied_chunks / row.chunks, 2)
+    seconds = round(waited.seconds, 3)
+    return Resynced(row.shadow, row.copied_chunks, copied, percent, seconds, waited.stopped)
+
+
+def _check(waited: Waited) -> None:
+    if waited.stopped:
+        why = waited.row.offline_reason or f"{waited.row.copy_bits} chunks are still to be copied"
+        raise errors.CopyStopped(waited.row.shadow, f"the copy was aborted or failed, {why}")
+
+
+def _report(args: argparse.Namespace, results: Sequence[Resynced]) -> None:
+    if args.json:
+        common.emit(protocol.to_json({"sets": results}))
+        return
+    for one in results:
+        copied = f"{one.chunks} chunks, {format_size(one.bytes)}, {one.percent}% of the volume"
+        end = ", stopped" if one.stopped else ""
+        common.emit(f"{one.shadow}: {copied}, {one.seconds} s{end}")

@@ -1,0 +1,152 @@
+"""Tickets as files, and the names that their volumes have on this host."""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Final
+
+import msgspec
+
+from iifuse import errors
+from iifuse.core import ticket as tickets
+from iifuse.core.ticket import Lent, Ticket
+
+from . import common
+
+SUFFIX: Final = ".iiticket"
+
+
+def read(path: str) -> Ticket:
+    """Read a ticket that names each shadow once. Raises BadTicket."""
+    try:
+        with open(path, "rb") as file:
+            blob = file.read(tickets.TICKET_BYTES_MAX + 1)
+    except OSError as error:
+        raise errors.BadTicket(path, f"cannot be read ({error.strerror})") from error
+    ticket = tickets.decode(path, blob)
+    names = [lent.shadow for lent in ticket.sets]
+    if len(set(names)) < len(names):
+        raise errors.BadTicket(path, "names a shadow twice")
+    return ticket
+
+
+def check_place(path: str) -> None:
+    """Can a ticket be written here? Raises StorageError; asked before anything is exported."""
+    folder = os.path.dirname(path)
+    if os.path.isdir(path):
+        raise errors.StorageError(path, "the ticket cannot be written, it is a directory")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise errors.StorageError(path, f"the ticket cannot be written to {folder}")
+
+
+def write(path: str, ticket: Ticket) -> None:
+    """Write a ticket, durably; after a crash the file is the old one or the new one.
+
+    Only its owner may read it. Raises StorageError.
+    """
+    try:
+        scratch = _scratch(os.path.dirname(path), ticket)
+        with _removed_on_error(scratch):
+            os.rename(scratch, path)
+        _sync_directory(os.path.dirname(path))
+    except OSError as error:
+        raise errors.StorageError(path, f"cannot be written ({error.strerror})") from error
+
+
+def _scratch(folder: str, ticket: Ticket) -> str:
+    """A new durable file that holds the ticket."""
+    descriptor, name = tempfile.mkstemp(prefix=".ticket-", suffix=SUFFIX, dir=folder)
+    with _removed_on_error(name), os.fdopen(descriptor, "wb") as file:
+        file.write(tickets.encode(ticket))
+        file.flush()
+        os.fsync(file.fileno())
+    return name
+
+
+@contextmanager
+def _removed_on_error(path: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(path)
+        raise
+
+
+def _sync_directory(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def with_bitmaps(ticket: Ticket, bitmaps: Sequence[str]) -> Ticket:
+    """The same ticket with a bitmap for each set, in the ticket's order."""
+    pairs = zip(ticket.sets, bitmaps, strict=True)
+    sets = tuple(msgspec.structs.replace(lent, bitmap=bitmap) for lent, bitmap in pairs)
+    return msgspec.structs.replace(ticket, sets=sets)
+
+
+@contextmanager
+def fitting(path: str, lent: Lent, shadow: str) -> Iterator[str]:
+    """The path of a ticket in which the service finds `shadow`.
+
+    Under its own name that is the ticket itself. Under another one it is a file for the moment
+    with this entry alone, because an entry that stands alone fits any name.
+    """
+    if shadow == lent.shadow:
+        yield path
+        return
+    try:
+        scratch = _scratch(os.path.dirname(path), Ticket((lent,)))
+    except OSError as error:
+        raise errors.StorageError(path, f"no room beside the ticket ({error.strerror})") from error
+    try:
+        yield scratch
+    finally:
+        with suppress(OSError):
+            os.unlink(scratch)
+
+
+def add_map(parser: argparse.ArgumentParser) -> None:
+    """Take `--map OLD=NEW`, as often as needed; Names reads them."""
+    parser.add_argument(
+        "--map",
+        metavar="OLD=NEW",
+        action="append",
+        default=[],
+        help="what the ticket calls OLD, a file or a directory, is NEW on this host",
+    )
+
+
+class Names:
+    """How the ticket's paths read on this host; the longest OLD that fits counts."""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        """`words`: OLD=NEW. Raises UsageError."""
+        pairs = [_pair(word) for word in words]
+        self._maps = sorted(pairs, key=lambda pair: len(pair[0]), reverse=True)
+        self._unused = {old for old, _ in pairs}
+
+    def here(self, path: str) -> str:
+        """The path on this host."""
+        for old, new in self._maps:
+            if path == old or path.startswith(old.rstrip("/") + "/"):
+                self._unused.discard(old)
+                return os.path.normpath(new + "/" + path[len(old) :]) if path != old else new
+        return path
+
+    def check_used(self) -> None:
+        """Raise UsageError for a --map that fitted nothing: a slip of the pen, most likely."""
+        for old in sorted(self._unused):
+            raise errors.UsageError("", f"--map {old}=...: the ticket has no such path")
+
+
+def _pair(word: str) -> tuple[str, str]:
+    old, equals, new = word.partition("=")
+    if not (equals and old and new):
+        raise errors.UsageError("", f"--map wants OLD=NEW, not {word}")
+    return common.absolute(old), common.absolute(new)
