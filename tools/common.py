@@ -32,7 +32,9 @@ def run(program: str, summary: str, body: Callable[[], None]) -> int:
     `summary`: how to call the program, said after a UsageError.
     """
     try:
-        return _finish(body)
+        body()
+    except SystemExit as done:  # how argparse ends after --help and --version
+        return done.code if isinstance(done.code, int) else 0
     except errors.IifuseError as error:
         say(f"{program}: {error}")
         if isinstance(error, errors.UsageError):
@@ -48,16 +50,7 @@ def run(program: str, summary: str, body: Callable[[], None]) -> int:
         defect = errors.InternalError("", f"unexpected {type(error).__name__} ({error})")
         say(f"{program}: {defect}")
         return defect.exit_code
-
-
-def _finish(body: Callable[[], None]) -> int:
-    code = 0
-    try:
-        body()
-    except SystemExit as done:  # how argparse ends after --help and --version
-        code = done.code if isinstance(done.code, int) else 0
-    emit("", end="")
-    return code
+    return 0
 
 
 def _forget_output() -> None:
@@ -111,6 +104,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise UsageError, where argparse would exit with 2."""
         raise errors.UsageError("", message)
+
+    def _print_message(self, message: str, _file: object = None) -> None:
+        # For --help and --version. argparse's own hides it when the output cannot be written.
+        emit(message, end="")
 
     def add_sets(self) -> None:
         """Take `-g GRP` or the names of sets; target() reads them."""

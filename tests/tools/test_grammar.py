@@ -1,0 +1,135 @@
+import pytest
+from iitools import grammar
+from iitools.grammar import Command
+
+from iifuse import errors
+
+MEANINGS = {
+    "": Command("l"),
+    "-l": Command("l"),
+    "-i": Command("i"),
+    "-i all": Command("i", words=["all"]),
+    "-i /s": Command("i", words=["/s"]),
+    "-i --json": Command("i", json=True),
+    "--json": Command("l", json=True),
+    "--socket /k": Command("l", socket="/k"),
+    "--socket=/k -l": Command("l", socket="/k"),
+    "-e ind m s b": Command("e", "ind", ["m", "s", "b"]),
+    "-e dep m s b": Command("e", "dep", ["m", "s", "b"]),
+    "-eind m s b": Command("e", "ind", ["m", "s", "b"]),
+    "-g G -e ind m s b": Command("e", "ind", ["m", "s", "b"], group="G"),
+    "-ne ind m s b": Command("e", "ind", ["m", "s", "b"], sure=True),
+    "-d /s": Command("d", words=["/s"]),
+    "-d -- -odd": Command("d", words=["-odd"]),
+    "-d /s -n": Command("d", words=["/s"], sure=True),
+    "-u /s": Command("u", "s", ["/s"]),
+    "-u /s /t": Command("u", "s", ["/s", "/t"]),
+    "-u s /s": Command("u", "s", ["/s"]),
+    "-u m /s": Command("u", "m", ["/s"]),
+    "-um /s": Command("u", "m", ["/s"]),
+    "-us /s /t": Command("u", "s", ["/s", "/t"]),
+    "-u s ./s": Command("u", "s", ["./s"]),
+    "-un /s": Command("u", "s", ["/s"], sure=True),
+    "-nu m /s": Command("u", "m", ["/s"], sure=True),
+    "-g G -u": Command("u", "s", group="G"),
+    "-g G -u s": Command("u", "s", group="G"),
+    "-g G -u m -n": Command("u", "m", group="G", sure=True),
+    "-u m -g G": Command("u", "m", group="G"),
+    "-gG -u": Command("u", "s", group="G"),
+    "-c s /s": Command("c", "s", ["/s"]),
+    "-c m /s /t": Command("c", "m", ["/s", "/t"]),
+    "-a /s": Command("a", words=["/s"]),
+    "-g G -a": Command("a", group="G"),
+    "-w /s": Command("w", words=["/s"]),
+    "-w --timeout 2.5 /s": Command("w", words=["/s"], timeout=2.5),
+    "-g G -w --timeout=0": Command("w", group="G", timeout=0.0),
+    "-E /s": Command("E", words=["/s"]),
+    "-g G -E": Command("E", group="G"),
+    "-I /s /b": Command("I", words=["/s", "/b"]),
+    "-I /s /b /t": Command("I", words=["/s", "/b", "/t"]),
+    "-J /s /b -n": Command("J", words=["/s", "/b"], sure=True),
+    "-g G -m a b,c": Command("m", words=["a", "b,c"], group="G"),
+    "-g G -i": Command("i", group="G"),
+    "-g G -l": Command("l", group="G"),
+    "-g G -d": Command("d", group="G"),
+    "-g -L": Command("L"),
+    "-g -L --json": Command("L", json=True),
+    "-h": Command("h"),
+    "--help": Command("h"),
+    "-v": Command("v"),
+    "--version": Command("v"),
+}
+
+REFUSALS = {
+    "/s": "no action",
+    "-n": "no action",
+    "-g G": "no action",
+    "--timeout 3": "no action",
+    "-d": "-d takes SET",
+    "-d /s /t": "-d takes SET",
+    "-u": "-u takes SET...",
+    "-u s": "-u takes SET...",
+    "-c /s": "-c needs s or m",
+    "-c x /s": "-c needs s or m",
+    "-cx /s": "-c needs s or m",
+    "-e m s b": "-e needs ind or dep",
+    "-e shd m s b": "-e needs ind or dep",
+    "-e ind m s": "-e takes MASTER SHADOW BITMAP",
+    "-e ind m s b o": "-e takes MASTER SHADOW BITMAP",
+    "-I /s": "-I takes SHADOW BITMAP [TICKET]",
+    "-J /s": "-J takes SET BITMAP",
+    "-l /s": "-l takes no volume",
+    "-i /s /t": "-i takes [SET|all]",
+    "-g G -d /s": "-d takes no volume with -g",
+    "-g G -u /s": "-u takes no volume with -g",
+    "-g G -m": "-m takes SET... with -g",
+    "-m /s": "-m needs -g GRP",
+    "-g G -I /s /b": "-I is not for groups",
+    "-g G -J /s /b": "-J is not for groups",
+    "-d /s -a": "one action at a time, not -d and -a",
+    "-d /s -d": "one action at a time, not -d and -d",
+    "-u s /s -c s": "one action at a time, not -u and -c",
+    "-g -d": "-g needs the name of a group, not -d",
+    "-g": "-g needs a value",
+    "-g G -g H -d": "one group at a time",
+    "-L": "-L is for -g",
+    "-g G -L": "-L is for -g",
+    "-d --json /s": "--json is for -i, -l and -g -L",
+    "-d --timeout 3 /s": "--timeout is for -w",
+    "-w --timeout soon /s": "'soon' is not a number of seconds",
+    "-w --timeout -1 /s": "'-1' is not a number of seconds",
+    "-w --timeout inf /s": "'inf' is not a number of seconds",
+    "-w --timeout nan /s": "'nan' is not a number of seconds",
+    "--socket": "--socket needs a value",
+    "--sock /k": "unknown option --sock",
+    "--json=1": "unknown option --json=1",
+}
+
+
+@pytest.mark.parametrize("line", MEANINGS)
+def test_words_mean_a_command(line):
+    assert grammar.parse(line.split()) == MEANINGS[line]
+
+
+@pytest.mark.parametrize("line", REFUSALS)
+def test_wrong_words_are_a_usage_error(line):
+    with pytest.raises(errors.UsageError) as caught:
+        grammar.parse(line.split())
+    assert str(caught.value).startswith(REFUSALS[line])
+
+
+@pytest.mark.parametrize("letter", "RPOADQp")
+def test_letters_of_later_releases_are_unknown(letter):
+    with pytest.raises(errors.UsageError, match=f"unknown option -{letter}"):
+        grammar.parse([f"-{letter}", "/s"])
+
+
+def test_empty_group_takes_sets_out_and_nothing_else():
+    assert grammar.parse(["-g", "", "-m", "/s"]) == Command("m", words=["/s"], group="")
+    with pytest.raises(errors.UsageError, match="an empty group name"):
+        grammar.parse(["-g", "", "-d"])
+
+
+def test_help_describes_every_option():
+    described = {word.strip(",") for word in grammar.HELP.split()}
+    assert set(grammar.options()) <= described

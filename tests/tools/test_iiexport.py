@@ -1,0 +1,167 @@
+import json
+import os
+import stat
+
+import pytest
+from fake_service import copying, lent, row
+
+from iifuse import errors
+from iifuse.control import protocol
+from iifuse.control.protocol import Target
+
+
+def exported(service):
+    return [name for request in service.asked(protocol.Export) for name in request.target.sets]
+
+
+def test_group_is_exported_set_by_set_with_one_ticket(run, stage, service):
+    os.unlink(stage.ticket)
+    ended = run("iiexport", "-g", "night")
+    assert (ended.code, ended.err) == (0, "")
+    assert exported(service) == stage.shadows
+    ticket = stage.read_ticket()
+    assert ticket.group == "night"
+    assert ticket.sets == tuple(lent(shadow) for shadow in stage.shadows)
+
+
+def test_report_says_where_the_tickets_are(run, stage):
+    assert run("iiexport", "-g", "night").out.splitlines() == [
+        *(f"{shadow}: exported, ticket {shadow}.iiticket" for shadow in stage.shadows),
+        f"ticket for all: {stage.ticket}",
+    ]
+
+
+def test_named_sets_have_tickets_of_their_own_only(run, stage, tmp_path):
+    os.unlink(stage.ticket)
+    result = json.loads(run("iiexport", "--json", *stage.shadows).out)
+    assert result["ticket"] is None
+    assert result["tickets"] == [f"{shadow}.iiticket" for shadow in stage.shadows]
+    assert [one["shadow"] for one in result["sets"]] == stage.shadows
+    assert not list(tmp_path.glob("*.iiticket"))
+
+
+def test_ticket_goes_where_it_is_told(run, stage, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ended = run("iiexport", "--ticket", "mine", *stage.shadows)
+    stage.ticket = str(tmp_path / "mine")
+    assert f"ticket for all: {stage.ticket}" in ended.out
+    assert stage.read_ticket().group is None
+
+
+def test_ticket_is_for_its_owner_and_leaves_no_scratch(run, stage, tmp_path):
+    before = set(os.listdir(tmp_path))
+    run("iiexport", "-g", "night")
+    assert stat.S_IMODE(os.stat(stage.ticket).st_mode) == 0o600
+    assert set(os.listdir(tmp_path)) == before
+
+
+def test_ticket_of_a_device_is_with_the_service(run, stage, service, monkeypatch):
+    # Any device node will do: only its kind is looked at.
+    service.rows = [row("/dev/null", group="night")]
+    (service.state / "tickets").mkdir()
+    result = json.loads(run("iiexport", "--json", "-g", "night").out)
+    tickets = service.state / "tickets"
+    assert result["tickets"] == [str(tickets / "00000000-0000-0000-0000-000000000007.json")]
+    assert result["ticket"] == str(tickets / "night.iiticket")
+
+
+REFUSED = {
+    "dependent": row("/x", kind="dependent"),
+    "exported": row("/x", custody="exported"),
+    "imported": row("/x", custody="imported"),
+    "offline": row("/x", offline=("bitmap",)),
+    "aborted": row("/x", progress="to_shadow"),
+    "restoring": row("/x", progress="to_master", copying=True),
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_unfit_set_is_refused_before_any_is_exported(run, stage, service, why):
+    service.rows.append(REFUSED[why])
+    ended = run("iiexport", *stage.shadows, "/x")
+    assert ended.code in (1, 2)
+    assert ended.err.startswith("iiexport: /x: ")
+    assert exported(service) == []
+
+
+@pytest.mark.parametrize("place", ["no/such/place", "."])
+def test_place_for_the_ticket_is_checked_first(run, stage, service, place):
+    ended = run("iiexport", "--ticket", place, *stage.shadows)
+    assert ended.code == 2
+    assert exported(service) == []
+
+
+def test_group_that_makes_no_file_name_wants_a_ticket(run, stage, service):
+    service.rows = [row(shadow, group="../x") for shadow in stage.shadows]
+    ended = run("iiexport", "-g", "../x")
+    assert ended.code == 1
+    assert "--ticket" in ended.err
+    assert exported(service) == []
+
+
+@pytest.mark.parametrize("words", [[], ["-g", "night", "/x"], ["-g", ""]])
+def test_sets_or_a_group_have_to_be_named(run, stage, service, words):
+    ended = run("iiexport", *words)
+    assert ended.code == 1
+    assert service.requests == []
+
+
+def test_empty_group_is_not_found(run, stage, service):
+    ended = run("iiexport", "-g", "none")
+    assert (ended.code, ended.err) == (2, "iiexport: none: no sets\n")
+
+
+def test_first_error_stops_and_says_how_far_it_came(run, stage, service, tmp_path):
+    third = str(tmp_path / "vol03")
+    service.rows.append(row(third))
+    one = [lent(stage.shadows[0])]
+    service.on(protocol.Export, one, errors.Busy(stage.shadows[1], "is open in tar (7)"))
+    ended = run("iiexport", "--ticket", str(tmp_path / "all"), *stage.shadows, third)
+    assert ended.code == 2
+    assert ended.err.splitlines() == [
+        f"exported: {stage.shadows[0]}",
+        f"stopped at: {stage.shadows[1]}",
+        f"not tried: {third}",
+        f"iiexport: {stage.shadows[1]}: is open in tar (7)",
+    ]
+    assert not os.path.exists(tmp_path / "all")
+
+
+def scripted_copy(stage, service, *last):
+    """The second set is copied; after two questions it is as `last` says."""
+    first, second = stage.shadows
+    service.on(
+        protocol.Status,
+        [row(first), copying(second, left=60)],
+        [copying(second, left=20, brought=40)],
+        *([one] for one in last),
+    )
+
+
+def test_running_copy_is_waited_for(run, stage, service):
+    scripted_copy(stage, service, row(stage.shadows[1], copied_chunks=60))
+    service.on(protocol.Wait, errors.WaitTimedOut("", "still copying"), protocol.Noted())
+    ended = run("iiexport", *stage.shadows)
+    assert (ended.code, ended.err) == (0, "")
+    waited = [request.target for request in service.asked(protocol.Wait)]
+    assert waited == [Target((stage.shadows[1],))] * 2
+    assert exported(service) == stage.shadows
+
+
+def test_copy_that_stops_while_we_wait_exports_nothing(run, stage, service):
+    scripted_copy(stage, service, row(stage.shadows[1], progress="to_shadow", copy_bits=20))
+    service.on(protocol.Wait, protocol.Noted(), errors.CopyStopped("", "aborted"))
+    ended = run("iiexport", *stage.shadows)
+    assert ended.code == 1
+    assert ended.err.startswith(f"iiexport: {stage.shadows[1]}: ")
+    assert exported(service) == []
+
+
+def test_progress_is_shown_on_a_terminal(on_terminal, stage, service):
+    scripted_copy(stage, service, row(stage.shadows[1], copied_chunks=60))
+    ended = on_terminal("iiexport", "--json", *stage.shadows, streams=("stderr",))
+    assert ended.code == 0
+    assert json.loads(ended.out)
+    assert "vol02" in ended.err
+    assert "100%" in ended.err
+    assert "vol01" not in ended.err
