@@ -28,11 +28,11 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
     """Base of all requests."""
 
 
-class Hello(Request, tag="hello"):
+class Hello(Request, frozen=True, tag="hello"):
     """Who are you? Answered with ServiceInfo."""
 
 
-class Enable(Request, tag="enable"):
+class Enable(Request, frozen=True, tag="enable"):
     """`-e`: make a set; with `group` it becomes a member."""
 
     kind: Literal["ind", "dep"]
@@ -42,13 +42,13 @@ class Enable(Request, tag="enable"):
     group: str | None = None
 
 
-class Disable(Request, tag="disable"):
+class Disable(Request, frozen=True, tag="disable"):
     """`-d`"""
 
     target: Target
 
 
-class Flip(Request, tag="flip"):
+class Flip(Request, frozen=True, tag="flip"):
     """`-u` and `-c` (`full`): a new PIT on all sets at one instant. Answered with SetStatus rows."""
 
     direction: Literal["s", "m"]
@@ -56,32 +56,32 @@ class Flip(Request, tag="flip"):
     target: Target
 
 
-class Abort(Request, tag="abort"):
+class Abort(Request, frozen=True, tag="abort"):
     """`-a`"""
 
     target: Target
 
 
-class Wait(Request, tag="wait"):
+class Wait(Request, frozen=True, tag="wait"):
     """`-w`: answered when no copy of the target runs, at the latest after `timeout` seconds."""
 
     target: Target
     timeout: float | None = None
 
 
-class Status(Request, tag="status"):
+class Status(Request, frozen=True, tag="status"):
     """`-i`, `-l`: answered with SetStatus rows; an empty target means every set."""
 
     target: Target
 
 
-class Export(Request, tag="export"):
+class Export(Request, frozen=True, tag="export"):
     """`-E`: answered with the ticket's entries (ticket.Lent) of the sets."""
 
     target: Target
 
 
-class Import(Request, tag="import"):
+class Import(Request, frozen=True, tag="import"):
     """`-I`: take in a shadow that another host lends; `ticket` is a path on the service's host."""
 
     shadow: str
@@ -89,7 +89,7 @@ class Import(Request, tag="import"):
     ticket: str | None = None
 
 
-class CheckJoin(Request, tag="check_join"):
+class CheckJoin(Request, frozen=True, tag="check_join"):
     """Everything that Join checks, and nothing done."""
 
     shadow: str
@@ -97,7 +97,7 @@ class CheckJoin(Request, tag="check_join"):
     accept_unclosed: bool = False
 
 
-class Join(Request, tag="join"):
+class Join(Request, frozen=True, tag="join"):
     """`-J`: merge a secondary bitmap. Raises NotClosed unless it was closed or is accepted so."""
 
     shadow: str
@@ -105,30 +105,30 @@ class Join(Request, tag="join"):
     accept_unclosed: bool = False
 
 
-class Move(Request, tag="move"):
+class Move(Request, frozen=True, tag="move"):
     """`-g GRP -m`: put sets into a group; an empty name takes them out of theirs."""
 
     group: str
     sets: tuple[str, ...]
 
 
-class Groups(Request, tag="groups"):
+class Groups(Request, frozen=True, tag="groups"):
     """`-g -L`: answered with the sorted names."""
 
 
-class Control(Request, tag="control"):
+class Control(Request, frozen=True, tag="control"):
     """`svadm -e`: volumes on the mount with no set. Answered with Noted."""
 
     volumes: tuple[str, ...]
 
 
-class Release(Request, tag="release"):
+class Release(Request, frozen=True, tag="release"):
     """`svadm -d`: take such volumes off the mount. Answered with Noted."""
 
     volumes: tuple[str, ...]
 
 
-class Volumes(Request, tag="volumes"):
+class Volumes(Request, frozen=True, tag="volumes"):
     """`svadm -i`: answered with VolumeStatus rows."""
 
 
@@ -213,7 +213,7 @@ class Reply(msgspec.Struct, frozen=True):
     failure: Failure | None = None
 
 
-_requests = msgspec.json.Decoder(AnyRequest)
+_requests: msgspec.json.Decoder[AnyRequest] = msgspec.json.Decoder(AnyRequest)
 _replies = msgspec.json.Decoder(Reply)
 
 

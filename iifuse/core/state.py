@@ -28,8 +28,6 @@ class Custody(IntEnum):
     LOCAL = 0
     EXPORTED = 1
     IMPORTED = 2
-    DISABLED = 3
-    """Disable has begun; a restart finishes it."""
 
 
 class Role(IntFlag):
@@ -123,7 +121,7 @@ def change_for(verb: Verb, kind: Kind) -> Change:
 
 
 def check(name: str, state: SetState, verb: Verb) -> None:
-    """Raise Refused or CopyRunning unless `state` allows `verb`. `name`: the set, for the message."""
+    """Raise Refused or CopyRunning unless `state` allows `verb`. `name`: the set's, for people."""
     _check_custody(name, state, verb)
     if verb in PIT_VERBS:
         _check_pit(name, state, verb)

@@ -1,0 +1,123 @@
+"""The bits of one set in memory, and what its bitmap volume is known to hold."""
+
+from collections import OrderedDict
+from typing import Final
+
+from iifuse.core.bitmap import SECTOR_CHUNKS, Bitmap, Packed, runs_of
+from iifuse.core.sector import Region
+from iifuse.core.state import Kind, Progress, SetState
+from iifuse.units import Run
+
+REGION_CHUNKS: Final = 128
+"""Chunks that are marked ahead together: 4 MiB of the volume."""
+
+HOT_REGIONS_MAX: Final = 64
+"""Regions marked ahead at a time: after a crash at most 256 MiB count as changed in vain."""
+
+
+class Bits:
+    """Shadow and copy bitmap, and `ready`: chunks that may be written with no further step.
+
+    Invariant 1 lives here. A chunk is ready while its shadow bit is durably 1 and its copy bit
+    durably 0; in every state of a set that means that nobody needs what the chunk holds, on
+    either volume (design, section 3). On disk stands `shadow | ready` and `copy`: in an idle
+    independent set whole regions are ready ahead of their first write (invariant 7), and only
+    there may the disk hold more shadow bits than memory.
+    """
+
+    __slots__ = ("_hot", "copy", "ready", "shadow")
+
+    def __init__(self, shadow: Bitmap, copy: Bitmap) -> None:
+        """Adopt bitmaps whose content is durable."""
+        self.shadow, self.copy = shadow, copy
+        self.ready = shadow.copy()
+        self.ready.drop(copy)
+        self._hot: OrderedDict[int, None] = OrderedDict()
+
+    @classmethod
+    def blank(cls, chunks: int) -> "Bits":
+        """All zero."""
+        return cls(Bitmap(chunks), Bitmap(chunks))
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks."""
+        return self.shadow.chunks
+
+    def covers(self, first: int, count: int) -> bool:
+        """May the run be written at once? Notes the write if so (the fast path of every write)."""
+        if not self.ready.all(first, count):
+            return False
+        if self._hot and not self.shadow.all(first, count):
+            self.shadow.set(first, count)
+        return True
+
+    def mark(self, runs: list[Run], ahead: list[int]) -> list[Run]:
+        """Shadow bits := 1, copy bits := 0, and heat regions; the runs that changed on disk.
+
+        The caller writes their sectors, syncs and then calls `settle`.
+        """
+        self.shadow.set_runs(runs)
+        self.copy.clear_runs(runs)
+        cooled = self._heat(ahead)
+        return runs + [self.region(number) for number in ahead] + cooled
+
+    def settle(self, runs: list[Run], ahead: list[int]) -> None:
+        """The marks are durable: the chunks are ready."""
+        self.ready.set_runs(runs)
+        self.ready.set_runs(self.region(number) for number in ahead)
+
+    def region(self, number: int) -> Run:
+        """The chunks of a region, cut at the end of the volume."""
+        first = number * REGION_CHUNKS
+        return first, min(REGION_CHUNKS, self.chunks - first)
+
+    def _heat(self, ahead: list[int]) -> list[Run]:
+        for number in ahead:
+            self._hot[number] = None
+        cooled = []
+        while len(self._hot) > HOT_REGIONS_MAX:
+            cooled.append(self._cool(self._hot.popitem(last=False)[0]))
+        return cooled
+
+    def _cool(self, number: int) -> Run:
+        first, count = self.region(number)
+        self.ready.clear(first, count)
+        self.ready.set_runs(runs_of(self.shadow.word(first, count), first))
+        return first, count
+
+    def cool_all(self) -> None:
+        """End all regions that are marked ahead: what is written next is exact."""
+        while self._hot:
+            self._cool(self._hot.popitem()[0])
+
+    def disk_rows(self, region: Region, first: int, count: int, ahead: list[int]) -> Packed:
+        """What `count` sectors from `first` on have to hold: shape (count, 508), dtype uint8.
+
+        `ahead`: the regions that are being heated now and are not ready yet.
+        """
+        if region is Region.COPY:
+            return self.copy.packed[first : first + count]
+        rows = self.shadow.packed[first : first + count] | self.ready.packed[first : first + count]
+        window, base = Bitmap(count * SECTOR_CHUNKS, rows), first * SECTOR_CHUNKS
+        for start, length in map(self.region, ahead):
+            low, high = max(start - base, 0), min(start + length - base, window.chunks)
+            if low < high:
+                window.set(low, high - low)
+        return rows
+
+
+def marks_ahead(kind: Kind, progress: Progress) -> bool:
+    """Only in an idle independent set a set bit is a hint (invariant 7)."""
+    return kind is Kind.INDEPENDENT and progress is Progress.IDLE
+
+
+def regions_of(state: SetState, runs: list[Run]) -> list[int]:
+    """The regions to mark ahead together with `runs`; none where bits have to be exact."""
+    if not marks_ahead(state.kind, state.progress):
+        return []
+    found: dict[int, None] = {}
+    for first, count in runs:
+        for number in range(first // REGION_CHUNKS, (first + count - 1) // REGION_CHUNKS + 1):
+            found[number] = None
+    return list(found)

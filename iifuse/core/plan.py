@@ -1,0 +1,269 @@
+"""The write order. It stands here and nowhere else.
+
+Every function answers with a list of steps; whoever executes them in this order, and stops a set
+at its first failure, keeps the promises of the write path (invariants 1 to 6; ARCHITECTURE.md
+lists them). One order serves every first touch:
+
+    preserve + sync, mark + sync, [restore + sync, mark + sync,] write
+
+The original's "settle" has no step of its own: bits change only in steps that are synced before
+the next plan is made, so that memory and disk agree whenever a plan is made.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from uuid import UUID
+
+from iifuse.core.bitmap import runs_of
+from iifuse.core.bits import Bits, regions_of
+from iifuse.core.sector import Region
+from iifuse.core.state import Change, Kind, Progress, Role, SetState
+from iifuse.units import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Copy chunks of a set from one of its volumes to the other; whole chunks, holes as zeros."""
+
+    key: UUID
+    source: Role
+    target: Role
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """Make a volume of a set durable. `key` names one set of the family, also for the master."""
+
+    key: UUID
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Shadow bits := 1 and copy bits := 0, in memory and on disk; `ahead`: regions to heat."""
+
+    key: UUID
+    runs: tuple[Run, ...]
+    ahead: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Clear:
+    """Copy bits := 0, in memory and on disk: the target's chunks are durable (invariant 5)."""
+
+    key: UUID
+    runs: tuple[Run, ...]
+
+
+Step = Copy | Sync | Mark | Clear
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A set of the family as the plan sees it."""
+
+    key: UUID
+    state: SetState
+    bits: Bits
+
+
+class Side(Enum):
+    """What is about to be written."""
+
+    MASTER = 1
+    """The master's view: every set of the family is concerned."""
+    SHADOW = 2
+    """The view of the shadow of set `key`."""
+    RAW = 3
+    """The raw master, by the restore of set `key`: its siblings are concerned, it is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """A write that is about to be done to a run of chunks, which the writer has locked."""
+
+    side: Side
+    key: UUID | None
+    first: int
+    count: int
+
+
+@dataclass(slots=True)
+class _Needs:
+    """Runs of one set, gathered over the touches of a batch."""
+
+    preserve: list[Run] = field(default_factory=list)
+    mark: list[Run] = field(default_factory=list)
+    restore: list[Run] = field(default_factory=list)
+
+
+def first_touch(
+    members: Sequence[Member], touches: Iterable[Touch], *, ordered: bool
+) -> list[Step]:
+    """What has to happen before the touches' writes; empty if nothing.
+
+    `ordered`: with the syncs that survive a power loss (`durability=ordered`).
+    """
+    needs = {member.key: _Needs() for member in members}
+    for touch in touches:
+        _gather(needs, members, touch)
+    steps: list[Step] = []
+    for group in (_preserves(members, needs), _marks(members, needs), _restores(members, needs)):
+        steps += group
+    return steps if ordered else [s for s in steps if not isinstance(s, Sync)]
+
+
+def _gather(needs: dict[UUID, _Needs], members: Sequence[Member], touch: Touch) -> None:
+    first, mask = touch.first, (1 << touch.count) - 1
+    restores = {m.key: _to_restore(m, touch, mask) for m in members}
+    raw = mask if touch.side is not Side.SHADOW else 0
+    for word in restores.values():
+        raw |= word
+    for member in members:
+        scope = _scope(member, touch, mask, raw)
+        untouched = scope & ~member.bits.ready.word(first, touch.count)
+        restore = untouched & restores[member.key]
+        need = needs[member.key]
+        if untouched and not _is_lost(member.state):
+            need.preserve += runs_of(_to_preserve(member, touch, untouched & ~restore), first)
+            need.mark += runs_of(untouched & ~restore, first)
+        need.restore += runs_of(restore, first)
+
+
+def _to_restore(member: Member, touch: Touch, mask: int) -> int:
+    """Chunks that the member's restore must bring to the raw master before the touch."""
+    concerned = touch.side is Side.MASTER or (touch.side is Side.SHADOW and touch.key == member.key)
+    if not concerned or not member.state.restoring:
+        return 0
+    return member.bits.copy.word(touch.first, touch.count) & mask
+
+
+def _scope(member: Member, touch: Touch, mask: int, raw: int) -> int:
+    """Chunks in which the member's truth may be overwritten. `raw`: those of the raw master."""
+    if touch.key == member.key:
+        return 0 if touch.side is Side.RAW else mask
+    return raw
+
+
+def _to_preserve(member: Member, touch: Touch, word: int) -> int:
+    """Those chunks of `word` whose PIT content is on the master only."""
+    copy = member.bits.copy.word(touch.first, touch.count)
+    if member.state.kind is Kind.DEPENDENT:
+        return word & ~(copy | member.bits.shadow.word(touch.first, touch.count))
+    return word & copy if member.state.progress is Progress.TO_SHADOW else 0
+
+
+def _is_lost(state: SetState) -> bool:
+    """A set whose shadow or bitmap is offline needs nothing any more; the master goes on."""
+    return bool(state.offline & (Role.SHADOW | Role.BITMAP))
+
+
+def _preserves(members: Sequence[Member], needs: dict[UUID, _Needs]) -> list[Step]:
+    """Invariant 4: the shadow's chunk is complete and durable before its bit says so."""
+    runs = {m.key: tuple(needs[m.key].preserve) for m in members if needs[m.key].preserve}
+    copies: list[Step] = [Copy(key, Role.MASTER, Role.SHADOW, r) for key, r in runs.items()]
+    return copies + [Sync(key, Role.SHADOW) for key in runs]
+
+
+def _marks(members: Sequence[Member], needs: dict[UUID, _Needs]) -> list[Step]:
+    """Invariants 2 and 3: the bits are durable before the first byte changes."""
+    marked = [m for m in members if needs[m.key].mark]
+    marks: list[Step] = [_mark(m, needs[m.key].mark) for m in marked]
+    return marks + [Sync(m.key, Role.BITMAP) for m in marked]
+
+
+def _mark(member: Member, runs: list[Run]) -> Mark:
+    return Mark(member.key, tuple(runs), tuple(regions_of(member.state, runs)))
+
+
+def _restores(members: Sequence[Member], needs: dict[UUID, _Needs]) -> list[Step]:
+    """A chunk still to be restored is brought before either side writes it; one set at the most."""
+    steps: list[Step] = []
+    for key, runs in ((m.key, tuple(needs[m.key].restore)) for m in members):
+        if runs:
+            steps += [Copy(key, Role.SHADOW, Role.MASTER, runs), Sync(key, Role.MASTER)]
+            steps += [Mark(key, runs), Sync(key, Role.BITMAP)]
+    return steps
+
+
+def copy_direction(state: SetState) -> tuple[Role, Role]:
+    """(source, target) of the set's copy."""
+    if state.progress is Progress.TO_MASTER:
+        return Role.SHADOW, Role.MASTER
+    return Role.MASTER, Role.SHADOW
+
+
+def copy_ahead(member: Member, run: Run) -> list[Copy]:
+    """One step of the background copy; its copy bits stay until `copied` is done."""
+    return [Copy(member.key, *copy_direction(member.state), (run,))]
+
+
+def copied(member: Member, runs: Iterable[Run]) -> list[Step]:
+    """The end of a stretch of the background copy: durable first, then the bits (invariant 5)."""
+    target = copy_direction(member.state)[1]
+    clear = Clear(member.key, tuple(runs))
+    return [Sync(member.key, target), clear, Sync(member.key, Role.BITMAP)]
+
+
+@dataclass(frozen=True, slots=True)
+class Pend:
+    """Commit a header that names the change and the new PIT as pending."""
+
+    key: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Write the group's record: from now on it counts as done (invariant 6)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Write a whole bitmap as it is after the change."""
+
+    key: UUID
+    region: Region
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Commit the header with the new PIT and nothing pending."""
+
+    key: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Erase the group's record."""
+
+
+PitStep = Sync | Pend | Record | Store | Commit | Forget
+
+
+def source_of(change: Change) -> Role:
+    """The volume that holds the new truth and has to be durable at the PIT."""
+    return Role.SHADOW if change.progress is Progress.TO_MASTER else Role.MASTER
+
+
+def point_in_time(changes: dict[UUID, Change]) -> list[PitStep]:
+    """Make one PIT on all the sets, under the gates of their masters.
+
+    Each change is one durable record, then steps that may be repeated: the copy bits gain before
+    the shadow bits go (invariant 6). One set keeps the record in its header, several share one.
+    """
+    steps: list[PitStep] = [Sync(key, source_of(change)) for key, change in changes.items()]
+    alone = len(changes) == 1
+    steps += [Pend(key) for key in changes] if alone else [Record()]
+    for key, change in changes.items():
+        steps += whole_change(key, change)
+    return steps if alone else [*steps, Forget()]
+
+
+def whole_change(key: UUID, change: Change) -> list[PitStep]:
+    """The steps of a change that has its record; recovery runs exactly these again."""
+    steps: list[PitStep] = []
+    if change is not Change.CLEAR:
+        steps += [Store(key, Region.COPY), Sync(key, Role.BITMAP)]
+    return [*steps, Store(key, Region.SHADOW), Sync(key, Role.BITMAP), Commit(key)]

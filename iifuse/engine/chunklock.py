@@ -1,0 +1,117 @@
+"""Locks over runs of chunks of one master and all its shadows, and the gate (invariant 8)."""
+
+from dataclasses import dataclass
+from enum import Enum
+from types import TracebackType
+from typing import Final
+
+import trio
+
+_EVERYTHING: Final = 1 << 62
+
+
+class Mode(Enum):
+    """What a holder does to its chunks.
+
+    READ shares with READ. WRITE shares with nobody. GATE covers every chunk and stops writes only:
+    a reader sees what the views showed when it began, and keeps writers off its chunks until then.
+    """
+
+    READ = 1
+    WRITE = 2
+    GATE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkLockStatistics:
+    """For tests and for the log of a stuck service."""
+
+    held: int
+    waiting: int
+    gate_closed: bool
+
+
+class _Request:
+    __slots__ = ("first", "granted", "mode", "stop")
+
+    def __init__(self, mode: Mode, first: int, stop: int) -> None:
+        self.mode, self.first, self.stop = mode, first, stop
+        self.granted: trio.Event | None = None  # made only when the request has to wait
+
+    def conflicts(self, mode: Mode, first: int, stop: int) -> bool:
+        if first >= self.stop or stop <= self.first:
+            return False
+        if self.mode is Mode.WRITE or mode is Mode.WRITE:
+            return True
+        return self.mode is Mode.GATE and mode is Mode.GATE
+
+
+class ChunkLocks:
+    """First come, first served: a request waits for every earlier one that conflicts with it.
+
+    One request covers a whole run at once, so two requests cannot wait for each other; the gate
+    is a request over all chunks, which drains the running writes and holds back the later ones.
+    """
+
+    def __init__(self) -> None:
+        self._requests: list[_Request] = []  # by arrival, granted and waiting
+
+    def free(self, mode: Mode, first: int, count: int) -> bool:
+        """Would a request be granted at once? True allows work that awaits nothing."""
+        stop = first + count
+        return not any(r.conflicts(mode, first, stop) for r in self._requests)
+
+    def hold(self, mode: Mode, first: int, count: int) -> "Held":
+        """`async with locks.hold(...)`: chunks `first` to `first + count - 1` are ours."""
+        return Held(self, _Request(mode, first, first + count))
+
+    def gate(self) -> "Held":
+        """`async with locks.gate()`: no write runs, none begins."""
+        return Held(self, _Request(Mode.GATE, 0, _EVERYTHING))
+
+    def statistics(self) -> ChunkLockStatistics:
+        """A snapshot."""
+        waiting = sum(not self._first_come(i) for i in range(len(self._requests)))
+        gate = any(r.mode is Mode.GATE for r in self._requests)
+        return ChunkLockStatistics(len(self._requests) - waiting, waiting, gate)
+
+    def _first_come(self, index: int) -> bool:
+        r = self._requests[index]
+        return not any(e.conflicts(r.mode, r.first, r.stop) for e in self._requests[:index])
+
+    async def _acquire(self, request: _Request) -> None:
+        self._requests.append(request)
+        if self._first_come(len(self._requests) - 1):
+            return
+        request.granted = trio.Event()
+        try:
+            await request.granted.wait()
+        except BaseException:
+            self._release(request)
+            raise
+
+    def _release(self, request: _Request) -> None:
+        self._requests.remove(request)
+        for index, waiting in enumerate(self._requests):
+            if waiting.granted and not waiting.granted.is_set() and self._first_come(index):
+                waiting.granted.set()
+
+
+class Held:
+    """A request as an asynchronous context manager."""
+
+    __slots__ = ("_locks", "_request")
+
+    def __init__(self, locks: ChunkLocks, request: _Request) -> None:
+        self._locks, self._request = locks, request
+
+    async def __aenter__(self) -> None:
+        await self._locks._acquire(self._request)  # noqa: SLF001 - one primitive in two classes
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._locks._release(self._request)  # noqa: SLF001

@@ -1,0 +1,191 @@
+"""Enable and disable sets (`iiadm -e`, `-d`)."""
+
+import time
+from dataclasses import replace
+from functools import partial
+from uuid import uuid4
+
+from iifuse.control.protocol import Enable
+from iifuse.core import state
+from iifuse.core.bitmap import Bitmap
+from iifuse.core.bits import Bits
+from iifuse.core.header import Closure, Header, Pit
+from iifuse.core.sector import Region
+from iifuse.core.state import Custody, Kind, Progress, Verb
+from iifuse.engine.engine import Engine
+from iifuse.engine.family import Family
+from iifuse.engine.opening import Opened, open_set
+from iifuse.engine.pit import storage
+from iifuse.engine.threads import blocking
+from iifuse.engine.volumeset import VolumeSet
+from iifuse.store.bitmapfile import BitmapFile
+from iifuse.store.statedb import SetRow
+from iifuse.store.volume import Volume
+
+_KINDS = {"ind": Kind.INDEPENDENT, "dep": Kind.DEPENDENT}
+_WIPE = (8 * 1024, 56 * 1024)
+"""(offset, length) that a disabled incomplete shadow loses (instant-image.md 4.10)."""
+
+
+async def enable(engine: Engine, request: Enable) -> VolumeSet:
+    """Make a set; from the return on its shadow shows the master of this instant.
+
+    Raises BadVolume, InUse, Busy, StorageError; then nothing has changed.
+    """
+    opened = await blocking(partial(open_set, engine, request))
+    with opened.undo as undo:
+        header = _new_header(request, opened)
+        bitmap = BitmapFile(opened.bitmap)
+        bits = Bits(Bitmap(header.geometry.chunks), Bitmap(header.geometry.chunks))
+        if header.copying:
+            bits.copy.fill()
+        await storage(partial(_write_bits, bitmap, header, bits))
+        member = VolumeSet(header, bits, opened.shadow, bitmap, request.group)
+        family = opened.family or engine.add_master(opened.master)
+        if opened.family is None:
+            undo.callback(_forget_family, engine, family)
+        held_ms = await _begin(engine, family, member)
+        undo.pop_all()
+    engine.show_shadow(member)
+    if member.header.copying:
+        engine.start_copy(member)
+    await engine.note(member, f"-e {request.kind}", held_ms=held_ms)
+    return member
+
+
+def _forget_family(engine: Engine, family: Family) -> None:
+    assert family.master is not None
+    engine.hide(engine.views[family.master.path])
+    engine.families.remove(family)
+
+
+def _new_header(request: Enable, opened: Opened) -> Header:
+    kind = _KINDS[request.kind]
+    independent = kind is Kind.INDEPENDENT
+    return Header(
+        uuid=uuid4(),
+        kind=kind,
+        size_bytes=opened.master.size_bytes,
+        master=opened.master.path,
+        shadow=request.shadow,
+        bitmap=request.bitmap,
+        progress=Progress.TO_SHADOW if independent else Progress.IDLE,
+        copying=independent,
+    )
+
+
+def _write_bits(bitmap: BitmapFile, header: Header, bits: Bits) -> None:
+    bitmap.erase_headers()
+    bitmap.write_region(header, Region.SHADOW, bits.shadow)
+    bitmap.write_region(header, Region.COPY, bits.copy)
+
+
+async def _begin(engine: Engine, family: Family, member: VolumeSet) -> float:
+    """The point in time, under the gate; milliseconds for which writes were held."""
+    assert family.master is not None
+    view = engine.views[family.master.path]
+    await blocking(partial(engine.hooks.sync_mounted, [view]))
+    await storage(family.master.sync)
+    async with family.locks.gate():
+        began = time.monotonic()
+        pit = Pit(1, uuid4(), time.time_ns())
+        await storage(family.master.sync)
+        await storage(partial(_commit, engine, member, replace(member.header, pit=pit)))
+        family.sets.append(member)
+        engine.sets[member.name] = member
+    return (time.monotonic() - began) * 1000
+
+
+def _commit(engine: Engine, member: VolumeSet, header: Header) -> None:
+    """The header first: a set in the database always has one."""
+    assert member.bitmap is not None
+    header = replace(
+        header, boot_id=engine.boot_id, process_durability=not engine.ordered
+    )
+    member.header = member.bitmap.write_header(header)
+    engine.db.add_set(
+        SetRow(
+            header.shadow, header.uuid, header.master, header.bitmap, member.group, header.kind
+        )
+    )
+
+
+# -- disable --------------------------------------------------------------------------------
+
+
+async def disable(engine: Engine, member: VolumeSet) -> list[str]:
+    """Take a set apart; remarks for the user.
+
+    An independent set leaves two plain volumes. The shadow of a dependent set, or of an aborted
+    copy, is incomplete: 56 KiB of it are wiped so that nobody mounts it by mistake. Raises the
+    state table's refusals and Busy.
+    """
+    state.check(member.name, member.state, Verb.DISABLE)
+    view = engine.views.get(member.name)
+    await engine.require_closed(view, "close it first")
+    family = engine.family(member)
+    if view is not None:
+        engine.hide(view)
+    await engine.stop_copy(member)
+    wiped = is_incomplete(member.header) and member.shadow is not None
+    async with family.locks.gate():
+        await _close_bitmap(member)
+        family.sets.remove(member)
+        del engine.sets[member.name]
+    await blocking(partial(finish_disable, engine, member))
+    await engine.note(member, "-d")
+    notes = [f"{member.name}: the first 64 KiB were wiped, the shadow was incomplete"] * wiped
+    return notes + await _after_last_set(engine, family)
+
+
+def is_incomplete(header: Header) -> bool:
+    """Would the raw shadow by itself be a mixture?"""
+    if header.custody is not Custody.LOCAL:
+        return False
+    return header.kind is Kind.DEPENDENT or header.progress is not Progress.IDLE
+
+
+async def _close_bitmap(member: VolumeSet) -> None:
+    """The mark from which on a restart finishes the disable; exact bits for a later join."""
+    try:
+        if member.shadow is not None:
+            await blocking(member.shadow.sync)
+        await member.save_exact(closure=Closure.CLOSED, clean=True)
+    except OSError as error:
+        await member.take_offline(state.Role.BITMAP, str(error))
+
+
+def finish_disable(engine: Engine, member: VolumeSet) -> None:
+    """Wipe, forget, close; in a thread, and again by recovery if it was cut short."""
+    shadow = member.shadow
+    if shadow is not None and is_incomplete(member.header):
+        wipe(shadow)
+    engine.db.remove_set(member.name)
+    member.close()
+
+
+def wipe(shadow: Volume) -> None:
+    """Zero the bytes from 8 KiB to 64 KiB, as far as the volume reaches."""
+    offset, length = _WIPE
+    length = min(length, shadow.size_bytes - offset)
+    if length > 0:
+        shadow.write(offset, bytes(length))
+        shadow.sync()
+
+
+async def _after_last_set(engine: Engine, family: Family) -> list[str]:
+    """A master without sets leaves the mount unless somebody has it open or svadm keeps it."""
+    if family.sets:
+        return []
+    if family.master is None:
+        engine.families.remove(family)
+        return []
+    path = family.master.path
+    view = engine.views[path]
+    if path in await blocking(engine.db.volumes):
+        return []
+    if view.opens:
+        await blocking(partial(engine.db.add_volume, path))
+        return [f"{path}: is open and stays on the mount; 'svadm -d {path}' takes it off"]
+    engine.remove_master(family)
+    return []

@@ -1,0 +1,214 @@
+"""All sets, families and views of one service, and where to find them."""
+
+import logging
+import os
+from collections.abc import Iterable
+from functools import partial
+from typing import Final, Protocol
+from uuid import UUID
+
+import trio
+
+from iifuse import errors
+from iifuse.control.protocol import Target
+from iifuse.core.geometry import Geometry
+from iifuse.engine.copier import Copier
+from iifuse.engine.family import Family
+from iifuse.engine.threads import blocking
+from iifuse.engine.view import MasterView, ShadowView, View
+from iifuse.engine.volumeset import VolumeSet
+from iifuse.store.statedb import StateDB
+from iifuse.store.transitions import TransitionFile
+from iifuse.store.volume import Identity, Volume, identify
+
+log = logging.getLogger(__name__)
+
+CLOSE_SECONDS: Final = 2.0
+"""How long a command waits for open handles to go: the kernel releases them asynchronously."""
+
+
+class Hooks(Protocol):
+    """What the engine needs of the layers above it."""
+
+    def appear(self, view: View) -> None:
+        """A file comes to the mount."""
+
+    def vanish(self, view: View) -> None:
+        """A file leaves the mount."""
+
+    def holders(self, view: View) -> list[str]:
+        """Programs and loop devices that have the file open, for people. Blocks."""
+
+    def sync_mounted(self, views: list[View]) -> None:
+        """Sync files through the mount: dirty pages of mmap and page cache arrive. Blocks."""
+
+    def is_inside_mount(self, path: str) -> bool:
+        """Does the path lead into our own mount? Blocks."""
+
+
+class Engine:
+    """The registries; the verbs stand in the modules beside this one.
+
+    `sets` is keyed by shadow path, `views` by volume path, `copiers` by set UUID. `admin`
+    serialises the verbs that change anything.
+    """
+
+    def __init__(
+        self,
+        *,
+        directory: str,
+        db: StateDB,
+        transitions: TransitionFile,
+        hooks: Hooks,
+        nursery: trio.Nursery,
+        boot_id: UUID,
+        ordered: bool = True,
+    ) -> None:
+        self.directory, self.db, self.transitions = directory, db, transitions
+        self.hooks, self.nursery = hooks, nursery
+        self.boot_id, self.ordered = boot_id, ordered
+        self.admin = trio.Lock()
+        self.families: list[Family] = []
+        self.sets: dict[str, VolumeSet] = {}
+        self.views: dict[str, View] = {}
+        self.copiers: dict[UUID, Copier] = {}
+
+    # -- finding ----------------------------------------------------------------------------
+
+    def select(self, target: Target) -> list[VolumeSet]:
+        """The sets that a target names; no set twice. Raises NotFound or UsageError."""
+        if target.group is not None:
+            return self.members(target.group)
+        if len(set(target.sets)) != len(target.sets):
+            raise errors.UsageError("", "a set is named twice")
+        return [self.set(name) for name in target.sets]
+
+    def set(self, name: str) -> VolumeSet:
+        """The set of a shadow path. Raises NotFound."""
+        if name not in self.sets:
+            raise errors.NotFound(
+                name, "no such set", "a set is named by its shadow's path; 'iiadm -l' lists all"
+            )
+        return self.sets[name]
+
+    def members(self, group: str) -> list[VolumeSet]:
+        """The sets of a group. Raises NotFound when there is none."""
+        found = [s for s in self.sets.values() if s.group == group]
+        if not found:
+            raise errors.NotFound(group, "no such group", "'iiadm -g -L' lists all")
+        return found
+
+    def family(self, member: VolumeSet) -> Family:
+        """The family of a set."""
+        return next(f for f in self.families if member in f.sets)
+
+    def master_family(self, path: str, identity: Identity) -> Family | None:
+        """The family whose master a path leads to, under whatever name."""
+        for family in self.families:
+            master = family.master
+            if master is not None and (master.path == path or master.identity == identity):
+                return family
+        return None
+
+    def open_volumes(self) -> Iterable[tuple[str, Volume]]:
+        """(what it is for people, volume) of everything that is open."""
+        for family in self.families:
+            if family.master is not None:
+                yield "a master", family.master
+            for member in family.sets:
+                if member.shadow is not None:
+                    yield "a shadow", member.shadow
+                if member.bitmap is not None:
+                    yield "a bitmap", member.bitmap.volume
+
+    def running(self, member: VolumeSet) -> Copier | None:
+        """The copier of a set, if it runs."""
+        copier = self.copiers.get(member.key)
+        return copier if copier is not None and not copier.at_rest else None
+
+    # -- files ------------------------------------------------------------------------------
+
+    def show(self, view: View) -> None:
+        """Put a file on the mount."""
+        self.views[view.path] = view
+        self.hooks.appear(view)
+
+    def hide(self, view: View) -> None:
+        """Take a file off the mount."""
+        del self.views[view.path]
+        self.hooks.vanish(view)
+
+    def show_shadow(self, member: VolumeSet) -> None:
+        """Put the shadow's file on the mount."""
+        assert member.shadow is not None
+        self.show(ShadowView(member, self.family(member), member.shadow))
+
+    async def require_closed(self, view: View | None, why: str) -> None:
+        """Wait for open handles to go. Raises Busy, which names who holds them."""
+        if view is None or await view.wait_closed(CLOSE_SECONDS):
+            return
+        who = await blocking(partial(self.hooks.holders, view))
+        by = ", ".join(who) if who else f"{view.opens} open handles (a mapping, or another host)"
+        raise errors.Busy(view.path, f"is open: {by}", why)
+
+    # -- families ---------------------------------------------------------------------------
+
+    def add_master(self, volume: Volume) -> Family:
+        """A family for a master that was not under control, and its file."""
+        family = Family(volume, Geometry(volume.size_bytes), ordered=self.ordered)
+        self.families.append(family)
+        self.show(MasterView(volume.path, family, volume))
+        return family
+
+    def remove_master(self, family: Family) -> None:
+        """Close a master that no set needs and take its file off the mount."""
+        assert family.master is not None
+        self.hide(self.views[family.master.path])
+        self.families.remove(family)
+        family.master.close()
+
+    # -- copies -----------------------------------------------------------------------------
+
+    def start_copy(self, member: VolumeSet) -> None:
+        """Start the background copy that the header says is running."""
+        copier = Copier(self.family(member), member, self._copy_finished)
+        self.copiers[member.key] = copier
+        self.nursery.start_soon(copier.run, name=f"copy {member.name}")
+
+    async def stop_copy(self, member: VolumeSet) -> None:
+        """Let a running copy come to rest; its bits and header stay."""
+        copier = self.running(member)
+        if copier is not None:
+            await copier.stop()
+
+    async def _copy_finished(self, member: VolumeSet) -> None:
+        chunks = member.copied_chunks
+        await self.note(member, "copied", chunks=chunks)
+
+    async def note(
+        self,
+        member: VolumeSet,
+        event: str,
+        *,
+        held_ms: float | None = None,
+        chunks: int | None = None,
+    ) -> None:
+        """Add a line to the history; a failure there is logged and fails nothing."""
+        pit = member.header.pit.number
+        log.info("%s: %s (PIT %d)", member.name, event, pit)
+        try:
+            await blocking(partial(self.db.record, member.name, event, pit, held_ms, chunks))
+        except Exception:
+            log.exception("the history could not be written")
+
+
+def checked_path(engine: Engine, path: str) -> Identity:
+    """In a thread: which volume a path leads to. Raises BadVolume, also inside our own mount."""
+    if engine.hooks.is_inside_mount(os.path.realpath(path)):
+        raise errors.BadVolume(
+            path, "lies inside this service's mount", "name the volume by its own path"
+        )
+    return identify(path)
+
+
+__all__ = ["CLOSE_SECONDS", "Engine", "Hooks", "checked_path"]

@@ -1,0 +1,362 @@
+"""Lend a shadow to another host and take it back (`iiadm -E`, `-I`, `-J`)."""
+
+import os
+import stat
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from uuid import uuid4
+
+from iifuse import errors
+from iifuse.control.protocol import Import
+from iifuse.core import sector, state, ticket
+from iifuse.core.bitmap import Bitmap
+from iifuse.core.bits import Bits
+from iifuse.core.geometry import Geometry
+from iifuse.core.header import BitmapRole, Closure, Header, Pit
+from iifuse.core.sector import Region
+from iifuse.core.state import Custody, Kind, Verb
+from iifuse.core.ticket import Lent, Ticket
+from iifuse.engine.engine import Engine, checked_path
+from iifuse.engine.family import Family
+from iifuse.engine.opening import check_place, check_size, check_unused, open_or_create
+from iifuse.engine.pit import storage
+from iifuse.engine.threads import blocking
+from iifuse.engine.volumeset import VolumeSet
+from iifuse.store.bitmapfile import BitmapFile
+from iifuse.store.statedb import SetRow
+from iifuse.store.volume import Volume, open_volume, sync_directory, write_file
+
+
+def iso_time(time_ns: int) -> str:
+    """ISO 8601 with a zone, microseconds."""
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat(timespec="microseconds")
+
+
+def lent_of(header: Header) -> Lent:
+    """The entry of a ticket for an exported set."""
+    return Lent(
+        uuid=header.uuid,
+        shadow=header.shadow,
+        master=header.master,
+        pit=header.pit.number,
+        pit_id=header.pit.id,
+        pit_time=iso_time(header.pit.time_ns),
+        export_number=header.export_number,
+        size_bytes=header.size_bytes,
+    )
+
+
+def ticket_path(engine: Engine, header: Header) -> str:
+    """Beside a shadow that is a regular file, else in the state directory."""
+    if stat.S_ISREG(os.stat(header.shadow).st_mode):
+        return f"{header.shadow}.iiticket"
+    return os.path.join(engine.directory, "tickets", f"{header.uuid}.json")
+
+
+# -- export ---------------------------------------------------------------------------------
+
+
+async def export(engine: Engine, member: VolumeSet) -> Lent:
+    """Let go of the shadow so that another host can take it in; the master goes on being tracked.
+
+    Raises the state table's refusals, Busy, and StorageError (the set is local then).
+    """
+    state.check(member.name, member.state, Verb.EXPORT)
+    view = engine.views[member.name]
+    await engine.require_closed(view, "unmount it or stop the program first")
+    engine.hide(view)
+    shadow = member.shadow
+    assert shadow is not None
+    try:
+        path = await _hand_over(engine, member, shadow)
+    except errors.StorageError:
+        engine.show(view)
+        raise
+    member.shadow = None
+    await blocking(partial(_let_go, shadow))
+    await storage(partial(_publish, path))
+    await engine.note(member, "-E")
+    return lent_of(member.header)
+
+
+async def _hand_over(engine: Engine, member: VolumeSet, shadow: Volume) -> str:
+    """The ticket is on disk under another name before the header says exported."""
+    number = member.header.export_number + 1
+    path = await blocking(partial(ticket_path, engine, member.header))
+    lent = lent_of(replace(member.header, export_number=number))
+    await storage(partial(_write_ticket, f"{path}.draft", lent))
+    async with engine.family(member).locks.gate():
+        await storage(shadow.sync)
+        try:
+            await member.save_exact(custody=Custody.EXPORTED, export_number=number, joined=())
+        except OSError as error:
+            await member.take_offline(state.Role.BITMAP, str(error))
+            raise errors.StorageError(
+                member.header.bitmap, str(error), "the set is still local"
+            ) from error
+    return path
+
+
+def _write_ticket(path: str, lent: Lent) -> None:
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    write_file(path, ticket.encode(Ticket(sets=(lent,))))
+
+
+def _publish(path: str) -> None:
+    os.rename(f"{path}.draft", path)
+    sync_directory(path)
+
+
+def _let_go(shadow: Volume) -> None:
+    shadow.drop_cache()
+    shadow.close()
+
+
+def restore_ticket(engine: Engine, header: Header) -> None:
+    """At start: write the ticket of an exported set if a crash came before it. Raises OSError."""
+    path = ticket_path(engine, header)
+    if not os.path.exists(path):
+        _write_ticket(path, lent_of(header))
+
+
+# -- import ---------------------------------------------------------------------------------
+
+
+async def take_in(engine: Engine, request: Import) -> VolumeSet:
+    """Serve a shadow that another host lends and note in a bitmap what is written to it.
+
+    Raises BadTicket, BadVolume, InUse, Busy, Refused, StorageError; then nothing has changed.
+    """
+    undo, shadow, bitmap, header = await blocking(partial(_open_lent, engine, request))
+    with undo:
+        bits = Bits.blank(header.geometry.chunks)
+        member = VolumeSet(header, bits, shadow, BitmapFile(bitmap))
+        await storage(partial(_write_import, engine, member))
+        undo.pop_all()
+    family = Family(None, header.geometry, ordered=engine.ordered)
+    family.sets.append(member)
+    engine.families.append(family)
+    engine.sets[member.name] = member
+    engine.show_shadow(member)
+    await engine.note(member, "-I")
+    return member
+
+
+def _open_lent(engine: Engine, request: Import) -> tuple[ExitStack, Volume, Volume, Header]:
+    if request.shadow in engine.sets:
+        raise errors.InUse(
+            request.shadow, "is a set of this service already", "join an exported set with -J"
+        )
+    lent = _read_lent(request)
+    if any(s.key == lent.uuid for s in engine.sets.values()):
+        raise errors.Refused(request.shadow, "this service exported it", "join it with -J")
+    checked_path(engine, request.shadow)
+    check_unused(engine, request.shadow)
+    check_unused(engine, request.bitmap)
+    check_place(request.bitmap)
+    need = sector.bitmap_bytes(Geometry(lent.size_bytes).chunks)
+    with ExitStack() as undo:
+        shadow = open_volume(request.shadow)
+        undo.callback(shadow.close)
+        check_size(shadow, lent.size_bytes, "the shadow of this ticket")
+        bitmap = open_or_create(request.bitmap, need, undo, sparse=False)
+        check_size(bitmap, need, "a bitmap")
+        bitmap.drop_cache()
+        shadow.drop_cache()
+        _check_reuse(BitmapFile(bitmap), lent)
+        return undo.pop_all(), shadow, bitmap, _import_header(engine, request, lent)
+
+
+def _read_lent(request: Import) -> Lent:
+    path = request.ticket or f"{request.shadow}.iiticket"
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(fd, "rb") as file:
+            blob = file.read(ticket.TICKET_BYTES_MAX + 1)
+    except OSError as error:
+        raise errors.BadTicket(
+            path,
+            f"no ticket can be read here ({error.strerror})",
+            "-E writes it beside the shadow, for a device into the exporting host's "
+            "STATE/tickets; name it as the third word of -I",
+        ) from error
+    return ticket.find(path, ticket.decode(path, blob), request.shadow)
+
+
+def _check_reuse(bitmap: BitmapFile, lent: Lent) -> None:
+    """What the bitmap volume holds may be overwritten, unless changes would be forgotten."""
+    path = bitmap.volume.path
+    try:
+        old = bitmap.read_header()
+    except errors.BadBitmap:
+        return
+    if old.role is BitmapRole.MAIN and old.closure is Closure.OPEN:
+        raise errors.InUse(path, "is the bitmap of a set in use", "name another bitmap volume")
+    if old.role is not BitmapRole.IMPORTED or old.uuid != lent.uuid:
+        return
+    if old.export_number > lent.export_number:
+        raise errors.BadTicket(
+            lent.shadow, f"the ticket is of export {lent.export_number}, the bitmap of a later one "
+            f"({old.export_number})", "use the newest ticket",
+        )  # fmt: skip
+    if old.export_number == lent.export_number:
+        done = old.closure is Closure.JOINED
+        raise errors.Refused(
+            path,
+            "holds an import of this export that was joined already"
+            if done
+            else "holds the changes of an earlier import of this export",
+            "export the set again" if done else "join it first, or name another bitmap volume",
+        )
+
+
+def _import_header(engine: Engine, request: Import, lent: Lent) -> Header:
+    try:
+        time_ns = int(datetime.fromisoformat(lent.pit_time).timestamp() * 1e9)
+    except (ValueError, OverflowError) as error:
+        raise errors.BadTicket(request.shadow, f"impossible time ({error})") from error
+    return Header(
+        uuid=lent.uuid, kind=Kind.INDEPENDENT, size_bytes=lent.size_bytes, master=lent.master,
+        shadow=request.shadow, bitmap=request.bitmap, role=BitmapRole.IMPORTED,
+        custody=Custody.IMPORTED, pit=Pit(lent.pit, lent.pit_id, time_ns),
+        export_number=lent.export_number, import_id=uuid4(), boot_id=engine.boot_id,
+        process_durability=not engine.ordered,
+    )  # fmt: skip
+
+
+def _write_import(engine: Engine, member: VolumeSet) -> None:
+    assert member.bitmap is not None
+    member.bitmap.erase_headers()
+    for region in Region:
+        member.bitmap.write_region(member.header, region, Bitmap(member.bits.chunks))
+    member.header = member.bitmap.write_header(member.header)
+    header = member.header
+    engine.db.add_set(
+        SetRow(header.shadow, header.uuid, None, header.bitmap, None, header.kind)
+    )
+
+
+# -- join -----------------------------------------------------------------------------------
+
+
+async def join(engine: Engine, member: VolumeSet, path: str, *, accept_unclosed: bool) -> None:
+    """Merge a secondary bitmap; the next update copies the union. No data moves, no new PIT.
+
+    Any failed check or error changes nothing but harmless extra bits, and the set stays as it is.
+    Raises Refused, BadSecondary, NotClosed, BadVolume, Busy, StorageError.
+    """
+    undo, secondary, changes = await blocking(
+        partial(_open_secondary, engine, member, path, accept_unclosed)
+    )
+    with undo:
+        exported = member.header.custody is Custody.EXPORTED
+        shadow = await blocking(partial(_reopen, member)) if exported else None
+        try:
+            await _merge(engine, member, secondary, changes)
+        except BaseException:
+            if shadow is not None:
+                shadow.close()
+            raise
+        if shadow is not None:
+            member.shadow = shadow
+            engine.show_shadow(member)
+        await blocking(partial(_stamp_joined, secondary))
+    await engine.note(member, "-J")
+
+
+async def check_join(
+    engine: Engine, member: VolumeSet, path: str, *, accept_unclosed: bool
+) -> None:
+    """Everything that `join` checks of the two bitmaps; nothing is changed."""
+    undo, _, _ = await blocking(partial(_open_secondary, engine, member, path, accept_unclosed))
+    undo.close()
+
+
+def _open_secondary(
+    engine: Engine, member: VolumeSet, path: str, accept_unclosed: bool
+) -> tuple[ExitStack, BitmapFile, Bitmap]:
+    header = member.header
+    if header.custody is Custody.IMPORTED or not header.export_number:
+        raise errors.Refused(member.name, "is not exported", "only an exported set can be joined")
+    check_unused(engine, path)
+    checked_path(engine, path)
+    with ExitStack() as undo:
+        volume = open_volume(path, exclusive=False)
+        undo.callback(volume.close)
+        volume.drop_cache()
+        secondary = BitmapFile(volume)
+        try:
+            other = secondary.read_header()
+            check_secondary(path, header, other, accept_unclosed=accept_unclosed)
+            changes, damaged = secondary.read_bits(other, Region.SHADOW)
+        except (errors.BadBitmap, OSError) as error:
+            raise errors.BadSecondary(path, f"cannot be read as a bitmap ({error})") from error
+        if damaged:
+            raise errors.BadSecondary(path, "its bits are damaged (checksum)")
+        return undo.pop_all(), secondary, changes
+
+
+def check_secondary(path: str, main: Header, other: Header, *, accept_unclosed: bool) -> None:
+    """Raise BadSecondary or NotClosed unless `other` is an import of this set's last export."""
+    if other.role is not BitmapRole.IMPORTED:
+        raise errors.BadSecondary(path, "is not the bitmap of an imported shadow")
+    pairs = (
+        ("set", str(other.uuid), str(main.uuid)),
+        ("PIT", other.pit.number, main.pit.number),
+        ("PIT id", str(other.pit.id), str(main.pit.id)),
+        ("export", other.export_number, main.export_number),
+        ("size", other.size_bytes, main.size_bytes),
+    )
+    for what, theirs, ours in pairs:
+        if theirs != ours:
+            raise errors.BadSecondary(
+                path, f"is of another {what}: {theirs}, and {main.shadow} is at {ours}",
+                "find the bitmap of this export, or make all chunks differ",
+            )  # fmt: skip
+    if other.import_id in main.joined:
+        raise errors.BadSecondary(path, "this import was joined already")
+    if other.closure is Closure.OPEN and not accept_unclosed:
+        raise errors.NotClosed(
+            path,
+            "was not closed on the host that imported the shadow",
+            "disable it there (-d); if that host is lost, -n accepts the bitmap as it is",
+        )
+
+
+def _reopen(member: VolumeSet) -> Volume:
+    volume = open_volume(member.name)
+    try:
+        check_size(volume, member.header.size_bytes, "the shadow")
+        volume.drop_cache()
+    except BaseException:
+        volume.close()
+        raise
+    return volume
+
+
+async def _merge(
+    engine: Engine, member: VolumeSet, secondary: BitmapFile, changes: Bitmap
+) -> None:
+    """OR, sync, header (design, section 4); under the gate, since every bit is written anew."""
+    other = await blocking(secondary.read_header)
+    joined = (*member.header.joined, other.import_id)
+    async with engine.family(member).locks.gate():
+        member.bits.shadow.merge(changes)
+        try:
+            await member.save_exact(custody=Custody.LOCAL, joined=joined)
+        except OSError as error:
+            raise errors.StorageError(
+                member.header.bitmap, str(error), "nothing was joined"
+            ) from error
+        member.bits = Bits(member.bits.shadow, member.bits.copy)
+
+
+def _stamp_joined(secondary: BitmapFile) -> None:
+    """So that the bitmap is not joined again elsewhere; where it cannot be written, so be it."""
+    try:
+        header = secondary.read_header()
+        secondary.write_header(replace(header, closure=Closure.JOINED))
+    except (OSError, errors.BadBitmap):
+        return

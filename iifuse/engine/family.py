@@ -1,0 +1,179 @@
+"""A family: one master with all its shadows, which share locks, gate and group commit."""
+
+import errno
+import logging
+from collections.abc import Callable, Iterable
+from functools import partial
+from uuid import UUID
+
+from iifuse.core import plan
+from iifuse.core.geometry import Geometry
+from iifuse.core.plan import Clear, Copy, Mark, Step, Sync, Touch
+from iifuse.core.state import Role
+from iifuse.engine.batch import Batcher
+from iifuse.engine.chunklock import ChunkLocks
+from iifuse.engine.threads import blocking
+from iifuse.engine.volumeset import VolumeSet
+from iifuse.store import volume as store
+from iifuse.store.volume import Volume
+
+log = logging.getLogger(__name__)
+
+Work = list[tuple[Step, Callable[[], None]]]
+
+
+class RestoreFailed(OSError):
+    """A chunk that the master's truth needs could not be brought from the shadow."""
+
+
+class Family:
+    """Executes the plans of one master; the only place where its chunks and bits change.
+
+    `master` is None for an imported shadow. `ordered`: `durability=ordered`.
+    """
+
+    def __init__(self, master: Volume | None, geometry: Geometry, *, ordered: bool) -> None:
+        self.master, self.geometry, self.ordered = master, geometry, ordered
+        self.sets: list[VolumeSet] = []
+        self.locks = ChunkLocks()
+        self._commits: Batcher[Touch | plan.Clear] = Batcher(self._commit)
+
+    @property
+    def restoring(self) -> VolumeSet | None:
+        """The set that restores the master, of which there is one at the most."""
+        return next((s for s in self.sets if s.restoring), None)
+
+    def member(self, key: UUID) -> VolumeSet:
+        """The set of a key."""
+        return next(s for s in self.sets if s.key == key)
+
+    def volume(self, key: UUID, role: Role) -> Volume:
+        """The open volume that plays a role in a set. Raises OSError when it is not there."""
+        member = self.member(key)
+        bitmap = member.bitmap.volume if member.bitmap else None
+        found = {Role.MASTER: self.master, Role.SHADOW: member.shadow, Role.BITMAP: bitmap}[role]
+        if found is None:
+            raise OSError(errno.EIO, f"the {role.name} of {member.name} is not available")
+        return found
+
+    # -- group commit -----------------------------------------------------------------------
+
+    async def touch(self, touch: Touch) -> None:
+        """Make chunks ready to be written; the caller holds their lock. Raises RestoreFailed."""
+        await self._commits.submit(touch)
+
+    async def clear(self, clear: Clear) -> None:
+        """Note that the background copy has brought chunks; their targets are durable."""
+        await self._commits.submit(clear)
+
+    async def _commit(self, items: list[Touch | Clear]) -> list[Exception | None]:
+        """One batch: first what has become true, then what the waiting writes need."""
+        touches = [item for item in items if isinstance(item, Touch)]
+        await self.execute(_clear_steps(item for item in items if isinstance(item, Clear)))
+        errors: dict[int, Exception | None] = {}
+        try:
+            await self._touch_all(touches)
+        except RestoreFailed as error:
+            if len(touches) == 1:
+                return [error if isinstance(item, Touch) else None for item in items]
+            for touch in touches:  # only the writes that need the bad chunk may fail
+                errors[id(touch)] = (await self._commit([touch]))[0]
+        return [errors.get(id(item)) for item in items]
+
+    async def _touch_all(self, touches: list[Touch]) -> None:
+        members = [s.member for s in self.sets]
+        await self.execute(plan.first_touch(members, touches, ordered=self.ordered))
+
+    # -- executing steps --------------------------------------------------------------------
+
+    async def execute(self, steps: list[Step]) -> None:
+        """Execute steps in order. A set drops out at its first failure and goes offline.
+
+        Raises RestoreFailed when a chunk could not be brought to the master.
+        """
+        work: Work = []
+        for step in steps:
+            if isinstance(step, Mark | Clear):
+                await self._work_off(work)  # what the bits will say has to be true first
+            prepared = self._prepare(step)
+            if prepared is not None:
+                work.append((step, prepared))
+        await self._work_off(work)
+        for step in steps:
+            if isinstance(step, Mark) and not self._has_dropped_out(step.key):
+                self.member(step.key).bits.settle(list(step.runs), list(step.ahead))
+
+    def _has_dropped_out(self, key: UUID) -> bool:
+        return bool(self.member(key).state.offline & (Role.SHADOW | Role.BITMAP))
+
+    def _prepare(self, step: Step) -> Callable[[], None] | None:
+        """Change the bits in memory; what remains to be done blocks."""
+        member = self.member(step.key)
+        if self._has_dropped_out(step.key):
+            if not member.restoring:
+                return None
+            raise RestoreFailed(errno.EIO, member.header.offline_reason, member.name)
+        if isinstance(step, Copy):
+            return partial(self.copy, step)
+        if isinstance(step, Sync):
+            return partial(self._sync, step)
+        if isinstance(step, Clear):
+            member.bits.copy.clear_runs(step.runs)
+            return member.write_runs(list(step.runs), [])
+        runs = member.bits.mark(list(step.runs), list(step.ahead))
+        return member.write_runs(runs, list(step.ahead))
+
+    def copy(self, step: Copy) -> None:
+        """In a thread: copy the chunks of a step. Raises OSError, which names the volume."""
+        source, target = self.volume(step.key, step.source), self.volume(step.key, step.target)
+        for run in step.runs:
+            store.copy(source, target, *self.geometry.extent(run))
+
+    def _sync(self, step: Sync) -> None:
+        self.volume(step.key, step.role).sync()
+
+    async def _work_off(self, work: Work) -> None:
+        """Do the gathered blocking calls in one thread; then see who failed."""
+        if not work:
+            return
+        calls, work[:] = work[:], []
+        failed = await blocking(partial(_run_all, calls))
+        for step, error in failed:
+            await self._fail(step, error)
+
+    async def _fail(self, step: Step, error: OSError) -> None:
+        member = self.member(step.key)
+        role = _blamed(step)
+        if role is Role.MASTER:  # the error of the master goes to the caller; the copy stops
+            await member.commit(copying=False)
+        else:
+            await member.take_offline(role, str(error))
+        if member.restoring:
+            raise RestoreFailed(error.errno, error.strerror, error.filename) from error
+
+
+def _blamed(step: Step) -> Role:
+    """The volume that goes offline with a step. A master is never blamed for a lost shadow."""
+    if isinstance(step, Copy):
+        return step.target
+    return step.role if isinstance(step, Sync) else Role.BITMAP
+
+
+def _clear_steps(clears: Iterable[Clear]) -> list[Step]:
+    steps: list[Step] = []
+    for clear in clears:
+        steps += [clear, Sync(clear.key, Role.BITMAP)]
+    return steps
+
+
+def _run_all(calls: Work) -> list[tuple[Step, OSError]]:
+    """In a thread: do the calls in order; a set's later calls are left out once one failed."""
+    failed: dict[UUID, tuple[Step, OSError]] = {}
+    for step, call in calls:
+        if step.key in failed:
+            continue
+        try:
+            call()
+        except OSError as error:
+            failed[step.key] = (step, error)
+    return list(failed.values())

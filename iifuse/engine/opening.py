@@ -1,0 +1,165 @@
+"""Check the names of a new set and open its volumes; every refusal of `-e` and `-I` by name."""
+
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from iifuse import errors
+from iifuse.control.protocol import Enable
+from iifuse.core import sector
+from iifuse.core.geometry import Geometry
+from iifuse.engine.engine import Engine, checked_path
+from iifuse.engine.family import Family
+from iifuse.store.volume import Identity, Volume, create_file, open_volume
+from iifuse.units import format_size
+
+
+@dataclass
+class Opened:
+    """The volumes of a set that is being made; `undo` closes and removes what was made for it."""
+
+    family: Family | None
+    master: Volume
+    shadow: Volume
+    bitmap: Volume
+    undo: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def geometry(self) -> Geometry:
+        """The master's."""
+        return Geometry(self.master.size_bytes)
+
+
+def open_set(engine: Engine, request: Enable) -> Opened:
+    """In a thread: check the names, open the volumes, make missing ones. Raises, or all is open."""
+    _check_names(engine, request)
+    with ExitStack() as undo:
+        family, master = _open_master(engine, request.master, undo)
+        geometry = Geometry(master.size_bytes)
+        need = sector.bitmap_bytes(geometry.chunks)
+        for path in (request.shadow, request.bitmap):
+            check_place(path)
+        check_present_size(request.shadow, geometry.size_bytes, "a shadow")
+        check_present_size(request.bitmap, need, "a bitmap")
+        shadow = open_or_create(request.shadow, geometry.size_bytes, undo, sparse=True)
+        bitmap = open_or_create(request.bitmap, need, undo, sparse=False)
+        check_size(shadow, geometry.size_bytes, "a shadow")
+        check_size(bitmap, need, "a bitmap")
+        return Opened(family, master, shadow, bitmap, undo.pop_all())
+
+
+def _check_names(engine: Engine, request: Enable) -> None:
+    names = (request.master, request.shadow, request.bitmap)
+    if len(set(names)) != 3:
+        raise errors.UsageError(request.shadow, "master, shadow and bitmap must be three volumes")
+    if request.shadow in engine.sets:
+        raise errors.InUse(request.shadow, "is the shadow of a set already", "see 'iiadm -l'")
+    for path in names:
+        if os.path.lexists(path) and path not in engine.views:
+            checked_path(engine, path)
+    found: dict[object, str] = {}
+    for path in names:
+        if os.path.exists(path):
+            other = found.setdefault(_identity_of(engine, path), path)
+            if other != path:
+                raise errors.InUse(path, f"is the same volume as {other}", "name another one")
+    for path in names[1:]:
+        check_unused(engine, path)
+    _check_master_use(engine, request.master)
+
+
+def _identity_of(engine: Engine, path: str) -> Identity:
+    """The identity of a volume; of the open one where the service has it on the mount."""
+    for _, volume in engine.open_volumes():
+        if volume.path == path:
+            return volume.identity
+    return checked_path(engine, path)
+
+
+def check_unused(engine: Engine, path: str) -> None:
+    """Raise InUse when a shadow or bitmap to be already plays a part in this service."""
+    lent = [s for s in engine.sets.values() if not s.local]
+    names = {v.path: what for what, v in engine.open_volumes()}
+    names |= {s.name: "an exported shadow" for s in lent}
+    names |= {s.header.bitmap: "a bitmap" for s in engine.sets.values()}
+    what = names.get(path)
+    if what is None and os.path.exists(path):
+        identity = checked_path(engine, path)
+        same = [w for w, v in engine.open_volumes() if v.identity == identity]
+        same += ["an exported shadow" for s in lent if _leads_to(engine, s.name, identity)]
+        what = same[0] if same else None
+    if what is not None:
+        raise errors.InUse(path, f"is {what} of this service already", "name another volume")
+
+
+def _leads_to(engine: Engine, path: str, identity: Identity) -> bool:
+    return os.path.exists(path) and checked_path(engine, path) == identity
+
+
+def _check_master_use(engine: Engine, path: str) -> None:
+    if path in engine.views and not _is_master(engine, path):
+        raise errors.InUse(path, "is a shadow", "a shadow of a shadow is not possible")
+    if path in engine.views:
+        return
+    identity = checked_path(engine, path)
+    for what, volume in engine.open_volumes():
+        if volume.identity == identity and what != "a master":
+            raise errors.InUse(path, f"is {what} already", "a master must be a volume of its own")
+
+
+def _is_master(engine: Engine, path: str) -> bool:
+    master = engine.views[path].family.master
+    return master is not None and master.path == path
+
+
+def _open_master(engine: Engine, path: str, undo: ExitStack) -> tuple[Family | None, Volume]:
+    family = engine.master_family(path, _identity_of(engine, path))
+    if family is None:
+        volume = open_volume(path)
+        undo.callback(volume.close)
+        return None, volume
+    assert family.master is not None
+    restoring = family.restoring
+    if restoring is not None:
+        raise errors.CopyRunning(
+            path, f"-e is not possible while {restoring.name} restores this master", "wait for it"
+        )
+    return family, family.master
+
+
+def check_place(path: str) -> None:
+    """Raise BadVolume when a volume neither exists nor could be made."""
+    if not os.path.exists(path) and not os.path.isdir(os.path.dirname(path)):
+        raise errors.BadVolume(path, "neither the file nor its directory exists", "make one first")
+    if os.path.islink(path) and not os.path.exists(path):
+        raise errors.BadVolume(path, "is a link that leads nowhere")
+
+
+def check_present_size(path: str, need: int, what: str) -> None:
+    """Of a file, before anything is made or locked; devices are checked once they are open."""
+    if os.path.isfile(path) and os.path.getsize(path) < need:
+        raise _too_small(path, os.path.getsize(path), need, what)
+
+
+def check_size(volume: Volume, need: int, what: str) -> None:
+    """Raise BadVolume when an open volume is smaller than `need` bytes."""
+    if volume.size_bytes < need:
+        raise _too_small(volume.path, volume.size_bytes, need, what)
+
+
+def _too_small(path: str, size: int, need: int, what: str) -> errors.BadVolume:
+    return errors.BadVolume(
+        path,
+        f"is too small for {what} of this master: {format_size(size)} ({size} bytes)",
+        f"it needs {format_size(need)} ({need} bytes)",
+    )
+
+
+def open_or_create(path: str, size: int, undo: ExitStack, *, sparse: bool) -> Volume:
+    """Open a volume, make it first if it is missing; `undo` closes and removes it again."""
+    if not os.path.exists(path):
+        create_file(path, size, sparse=sparse)
+        undo.callback(os.unlink, path)
+    volume = open_volume(path)
+    undo.callback(volume.close)
+    return volume

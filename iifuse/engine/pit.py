@@ -1,0 +1,252 @@
+"""Points in time: update and copy of one set, of several, of a group; all at one instant."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from uuid import UUID, uuid4
+
+from iifuse import errors
+from iifuse.core import plan, state
+from iifuse.core.bitmap import Bitmap
+from iifuse.core.bits import Bits
+from iifuse.core.header import Header, Pit
+from iifuse.core.plan import PitStep
+from iifuse.core.sector import Region
+from iifuse.core.state import Change, Role, Verb
+from iifuse.engine.engine import Engine
+from iifuse.engine.family import Family
+from iifuse.engine.threads import blocking
+from iifuse.engine.view import View
+from iifuse.engine.volumeset import VolumeSet
+from iifuse.store.bitmapfile import BitmapFile
+from iifuse.store.transitions import Member, Transition
+
+
+@dataclass
+class Flip:
+    """One set's part of a PIT: its new bitmaps, and its header from step to step."""
+
+    member: VolumeSet
+    change: Change
+    header: Header
+    copy: Bitmap
+    shadow: Bitmap
+
+
+def check(engine: Engine, verb: Verb, sets: Sequence[VolumeSet]) -> None:
+    """Raise unless every set, its siblings included, allows the verb (the state table)."""
+    if not sets:
+        raise errors.NotFound("", "no set is named")
+    restored: dict[int, VolumeSet] = {}
+    for member in sets:
+        state.check(member.name, member.state, verb)
+        family = engine.family(member)
+        _check_siblings(family, member, verb)
+        other = restored.setdefault(id(family), member)
+        if verb.to_master and other is not member:
+            raise errors.Refused(
+                member.name,
+                f"shares its master with {other.name}, and one command cannot restore it twice",
+                "name only one of the two",
+            )
+
+
+def _check_siblings(family: Family, member: VolumeSet, verb: Verb) -> None:
+    restoring = family.restoring
+    if restoring is not None and restoring is not member:
+        raise errors.CopyRunning(
+            member.name,
+            f"{verb} is not possible while {restoring.name} restores the same master",
+            f"let that copy finish ('iiadm -w {restoring.name}')",
+        )
+
+
+async def flip(engine: Engine, verb: Verb, sets: Sequence[VolumeSet]) -> None:
+    """Make a new PIT on all sets at one instant, or change nothing.
+
+    An aborted restore goes on instead and makes no new PIT. Raises the state table's refusals,
+    Busy when a target is open, and StorageError.
+    """
+    check(engine, verb, sets)
+    for member in sets:
+        await engine.require_closed(
+            _target_view(engine, verb, member), "what an open file shows may not change"
+        )
+    for member in sets:
+        await engine.stop_copy(member)
+    try:
+        await _flip(engine, verb, sets)
+    finally:
+        for member in sets:
+            if member.header.copying and engine.running(member) is None:
+                engine.start_copy(member)
+
+
+def _target_view(engine: Engine, verb: Verb, member: VolumeSet) -> View | None:
+    family = engine.family(member)
+    if verb.to_master:
+        return engine.views.get(family.master.path) if family.master else None
+    return engine.views.get(member.name)
+
+
+async def _flip(engine: Engine, verb: Verb, sets: Sequence[VolumeSet]) -> None:
+    resumed = [s for s in sets if verb.to_master and s.state.resumes]
+    for member in resumed:
+        await member.commit(copying=True)
+    changing = [s for s in sets if s not in resumed]
+    if not changing:
+        return
+    await _sync_sources(engine, verb, changing)
+    async with AsyncExitStack() as stack:
+        for family in _families(engine, changing):
+            await stack.enter_async_context(family.locks.gate())
+        began = time.monotonic()
+        check(engine, verb, changing)  # the drain took time, in which something may have failed
+        flips = await _commit(engine, verb, changing)
+        held_ms = (time.monotonic() - began) * 1000
+    for part in flips:
+        await engine.note(part.member, f"{verb}", held_ms=held_ms)
+
+
+def _families(engine: Engine, sets: Sequence[VolumeSet]) -> list[Family]:
+    """The families of the sets, in the order in which their gates are taken (invariant 8)."""
+    found = {id(f): f for f in map(engine.family, sets)}
+    return sorted(found.values(), key=lambda f: f.master.identity if f.master else ("", 0, 0))
+
+
+async def _sync_sources(engine: Engine, verb: Verb, sets: Sequence[VolumeSet]) -> None:
+    """Before the gate closes: what programs have written arrives, and most of it gets durable."""
+    views = [engine.views.get(s.name) for s in sets]
+    if not verb.to_master:
+        masters = [engine.family(s).master for s in sets]
+        views = [engine.views.get(m.path) for m in masters if m is not None]
+    await blocking(partial(engine.hooks.sync_mounted, [v for v in views if v is not None]))
+    for member in sets:
+        role = plan.source_of(state.change_for(verb, member.state.kind))
+        await storage(partial(engine.family(member).volume(member.key, role).sync))
+
+
+async def storage(call: Callable[[], object]) -> None:
+    """A blocking call whose OSError becomes a StorageError."""
+    try:
+        await blocking(call)
+    except OSError as error:
+        raise _storage_error(error, "nothing was changed") from error
+
+
+async def _commit(engine: Engine, verb: Verb, sets: Sequence[VolumeSet]) -> list[Flip]:
+    """Under the gates: the durable change on disk, then in memory."""
+    transition = Transition(uuid4(), uuid4(), time.time_ns(), ())
+    flips = [_prepare(verb, member, transition) for member in sets]
+    transition = _with_members(transition, flips)
+    run = _Run(engine, {part.member.key: part for part in flips}, transition)
+    try:
+        await blocking(run.all)
+    except OSError as error:  # before the record: nothing has changed
+        await _blame_bitmaps(sets, error)
+        raise _storage_error(error, "nothing was changed") from error
+    for part in run.done:
+        _adopt(engine, verb, part)
+    for key, failure in run.failed.items():
+        await run.flips[key].member.take_offline(Role.BITMAP | Role.SHADOW, str(failure))
+    for failure in run.failed.values():
+        raise _storage_error(failure, "that set is offline now, see 'iiadm -i'") from failure
+    return run.done
+
+
+async def _blame_bitmaps(sets: Sequence[VolumeSet], error: OSError) -> None:
+    for member in sets:
+        if member.bitmap is not None and member.bitmap.volume.path == error.filename:
+            await member.take_offline(Role.BITMAP, str(error))
+
+
+def _storage_error(error: OSError, todo: str) -> errors.StorageError:
+    return errors.StorageError(str(error.filename or ""), error.strerror or str(error), todo)
+
+
+def _prepare(verb: Verb, member: VolumeSet, transition: Transition) -> Flip:
+    change = state.change_for(verb, member.state.kind)
+    pit = Pit(member.header.pit.number + 1, transition.pit_id, transition.time_ns)
+    header = replace(
+        member.header, pending=change, pending_pit=pit, transition_id=transition.id
+    )
+    copy = change.new_copy(member.bits.shadow, member.bits.copy)
+    return Flip(member, change, header, copy, Bitmap(member.bits.chunks))
+
+
+def _with_members(transition: Transition, flips: Sequence[Flip]) -> Transition:
+    """The transition with a row for every set."""
+    members = tuple(
+        Member(f.member.key, f.member.header.pit.number, f.header.pending_pit.number, f.change)
+        for f in flips
+    )
+    return Transition(transition.id, transition.pit_id, transition.time_ns, members)
+
+
+class _Run:
+    """Executes the steps of a PIT in a thread.
+
+    `done`: sets whose change counts. `failed`: sets that could not follow after the record was
+    durable; the command counts as done all the same, and recovery finds the record again.
+    """
+
+    def __init__(self, engine: Engine, flips: dict[UUID, Flip], transition: Transition) -> None:
+        self.engine, self.flips, self.transition = engine, flips, transition
+        self.done: list[Flip] = []
+        self.failed: dict[UUID, OSError] = {}
+        self._decided = False
+
+    def all(self) -> None:
+        """Every step in order. Raises OSError only while nothing has changed."""
+        for step in plan.point_in_time({k: f.change for k, f in self.flips.items()}):
+            key = None if isinstance(step, plan.Record | plan.Forget) else step.key
+            if key in self.failed or (self.failed and isinstance(step, plan.Forget)):
+                continue
+            try:
+                self._execute(step)
+            except OSError as error:
+                if not self._decided or key is None:
+                    raise
+                self.failed[key] = error
+
+    def _execute(self, step: PitStep) -> None:
+        match step:
+            case plan.Sync(key, role):
+                self.engine.family(self.flips[key].member).volume(key, role).sync()
+            case plan.Record():
+                self.engine.transitions.begin(self.transition)
+                self._decided = True
+            case plan.Forget():
+                self.engine.transitions.finish()
+            case plan.Pend(key) | plan.Store(key) | plan.Commit(key):
+                execute_change(step, self.flips[key])
+                self._decided = True
+                if isinstance(step, plan.Commit):
+                    self.done.append(self.flips[key])
+
+
+def execute_change(step: PitStep, part: Flip, bitmap: BitmapFile | None = None) -> None:
+    """One step of a set's change, for the service and for recovery. Blocks; raises OSError."""
+    bitmap = bitmap or part.member.bitmap
+    assert bitmap is not None
+    match step:
+        case plan.Pend():
+            part.header = bitmap.write_header(part.header)
+        case plan.Store(_, region):
+            bits = part.copy if region is Region.COPY else part.shadow
+            bitmap.write_sectors(bitmap.encode_all(part.header, region, bits))
+        case plan.Commit():
+            part.header = bitmap.write_header(part.header.completed())
+
+
+def _adopt(engine: Engine, verb: Verb, part: Flip) -> None:
+    """In memory, in one breath: the new header, the new bits, and what the kernel cached is old."""
+    member = part.member
+    member.header = part.header
+    member.bits = Bits(part.shadow, part.copy)
+    member.copied_chunks = 0
+    view = _target_view(engine, verb, member)
+    if view is not None:
+        view.changed(part.header.pit.time_ns)

@@ -1,0 +1,275 @@
+"""Start and stop: every set comes back with its state, its group and its running copy.
+
+A set that cannot come back whole comes back with volumes offline and the reason; it never stops
+the others, and its master is served.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+from iifuse import errors
+from iifuse.core import plan
+from iifuse.core.bitmap import Bitmap
+from iifuse.core.bits import Bits
+from iifuse.core.header import Closure, Header, Pit
+from iifuse.core.sector import Region
+from iifuse.core.state import Change, Custody, Kind, Progress, Role
+from iifuse.engine.enable import finish_disable
+from iifuse.engine.engine import Engine
+from iifuse.engine.exchange import restore_ticket
+from iifuse.engine.family import Family
+from iifuse.engine.opening import check_size
+from iifuse.engine.pit import Flip, execute_change
+from iifuse.engine.threads import blocking
+from iifuse.engine.volumeset import VolumeSet
+from iifuse.store.bitmapfile import BitmapFile
+from iifuse.store.statedb import SetRow
+from iifuse.store.transitions import Transition
+from iifuse.store.volume import Volume, open_volume
+from iifuse.units import Run
+
+log = logging.getLogger(__name__)
+
+Trouble = list[tuple[Role, str]]
+
+
+async def start(engine: Engine) -> None:
+    """Bring everything back that the state database names. Raises only on a defect."""
+    for path in await blocking(engine.db.volumes):
+        await _open_master(engine, path)
+    rows = await blocking(engine.db.sets)
+    for row in rows:
+        await _start_set(engine, row)
+    await _finish_transition(engine)
+    for member in engine.sets.values():
+        if member.header.copying:
+            engine.start_copy(member)
+
+
+async def stop(engine: Engine) -> None:
+    """Let copies rest, make everything durable, write exact bits, mark all clean, close."""
+    for member in engine.sets.values():
+        await engine.stop_copy(member)
+    for family in engine.families:
+        async with family.locks.gate():
+            for volume in [family.master, *(s.shadow for s in family.sets)]:
+                await _sync_quietly(volume)
+            for member in family.sets:
+                await _save(member)
+        await blocking(partial(_close, family))
+
+
+async def _sync_quietly(volume: Volume | None) -> None:
+    try:
+        if volume is not None:
+            await blocking(volume.sync)
+    except OSError:
+        log.exception("%s: the last sync failed", volume.path if volume else "")
+
+
+async def _save(member: VolumeSet) -> None:
+    try:
+        await member.save_exact(clean=not member.state.offline)
+    except OSError:
+        log.exception("%s: the exact bits could not be saved", member.name)
+
+
+def _close(family: Family) -> None:
+    for member in family.sets:
+        member.close()
+    if family.master is not None:
+        family.master.close()
+
+
+# -- one set --------------------------------------------------------------------------------
+
+
+async def _start_set(engine: Engine, row: SetRow) -> None:
+    family = await _open_master(engine, row.master) if row.master else None
+    try:
+        member, trouble = await blocking(partial(_load, engine, row, family))
+    except errors.IifuseError as error:
+        log.error("%s: the set cannot come back: %s", row.shadow, error)  # noqa: TRY400
+        return
+    if member.header.closure is Closure.CLOSED:
+        await blocking(partial(finish_disable, engine, member))
+        log.info("%s: the disable that was cut short is done", member.name)
+        return
+    if family is None:
+        family = Family(None, member.geometry, ordered=engine.ordered)
+        engine.families.append(family)
+    family.sets.append(member)
+    engine.sets[member.name] = member
+    for role, reason in trouble:
+        await member.take_offline(role, reason)
+    await _open_for_use(engine, member)
+
+
+async def _open_for_use(engine: Engine, member: VolumeSet) -> None:
+    """The header says unclean before anything can be written."""
+    try:
+        await member.commit(
+            clean=False, boot_id=engine.boot_id, process_durability=not engine.ordered
+        )
+    except OSError as error:
+        await member.take_offline(Role.BITMAP, str(error))
+    if member.shadow is not None:
+        engine.show_shadow(member)
+    if member.header.custody is Custody.EXPORTED:
+        try:
+            await blocking(partial(restore_ticket, engine, member.header))
+        except OSError:
+            log.exception("%s: its ticket could not be written", member.name)
+
+
+async def _open_master(engine: Engine, path: str) -> Family | None:
+    if path in engine.views:
+        return engine.views[path].family
+    try:
+        volume = await blocking(partial(open_volume, path, exclusive=False))
+    except errors.IifuseError as error:
+        log.error("%s: this master cannot be served: %s", path, error)  # noqa: TRY400
+        return None
+    return engine.add_master(volume)
+
+
+def _load(engine: Engine, row: SetRow, family: Family | None) -> tuple[VolumeSet, Trouble]:
+    """In a thread: the set as its volumes tell, and what is wrong with it."""
+    trouble: Trouble = []
+    if row.master and family is None:
+        trouble.append((Role.MASTER | Role.SHADOW, "the master cannot be opened"))
+    try:
+        bitmap, header, bits = _load_bitmap(engine, row, trouble)
+    except (errors.IifuseError, OSError) as error:
+        return _without_bitmap(row, family, str(error))
+    shadow = _load_shadow(header, trouble)
+    return VolumeSet(header, bits, shadow, bitmap, row.group), trouble
+
+
+def _without_bitmap(
+    row: SetRow, family: Family | None, reason: str
+) -> tuple[VolumeSet, Trouble]:
+    """All chunks differ (independent), or nobody knows what the shadow holds (dependent)."""
+    if family is None:
+        raise errors.BadBitmap(row.bitmap, reason)
+    header = Header(
+        uuid=row.uuid, kind=row.kind, size_bytes=family.geometry.size_bytes,
+        master=row.master or "", shadow=row.shadow, bitmap=row.bitmap,
+    )  # fmt: skip
+    bits = Bits.blank(header.geometry.chunks)
+    trouble: Trouble = [(Role.BITMAP, reason)]
+    if row.kind is Kind.INDEPENDENT:
+        bits.shadow.fill()
+    shadow = _load_shadow(header, trouble)
+    return VolumeSet(header, bits, shadow, None, row.group), trouble
+
+
+def _load_shadow(header: Header, trouble: Trouble) -> Volume | None:
+    if header.custody is Custody.EXPORTED:
+        return None
+    try:
+        shadow = open_volume(header.shadow, exclusive=False)
+        check_size(shadow, header.size_bytes, "the shadow")
+        shadow.sync()  # what a killed service wrote there must be durable before its bits count
+    except (errors.IifuseError, OSError) as error:
+        trouble.append((Role.SHADOW, str(error)))
+        return None
+    return shadow
+
+
+def _load_bitmap(
+    engine: Engine, row: SetRow, trouble: Trouble
+) -> tuple[BitmapFile, Header, Bits]:
+    """Header and bits, a pending change repeated. Raises BadBitmap, BadVolume, OSError."""
+    volume = open_volume(row.bitmap, exclusive=False)
+    try:
+        bitmap = BitmapFile(volume)
+        volume.sync()
+        header = bitmap.read_header()
+        if header.uuid != row.uuid:
+            raise errors.BadBitmap(row.bitmap, f"belongs to another set ({header.uuid})")
+        shadow, damaged_shadow = bitmap.read_bits(header, Region.SHADOW)
+        copy, damaged_copy = bitmap.read_bits(header, Region.COPY)
+        header, shadow, copy = _roll_forward(engine, bitmap, header, shadow, copy)
+    except BaseException:
+        volume.close()
+        raise
+    _distrust(engine, header, shadow, damaged_shadow + damaged_copy, trouble)
+    return bitmap, header, Bits(shadow, copy)
+
+
+def _distrust(
+    engine: Engine, header: Header, shadow: Bitmap, damaged: Sequence[Run], trouble: Trouble
+) -> None:
+    """Damaged bits, and bits that a power loss may have overtaken."""
+    hints = header.kind is Kind.INDEPENDENT and header.progress is Progress.IDLE
+    if header.process_durability and not header.clean and header.boot_id != engine.boot_id:
+        damaged = [(0, shadow.chunks)]
+        reason = "the machine went down under durability=process"
+    else:
+        reason = "sectors of its bitmap are damaged"
+    if damaged and hints:
+        log.warning("%s: %s: these chunks count as changed", header.shadow, reason)
+        shadow.set_runs(damaged)
+    elif damaged:
+        trouble.append((Role.SHADOW, reason))
+
+
+# -- changes that were cut short ------------------------------------------------------------
+
+
+def _roll_forward(
+    engine: Engine, bitmap: BitmapFile, header: Header, shadow: Bitmap, copy: Bitmap
+) -> tuple[Header, Bitmap, Bitmap]:
+    """Repeat the steps of a change whose record is durable (invariant 6)."""
+    pending = _pending(engine.transitions.transition, header)
+    if pending.pending is Change.NONE:
+        return header, shadow, copy
+    log.info("%s: PIT %d is completed", header.shadow, pending.pending_pit.number)
+    change = pending.pending
+    part = Flip(
+        VolumeSet(header, Bits(shadow, copy), None, bitmap),
+        change,
+        pending,
+        change.new_copy(shadow, copy),
+        Bitmap(shadow.chunks),
+    )
+    for step in plan.whole_change(header.uuid, change):
+        if isinstance(step, plan.Sync):
+            bitmap.volume.sync()
+        else:
+            execute_change(step, part)
+    return part.header, part.shadow, part.copy
+
+
+def _pending(transition: Transition | None, header: Header) -> Header:
+    """The header with what is pending: by itself, or by the record of a group command."""
+    members = transition.members if transition else ()
+    member = next((m for m in members if m.uuid == header.uuid), None)
+    if transition is None or member is None or header.pit.number == member.new_pit:
+        return header
+    if header.pit.number != member.old_pit:
+        raise errors.BadBitmap(
+            header.bitmap,
+            f"is at PIT {header.pit.number}, the group command that was cut short made "
+            f"{member.new_pit} of {member.old_pit}",
+        )
+    return replace(
+        header,
+        pending=Change(member.change),
+        pending_pit=Pit(member.new_pit, transition.pit_id, transition.time_ns),
+        transition_id=transition.id,
+    )
+
+
+async def _finish_transition(engine: Engine) -> None:
+    """Forget a group's record once all its members have followed; a missing one may come later."""
+    transition = engine.transitions.transition
+    if transition is None:
+        return
+    here = {s.key: s for s in engine.sets.values() if s.bitmap is not None}
+    if all(m.uuid in here for m in transition.members):
+        await blocking(engine.transitions.finish)
+

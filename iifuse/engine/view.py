@@ -1,0 +1,254 @@
+"""What the mount shows of a volume: the files that programs read and write.
+
+The path of a byte: the view looks at the chunks of the request. If nobody holds them and all of
+them are ready, it goes to the raw volume in the same breath, with no lock, no await and no
+thread. Otherwise the chunks are locked, the family makes them ready, and then it goes there.
+"""
+
+import errno
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import trio
+
+from iifuse.core import views
+from iifuse.core.plan import Side, Touch
+from iifuse.core.state import Role
+from iifuse.engine.batch import Batcher
+from iifuse.engine.chunklock import Mode
+from iifuse.engine.family import Family
+from iifuse.engine.threads import blocking
+from iifuse.engine.volumeset import VolumeSet
+from iifuse.store.volume import Buffer, Volume
+
+Segment = tuple[Volume, int, int]
+"""(raw volume, offset in bytes, length in bytes)."""
+
+
+class View:
+    """One file of the mount: a disk of `size_bytes` bytes that never changes its size.
+
+    `path`: the volume's, as the user named it. `opens` counts open handles. `mtime_ns` moves when
+    the content changes behind the kernel's back (PIT, restore, join), and only then.
+    """
+
+    def __init__(self, path: str, family: Family, volume: Volume) -> None:
+        self.path, self.family = path, family
+        self.size_bytes: Final = family.geometry.size_bytes
+        self.mtime_ns = volume.stat().st_mtime_ns
+        self.owner = volume.stat()
+        self.opens = 0
+        self._closed = trio.Event()
+        self._syncs: Batcher[None] = Batcher(self._sync_all)
+
+    # -- for subclasses to say --------------------------------------------------------------
+
+    def segments(self, offset: int, length: int) -> list[Segment]:
+        """Where an extent is read. Raises OSError when a volume that it needs is offline."""
+        raise NotImplementedError
+
+    def covers(self, first: int, count: int) -> bool:
+        """May the chunks be written at once?"""
+        raise NotImplementedError
+
+    def touch(self, first: int, count: int) -> Touch:
+        """What to ask of the family before a first write."""
+        raise NotImplementedError
+
+    def target(self) -> Volume:
+        """The raw volume that takes writes. Raises OSError when it is offline."""
+        raise NotImplementedError
+
+    def needed(self) -> list[Volume]:
+        """The volumes to sync, in this order, so that the view's content is durable."""
+        raise NotImplementedError
+
+    # -- input and output -------------------------------------------------------------------
+
+    async def read(self, offset: int, length: int) -> Buffer:
+        """Read at any offset; shorter at the end of the volume, empty past it. Raises OSError."""
+        length = self.family.geometry.clip(offset, length)
+        if not length:
+            return b""
+        run = self.family.geometry.span(offset, length)
+        if self.family.locks.free(Mode.READ, *run):
+            data = _read_cached(self.segments(offset, length))
+            if data is not None:
+                return data
+        async with self.family.locks.hold(Mode.READ, *run):  # invariant 10
+            return await blocking(partial(_read, self.segments(offset, length)))
+
+    async def write(self, offset: int, data: Buffer) -> int:
+        """Write at any offset; the number of bytes taken. Past the end: ENOSPC, as on a device.
+
+        Raises OSError.
+        """
+        length = self.family.geometry.clip(offset, len(data))
+        if length < len(data):
+            if not length:
+                raise OSError(errno.ENOSPC, "past the end of the volume", self.path)
+            data = memoryview(data)[:length]
+        if not length:
+            return 0
+        run = self.family.geometry.span(offset, length)
+        if self.family.locks.free(Mode.WRITE, *run) and self.covers(*run):
+            return self.target().write(offset, data)
+        async with self.family.locks.hold(Mode.WRITE, *run):
+            if not self.covers(*run):
+                await self.family.touch(self.touch(*run))
+            return self.target().write(offset, data)
+
+    async def sync(self) -> None:
+        """Make this volume durable, and the bits that its content needs (invariant 12)."""
+        await self._syncs.submit(None)
+
+    async def _sync_all(self, items: list[None]) -> list[Exception | None]:
+        await blocking(partial(_sync, self.needed()))
+        return [None] * len(items)
+
+    # -- open handles -----------------------------------------------------------------------
+
+    def opened(self) -> None:
+        """A handle was opened."""
+        self.opens += 1
+
+    def released(self) -> None:
+        """A handle was released."""
+        self.opens -= 1
+        if self.opens == 0:
+            self._closed.set()
+            self._closed = trio.Event()
+
+    async def wait_closed(self, seconds: float) -> bool:
+        """Wait until no handle is open; False when `seconds` were not enough."""
+        with trio.move_on_after(seconds):
+            while self.opens:
+                await self._closed.wait()
+        return self.opens == 0
+
+    def changed(self, time_ns: int) -> None:
+        """The content is another one from this time on: what the kernel has cached is old."""
+        self.mtime_ns = max(time_ns, self.mtime_ns + 1)
+
+
+class MasterView(View):
+    """The live volume. With no set in its family it passes everything through."""
+
+    def segments(self, offset: int, length: int) -> list[Segment]:
+        """From the raw master, but chunks that a restore has still to bring from its shadow."""
+        restoring = self.family.restoring
+        if restoring is None:
+            return [(self.target(), offset, length)]
+        first, count = self.family.geometry.span(offset, length)
+        word = views.master_on_shadow(restoring.bits, first, count)
+        return [
+            (_online_shadow(restoring) if on_shadow else self.target(), at, size)
+            for on_shadow, at, size in views.split(word, first, offset, length)
+        ]
+
+    def covers(self, first: int, count: int) -> bool:
+        """Ready in every set of the family; a lost set needs nothing.
+
+        Every set is asked, also after a no: each that is ready has to note the write.
+        """
+        return all([s.bits.covers(first, count) or _needs_nothing(s) for s in self.family.sets])
+
+    def touch(self, first: int, count: int) -> Touch:
+        """A write to the master concerns every set."""
+        return Touch(Side.MASTER, None, first, count)
+
+    def target(self) -> Volume:
+        """The raw master, which is always served."""
+        assert self.family.master is not None
+        return self.family.master
+
+    def needed(self) -> list[Volume]:
+        """With `durability=process` first what the first touches have left unsynced."""
+        return [*_unsynced(self.family, self.family.sets), self.target()]
+
+
+class ShadowView(View):
+    """The point-in-time copy, which may be written like any disk."""
+
+    def __init__(self, member: VolumeSet, family: Family, volume: Volume) -> None:
+        super().__init__(member.name, family, volume)
+        self.member = member
+
+    def segments(self, offset: int, length: int) -> list[Segment]:
+        """From the shadow or, for chunks that it has not got, from the raw master."""
+        shadow = _online_shadow(self.member)
+        first, count = self.family.geometry.span(offset, length)
+        word = views.shadow_on_shadow(self.member.state, self.member.bits, first, count)
+        return [
+            (shadow if on_shadow else self._master(), at, size)
+            for on_shadow, at, size in views.split(word, first, offset, length)
+        ]
+
+    def _master(self) -> Volume:
+        if self.family.master is None:
+            raise OSError(errno.EIO, "the master is not available", self.path)
+        return self.family.master
+
+    def covers(self, first: int, count: int) -> bool:
+        """Ready in this set."""
+        return self.member.bits.covers(first, count)
+
+    def touch(self, first: int, count: int) -> Touch:
+        """A write to the shadow concerns its set (and, during a restore, the siblings)."""
+        if self.member.state.offline & Role.BITMAP:
+            raise OSError(errno.EIO, self.member.header.offline_reason, self.path)
+        return Touch(Side.SHADOW, self.member.key, first, count)
+
+    def target(self) -> Volume:
+        """The raw shadow."""
+        return _online_shadow(self.member)
+
+    def needed(self) -> list[Volume]:
+        """See MasterView.needed."""
+        return [*_unsynced(self.family, [self.member]), self.target()]
+
+
+def _needs_nothing(member: VolumeSet) -> bool:
+    return bool(member.state.offline & (Role.SHADOW | Role.BITMAP)) and not member.restoring
+
+
+def _online_shadow(member: VolumeSet) -> Volume:
+    if member.shadow is None or member.state.offline & Role.SHADOW:
+        raise OSError(errno.EIO, member.header.offline_reason or "offline", member.name)
+    return member.shadow
+
+
+def _unsynced(family: Family, sets: list[VolumeSet]) -> list[Volume]:
+    """Shadows, then bitmaps: a bit must not be durable before what it speaks of (invariant 4)."""
+    if family.ordered:
+        return []
+    live = [s for s in sets if not _needs_nothing(s)]
+    shadows = [s.shadow for s in live if s.shadow is not None]
+    return shadows + [s.bitmap.volume for s in live if s.bitmap is not None]
+
+
+def _read_cached(segments: list[Segment]) -> Buffer | None:
+    if len(segments) == 1:
+        volume, offset, length = segments[0]
+        return volume.read_cached(offset, length)
+    parts = []
+    for volume, offset, length in segments:
+        part = volume.read_cached(offset, length)
+        if part is None:
+            return None
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _read(segments: list[Segment]) -> bytes:
+    return b"".join(volume.read(offset, length) for volume, offset, length in segments)
+
+
+def _sync(volumes: list[Volume]) -> None:
+    for volume in volumes:
+        volume.sync()
+
+
+Holders = Callable[[View], list[str]]
+"""Names the programs and loop devices that have a view open (blocking)."""

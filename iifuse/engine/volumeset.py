@@ -1,0 +1,142 @@
+"""One volume set: its header, its bits and its open volumes."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import trio
+
+from iifuse.core.bitmap import sector_runs
+from iifuse.core.bits import Bits
+from iifuse.core.geometry import Geometry
+from iifuse.core.header import Header
+from iifuse.core.plan import Member
+from iifuse.core.sector import Region
+from iifuse.core.state import Custody, Kind, Progress, Role, SetState
+from iifuse.engine.threads import blocking
+from iifuse.store.bitmapfile import BitmapFile
+from iifuse.store.volume import Volume
+from iifuse.units import Run
+
+log = logging.getLogger(__name__)
+
+_REGIONS = (Region.SHADOW, Region.COPY)
+
+
+class VolumeSet:
+    """Master, shadow and bitmap volume, named by the shadow's path.
+
+    `shadow` is None while the volume is exported or could not be opened; `bitmap` is None when it
+    could not be opened. The header in memory is always one that was committed.
+    """
+
+    def __init__(
+        self,
+        header: Header,
+        bits: Bits,
+        shadow: Volume | None,
+        bitmap: BitmapFile | None,
+        group: str | None = None,
+    ) -> None:
+        self.header, self.bits = header, bits
+        self.shadow, self.bitmap = shadow, bitmap
+        self.group = group
+        self.copied_chunks = 0
+        self._header_lock = trio.Lock()
+
+    @property
+    def key(self) -> UUID:
+        """The set's UUID."""
+        return self.header.uuid
+
+    @property
+    def name(self) -> str:
+        """The shadow's path."""
+        return self.header.shadow
+
+    @property
+    def state(self) -> SetState:
+        """What decides over verbs and write order."""
+        return self.header.state
+
+    @property
+    def geometry(self) -> Geometry:
+        """How the set is cut into chunks."""
+        return self.header.geometry
+
+    @property
+    def restoring(self) -> bool:
+        """Is part of the master's truth on the shadow?"""
+        return self.header.progress is Progress.TO_MASTER
+
+    @property
+    def member(self) -> Member:
+        """The set as the plan sees it."""
+        return Member(self.key, self.state, self.bits)
+
+    async def commit(self, **changes: Any) -> None:
+        """Commit a header with these fields changed. Raises OSError, and changes nothing then."""
+        async with self._header_lock:
+            header = replace(self.header, **changes)
+            if self.bitmap is None:
+                self.header = header
+            else:
+                self.header = await blocking(partial(self.bitmap.write_header, header))
+
+    async def take_offline(self, role: Role, reason: str) -> None:
+        """Note durably that a volume of the set cannot be trusted (invariant 9)."""
+        roles = self.state.offline | self._drags(role)
+        if roles == self.state.offline:
+            return
+        log.error("%s: %s goes offline: %s", self.name, role.name, reason)
+        try:
+            await self.commit(offline=roles, offline_reason=reason, copying=False)
+        except OSError as error:
+            log.critical("%s: cannot note that: %s", self.name, error)
+            offline = roles | Role.BITMAP
+            self.header = replace(
+                self.header, offline=offline, offline_reason=reason, copying=False
+            )
+
+    def _drags(self, role: Role) -> Role:
+        """A bitmap whose bits are needed to read the shadow takes the shadow with it."""
+        exact = self.state.kind is Kind.DEPENDENT or self.state.progress is not Progress.IDLE
+        return role | Role.SHADOW if role & Role.BITMAP and exact else role
+
+    def write_runs(self, runs: list[Run], ahead: list[int]) -> Callable[[], None]:
+        """Encode the sectors of `runs` now; the result writes them, in a thread, unsynced."""
+        assert self.bitmap is not None
+        extents = [
+            self.bitmap.encode(
+                self.header, region, self.bits.disk_rows(region, *sectors, ahead), sectors[0]
+            )
+            for sectors in sector_runs(runs)
+            for region in _REGIONS
+        ]
+        return partial(self.bitmap.write_sectors, extents)
+
+    async def save_exact(self, **changes: Any) -> None:
+        """Write the exact bits and commit a header with these fields changed. Raises OSError."""
+        self.bits.cool_all()
+        await blocking(self._write_all)
+        await self.commit(**changes)
+
+    def _write_all(self) -> None:
+        if self.bitmap is not None:
+            self.bitmap.write_region(self.header, Region.SHADOW, self.bits.shadow)
+            self.bitmap.write_region(self.header, Region.COPY, self.bits.copy)
+
+    def close(self) -> None:
+        """Give up the volumes of the set; the master belongs to the family."""
+        if self.shadow is not None:
+            self.shadow.close()
+        if self.bitmap is not None:
+            self.bitmap.volume.close()
+
+    @property
+    def local(self) -> bool:
+        """Is the shadow's file on this mount?"""
+        return self.header.custody in (Custody.LOCAL, Custody.IMPORTED)

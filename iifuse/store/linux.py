@@ -1,0 +1,106 @@
+"""The system calls that Python's standard library does not offer."""
+
+import ctypes
+import errno
+import fcntl
+import os
+import struct
+from typing import Final
+
+FALLOC_KEEP_SIZE: Final = 0x01
+FALLOC_ZERO_RANGE: Final = 0x10
+TMPFS_MAGIC: Final = 0x01021994
+MNT_DETACH: Final = 2
+
+_BLKGETSIZE64: Final = 0x80081272
+_BLKFLSBUF: Final = 0x1261
+_MS_BIND: Final = 4096
+_MCL_CURRENT_FUTURE: Final = 3
+_PR_SET_DUMPABLE: Final = 4
+_PR_SET_IO_FLUSHER: Final = 57
+_FLOCK: Final = struct.Struct("hhqqi4x")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, path: str | None = None) -> int:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), path)
+    return result
+
+
+def zero_range(fd: int, offset: int, length: int) -> bool:
+    """Make `length` bytes read as zeros, their space kept; False where that is not supported."""
+    flags = FALLOC_ZERO_RANGE | FALLOC_KEEP_SIZE
+    args = (fd, flags, ctypes.c_longlong(offset), ctypes.c_longlong(length))
+    try:
+        _check(_libc.fallocate64(*args))
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS):
+            return False
+        raise
+    return True
+
+
+def is_tmpfs(fd: int) -> bool:
+    """Does the file live in memory? statfs(2), whose first word is the type."""
+    buffer = ctypes.create_string_buffer(256)
+    _check(_libc.fstatfs(fd, buffer))
+    return int.from_bytes(buffer.raw[:8], "little") == TMPFS_MAGIC
+
+
+def device_size(fd: int) -> int:
+    """Bytes of an open block device."""
+    return int.from_bytes(fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8)), "little")
+
+
+def drop_device_cache(fd: int) -> None:
+    """BLKFLSBUF: the next read comes from the disk, which another host may have written."""
+    fcntl.ioctl(fd, _BLKFLSBUF)
+
+
+def lock_whole_file(fd: int) -> bool:
+    """An OFD write lock for as long as the descriptor lives; False when somebody else has one."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def opened_by_others(fd: int) -> bool:
+    """Has another descriptor the regular file open? A write lease is granted only if not."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN  # other errors: this file system has no leases
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
+
+
+def bind_mount(source: str, target: str) -> None:
+    """mount --bind. Raises OSError."""
+    _check(_libc.mount(os.fsencode(source), os.fsencode(target), None, _MS_BIND, None), target)
+
+
+def unmount(target: str, flags: int = 0) -> None:
+    """umount2(2). Raises OSError."""
+    _check(_libc.umount2(os.fsencode(target), flags), target)
+
+
+def lock_memory() -> bool:
+    """mlockall: a page fault of ours under memory pressure could wait for our own mount."""
+    return int(_libc.mlockall(_MCL_CURRENT_FUTURE)) == 0
+
+
+def be_io_flusher() -> bool:
+    """PR_SET_IO_FLUSHER, for the same reason; needs CAP_SYS_RESOURCE."""
+    return int(_libc.prctl(_PR_SET_IO_FLUSHER, 1, 0, 0, 0)) == 0
+
+
+def forbid_core_dumps() -> None:
+    """PR_SET_DUMPABLE: our memory holds pieces of other people's data."""
+    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

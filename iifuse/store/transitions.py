@@ -1,0 +1,107 @@
+"""The record of a group command under way: one file with two slots in the state directory.
+
+After a crash the group is wholly before (no record) or wholly after (recovery rolls every member
+forward whose header still shows the old PIT number). The file's lock also keeps a second service
+off the same state directory.
+"""
+
+import os
+import struct
+import zlib
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from iifuse import errors
+from iifuse.store.volume import Volume, create_file, open_volume
+
+SLOT_BYTES: Final = 1 << 20
+_MAGIC: Final = b"iifusetr"
+_HEAD: Final = struct.Struct("<8sQII")  # magic, sequence, length, crc
+
+
+class Member(msgspec.Struct, frozen=True):
+    """What the command does to one set: `change` as in state.Change."""
+
+    uuid: UUID
+    old_pit: int
+    new_pit: int
+    change: int
+
+
+class Transition(msgspec.Struct, frozen=True):
+    """A group command: every member gets the same id and time."""
+
+    id: UUID
+    pit_id: UUID
+    time_ns: int
+    members: tuple[Member, ...]
+
+
+class Record(msgspec.Struct, frozen=True):
+    """What a slot holds; None: nothing is under way."""
+
+    transition: Transition | None = None
+
+
+_decoder = msgspec.msgpack.Decoder(Record)
+
+
+class TransitionFile:
+    """The two-slot file; writes are durable when they return. Raises OSError."""
+
+    def __init__(self, volume: Volume) -> None:
+        self._volume = volume
+        self._sequence, self._slot, self._record = self._load()
+
+    @classmethod
+    def open(cls, directory: str) -> "TransitionFile":
+        """Open or make STATE/transitions and lock it. Raises ServiceError if another holds it."""
+        path = os.path.join(directory, "transitions")
+        if not os.path.exists(path):
+            create_file(path, 2 * SLOT_BYTES, sparse=False)
+        try:
+            return cls(open_volume(path, exclusive=False))
+        except errors.InUse as error:
+            raise errors.ServiceError(
+                directory, "another service uses this state directory", "give one of them --state"
+            ) from error
+
+    @property
+    def transition(self) -> Transition | None:
+        """The command that was under way when the record was last written."""
+        return self._record.transition
+
+    def begin(self, transition: Transition) -> None:
+        """From the return on the group counts as done."""
+        self._write(Record(transition))
+
+    def finish(self) -> None:
+        """Every member shows its new PIT: forget the record."""
+        self._write(Record())
+
+    def close(self) -> None:
+        """Give up the file and its lock."""
+        self._volume.close()
+
+    def _write(self, record: Record) -> None:
+        body = msgspec.msgpack.encode(record)
+        if len(body) > SLOT_BYTES - _HEAD.size:
+            raise errors.UsageError("", "too many sets in one command")
+        sequence, slot = self._sequence + 1, 1 - self._slot
+        crc = zlib.crc32(body, zlib.crc32(struct.pack("<Q", sequence)))
+        self._volume.write(slot * SLOT_BYTES, _HEAD.pack(_MAGIC, sequence, len(body), crc) + body)
+        self._volume.sync()
+        self._sequence, self._slot, self._record = sequence, slot, record
+
+    def _load(self) -> tuple[int, int, Record]:
+        found = [(0, 1, Record())]
+        for slot in (0, 1):
+            blob = self._volume.read(slot * SLOT_BYTES, SLOT_BYTES)
+            magic, sequence, length, crc = _HEAD.unpack_from(blob)
+            body = blob[_HEAD.size : _HEAD.size + length]
+            if magic != _MAGIC or crc != zlib.crc32(body, zlib.crc32(struct.pack("<Q", sequence))):
+                continue
+            found.append((sequence, slot, _decoder.decode(body)))
+        return max(found, key=lambda entry: entry[0])

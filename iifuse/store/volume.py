@@ -1,0 +1,279 @@
+"""A volume: a regular file or block device of fixed size, opened once and locked for life."""
+
+import errno
+import os
+import stat
+import threading
+from typing import Final
+
+from iifuse import errors
+from iifuse.store import linux
+
+Identity = tuple[str, int, int]
+"""('file', device, inode) or ('block', device number, 0): the same volume under any name."""
+
+_COPY_BYTES: Final = 1 << 20
+Buffer = bytes | bytearray | memoryview
+
+
+class Volume:
+    """Reads and writes of whole extents; every method blocks and raises OSError.
+
+    `path`: the name as the user typed it. `size_bytes`: of the file or device. Extents always lie
+    inside the volume. A failed sync is for ever (invariant 9): Linux forgets the error and the
+    dirty pages with it, so a second sync would report a success that never was.
+    """
+
+    def __init__(self, path: str, fd: int, size_bytes: int, identity: Identity) -> None:
+        self.path, self.fd, self.size_bytes, self.identity = path, fd, size_bytes, identity
+        self.is_device: Final = identity[0] == "block"
+        self._in_memory = not self.is_device and linux.is_tmpfs(fd)
+        self._dirty = True  # what an earlier process wrote may not be durable yet
+        self._syncing = threading.Lock()
+        self._sync_error: OSError | None = None
+
+    # -- data -------------------------------------------------------------------------------
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read an extent. A volume that has become shorter answers EIO."""
+        try:
+            data = os.pread(self.fd, length, offset)
+            while len(data) < length:
+                part = os.pread(self.fd, length - len(data), offset + len(data))
+                if not part:
+                    raise OSError(errno.EIO, "the volume ends early")
+                data += part
+        except OSError as error:
+            raise self._named(error) from None
+        return data
+
+    def _named(self, error: OSError) -> OSError:
+        """The error with the volume's path, so that one can tell whose it is."""
+        error.filename = self.path
+        return error
+
+    def read_cached(self, offset: int, length: int) -> Buffer | None:
+        """Read an extent if that needs no waiting for a disk; None if it does."""
+        if self._in_memory:
+            return self.read(offset, length)
+        buffer = bytearray(length)
+        try:
+            done = os.preadv(self.fd, [buffer], offset, os.RWF_NOWAIT)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP):
+                return None
+            raise self._named(error) from None
+        return buffer if done == length else None
+
+    def write(self, offset: int, data: Buffer) -> int:
+        """Write all of `data`; the number of its bytes."""
+        try:
+            done = os.pwrite(self.fd, data, offset)
+            while done < len(data):
+                step = os.pwrite(self.fd, memoryview(data)[done:], offset + done)
+                if not step:
+                    raise OSError(errno.EIO, "the volume takes no more bytes")
+                done += step
+        except OSError as error:
+            raise self._named(error) from None
+        finally:
+            self._dirty = True  # after the write: a sync that runs now may have missed it
+        return done
+
+    def sync(self) -> None:
+        """Make every write that has returned durable; returns at once when there is none."""
+        with self._syncing:  # who finds nothing to do must not overtake the sync that does it
+            if self._sync_error is not None:
+                raise OSError(self._sync_error.errno, "an earlier sync failed", self.path)
+            if not self._dirty:
+                return
+            self._dirty = False
+            try:
+                os.fdatasync(self.fd)
+            except OSError as error:
+                self._sync_error = self._named(error)
+                raise
+
+    # -- holes ------------------------------------------------------------------------------
+
+    def data_from(self, offset: int, stop: int) -> tuple[int, int]:
+        """The first extent of data at or after `offset`, as (start, end), cut at `stop`.
+
+        Before start lies a hole, which reads as zeros. A device is all data.
+        """
+        if self.is_device:
+            return offset, stop
+        try:
+            start = os.lseek(self.fd, offset, os.SEEK_DATA)
+            end = os.lseek(self.fd, start, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole to the end
+                return stop, stop
+            if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
+                return offset, stop
+            raise self._named(error) from None
+        return min(start, stop), min(end, stop)
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make an extent read as zeros; what is a hole already is left alone."""
+        try:
+            self._zero(offset, offset + length)
+        except OSError as error:
+            raise self._named(error) from None
+
+    def _zero(self, offset: int, stop: int) -> None:
+        while offset < stop:
+            start, end = self.data_from(offset, stop)
+            if start < end:
+                if self.is_device or not linux.zero_range(self.fd, start, end - start):
+                    self._write_zeros(start, end)
+                self._dirty = True
+            offset = end
+
+    def _write_zeros(self, offset: int, stop: int) -> None:
+        while offset < stop:
+            offset += self.write(offset, bytes(min(_COPY_BYTES, stop - offset)))
+
+    def forget(self, offset: int, length: int) -> None:
+        """Drop clean pages of a copied extent, so that a copy does not push out everyone else's."""
+        os.posix_fadvise(self.fd, offset, length, os.POSIX_FADV_DONTNEED)
+
+    # -- life -------------------------------------------------------------------------------
+
+    def drop_cache(self) -> None:
+        """Let the next read come from the disk, which another host may have written."""
+        os.fdatasync(self.fd)
+        if self.is_device:
+            linux.drop_device_cache(self.fd)
+        else:
+            os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def stat(self) -> os.stat_result:
+        """Owner, mode and times of the file or device node."""
+        return os.fstat(self.fd)
+
+    def close(self) -> None:
+        """Give up the descriptor and with it the locks. Twice is allowed."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def copy(source: Volume, target: Volume, offset: int, length: int) -> int:
+    """Copy an extent; holes of the source become zeros of the target. Returns bytes of data."""
+    stop, copied = offset + length, 0
+    while offset < stop:
+        start, end = source.data_from(offset, stop)
+        if start > offset:
+            target.zero(offset, start - offset)
+        for at in range(start, end, _COPY_BYTES):
+            step = min(_COPY_BYTES, end - at)
+            target.write(at, source.read(at, step))
+            copied += step
+        offset = end
+    return copied
+
+
+def identify(path: str) -> Identity:
+    """Which volume a path leads to, links followed. Raises BadVolume."""
+    try:
+        return _identity(os.stat(path), path)
+    except OSError as error:
+        raise errors.BadVolume(path, f"cannot be used ({error.strerror})") from error
+
+
+def _identity(found: os.stat_result, path: str) -> Identity:
+    if stat.S_ISBLK(found.st_mode):
+        return "block", found.st_rdev, 0
+    if stat.S_ISREG(found.st_mode):
+        return "file", found.st_dev, found.st_ino
+    raise errors.BadVolume(path, "is neither a regular file nor a block device")
+
+
+def open_volume(path: str, *, exclusive: bool = True) -> Volume:
+    """Open and lock a volume; `exclusive`: nobody else may have the file open now.
+
+    Links are resolved here, and the result is opened without following another one that was
+    swapped in meanwhile. Raises BadVolume, Busy or InUse.
+    """
+    identity = identify(path)
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    if identity[0] == "block":
+        flags |= os.O_EXCL
+    try:
+        fd = os.open(os.path.realpath(path), flags)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise errors.Busy(path, "is mounted or in use by another program") from error
+        raise errors.BadVolume(path, f"cannot be opened ({error.strerror})") from error
+    try:
+        os.set_blocking(fd, True)
+        return _adopt(path, fd, identity, exclusive)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _adopt(path: str, fd: int, identity: Identity, exclusive: bool) -> Volume:
+    found = os.fstat(fd)
+    if _identity(found, path) != identity:
+        raise errors.BadVolume(path, "was replaced while it was opened", "try again")
+    if identity[0] == "block":
+        size = linux.device_size(fd)
+    else:
+        size = found.st_size
+        if not linux.lock_whole_file(fd):
+            raise errors.InUse(path, "is in use by another service")
+        if exclusive and linux.opened_by_others(fd):
+            raise errors.Busy(
+                path, "somebody has it open", "stop the program or detach the loop device"
+            )
+    if size == 0:
+        raise errors.BadVolume(path, "has size 0")
+    return Volume(path, fd, size, identity)
+
+
+def create_file(path: str, size_bytes: int, *, mode: int = 0o600, sparse: bool = True) -> None:
+    """Make a volume as a regular file of zeros and make its name durable.
+
+    `sparse`: holes; else every byte is written, so that later writes cannot lack space. Raises
+    BadVolume, and leaves nothing behind then.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    except OSError as error:
+        raise errors.BadVolume(path, f"cannot be created ({error.strerror})") from error
+    try:
+        with os.fdopen(fd, "wb") as file:
+            if sparse:
+                os.ftruncate(fd, size_bytes)
+            else:
+                for at in range(0, size_bytes, _COPY_BYTES):
+                    file.write(bytes(min(_COPY_BYTES, size_bytes - at)))
+            file.flush()
+            os.fsync(fd)
+        sync_directory(path)
+    except OSError as error:
+        os.unlink(path)
+        raise errors.BadVolume(path, f"cannot be created ({error.strerror})") from error
+
+
+def sync_directory(path: str) -> None:
+    """Make the directory entry of `path` durable."""
+    fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_file(path: str, blob: bytes, *, mode: int = 0o600) -> None:
+    """Replace a small file as a whole: new file, sync, rename, sync of the directory."""
+    beside = f"{path}.new"
+    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    with os.fdopen(fd, "wb") as file:
+        file.write(blob)
+        file.flush()
+        os.fsync(fd)
+    os.rename(beside, path)
+    sync_directory(path)
