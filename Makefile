@@ -72,7 +72,7 @@ $(STAMP): pyproject.toml | build-packages
 	@test -n '$(PYTHON)' || { echo 'iifuse needs Python 3.11 or newer' >&2; exit 1; }
 	@echo 'preparing $(VENV) (the first time, pyfuse3 is compiled: about a minute)'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python $(PIP) install --editable '.[dev]'
+	@$(BIN)/python $(PIP) install --use-pep517 --editable '.[dev]'
 	@touch $@
 
 # $(call packages,NAMES,TARGET): have Debian packages installed. Other systems: see README.md.
@@ -104,7 +104,7 @@ test-packages:
 # told where they will lie, which DESTDIR hides from pip.
 install: build-packages
 	$(PYTHON) -m venv --clear '$(DESTDIR)$(SITE)'
-	'$(DESTDIR)$(SITE)/bin/python' $(PIP) install .
+	'$(DESTDIR)$(SITE)/bin/python' $(PIP) install --use-pep517 .
 	@test -z '$(DESTDIR)' || grep -rlIF '$(DESTDIR)$(SITE)' '$(DESTDIR)$(SITE)/bin' \
 		'$(DESTDIR)$(SITE)/pyvenv.cfg' | xargs sed -i 's|$(DESTDIR)$(SITE)|$(SITE)|g'
 	install -d '$(DESTDIR)$(SBIN)' '$(DESTDIR)$(UNITS)'

@@ -75,13 +75,13 @@ def documented_options(text: str) -> set[str]:
     """The options that head an item, those after the first on a line included."""
     found = set()
     for line in re.findall(r"^\.It (.*\bFl .*)$", text, re.MULTILINE):
-        found.update(f"--{name}" for name in re.findall(r"\bFl Fl ([\w-]+)", line))
+        found.update(f"--{name}" for name in re.findall(r"\bFl (?:Fl |-)([\w-]+)", line))
         found.update(f"-{name}" for name in re.findall(r"\bFl (\w)(?!\w)", line))
     return found
 
 
 def test_man_page_options_are_read_from_items():
-    text = ".It Fl g Ar GRP Fl m Ar SET\n.It Fl h , Fl Fl help\n.Fl x\n.It Fl Fl dry-run Ar N\n"
+    text = ".It Fl g Ar GRP Fl m Ar SET\n.It Fl h , Fl Fl help\n.Fl x\n.It Fl -dry-run Ar N\n"
     assert documented_options(text) == {"-g", "-m", "-h", "--help", "--dry-run"}
 
 
