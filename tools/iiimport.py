@@ -125,15 +125,16 @@ def _size(path: str) -> int:
 
 
 def _bitmap(lent: Lent, shadow: str, folder: str | None) -> str:
-    """Where the bitmap goes. A ticket that names one already keeps it."""
-    if folder is None and lent.bitmap:
-        return lent.bitmap
+    """Where the bitmap goes. Raises Refused when the ticket names another one."""
     stem = shadow if folder is None else os.path.join(folder, os.path.basename(shadow))
     bitmap = stem + BITMAP_SUFFIX
     if lent.bitmap not in (None, bitmap):
-        # Two bitmaps for one import: iijoin would merge the second and lose the first.
+        # Two bitmaps for one export: iijoin would merge the second and lose the first. And the
+        # ticket alone must not choose which file becomes a bitmap.
         raise errors.Refused(
-            shadow, f"the ticket names its bitmap already: {lent.bitmap}", "leave --bitmaps out"
+            shadow,
+            f"its bitmap would be {bitmap}, but the ticket names {lent.bitmap}",
+            "name the directory of that one with --bitmaps",
         )
     _check_room(shadow, bitmap)
     return bitmap

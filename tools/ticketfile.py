@@ -3,6 +3,7 @@
 import argparse
 import os
 import tempfile
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -29,16 +30,27 @@ def read(path: str) -> Ticket:
     names = [lent.shadow for lent in ticket.sets]
     if len(set(names)) < len(names):
         raise errors.BadTicket(path, "names a shadow twice")
+    bitmaps = [lent.bitmap for lent in ticket.sets if lent.bitmap is not None]
+    if not all(bitmap.startswith("/") for bitmap in bitmaps):
+        raise errors.BadTicket(path, "names a bitmap by no absolute path")
+    # They go to the user's terminal, and another host wrote them.
+    if any(unicodedata.category(sign) == "Cc" for sign in "".join([*names, *bitmaps])):
+        raise errors.BadTicket(path, "a name in it holds a control character")
     return ticket
 
 
 def check_place(path: str) -> None:
-    """Can a ticket be written here? Raises StorageError; asked before anything is exported."""
+    """Can a ticket be written here? Asked before anything is exported.
+
+    Raises StorageError, and BadTicket where it would replace a file that is no ticket.
+    """
     folder = os.path.dirname(path)
     if os.path.isdir(path):
         raise errors.StorageError(path, "the ticket cannot be written, it is a directory")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise errors.StorageError(path, f"the ticket cannot be written to {folder}")
+    if os.path.exists(path) and os.path.getsize(path):
+        read(path)
 
 
 def write(path: str, ticket: Ticket) -> None:

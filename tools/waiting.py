@@ -1,5 +1,6 @@
 """Waiting for running copies, with a progress bar on a terminal."""
 
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -60,9 +61,10 @@ class _Bars:
     """One bar for each running copy; nothing where stderr is no terminal."""
 
     def __init__(self, rows: Sequence[SetStatus]) -> None:
-        console = Console(stderr=True)
+        # Not what rich takes for a terminal: FORCE_COLOR must not make a log of bars.
+        terminal = sys.stderr is not None and sys.stderr.isatty()
         columns = "{task.description}", BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._progress = Progress(*columns, console=Console(stderr=True), disable=not terminal)
         self._tasks: dict[str, TaskID] = {
             row.shadow: self._progress.add_task(escape(row.shadow), total=_total(row))
             for row in rows

@@ -91,6 +91,22 @@ def test_place_for_the_ticket_is_checked_first(run, stage, service, place):
     assert exported(service) == []
 
 
+def test_file_that_is_no_ticket_is_not_replaced(run, stage, service):
+    ended = run("iiexport", "--ticket", stage.shadows[0], *stage.shadows)
+    assert ended.code == 2
+    assert "too long for a ticket" in ended.err or "not a ticket" in ended.err
+    assert exported(service) == []
+
+
+@pytest.mark.parametrize("text", ["", None])
+def test_empty_file_and_older_ticket_are_replaced(run, stage, text):
+    if text is not None:
+        with open(stage.ticket, "w") as file:
+            file.write(text)
+    run("iiexport", "-g", "night")
+    assert stage.read_ticket().sets[0].bitmap is None
+
+
 def test_group_that_makes_no_file_name_wants_a_ticket(run, stage, service):
     service.rows = [row(shadow, group="../x") for shadow in stage.shadows]
     ended = run("iiexport", "-g", "../x")

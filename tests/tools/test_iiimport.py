@@ -129,15 +129,36 @@ def test_second_bitmap_for_one_export_is_refused(run, fresh, service, tmp_path):
     fresh.write_ticket()
     (tmp_path / "maps").mkdir()
     told = refused(run, fresh, service, "--bitmaps", str(tmp_path / "maps"))
-    assert "names its bitmap already" in told
+    assert f"the ticket names {fresh.shadows[0]}.iibm" in told
 
 
-def test_bitmap_that_the_ticket_names_is_kept(run, fresh, service):
-    sets = tuple(lent(shadow, bitmap=f"{shadow}.mine") for shadow in fresh.shadows)
+def test_ticket_does_not_choose_the_bitmap(run, fresh, service):
+    sets = (lent(fresh.shadows[0], bitmap="/etc/passwd"),)
     with open(fresh.ticket, "wb") as file:
         file.write(tickets.encode(Ticket(sets)))
+    assert "the ticket names /etc/passwd" in refused(run, fresh, service)
+
+
+def test_ticket_that_names_the_same_bitmaps_is_taken(run, fresh, service):
+    fresh.write_ticket()
     run("iiimport", fresh.ticket)
-    assert imported(service) == [(shadow, f"{shadow}.mine") for shadow in fresh.shadows]
+    assert imported(service) == [(shadow, f"{shadow}.iibm") for shadow in fresh.shadows]
+
+
+@pytest.mark.parametrize("fields", [{"bitmap": "b"}, {"shadow": "/a\x1b[2J"}, {"bitmap": "/a\nb"}])
+def test_ticket_with_unfit_names_is_refused(run, fresh, service, fields):
+    sets = (lent(**{"shadow": fresh.shadows[0], **fields}),)
+    with open(fresh.ticket, "wb") as file:
+        file.write(tickets.encode(Ticket(sets)))
+    told = refused(run, fresh, service)
+    assert told.startswith(f"iiimport: {fresh.ticket}: ")
+    assert "\x1b" not in told
+
+
+def test_ticket_that_names_a_shadow_twice_is_refused(run, fresh, service):
+    fresh.shadows *= 2
+    fresh.write_ticket(bitmaps=False)
+    assert "twice" in refused(run, fresh, service)
 
 
 def moved(fresh, tmp_path):
