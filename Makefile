@@ -101,8 +101,9 @@ test-packages:
 	$(call packages,$(TEST_PACKAGES))
 
 # A virtual environment under PREFIX/lib, links to its programs in PREFIX/sbin. The scripts are
-# told where they will lie, which DESTDIR hides from pip.
+# told where they will lie, which DESTDIR hides from pip. An old build/ would be installed along.
 install: build-packages
+	rm -rf build
 	$(PYTHON) -m venv --clear '$(DESTDIR)$(SITE)'
 	'$(DESTDIR)$(SITE)/bin/python' $(PIP) install --use-pep517 .
 	@test -z '$(DESTDIR)' || grep -rlIF '$(DESTDIR)$(SITE)' '$(DESTDIR)$(SITE)/bin' \
