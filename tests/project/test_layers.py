@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 WORDS = ("iifuse.errors", "iifuse.units")
+SERVED = ("iifuse", "iifuse.core", "iifuse.store", "iifuse.engine", "iifuse.control")
 MAY_IMPORT = {
     "iifuse": (),
     "iifuse.errors": (),
@@ -17,13 +18,9 @@ MAY_IMPORT = {
     "iifuse.engine": (*WORDS, "iifuse.core", "iifuse.store", "iifuse.engine"),
     "iifuse.fuse": (*WORDS, "iifuse.core", "iifuse.store", "iifuse.engine", "iifuse.fuse"),
     "iifuse.control": (*WORDS, "iifuse.core", "iifuse.control.protocol"),
-    "iifuse.control.server": (
-        *WORDS, "iifuse", "iifuse.core", "iifuse.store", "iifuse.engine", "iifuse.control",
-    ),
-    "iifuse.service": (
-        *WORDS, "iifuse", "iifuse.core", "iifuse.store", "iifuse.engine", "iifuse.fuse",
-        "iifuse.control",
-    ),
+    "iifuse.control.dispatch": (*WORDS, *SERVED),
+    "iifuse.control.server": (*WORDS, *SERVED),
+    "iifuse.service": (*WORDS, *SERVED, "iifuse.fuse"),
     "iitools": (
         *WORDS, "iifuse", "iifuse.core", "iifuse.control.client", "iifuse.control.protocol",
         "iitools",

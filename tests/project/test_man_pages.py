@@ -12,7 +12,8 @@ from uuid import UUID
 
 import pytest
 
-from iifuse import errors
+from iifuse import errors, service
+from iifuse.control import protocol
 from iifuse.core import header as fmt
 from iifuse.core import sector, state
 from iifuse.core.geometry import Geometry
@@ -95,6 +96,27 @@ def _program_options(entry: str) -> set[str]:
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_man_page_options_are_the_programs(script):
     assert documented_options(_page(f"{script}.8")) == _program_options(SCRIPTS[script])
+
+
+# -- iifuse(8) ----------------------------------------------------------------------------------
+
+
+def test_man_page_mount_options_are_the_services():
+    page = _section(_page("iifuse.8"), "Mount options", "Ss")
+    items = re.findall(r"^\.It Cm (\w+)(?: Ns = Ns (?:Cm|Ar) (\w+))?$", page, re.MULTILINE)
+    for name, value in items:
+        word = value.replace("SECONDS", "5")
+        service.parse_options([f"{name}={word}" if word else name])
+    with pytest.raises(errors.UsageError) as refusal:
+        service.parse_options(["nonsense"])
+    assert {name for name, _ in items} == set(re.findall(r"(?:^|, )(\w+)", refusal.value.todo))
+
+
+def test_man_page_defaults_are_the_services():
+    page = _page("iifuse.8")
+    for default in (service.DEFAULT_STATE, protocol.DEFAULT_SOCKET):
+        assert f"The default is\n.Pa {default} ." in page
+    assert f"{service.Options().stop_wait:g} is the default" in page
 
 
 # -- iifuse(7) ----------------------------------------------------------------------------------
