@@ -33,30 +33,32 @@ async def enable(engine: Engine, request: Enable) -> VolumeSet:
     Raises BadVolume, InUse, Busy, StorageError; then nothing has changed.
     """
     opened = await blocking(partial(open_set, engine, request))
-    with opened.undo as undo:
-        header = _new_header(request, opened)
-        bitmap = BitmapFile(opened.bitmap)
-        bits = Bits(Bitmap(header.geometry.chunks), Bitmap(header.geometry.chunks))
-        if header.copying:
-            bits.copy.fill()
-        await storage(partial(_write_bits, bitmap, header, bits))
-        member = VolumeSet(header, bits, opened.shadow, bitmap, request.group)
-        family = opened.family or engine.add_master(opened.master)
-        if opened.family is None:
-            undo.callback(_forget_family, engine, family)
-        held_ms = await _begin(engine, family, member)
-        undo.pop_all()
-    engine.show_shadow(member)
+    try:
+        member, held_ms = await _make(engine, request, opened)
+    except BaseException:
+        if opened.family is None and opened.master.path in engine.views:
+            await engine.remove_master(engine.views[opened.master.path].family)
+        opened.undo.close()
+        raise
+    opened.undo.pop_all()
+    await engine.show_shadow(member)
     if member.header.copying:
         engine.start_copy(member)
     await engine.note(member, f"-e {request.kind}", held_ms=held_ms)
     return member
 
 
-def _forget_family(engine: Engine, family: Family) -> None:
-    assert family.master is not None
-    engine.hide(engine.views[family.master.path])
-    engine.families.remove(family)
+async def _make(engine: Engine, request: Enable, opened: Opened) -> tuple[VolumeSet, float]:
+    """(the set, milliseconds for which writes were held)"""
+    header = _new_header(request, opened)
+    bitmap = BitmapFile(opened.bitmap)
+    bits = Bits.blank(header.geometry.chunks)
+    if header.copying:
+        bits.copy.fill()
+    await storage(partial(_write_bits, bitmap, header, bits))
+    member = VolumeSet(header, bits, opened.shadow, bitmap, request.group)
+    family = opened.family or await engine.add_master(opened.master)
+    return member, await _begin(engine, family, member)
 
 
 def _new_header(request: Enable, opened: Opened) -> Header:
@@ -125,7 +127,7 @@ async def disable(engine: Engine, member: VolumeSet) -> list[str]:
     await engine.require_closed(view, "close it first")
     family = engine.family(member)
     if view is not None:
-        engine.hide(view)
+        await engine.hide(view)
     await engine.stop_copy(member)
     wiped = is_incomplete(member.header) and member.shadow is not None
     async with family.locks.gate():
@@ -187,5 +189,5 @@ async def _after_last_set(engine: Engine, family: Family) -> list[str]:
     if view.opens:
         await blocking(partial(engine.db.add_volume, path))
         return [f"{path}: is open and stays on the mount; 'svadm -d {path}' takes it off"]
-    engine.remove_master(family)
+    await engine.remove_master(family)
     return []

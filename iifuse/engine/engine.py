@@ -30,10 +30,10 @@ CLOSE_SECONDS: Final = 2.0
 class Hooks(Protocol):
     """What the engine needs of the layers above it."""
 
-    def appear(self, view: View) -> None:
+    async def appear(self, view: View) -> None:
         """A file comes to the mount."""
 
-    def vanish(self, view: View) -> None:
+    async def vanish(self, view: View) -> None:
         """A file leaves the mount."""
 
     def holders(self, view: View) -> list[str]:
@@ -128,20 +128,20 @@ class Engine:
 
     # -- files ------------------------------------------------------------------------------
 
-    def show(self, view: View) -> None:
+    async def show(self, view: View) -> None:
         """Put a file on the mount."""
         self.views[view.path] = view
-        self.hooks.appear(view)
+        await self.hooks.appear(view)
 
-    def hide(self, view: View) -> None:
+    async def hide(self, view: View) -> None:
         """Take a file off the mount."""
         del self.views[view.path]
-        self.hooks.vanish(view)
+        await self.hooks.vanish(view)
 
-    def show_shadow(self, member: VolumeSet) -> None:
+    async def show_shadow(self, member: VolumeSet) -> None:
         """Put the shadow's file on the mount."""
         assert member.shadow is not None
-        self.show(ShadowView(member, self.family(member), member.shadow))
+        await self.show(ShadowView(member, self.family(member), member.shadow))
 
     async def require_closed(self, view: View | None, why: str) -> None:
         """Wait for open handles to go. Raises Busy, which names who holds them."""
@@ -153,17 +153,17 @@ class Engine:
 
     # -- families ---------------------------------------------------------------------------
 
-    def add_master(self, volume: Volume) -> Family:
+    async def add_master(self, volume: Volume) -> Family:
         """A family for a master that was not under control, and its file."""
         family = Family(volume, Geometry(volume.size_bytes), ordered=self.ordered)
         self.families.append(family)
-        self.show(MasterView(volume.path, family, volume))
+        await self.show(MasterView(volume.path, family, volume))
         return family
 
-    def remove_master(self, family: Family) -> None:
+    async def remove_master(self, family: Family) -> None:
         """Close a master that no set needs and take its file off the mount."""
         assert family.master is not None
-        self.hide(self.views[family.master.path])
+        await self.hide(self.views[family.master.path])
         self.families.remove(family)
         family.master.close()
 

@@ -66,13 +66,13 @@ async def export(engine: Engine, member: VolumeSet) -> Lent:
     state.check(member.name, member.state, Verb.EXPORT)
     view = engine.views[member.name]
     await engine.require_closed(view, "unmount it or stop the program first")
-    engine.hide(view)
+    await engine.hide(view)
     shadow = member.shadow
     assert shadow is not None
     try:
         path = await _hand_over(engine, member, shadow)
     except errors.StorageError:
-        engine.show(view)
+        await engine.show(view)
         raise
     member.shadow = None
     await blocking(partial(_let_go, shadow))
@@ -139,7 +139,7 @@ async def take_in(engine: Engine, request: Import) -> VolumeSet:
     family.sets.append(member)
     engine.families.append(family)
     engine.sets[member.name] = member
-    engine.show_shadow(member)
+    await engine.show_shadow(member)
     await engine.note(member, "-I")
     return member
 
@@ -261,7 +261,7 @@ async def join(engine: Engine, member: VolumeSet, path: str, *, accept_unclosed:
             raise
         if shadow is not None:
             member.shadow = shadow
-            engine.show_shadow(member)
+            await engine.show_shadow(member)
         await blocking(partial(_stamp_joined, secondary))
     await engine.note(member, "-J")
 

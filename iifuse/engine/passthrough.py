@@ -19,7 +19,7 @@ async def control(engine: Engine, path: str) -> list[str]:
     except BaseException:
         volume.close()
         raise
-    engine.add_master(volume)
+    await engine.add_master(volume)
     return []
 
 
@@ -39,5 +39,5 @@ async def release(engine: Engine, path: str) -> list[str]:
         raise errors.Refused(path, "belongs to a set", "disable the set first (iiadm -d)")
     await engine.require_closed(view, "close it first")
     await blocking(partial(engine.db.remove_volume, path))
-    engine.remove_master(view.family)
+    await engine.remove_master(view.family)
     return []

@@ -116,7 +116,7 @@ async def _open_for_use(engine: Engine, member: VolumeSet) -> None:
     except OSError as error:
         await member.take_offline(Role.BITMAP, str(error))
     if member.shadow is not None:
-        engine.show_shadow(member)
+        await engine.show_shadow(member)
     if member.header.custody is Custody.EXPORTED:
         try:
             await blocking(partial(restore_ticket, engine, member.header))
@@ -132,7 +132,7 @@ async def _open_master(engine: Engine, path: str) -> Family | None:
     except errors.IifuseError as error:
         log.error("%s: this master cannot be served: %s", path, error)  # noqa: TRY400
         return None
-    return engine.add_master(volume)
+    return await engine.add_master(volume)
 
 
 def _load(engine: Engine, row: SetRow, family: Family | None) -> tuple[VolumeSet, Trouble]:
@@ -248,7 +248,7 @@ def _pending(transition: Transition | None, header: Header) -> Header:
     """The header with what is pending: by itself, or by the record of a group command."""
     members = transition.members if transition else ()
     member = next((m for m in members if m.uuid == header.uuid), None)
-    if transition is None or member is None or header.pit.number == member.new_pit:
+    if transition is None or member is None or header.pit.number >= member.new_pit:
         return header
     if header.pit.number != member.old_pit:
         raise errors.BadBitmap(

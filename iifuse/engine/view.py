@@ -101,7 +101,8 @@ class View:
 
     async def sync(self) -> None:
         """Make this volume durable, and the bits that its content needs (invariant 12)."""
-        await self._syncs.submit(None)
+        if not all(volume.is_synced for volume in self.needed()):
+            await self._syncs.submit(None)
 
     async def _sync_all(self, items: list[None]) -> list[Exception | None]:
         await blocking(partial(_sync, self.needed()))

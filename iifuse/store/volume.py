@@ -94,6 +94,11 @@ class Volume:
                 self._sync_error = self._named(error)
                 raise
 
+    @property
+    def is_synced(self) -> bool:
+        """Is every write durable that has returned? No sync that runs counts."""
+        return not (self._dirty or self._syncing.locked() or self._sync_error)
+
     # -- holes ------------------------------------------------------------------------------
 
     def data_from(self, offset: int, stop: int) -> tuple[int, int]:

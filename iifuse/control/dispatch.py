@@ -1,0 +1,229 @@
+"""From a request to the engine's verbs and back to rows for people."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import numpy as np
+import trio
+
+from iifuse import errors
+from iifuse.control import protocol
+from iifuse.control.protocol import AnyRequest, Noted, SetStatus, Target, VolumeStatus
+from iifuse.core.geometry import CHUNK_BYTES
+from iifuse.core.state import Custody, Progress, Role, Verb
+from iifuse.core.ticket import Lent
+from iifuse.engine import enable, exchange, passthrough, pit
+from iifuse.engine.engine import Engine
+from iifuse.engine.exchange import iso_time
+from iifuse.engine.threads import blocking
+from iifuse.engine.volumeset import VolumeSet
+
+_VERBS: Final = {
+    ("s", False): Verb.UPDATE_SHADOW,
+    ("s", True): Verb.COPY_SHADOW,
+    ("m", False): Verb.UPDATE_MASTER,
+    ("m", True): Verb.COPY_MASTER,
+}
+_GROUP_CHARACTERS_MAX: Final = 255
+
+
+class Dispatcher:
+    """Answers requests; verbs that change something run one after the other."""
+
+    def __init__(self, engine: Engine, info: protocol.ServiceInfo) -> None:
+        self._engine, self._info = engine, info
+        self._handlers: dict[type, Callable[[Any], Awaitable[object]]] = {
+            protocol.Hello: self._hello,
+            protocol.Wait: self._wait,
+            protocol.Status: self._status,
+            protocol.Groups: self._groups,
+            protocol.Volumes: self._volumes,
+            protocol.Enable: self._alone(self._enable),
+            protocol.Disable: self._alone(self._disable),
+            protocol.Flip: self._alone(self._flip),
+            protocol.Abort: self._alone(self._abort),
+            protocol.Export: self._alone(self._export),
+            protocol.Import: self._alone(self._import),
+            protocol.CheckJoin: self._alone(self._check_join),
+            protocol.Join: self._alone(self._join),
+            protocol.Move: self._alone(self._move),
+            protocol.Control: self._alone(self._control),
+            protocol.Release: self._alone(self._release),
+        }
+
+    async def answer(self, request: AnyRequest) -> object:
+        """What the verb answers. Raises IifuseError."""
+        return await self._handlers[type(request)](request)
+
+    def _alone(
+        self, handler: Callable[[Any], Awaitable[object]]
+    ) -> Callable[[Any], Awaitable[object]]:
+        async def locked(request: AnyRequest) -> object:
+            async with self._engine.admin:
+                with trio.CancelScope(shield=True):  # a verb once begun is finished
+                    result = await handler(request)
+            return result
+
+        return locked
+
+    # -- asking -----------------------------------------------------------------------------
+
+    async def _hello(self, request: protocol.Hello) -> protocol.ServiceInfo:  # noqa: ARG002
+        return self._info
+
+    async def _status(self, request: protocol.Status) -> list[SetStatus]:
+        return [status(s) for s in self._select(request.target, everything=True)]
+
+    async def _groups(self, request: protocol.Groups) -> list[str]:  # noqa: ARG002
+        return sorted({s.group for s in self._engine.sets.values() if s.group})
+
+    async def _volumes(self, request: protocol.Volumes) -> list[VolumeStatus]:  # noqa: ARG002
+        rows = []
+        for view in self._engine.views.values():
+            role: Any = "shadow" if view.path in self._engine.sets else "master"
+            if not view.family.sets:
+                role = "none"
+            file = self._info.mountpoint + view.path
+            rows.append(VolumeStatus(view.path, file, role, view.size_bytes, view.opens))
+        return rows
+
+    async def _wait(self, request: protocol.Wait) -> Noted:
+        sets = self._select(request.target)
+        with trio.move_on_after(request.timeout if request.timeout is not None else float("inf")):
+            for member in sets:
+                while (copier := self._engine.running(member)) is not None:
+                    await copier.wait()
+            _check_finished(sets)
+            return Noted()
+        raise errors.WaitTimedOut("", f"a copy still runs after {request.timeout:g} seconds")
+
+    def _select(self, target: Target, *, everything: bool = False) -> list[VolumeSet]:
+        if everything and target == Target():
+            return list(self._engine.sets.values())
+        return self._engine.select(target)
+
+    # -- sets -------------------------------------------------------------------------------
+
+    async def _enable(self, request: protocol.Enable) -> list[SetStatus]:
+        if request.group is not None:
+            _check_group_name(request.group)
+        return [status(await enable.enable(self._engine, request))]
+
+    async def _disable(self, request: protocol.Disable) -> Noted:
+        notes: list[str] = []
+        for member in self._select(request.target):
+            notes += await enable.disable(self._engine, member)
+        return Noted(tuple(notes))
+
+    async def _flip(self, request: protocol.Flip) -> list[SetStatus]:
+        sets = self._select(request.target)
+        await pit.flip(self._engine, _VERBS[request.direction, request.full], sets)
+        return [status(s) for s in sets]
+
+    async def _abort(self, request: protocol.Abort) -> Noted:
+        for member in self._select(request.target):
+            await self._engine.stop_copy(member)
+            if member.header.copying:
+                await member.commit(copying=False)
+                await self._engine.note(member, "-a")
+        return Noted()
+
+    # -- exchange ---------------------------------------------------------------------------
+
+    async def _export(self, request: protocol.Export) -> list[Lent]:
+        sets = self._select(request.target)
+        return [await exchange.export(self._engine, member) for member in sets]
+
+    async def _import(self, request: protocol.Import) -> list[SetStatus]:
+        return [status(await exchange.take_in(self._engine, request))]
+
+    async def _check_join(self, request: protocol.CheckJoin) -> Noted:
+        member = self._engine.set(request.shadow)
+        await exchange.check_join(
+            self._engine, member, request.bitmap, accept_unclosed=request.accept_unclosed
+        )
+        return Noted()
+
+    async def _join(self, request: protocol.Join) -> Noted:
+        member = self._engine.set(request.shadow)
+        await exchange.join(
+            self._engine, member, request.bitmap, accept_unclosed=request.accept_unclosed
+        )
+        return Noted()
+
+    # -- groups and volumes -----------------------------------------------------------------
+
+    async def _move(self, request: protocol.Move) -> Noted:
+        group = request.group or None
+        if group is not None:
+            _check_group_name(group)
+        sets = self._engine.select(Target(request.sets))
+        await blocking(lambda: self._engine.db.move_sets([s.name for s in sets], group))
+        for member in sets:
+            member.group = group
+        return Noted()
+
+    async def _control(self, request: protocol.Control) -> Noted:
+        notes: list[str] = []
+        for path in request.volumes:
+            notes += await passthrough.control(self._engine, path)
+        return Noted(tuple(notes))
+
+    async def _release(self, request: protocol.Release) -> Noted:
+        notes: list[str] = []
+        for path in request.volumes:
+            notes += await passthrough.release(self._engine, path)
+        return Noted(tuple(notes))
+
+
+def _check_finished(sets: list[VolumeSet]) -> None:
+    for member in sets:
+        if member.header.progress is not Progress.IDLE:
+            raise errors.CopyStopped(
+                member.name,
+                "its copy was aborted or failed"
+                + (f" ({member.header.offline_reason})" if member.header.offline_reason else ""),
+                "'iiadm -u' in the same direction goes on with it",
+            )
+
+
+def _check_group_name(name: str) -> None:
+    if name.startswith("-") or not name.isprintable() or any(map(str.isspace, name)):
+        raise errors.UsageError(
+            name, "is not a group name: no white space, and no '-' at the beginning"
+        )
+    if not 0 < len(name) <= _GROUP_CHARACTERS_MAX:
+        raise errors.UsageError(name[:20], "is not a group name: 1 to 255 characters")
+
+
+def status(member: VolumeSet) -> SetStatus:
+    """The row of a set; its bits are the exact counts in memory."""
+    header, bits = member.header, member.bits
+    imported = header.custody is Custody.IMPORTED
+    changed = int(np.bitwise_count(bits.shadow.packed | bits.copy.packed).sum(dtype=np.int64))
+    return SetStatus(
+        master=None if imported else header.master,
+        shadow=header.shadow,
+        bitmap=header.bitmap,
+        overflow=None,
+        group=member.group,
+        uuid=header.uuid,
+        kind=header.kind.name.lower(),  # type: ignore[arg-type]
+        progress=header.progress.name.lower(),  # type: ignore[arg-type]
+        copying=header.copying,
+        custody=header.custody.name.lower(),  # type: ignore[arg-type]
+        offline=tuple(role.name.lower() for role in Role if role & header.offline and role.name),
+        offline_reason=header.offline_reason or None,
+        size_bytes=header.size_bytes,
+        chunk_bytes=CHUNK_BYTES,
+        chunks=bits.chunks,
+        shadow_bits=bits.shadow.count(),
+        copy_bits=bits.copy.count(),
+        percent=changed * 100 / bits.chunks,
+        pit=header.pit.number,
+        pit_id=header.pit.id,
+        pit_time=iso_time(header.pit.time_ns),
+        out_of_space=False,
+        export_number=header.export_number or None,
+        copied_chunks=member.copied_chunks,
+    )

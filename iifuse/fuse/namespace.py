@@ -1,0 +1,67 @@
+"""Volumes as files under their absolute paths; the directories above them are synthesised.
+
+Inode numbers are derived from the paths, so that a successor of this service gives the same ones.
+"""
+
+import os
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import Final
+
+from iifuse.engine.view import View
+
+ROOT: Final = 1
+_INODE_BYTES: Final = 7  # a file handle is an inode number and a flag bit, in 64 bits
+
+
+class Node:
+    """A directory (`view` is None) or a file."""
+
+    __slots__ = ("children", "inode", "name", "parent", "view")
+
+    def __init__(self, inode: int, name: bytes, parent: "Node | None", view: View | None) -> None:
+        self.inode, self.name, self.parent, self.view = inode, name, parent, view
+        self.children: dict[bytes, Node] = {}
+
+
+class Namespace:
+    """The tree; a directory is there as long as a file is below it."""
+
+    def __init__(self) -> None:
+        self.root = Node(ROOT, b"", None, None)
+        self._nodes: dict[int, Node] = {ROOT: self.root}
+
+    def node(self, inode: int) -> Node | None:
+        """The node of an inode number, if it is still there."""
+        return self._nodes.get(inode)
+
+    def add(self, view: View) -> None:
+        """Put a file, and the directories above it, into the tree."""
+        node, path = self.root, b""
+        *above, name = os.fsencode(view.path).strip(b"/").split(b"/")
+        for part in above:
+            path += b"/" + part
+            node = node.children.get(part) or self._add(node, part, path, None)
+        self._add(node, name, path + b"/" + name, view)
+
+    def _add(self, parent: Node, name: bytes, path: bytes, view: View | None) -> Node:
+        inode = _inode(path)
+        while inode in self._nodes:
+            inode += 1
+        node = Node(inode, name, parent, view)
+        parent.children[name] = self._nodes[inode] = node
+        return node
+
+    def remove(self, view: View) -> Iterator[tuple[int, bytes]]:
+        """Take a file out; (parent inode, name) of it and of each directory emptied by that."""
+        node: Node | None = next(n for n in self._nodes.values() if n.view is view)
+        while node is not None and node.parent is not None and not node.children:
+            del self._nodes[node.inode]
+            del node.parent.children[node.name]
+            yield node.parent.inode, node.name
+            node = node.parent
+
+
+def _inode(path: bytes) -> int:
+    digest = blake2b(path, digest_size=_INODE_BYTES).digest()
+    return int.from_bytes(digest, "little") | 1 << 8  # never the root's number

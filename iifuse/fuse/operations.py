@@ -1,0 +1,239 @@
+"""The file system's handlers: they translate, and decide nothing."""
+
+import errno
+import logging
+import os
+import stat
+from collections.abc import Awaitable, Callable, Sequence
+from functools import wraps
+from typing import Any, TypeVar, cast
+from weakref import WeakKeyDictionary
+
+import pyfuse3
+from pyfuse3 import (
+    EntryAttributes,
+    FileHandleT,
+    FileInfo,
+    FileNameT,
+    FlagT,
+    FUSEError,
+    InodeT,
+    ModeT,
+    ReaddirToken,
+    RequestContext,
+    SetattrFields,
+    StatvfsData,
+)
+
+from iifuse.engine.view import View
+from iifuse.fuse.namespace import Namespace, Node
+from iifuse.store.volume import Buffer
+
+log = logging.getLogger(__name__)
+
+Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
+
+_SYNC_FLAG = 1
+"""Bit of a file handle: opened with O_SYNC or O_DSYNC."""
+
+
+def _as_errno(error: BaseException) -> FUSEError:
+    """What the kernel is told. A defect is EIO to one caller; it must not end every mount."""
+    if isinstance(error, FUSEError):
+        return error
+    if isinstance(error, OSError):
+        return FUSEError(error.errno or errno.EIO)
+    log.exception("defect in a file system handler", exc_info=error)
+    return FUSEError(errno.EIO)
+
+
+def _handler(handler: Handler) -> Handler:
+    """Let nothing but FUSEError out: any other exception would end the service."""
+
+    @wraps(handler)
+    async def guarded(*args: object) -> object:
+        try:
+            return await handler(*args)
+        except Exception as error:  # noqa: BLE001
+            raise _as_errno(error) from error
+
+    return cast(Handler, guarded)
+
+
+class Operations(pyfuse3.Operations):
+    """Stateless but for the tree: a handle is an inode number and a flag bit."""
+
+    def __init__(self, namespace: Namespace, *, writeback_cache: bool) -> None:
+        super().__init__()
+        self.enable_writeback_cache = writeback_cache
+        self._namespace = namespace
+        self._shown: WeakKeyDictionary[View, int] = WeakKeyDictionary()  # the content that the kernel may have cached
+
+    # -- data -------------------------------------------------------------------------------
+
+    async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
+        """Bytes of a volume."""
+        try:
+            return cast(bytes, await self._view(fh >> 1).read(off, size))
+        except Exception as error:  # noqa: BLE001
+            raise _as_errno(error) from error
+
+    async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
+        """Bytes to a volume; on an O_SYNC handle durable when it returns."""
+        try:
+            view = self._view(fh >> 1)
+            done = await view.write(off, cast(Buffer, buf))
+            if fh & _SYNC_FLAG:
+                await view.sync()
+        except Exception as error:  # noqa: BLE001
+            raise _as_errno(error) from error
+        return done
+
+    @_handler
+    async def fsync(self, fh: FileHandleT, datasync: bool) -> None:  # noqa: ARG002
+        """Sync; left out, the kernel would take every fsync for done, for ever."""
+        await self._view(fh >> 1).sync()
+
+    async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
+        """Directories are made up: there is nothing to sync."""
+
+    async def flush(self, fh: FileHandleT) -> None:
+        """A close; what was written stands already where it belongs."""
+
+    # -- files ------------------------------------------------------------------------------
+
+    @_handler
+    async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:  # noqa: ARG002
+        """Open a volume. The cache is kept while the content has not moved behind the kernel."""
+        if flags & os.O_TRUNC:
+            raise FUSEError(errno.EPERM)
+        view = self._view(inode)
+        keep = self._shown.get(view) == view.mtime_ns
+        self._shown[view] = view.mtime_ns
+        view.opened()
+        sync = _SYNC_FLAG if flags & os.O_DSYNC else 0
+        return FileInfo(fh=FileHandleT(inode << 1 | sync), keep_cache=keep)
+
+    @_handler
+    async def release(self, fh: FileHandleT) -> None:
+        """The last use of a handle has gone."""
+        self._view(fh >> 1).released()
+
+    @_handler
+    async def setattr(
+        self,
+        inode: InodeT,
+        attr: EntryAttributes,
+        fields: SetattrFields,
+        fh: FileHandleT | None,  # noqa: ARG002
+        ctx: RequestContext,  # noqa: ARG002
+    ) -> EntryAttributes:
+        """Times may be set; size, mode and owner are the volume's."""
+        node = self._node(inode)
+        view = node.view
+        if view is None or (fields.update_size and attr.st_size != view.size_bytes):
+            raise FUSEError(errno.EPERM)
+        now = _attributes(node)
+        if (
+            (fields.update_mode and attr.st_mode != now.st_mode)
+            or (fields.update_uid and attr.st_uid != now.st_uid)
+            or (fields.update_gid and attr.st_gid != now.st_gid)
+        ):
+            raise FUSEError(errno.EPERM)
+        if fields.update_mtime:
+            view.mtime_ns = attr.st_mtime_ns
+        return _attributes(node)
+
+    # -- names ------------------------------------------------------------------------------
+
+    @_handler
+    async def lookup(
+        self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext  # noqa: ARG002
+    ) -> EntryAttributes:
+        """A name in a directory."""
+        parent = self._node(parent_inode)
+        if name == b".":
+            return _attributes(parent)
+        node = parent.parent or parent if name == b".." else parent.children.get(name)
+        if node is None:
+            raise FUSEError(errno.ENOENT)
+        return _attributes(node)
+
+    @_handler
+    async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:  # noqa: ARG002
+        """Attributes of a node."""
+        return _attributes(self._node(inode))
+
+    @_handler
+    async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:  # noqa: ARG002
+        """A directory's handle is its inode number."""
+        self._node(inode)
+        return FileHandleT(inode)
+
+    @_handler
+    async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
+        """Entries by inode number, so that one that goes does not shift the others."""
+        children = sorted(self._node(fh).children.values(), key=lambda n: n.inode)
+        for node in children:
+            if node.inode > start_id and not pyfuse3.readdir_reply(
+                token, FileNameT(node.name), _attributes(node), node.inode
+            ):
+                return
+
+    async def releasedir(self, fh: FileHandleT) -> None:
+        """Nothing was kept."""
+
+    async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
+        """Nodes live as long as their volumes, whatever the kernel remembers."""
+
+    async def statfs(self, ctx: RequestContext) -> StatvfsData:  # noqa: ARG002
+        """A file system with no room of its own."""
+        data = StatvfsData()
+        data.f_bsize = data.f_frsize = 4096
+        data.f_namemax = 255
+        return data
+
+    async def _refuse(self, *args: object) -> Any:  # noqa: ARG002
+        """Volumes come and go by iiadm and svadm only."""
+        raise FUSEError(errno.EPERM)
+
+    _refused: Any = _refuse
+    create = mknod = mkdir = unlink = rmdir = rename = link = symlink = _refused
+
+    # -- helpers ----------------------------------------------------------------------------
+
+    def _node(self, inode: int) -> Node:
+        node = self._namespace.node(inode)
+        if node is None:
+            raise FUSEError(errno.ESTALE)
+        return node
+
+    def _view(self, inode: int) -> View:
+        view = self._node(inode).view
+        if view is None:
+            raise FUSEError(errno.EISDIR)
+        return view
+
+
+def _attributes(node: Node) -> EntryAttributes:
+    """Owner and mode are the volume's, a device shown as a file; directories belong to root."""
+    attr = EntryAttributes()
+    attr.st_ino = InodeT(node.inode)
+    attr.generation = 0
+    attr.entry_timeout = attr.attr_timeout = 1.0
+    attr.st_rdev = 0
+    attr.st_blksize = 4096
+    if node.view is None:
+        attr.st_mode = ModeT(stat.S_IFDIR | 0o755)
+        attr.st_nlink = 2
+        attr.st_size = attr.st_blocks = 0
+        attr.st_atime_ns = attr.st_mtime_ns = attr.st_ctime_ns = 0
+        return attr
+    view = node.view
+    attr.st_mode = ModeT(stat.S_IFREG | stat.S_IMODE(view.owner.st_mode))
+    attr.st_uid, attr.st_gid = view.owner.st_uid, view.owner.st_gid
+    attr.st_nlink = 1
+    attr.st_size = view.size_bytes
+    attr.st_blocks = -(-view.size_bytes // 512)
+    attr.st_atime_ns = attr.st_mtime_ns = attr.st_ctime_ns = view.mtime_ns
+    return attr

@@ -1,0 +1,159 @@
+"""The mount: made, looked after and taken down."""
+
+import contextlib
+import errno
+import logging
+import os
+from typing import Final
+
+import pyfuse3
+import trio
+from pyfuse3 import FileNameT, InodeT
+
+from iifuse import errors
+from iifuse.engine.view import View
+from iifuse.fuse.holders import holders
+from iifuse.fuse.namespace import Namespace
+from iifuse.fuse.operations import Operations
+from iifuse.store import linux
+
+log = logging.getLogger(__name__)
+
+_TASKS_MAX: Final = 64
+_BACKGROUND_MAX: Final = 64
+"""Requests under way; the kernel's own 12 would bound the size of a group commit."""
+
+
+class Mount:
+    """The file system at `mountpoint`; also the engine's way to the layers above it (Hooks).
+
+    `in_place`: each regular file is also bind-mounted over the volume's own path.
+    """
+
+    def __init__(self, mountpoint: str, *, writeback_cache: bool, in_place: bool) -> None:
+        self.mountpoint = os.path.realpath(mountpoint)
+        self._namespace = Namespace()
+        self._operations = Operations(self._namespace, writeback_cache=writeback_cache)
+        self._in_place = in_place
+        self._device = -1
+
+    # -- life -------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Mount. Raises ServiceError."""
+        clean_up_dead(self.mountpoint)
+        if not os.path.isdir(self.mountpoint):
+            raise errors.ServiceError(
+                self.mountpoint, "is not a directory", f"mkdir -p {self.mountpoint}"
+            )
+        if _is_our_mount(self.mountpoint):
+            raise errors.ServiceError(self.mountpoint, "another service is mounted here")
+        options = {"fsname=iifuse", "subtype=iifuse", "allow_other", "default_permissions"}
+        try:
+            pyfuse3.init(self._operations, self.mountpoint, options)
+        except RuntimeError as error:
+            raise errors.ServiceError(self.mountpoint, f"cannot be mounted ({error})") from error
+
+    async def run(self) -> None:
+        """Serve requests until `stop`."""
+        await pyfuse3.main(max_tasks=_TASKS_MAX)
+
+    async def wait_ready(self) -> None:
+        """Return once the mount answers."""
+        found = await trio.to_thread.run_sync(os.stat, self.mountpoint)
+        self._device = found.st_dev
+        self._raise_background(os.minor(found.st_dev))
+
+    def _raise_background(self, connection: int) -> None:
+        path = f"/sys/fs/fuse/connections/{connection}"
+        with contextlib.suppress(OSError):
+            for name in ("max_background", "congestion_threshold"):
+                with open(f"{path}/{name}", "w") as file:
+                    file.write(str(_BACKGROUND_MAX))
+
+    def stop(self) -> None:
+        """Let `run` return."""
+        pyfuse3.terminate()
+
+    def close(self) -> None:
+        """Unmount, lazily where the mount is busy."""
+        pyfuse3.close(unmount=True)
+
+    # -- the engine's hooks -----------------------------------------------------------------
+
+    async def appear(self, view: View) -> None:
+        """A file comes to the mount."""
+        self._namespace.add(view)
+        if self._in_place and os.path.isfile(view.path):
+            await trio.to_thread.run_sync(linux.bind_mount, self.mounted_path(view), view.path)
+
+    async def vanish(self, view: View) -> None:
+        """A file leaves the mount; the kernel is told to forget its name."""
+        if self._in_place:
+            await trio.to_thread.run_sync(_unbind, view.path)
+        for parent, name in self._namespace.remove(view):
+            pyfuse3.invalidate_entry_async(InodeT(parent), FileNameT(name), ignore_enoent=True)
+
+    def mounted_path(self, view: View) -> str:
+        """Where programs find the view."""
+        return self.mountpoint + view.path
+
+    def holders(self, view: View) -> list[str]:
+        """Programs and loop devices that have the view open."""
+        return holders([self.mounted_path(view), view.path][: 1 + self._in_place])
+
+    def sync_mounted(self, views: list[View]) -> None:
+        """Sync open files through the mount, so that their dirty pages arrive here."""
+        for view in views:
+            if view.opens:
+                with contextlib.suppress(OSError):  # its error is the program's, told at its fsync
+                    _sync_file(self.mounted_path(view))
+
+    def is_inside_mount(self, path: str) -> bool:
+        """Does a path lead into our own mount?"""
+        if path == self.mountpoint or path.startswith(self.mountpoint + "/"):
+            return True
+        with contextlib.suppress(OSError):
+            return os.stat(path).st_dev == self._device
+        return False
+
+
+def _sync_file(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def clean_up_dead(path: str) -> None:
+    """Unmount what a killed service has left behind: a mount that answers ENOTCONN."""
+    for _ in range(16):
+        try:
+            os.stat(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTCONN, errno.ECONNABORTED):
+                return
+            log.warning("%s: a dead mount is cleaned up", path)
+            linux.unmount(path, linux.MNT_DETACH)
+        else:
+            return
+
+
+def _is_our_mount(path: str) -> bool:
+    with open("/proc/self/mountinfo", errors="surrogateescape") as mounts:
+        return any(
+            line.split()[4] == path and line.partition(" - ")[2].startswith("fuse.iifuse")
+            for line in mounts
+        )
+
+
+def _unbind(path: str) -> None:
+    try:
+        linux.unmount(path, linux.MNT_DETACH)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # not mounted over
+            log.warning("%s: %s", path, error)
+
+
+

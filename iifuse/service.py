@@ -1,0 +1,251 @@
+"""The composition root: options, mount, engine, control socket, stop."""
+
+import argparse
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+from uuid import UUID
+
+import sdnotify
+import trio
+
+from iifuse import __version__, errors
+from iifuse.control.dispatch import Dispatcher
+from iifuse.control.protocol import DEFAULT_SOCKET, SOCKET_VARIABLE, ServiceInfo
+from iifuse.control.server import Server
+from iifuse.engine import recovery
+from iifuse.engine.engine import Engine
+from iifuse.fuse.session import Mount, clean_up_dead
+from iifuse.store import linux
+from iifuse.store.statedb import StateDB
+from iifuse.store.transitions import TransitionFile
+
+log = logging.getLogger("iifuse")
+
+DEFAULT_STATE: Final = "/var/lib/iifuse"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `-o` says. `stop_wait`: seconds that SIGTERM waits for open files."""
+
+    stop_wait: float = 30.0
+    ordered: bool = True
+    writeback_cache: bool = False
+    in_place: bool = False
+
+
+def parse_options(words: list[str]) -> Options:
+    """Read `-o a,b=c` words. Raises UsageError."""
+    found: dict[str, float | bool] = {}
+    for word in ",".join(words).split(",") if words else []:
+        name, _, value = word.partition("=")
+        if name == "stop_wait" and re.fullmatch(r"\d+(\.\d+)?", value):
+            found["stop_wait"] = float(value)
+        elif name == "durability" and value in ("ordered", "process"):
+            found["ordered"] = value == "ordered"
+        elif name in ("writeback_cache", "in_place") and not value:
+            found[name] = True
+        else:
+            raise errors.UsageError(
+                f"-o {word}",
+                "is not an option of the mount",
+                "stop_wait=SECONDS, durability=ordered|process, writeback_cache, in_place",
+            )
+    return Options(**found)  # type: ignore[arg-type]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of `iifuse`."""
+    p = argparse.ArgumentParser(
+        prog="iifuse",
+        description="Present volumes and their point-in-time copies as files under MOUNTPOINT.",
+        epilog="Runs in the foreground; SIGTERM stops it. See iifuse(8) and iifuse(7).",
+    )
+    p.add_argument("mountpoint", metavar="MOUNTPOINT", help="an existing directory")
+    p.add_argument("--state", metavar="DIR", default=DEFAULT_STATE, help="default: %(default)s")
+    p.add_argument(
+        "--socket",
+        metavar="PATH",
+        default=os.environ.get(SOCKET_VARIABLE) or DEFAULT_SOCKET,
+        help="control socket; default: %(default)s",
+    )
+    p.add_argument(
+        "-o",
+        metavar="OPT,...",
+        dest="options",
+        action="append",
+        default=[],
+        help="stop_wait=SECONDS, durability=ordered|process, writeback_cache, in_place",
+    )
+    p.add_argument("--version", action="version", version=f"iifuse {__version__}")
+    return p
+
+
+def main() -> int:
+    """Run the service until it is told to stop; its exit code."""
+    arguments = parser().parse_args()
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s"
+    )
+    try:
+        service = Service(
+            mountpoint=arguments.mountpoint,
+            state=os.path.abspath(arguments.state),
+            socket=os.path.abspath(arguments.socket),
+            options=parse_options(arguments.options),
+        )
+        return trio.run(service.run)
+    except errors.IifuseError as error:
+        return _explain(error)
+    except BaseExceptionGroup as group:
+        return _explain(_first_error(group))
+
+
+def _explain(error: errors.IifuseError) -> int:
+    print(f"iifuse: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def _first_error(group: BaseExceptionGroup[BaseException]) -> errors.IifuseError:
+    """The explained error in a nursery's group; for a defect, the log gets the traceback."""
+    explained = group.subgroup(errors.IifuseError)
+    while explained is not None:
+        first = explained.exceptions[0]
+        if isinstance(first, errors.IifuseError):
+            return first
+        assert isinstance(first, BaseExceptionGroup)
+        explained = first
+    log.critical("the service ends by a defect", exc_info=group)
+    return errors.InternalError("", "the service ended by a defect", "see the log")
+
+
+class Service:
+    """One mount with all its sets."""
+
+    def __init__(self, *, mountpoint: str, state: str, socket: str, options: Options) -> None:
+        self.state, self.socket, self.options = state, socket, options
+        self.mount = Mount(
+            mountpoint, writeback_cache=options.writeback_cache, in_place=options.in_place
+        )
+        self._code = 0
+
+    async def run(self) -> int:
+        """Serve until SIGTERM or SIGINT; 0, or 1 when files were still open at the end."""
+        _harden()
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with self._stores() as (db, transitions):
+                await self._serve(db, transitions, signals)
+        return self._code
+
+    @asynccontextmanager
+    async def _stores(self) -> AsyncIterator[tuple[StateDB, TransitionFile]]:
+        """The state directory, locked."""
+        try:
+            os.makedirs(self.state, mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise errors.ServiceError(self.state, f"cannot be made ({error.strerror})") from error
+        transitions = TransitionFile.open(self.state)
+        db = StateDB(self.state)
+        try:
+            yield db, transitions
+        finally:
+            db.close()
+            transitions.close()
+
+    async def _serve(
+        self, db: StateDB, transitions: TransitionFile, signals: AsyncIterator[int]
+    ) -> None:
+        if self.options.in_place:
+            for path in [p for row in db.sets() for p in (row.master, row.shadow)] + db.volumes():
+                clean_up_dead(path or "/")
+        async with trio.open_nursery() as nursery:
+            engine = Engine(
+                directory=self.state,
+                db=db,
+                transitions=transitions,
+                hooks=self.mount,
+                nursery=nursery,
+                boot_id=_boot_id(),
+                ordered=self.options.ordered,
+            )
+            info = ServiceInfo(__version__, os.getpid(), self.mount.mountpoint, self.state)
+            server = Server(self.socket, Dispatcher(engine, info).answer)
+            await server.open()
+            try:
+                await self._run_mount(engine, server, signals)
+            finally:
+                server.close()
+
+    async def _run_mount(
+        self, engine: Engine, server: Server, signals: AsyncIterator[int]
+    ) -> None:
+        self.mount.open()
+        try:
+            async with trio.open_nursery() as mounted:
+                mounted.start_soon(self._run_fuse, mounted.cancel_scope)
+                await self.mount.wait_ready()
+                await recovery.start(engine)
+                mounted.start_soon(server.run)
+                log.info("ready at %s, %d sets", self.mount.mountpoint, len(engine.sets))
+                sdnotify.SystemdNotifier().notify("READY=1")
+                await anext(signals)
+                async with engine.admin:  # no verb begins any more
+                    await self._prepare_stop(engine)
+                    self.mount.stop()
+                    await trio.sleep_forever()  # until `_run_fuse` ends everything here
+        finally:
+            with trio.CancelScope(shield=True):
+                await recovery.stop(engine)
+                await trio.to_thread.run_sync(self.mount.close)
+
+    async def _run_fuse(self, scope: trio.CancelScope) -> None:
+        """Serve the kernel; an unmount from outside ends the service in order."""
+        await self.mount.run()
+        scope.cancel()
+
+    async def _prepare_stop(self, engine: Engine) -> None:
+        """Wait for open files, name who holds them, and let their dirty pages arrive."""
+        sdnotify.SystemdNotifier().notify("STOPPING=1")
+        deadline = trio.current_time() + self.options.stop_wait
+        for view in list(engine.views.values()):
+            if not await view.wait_closed(0):
+                await self._name_holders(engine, view.path)
+            if not await view.wait_closed(max(0.0, deadline - trio.current_time())):
+                log.warning("%s: still open at the end, unmounted all the same", view.path)
+                self._code = 1
+        views = list(engine.views.values())
+        await trio.to_thread.run_sync(partial(self.mount.sync_mounted, views))
+
+    async def _name_holders(self, engine: Engine, path: str) -> None:
+        who = await trio.to_thread.run_sync(self.mount.holders, engine.views[path])
+        log.warning(
+            "%s: waiting up to %g s for %s",
+            path,
+            self.options.stop_wait,
+            ", ".join(who) or "open handles",
+        )
+
+
+def _boot_id() -> UUID:
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return UUID(file.read().strip())
+
+
+def _harden() -> None:
+    """Against deadlocks under memory pressure, and against other people's data in core files."""
+    if not linux.lock_memory():
+        log.info("memory cannot be locked (CAP_IPC_LOCK, LimitMEMLOCK)")
+    linux.be_io_flusher()
+    linux.forbid_core_dumps()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
