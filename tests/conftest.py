@@ -1,0 +1,73 @@
+"""Fixtures for tests against the real program."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from harness import Service
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where FUSE is not to be had, say so once for every test that needs it."""
+    if os.path.exists("/dev/fuse") and os.geteuid() == 0:
+        return
+    for item in items:
+        if {"fuse", "clients", "model"} & set(Path(item.fspath).parts):
+            item.add_marker(pytest.mark.skip(reason="needs /dev/fuse and root"))
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory in memory for volumes and mount points."""
+    base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    path = Path(tempfile.mkdtemp(prefix="iifuse-test-", dir=base))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def disk_place() -> Iterator[Path]:
+    """The same on a real file system (leases, holes, fallocate, page cache)."""
+    path = Path(tempfile.mkdtemp(prefix="iifuse-test-", dir="/var/tmp"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def new_service(place: Path) -> Iterator[Callable[..., Service]]:
+    """Make and start services; all are gone at the end."""
+    with contextlib.ExitStack() as stack:
+
+        def make(name: str = "app", *options: str, root: Path | None = None) -> Service:
+            service = Service(root or place, name, options or ("stop_wait=2",))
+            stack.callback(service.clean_up)
+            return service.start()
+
+        yield make
+
+
+@pytest.fixture
+def service(new_service: Callable[..., Service]) -> Service:
+    """One running service."""
+    return new_service()
+
+
+@pytest.fixture
+def volume(place: Path) -> Callable[..., Path]:
+    """Make a volume filled with random bytes."""
+
+    def make(name: str, size: int = 40 * 32 * 1024 + 1000) -> Path:
+        path = place / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.urandom(size))
+        return path
+
+    return make

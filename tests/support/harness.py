@@ -1,0 +1,161 @@
+"""The real program in a subprocess, on volumes of its own, and nothing left behind."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from iifuse.control import protocol
+from iifuse.control.client import Client
+from iifuse.control.protocol import SetStatus, Target
+
+BIN = Path(sys.executable).parent
+READY_SECONDS = 30
+CHUNK = 32 * 1024
+
+
+class Service:
+    """One `iifuse` with state, socket and mount point below `root/name`."""
+
+    def __init__(self, root: Path, name: str = "app", options: tuple[str, ...] = ()) -> None:
+        self.home = root / name
+        self.mountpoint = self.home / "mnt"
+        self.mountpoint.mkdir(parents=True)
+        self.socket = self.home / "s.sock"
+        self.state = self.home / "state"
+        self.log = self.home / "log"
+        self.options = options
+        self.client = Client(str(self.socket))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    # -- life -------------------------------------------------------------------------------
+
+    def command(self) -> list[str]:
+        options = [w for o in self.options for w in ("-o", o)]
+        paths = ["--state", str(self.state), "--socket", str(self.socket)]
+        return [str(BIN / "iifuse"), *paths, *options, str(self.mountpoint)]
+
+    def start(self, *, env: dict[str, str] | None = None, prefix: tuple[str, ...] = ()) -> "Service":
+        """Start and wait for READY=1, as systemd does."""
+        notify = self.home / "notify"
+        notify.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
+            ready.bind(str(notify))
+            ready.settimeout(0.2)
+            self._process = subprocess.Popen(
+                [*prefix, *self.command()],
+                stderr=self.log.open("ab"),
+                env={**os.environ, "NOTIFY_SOCKET": str(notify), **(env or {})},
+            )
+            for _ in range(int(READY_SECONDS / 0.2)):
+                with contextlib.suppress(TimeoutError):
+                    if b"READY=1" in ready.recv(4096):
+                        return self
+                if self._process.poll() is not None:
+                    break
+        raise AssertionError(f"the service did not start: {self.log.read_text()}")
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def stop(self, timeout: float = 60) -> int:
+        """SIGTERM; the exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self._wait(timeout)
+
+    def kill(self) -> None:
+        """SIGKILL; the mount stays behind, dead."""
+        assert self._process is not None
+        self._process.kill()
+        self._wait(30)
+
+    def _wait(self, timeout: float) -> int:
+        assert self._process is not None
+        code = self._process.wait(timeout)
+        self._process = None
+        return code
+
+    def restart(self) -> "Service":
+        self.stop()
+        return self.start()
+
+    def clean_up(self) -> None:
+        """Whatever happened: no process, no mount."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(30)
+        while subprocess.run(
+            ["umount", "-l", str(self.mountpoint)], capture_output=True, check=False
+        ).returncode == 0:
+            pass
+
+    # -- files and verbs --------------------------------------------------------------------
+
+    def path(self, volume: Path | str) -> Path:
+        """Where the mount shows a volume."""
+        return Path(f"{self.mountpoint}{volume}")
+
+    def read(self, volume: Path | str) -> bytes:
+        return self.path(volume).read_bytes()
+
+    def write(self, volume: Path | str, offset: int, data: bytes) -> None:
+        fd = os.open(self.path(volume), os.O_WRONLY)
+        try:
+            os.pwrite(fd, data, offset)
+        finally:
+            os.close(fd)
+
+    def enable(
+        self,
+        kind: str,
+        master: Path,
+        shadow: Path,
+        bitmap: Path | None = None,
+        group: str | None = None,
+    ) -> SetStatus:
+        bitmap = bitmap or shadow.with_name(shadow.name + ".bmp")
+        request = protocol.Enable(kind, str(master), str(shadow), str(bitmap), group)
+        return self.client.call(request, list[SetStatus])[0]
+
+    def flip(self, direction: str, *shadows: Path | str, full: bool = False) -> list[SetStatus]:
+        target = Target(tuple(map(str, shadows)))
+        return self.client.call(protocol.Flip(direction, full, target), list[SetStatus])
+
+    def wait(self, *shadows: Path | str) -> None:
+        self.client.notes(protocol.Wait(Target(tuple(map(str, shadows))), 60))
+
+    def disable(self, *shadows: Path | str) -> tuple[str, ...]:
+        return self.client.notes(protocol.Disable(Target(tuple(map(str, shadows)))))
+
+    def abort(self, *shadows: Path | str) -> None:
+        self.client.notes(protocol.Abort(Target(tuple(map(str, shadows)))))
+
+    def status(self, shadow: Path | str) -> SetStatus:
+        return self.client.status(Target((str(shadow),)))[0]
+
+    def run(self, program: str, *words: object, **options: object) -> subprocess.CompletedProcess:
+        """One of the tools as a user runs it: no terminal, text output."""
+        return subprocess.run(
+            [str(BIN / program), *map(str, words)],
+            env={**os.environ, "IIFUSE_SOCKET": str(self.socket)},
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+            timeout=120,
+            **options,
+        )
+
+
+def losetup(path: Path, *options: str) -> str:
+    """A loop device over a file of the mount."""
+    done = subprocess.run(
+        ["losetup", "-f", "--show", *options, str(path)], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
