@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, NoReturn
 from uuid import UUID
 
 import sdnotify
@@ -62,9 +62,17 @@ def parse_options(words: list[str]) -> Options:
     return Options(**found)  # type: ignore[arg-type]
 
 
+class _Parser(argparse.ArgumentParser):
+    """Wrong words are a UsageError, as in every program of ours."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        raise errors.UsageError("", message, "see iifuse --help")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line of `iifuse`."""
-    p = argparse.ArgumentParser(
+    p = _Parser(
         prog="iifuse",
         description="Present volumes and their point-in-time copies as files under MOUNTPOINT.",
         epilog="Runs in the foreground; SIGTERM stops it. See iifuse(8) and iifuse(7).",
@@ -91,11 +99,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """Run the service until it is told to stop; its exit code."""
-    arguments = parser().parse_args()
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s"
-    )
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
     try:
+        arguments = parser().parse_args()
         service = Service(
             mountpoint=arguments.mountpoint,
             state=os.path.abspath(arguments.state),

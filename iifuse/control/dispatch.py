@@ -10,11 +10,12 @@ from iifuse import errors
 from iifuse.control import protocol
 from iifuse.control.protocol import AnyRequest, Noted, SetStatus, Target, VolumeStatus
 from iifuse.core.geometry import CHUNK_BYTES
-from iifuse.core.state import Custody, Progress, Role, Verb
+from iifuse.core.state import Custody, Kind, Progress, Role, Verb
 from iifuse.core.ticket import Lent
 from iifuse.engine import enable, exchange, passthrough, pit
 from iifuse.engine.engine import Engine
-from iifuse.engine.exchange import iso_time
+from iifuse.engine.exchange import Borrowing, iso_time
+from iifuse.engine.opening import NewSet
 from iifuse.engine.threads import blocking
 from iifuse.engine.volumeset import VolumeSet
 
@@ -24,6 +25,7 @@ _VERBS: Final = {
     ("m", False): Verb.UPDATE_MASTER,
     ("m", True): Verb.COPY_MASTER,
 }
+_KINDS: Final = {"ind": Kind.INDEPENDENT, "dep": Kind.DEPENDENT}
 _GROUP_CHARACTERS_MAX: Final = 255
 
 
@@ -100,14 +102,18 @@ class Dispatcher:
     def _select(self, target: Target, *, everything: bool = False) -> list[VolumeSet]:
         if everything and target == Target():
             return list(self._engine.sets.values())
-        return self._engine.select(target)
+        return self._engine.select(target.sets, target.group)
 
     # -- sets -------------------------------------------------------------------------------
 
-    async def _enable(self, request: protocol.Enable) -> list[SetStatus]:
+    async def _enable(self, request: protocol.Enable) -> Noted:
         if request.group is not None:
             _check_group_name(request.group)
-        return [status(await enable.enable(self._engine, request))]
+        new = NewSet(
+            _KINDS[request.kind], request.master, request.shadow, request.bitmap, request.group
+        )
+        await enable.enable(self._engine, new)
+        return Noted()
 
     async def _disable(self, request: protocol.Disable) -> Noted:
         notes: list[str] = []
@@ -134,8 +140,10 @@ class Dispatcher:
         sets = self._select(request.target)
         return [await exchange.export(self._engine, member) for member in sets]
 
-    async def _import(self, request: protocol.Import) -> list[SetStatus]:
-        return [status(await exchange.take_in(self._engine, request))]
+    async def _import(self, request: protocol.Import) -> Noted:
+        borrowing = Borrowing(request.shadow, request.bitmap, request.ticket)
+        await exchange.take_in(self._engine, borrowing)
+        return Noted()
 
     async def _check_join(self, request: protocol.CheckJoin) -> Noted:
         member = self._engine.set(request.shadow)
@@ -157,7 +165,7 @@ class Dispatcher:
         group = request.group or None
         if group is not None:
             _check_group_name(group)
-        sets = self._engine.select(Target(request.sets))
+        sets = self._engine.select(request.sets)
         await blocking(lambda: self._engine.db.move_sets([s.name for s in sets], group))
         for member in sets:
             member.group = group

@@ -33,7 +33,7 @@ class Hello(Request, frozen=True, tag="hello"):
 
 
 class Enable(Request, frozen=True, tag="enable"):
-    """`-e`: make a set; with `group` it becomes a member."""
+    """`-e`: make a set; with `group` it becomes a member. Answered with Noted."""
 
     kind: Literal["ind", "dep"]
     master: str
@@ -43,13 +43,13 @@ class Enable(Request, frozen=True, tag="enable"):
 
 
 class Disable(Request, frozen=True, tag="disable"):
-    """`-d`"""
+    """`-d`. Answered with Noted."""
 
     target: Target
 
 
 class Flip(Request, frozen=True, tag="flip"):
-    """`-u` and `-c` (`full`): a new PIT on all sets at one instant. Answered with SetStatus rows."""
+    """`-u`, `-c` (`full`): a new PIT on all sets at one instant; answered with SetStatus rows."""
 
     direction: Literal["s", "m"]
     full: bool
@@ -57,7 +57,7 @@ class Flip(Request, frozen=True, tag="flip"):
 
 
 class Abort(Request, frozen=True, tag="abort"):
-    """`-a`"""
+    """`-a`. Answered with Noted."""
 
     target: Target
 
@@ -82,7 +82,10 @@ class Export(Request, frozen=True, tag="export"):
 
 
 class Import(Request, frozen=True, tag="import"):
-    """`-I`: take in a shadow that another host lends; `ticket` is a path on the service's host."""
+    """`-I`: take in a shadow that another host lends; `ticket` is a path on the service's host.
+
+    Answered with Noted.
+    """
 
     shadow: str
     bitmap: str

@@ -87,7 +87,7 @@ class Server:
             await stream.send_all(reply)
 
     async def _while_connected(self, stream: trio.SocketStream, line: bytes) -> bytes | None:
-        """The reply; None if the client hung up. A verb that changes something ends all the same."""
+        """The reply; None if the client hung up. A verb that has begun is finished all the same."""
         reply: bytes | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_on_hangup, stream.socket, nursery.cancel_scope)
@@ -107,10 +107,9 @@ class Server:
 
 
 async def _cancel_on_hangup(connection: trio.socket.SocketType, scope: trio.CancelScope) -> None:
-    """A client that waits and is interrupted should not be waited for."""
-    while await connection.recv(1, socket.MSG_PEEK):
-        await trio.sleep(1)  # the client has sent its next request already
-    scope.cancel()
+    """A client that is interrupted while it waits is not waited for."""
+    if not await connection.recv(1, socket.MSG_PEEK):
+        scope.cancel()
 
 
 async def _receive_line(stream: trio.SocketStream, rest: bytearray) -> bytes | None:

@@ -9,7 +9,15 @@ from uuid import UUID
 
 from iifuse import errors
 from iifuse.core.geometry import CHUNK_BYTES, Geometry
-from iifuse.core.state import Change, Custody, Kind, Progress, Role, SetState
+from iifuse.core.state import (
+    NOTHING_OFFLINE,
+    Change,
+    Custody,
+    Kind,
+    Progress,
+    Role,
+    SetState,
+)
 
 MAGIC: Final = b"iifusebm"
 VERSION: Final = 1
@@ -79,7 +87,7 @@ class Header:
     progress: Progress = Progress.IDLE
     copying: bool = False
     custody: Custody = Custody.LOCAL
-    offline: Role = Role(0)
+    offline: Role = NOTHING_OFFLINE
     offline_reason: str = ""
     clean: bool = False
     process_durability: bool = False
@@ -169,12 +177,12 @@ def unpack(path: str, slot: bytes) -> Header:
     if length < least:
         raise errors.BadBitmap(path, "the header is damaged (length)")
     try:
-        return _unpack_body(path, body)
+        return _unpack_body(body)
     except (ValueError, IndexError) as error:
         raise errors.BadBitmap(path, f"the header holds an impossible value ({error})") from error
 
 
-def _unpack_body(path: str, body: bytes) -> Header:
+def _unpack_body(body: bytes) -> Header:
     (
         sequence, uuid, role, kind, progress, copying, custody, offline, clean, process,
         chunk_bytes, _, size, pit, pit_id, pit_time, export_number, import_id, boot_id,

@@ -39,6 +39,9 @@ class Role(IntFlag):
     OVERFLOW = 8
 
 
+NOTHING_OFFLINE = Role(0)
+
+
 class Verb(StrEnum):
     """The commands that the state table speaks of."""
 
@@ -66,7 +69,7 @@ class SetState:
     progress: Progress = Progress.IDLE
     copying: bool = False
     custody: Custody = Custody.LOCAL
-    offline: Role = Role(0)
+    offline: Role = NOTHING_OFFLINE
 
     @property
     def restoring(self) -> bool:

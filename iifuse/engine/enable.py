@@ -5,16 +5,14 @@ from dataclasses import replace
 from functools import partial
 from uuid import uuid4
 
-from iifuse.control.protocol import Enable
 from iifuse.core import state
-from iifuse.core.bitmap import Bitmap
 from iifuse.core.bits import Bits
 from iifuse.core.header import Closure, Header, Pit
 from iifuse.core.sector import Region
 from iifuse.core.state import Custody, Kind, Progress, Verb
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
-from iifuse.engine.opening import Opened, open_set
+from iifuse.engine.opening import NewSet, Opened, open_set
 from iifuse.engine.pit import storage
 from iifuse.engine.threads import blocking
 from iifuse.engine.volumeset import VolumeSet
@@ -22,12 +20,11 @@ from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.statedb import SetRow
 from iifuse.store.volume import Volume
 
-_KINDS = {"ind": Kind.INDEPENDENT, "dep": Kind.DEPENDENT}
 _WIPE = (8 * 1024, 56 * 1024)
 """(offset, length) that a disabled incomplete shadow loses (instant-image.md 4.10)."""
 
 
-async def enable(engine: Engine, request: Enable) -> VolumeSet:
+async def enable(engine: Engine, request: NewSet) -> VolumeSet:
     """Make a set; from the return on its shadow shows the master of this instant.
 
     Raises BadVolume, InUse, Busy, StorageError; then nothing has changed.
@@ -44,11 +41,11 @@ async def enable(engine: Engine, request: Enable) -> VolumeSet:
     await engine.show_shadow(member)
     if member.header.copying:
         engine.start_copy(member)
-    await engine.note(member, f"-e {request.kind}", held_ms=held_ms)
+    await engine.note(member, f"-e {request.kind.name.lower()}", held_ms=held_ms)
     return member
 
 
-async def _make(engine: Engine, request: Enable, opened: Opened) -> tuple[VolumeSet, float]:
+async def _make(engine: Engine, request: NewSet, opened: Opened) -> tuple[VolumeSet, float]:
     """(the set, milliseconds for which writes were held)"""
     header = _new_header(request, opened)
     bitmap = BitmapFile(opened.bitmap)
@@ -61,12 +58,11 @@ async def _make(engine: Engine, request: Enable, opened: Opened) -> tuple[Volume
     return member, await _begin(engine, family, member)
 
 
-def _new_header(request: Enable, opened: Opened) -> Header:
-    kind = _KINDS[request.kind]
-    independent = kind is Kind.INDEPENDENT
+def _new_header(request: NewSet, opened: Opened) -> Header:
+    independent = request.kind is Kind.INDEPENDENT
     return Header(
         uuid=uuid4(),
-        kind=kind,
+        kind=request.kind,
         size_bytes=opened.master.size_bytes,
         master=opened.master.path,
         shadow=request.shadow,

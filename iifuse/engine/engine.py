@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Final, Protocol
 from uuid import UUID
@@ -10,7 +10,6 @@ from uuid import UUID
 import trio
 
 from iifuse import errors
-from iifuse.control.protocol import Target
 from iifuse.core.geometry import Geometry
 from iifuse.engine.copier import Copier
 from iifuse.engine.family import Family
@@ -75,13 +74,13 @@ class Engine:
 
     # -- finding ----------------------------------------------------------------------------
 
-    def select(self, target: Target) -> list[VolumeSet]:
-        """The sets that a target names; no set twice. Raises NotFound or UsageError."""
-        if target.group is not None:
-            return self.members(target.group)
-        if len(set(target.sets)) != len(target.sets):
+    def select(self, names: Sequence[str], group: str | None = None) -> list[VolumeSet]:
+        """The sets of a group, or those named; none twice. Raises NotFound or UsageError."""
+        if group is not None:
+            return self.members(group)
+        if len(set(names)) != len(names):
             raise errors.UsageError("", "a set is named twice")
-        return [self.set(name) for name in target.sets]
+        return [self.set(name) for name in names]
 
     def set(self, name: str) -> VolumeSet:
         """The set of a shadow path. Raises NotFound."""

@@ -3,13 +3,12 @@
 import os
 import stat
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from uuid import uuid4
 
 from iifuse import errors
-from iifuse.control.protocol import Import
 from iifuse.core import sector, state, ticket
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.bits import Bits
@@ -27,6 +26,15 @@ from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.statedb import SetRow
 from iifuse.store.volume import Volume, open_volume, sync_directory, write_file
+
+
+@dataclass(frozen=True)
+class Borrowing:
+    """What `-I` asks for; the paths are absolute. `ticket`: None means beside the shadow."""
+
+    shadow: str
+    bitmap: str
+    ticket: str | None = None
 
 
 def iso_time(time_ns: int) -> str:
@@ -124,7 +132,7 @@ def restore_ticket(engine: Engine, header: Header) -> None:
 # -- import ---------------------------------------------------------------------------------
 
 
-async def take_in(engine: Engine, request: Import) -> VolumeSet:
+async def take_in(engine: Engine, request: Borrowing) -> VolumeSet:
     """Serve a shadow that another host lends and note in a bitmap what is written to it.
 
     Raises BadTicket, BadVolume, InUse, Busy, Refused, StorageError; then nothing has changed.
@@ -144,7 +152,7 @@ async def take_in(engine: Engine, request: Import) -> VolumeSet:
     return member
 
 
-def _open_lent(engine: Engine, request: Import) -> tuple[ExitStack, Volume, Volume, Header]:
+def _open_lent(engine: Engine, request: Borrowing) -> tuple[ExitStack, Volume, Volume, Header]:
     if request.shadow in engine.sets:
         raise errors.InUse(
             request.shadow, "is a set of this service already", "join an exported set with -J"
@@ -169,7 +177,7 @@ def _open_lent(engine: Engine, request: Import) -> tuple[ExitStack, Volume, Volu
         return undo.pop_all(), shadow, bitmap, _import_header(engine, request, lent)
 
 
-def _read_lent(request: Import) -> Lent:
+def _read_lent(request: Borrowing) -> Lent:
     path = request.ticket or f"{request.shadow}.iiticket"
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -212,7 +220,7 @@ def _check_reuse(bitmap: BitmapFile, lent: Lent) -> None:
         )
 
 
-def _import_header(engine: Engine, request: Import, lent: Lent) -> Header:
+def _import_header(engine: Engine, request: Borrowing, lent: Lent) -> Header:
     try:
         time_ns = int(datetime.fromisoformat(lent.pit_time).timestamp() * 1e9)
     except (ValueError, OverflowError) as error:

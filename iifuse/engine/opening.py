@@ -5,13 +5,24 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from iifuse import errors
-from iifuse.control.protocol import Enable
 from iifuse.core import sector
 from iifuse.core.geometry import Geometry
+from iifuse.core.state import Kind
 from iifuse.engine.engine import Engine, checked_path
 from iifuse.engine.family import Family
 from iifuse.store.volume import Identity, Volume, create_file, open_volume
 from iifuse.units import format_size
+
+
+@dataclass(frozen=True)
+class NewSet:
+    """What `-e` asks for; the paths are absolute."""
+
+    kind: Kind
+    master: str
+    shadow: str
+    bitmap: str
+    group: str | None = None
 
 
 @dataclass
@@ -30,7 +41,7 @@ class Opened:
         return Geometry(self.master.size_bytes)
 
 
-def open_set(engine: Engine, request: Enable) -> Opened:
+def open_set(engine: Engine, request: NewSet) -> Opened:
     """In a thread: check the names, open the volumes, make missing ones. Raises, or all is open."""
     _check_names(engine, request)
     with ExitStack() as undo:
@@ -48,7 +59,7 @@ def open_set(engine: Engine, request: Enable) -> Opened:
         return Opened(family, master, shadow, bitmap, undo.pop_all())
 
 
-def _check_names(engine: Engine, request: Enable) -> None:
+def _check_names(engine: Engine, request: NewSet) -> None:
     names = (request.master, request.shadow, request.bitmap)
     if len(set(names)) != 3:
         raise errors.UsageError(request.shadow, "master, shadow and bitmap must be three volumes")

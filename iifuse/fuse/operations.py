@@ -43,7 +43,7 @@ def _as_errno(error: BaseException) -> FUSEError:
         return error
     if isinstance(error, OSError):
         return FUSEError(error.errno or errno.EIO)
-    log.exception("defect in a file system handler", exc_info=error)
+    log.error("defect in a file system handler", exc_info=error)
     return FUSEError(errno.EIO)
 
 
@@ -54,7 +54,7 @@ def _handler(handler: Handler) -> Handler:
     async def guarded(*args: object) -> object:
         try:
             return await handler(*args)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             raise _as_errno(error) from error
 
     return cast(Handler, guarded)
@@ -75,7 +75,7 @@ class Operations(pyfuse3.Operations):
         """Bytes of a volume."""
         try:
             return cast(bytes, await self._view(fh >> 1).read(off, size))
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             raise _as_errno(error) from error
 
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
@@ -85,7 +85,7 @@ class Operations(pyfuse3.Operations):
             done = await view.write(off, cast(Buffer, buf))
             if fh & _SYNC_FLAG:
                 await view.sync()
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             raise _as_errno(error) from error
         return done
 
@@ -103,7 +103,9 @@ class Operations(pyfuse3.Operations):
     # -- files ------------------------------------------------------------------------------
 
     @_handler
-    async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:  # noqa: ARG002
+    async def open(
+        self, inode: InodeT, flags: FlagT, ctx: RequestContext  # noqa: ARG002
+    ) -> FileInfo:
         """Open a volume. The cache is kept while the content has not moved behind the kernel."""
         if flags & os.O_TRUNC:
             raise FUSEError(errno.EPERM)

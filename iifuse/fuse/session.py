@@ -84,8 +84,8 @@ class Mount:
     async def appear(self, view: View) -> None:
         """A file comes to the mount."""
         self._namespace.add(view)
-        if self._in_place and os.path.isfile(view.path):
-            await trio.to_thread.run_sync(linux.bind_mount, self.mounted_path(view), view.path)
+        if self._in_place:
+            await trio.to_thread.run_sync(_bind, self.mounted_path(view), view.path)
 
     async def vanish(self, view: View) -> None:
         """A file leaves the mount; the kernel is told to forget its name."""
@@ -146,6 +146,12 @@ def _is_our_mount(path: str) -> bool:
             line.split()[4] == path and line.partition(" - ")[2].startswith("fuse.iifuse")
             for line in mounts
         )
+
+
+def _bind(mounted: str, path: str) -> None:
+    """Over a regular file only: a device node is found by its number, not by its path."""
+    if os.path.isfile(path):
+        linux.bind_mount(mounted, path)
 
 
 def _unbind(path: str) -> None:

@@ -82,7 +82,7 @@ def opened_by_others(fd: int) -> bool:
 
 
 def bind_mount(source: str, target: str) -> None:
-    """mount --bind. Raises OSError."""
+    """Show a file over another one, as `mount --bind` does. Raises OSError."""
     _check(_libc.mount(os.fsencode(source), os.fsencode(target), None, _MS_BIND, None), target)
 
 

@@ -121,7 +121,8 @@ class Service:
     ) -> SetStatus:
         bitmap = bitmap or shadow.with_name(shadow.name + ".bmp")
         request = protocol.Enable(kind, str(master), str(shadow), str(bitmap), group)
-        return self.client.call(request, list[SetStatus])[0]
+        self.client.notes(request)
+        return self.status(shadow)
 
     def flip(self, direction: str, *shadows: Path | str, full: bool = False) -> list[SetStatus]:
         target = Target(tuple(map(str, shadows)))
