@@ -22,7 +22,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class OutputClosed(Exception):  # noqa: N818  # it ends the program quietly, it is no failure
+class OutputClosed(Exception):  # it ends the program quietly, it is no failure
     """Nobody reads our output any more."""
 
 

@@ -93,11 +93,19 @@ class Dispatcher:
         sets = self._select(request.target)
         with trio.move_on_after(request.timeout if request.timeout is not None else float("inf")):
             for member in sets:
-                while (copier := self._engine.running(member)) is not None:
-                    await copier.wait()
+                await self._wait_for(member)
             _check_finished(sets)
             return Noted()
         raise errors.WaitTimedOut("", f"a copy still runs after {request.timeout:g} seconds")
+
+    async def _wait_for(self, member: VolumeSet) -> None:
+        while member.header.copying:
+            copier = self._engine.running(member)
+            if copier is not None:
+                await copier.wait()
+            else:  # a new PIT is being made just now, and the copy starts after it
+                async with self._engine.admin:
+                    await trio.lowlevel.checkpoint()
 
     def _select(self, target: Target, *, everything: bool = False) -> list[VolumeSet]:
         if everything and target == Target():

@@ -6,6 +6,7 @@ thread. Otherwise the chunks are locked, the family makes them ready, and then i
 """
 
 import errno
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -36,11 +37,19 @@ class View:
     def __init__(self, path: str, family: Family, volume: Volume) -> None:
         self.path, self.family = path, family
         self.size_bytes: Final = family.geometry.size_bytes
-        self.mtime_ns = volume.stat().st_mtime_ns
-        self.owner = volume.stat()
+        self._owner = volume.stat()
+        self._volume = volume
+        self.mtime_ns = self._owner.st_mtime_ns
         self.opens = 0
         self._closed = trio.Event()
         self._syncs: Batcher[None] = Batcher(self._sync_all)
+
+    @property
+    def owner(self) -> os.stat_result:
+        """Whose the file is, with what mode: as the volume's own is at this moment."""
+        if self._volume.fd >= 0:
+            self._owner = self._volume.stat()
+        return self._owner
 
     # -- for subclasses to say --------------------------------------------------------------
 

@@ -67,7 +67,8 @@ class Operations(pyfuse3.Operations):
         super().__init__()
         self.enable_writeback_cache = writeback_cache
         self._namespace = namespace
-        self._shown: WeakKeyDictionary[View, int] = WeakKeyDictionary()  # the content that the kernel may have cached
+        self._shown: WeakKeyDictionary[View, int] = WeakKeyDictionary()
+        """The content (by its mtime) that the kernel may have cached since the last open."""
 
     # -- data -------------------------------------------------------------------------------
 
@@ -231,9 +232,9 @@ def _attributes(node: Node) -> EntryAttributes:
         attr.st_size = attr.st_blocks = 0
         attr.st_atime_ns = attr.st_mtime_ns = attr.st_ctime_ns = 0
         return attr
-    view = node.view
-    attr.st_mode = ModeT(stat.S_IFREG | stat.S_IMODE(view.owner.st_mode))
-    attr.st_uid, attr.st_gid = view.owner.st_uid, view.owner.st_gid
+    view, owner = node.view, node.view.owner
+    attr.st_mode = ModeT(stat.S_IFREG | stat.S_IMODE(owner.st_mode))
+    attr.st_uid, attr.st_gid = owner.st_uid, owner.st_gid
     attr.st_nlink = 1
     attr.st_size = view.size_bytes
     attr.st_blocks = -(-view.size_bytes // 512)

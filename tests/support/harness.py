@@ -38,7 +38,9 @@ class Service:
         paths = ["--state", str(self.state), "--socket", str(self.socket)]
         return [str(BIN / "iifuse"), *paths, *options, str(self.mountpoint)]
 
-    def start(self, *, env: dict[str, str] | None = None, prefix: tuple[str, ...] = ()) -> "Service":
+    def start(
+        self, *, env: dict[str, str] | None = None, prefix: tuple[str, ...] = ()
+    ) -> "Service":
         """Start and wait for READY=1, as systemd does."""
         notify = self.home / "notify"
         notify.unlink(missing_ok=True)

@@ -24,6 +24,9 @@ WORDS = {
 }
 """Program -> words that make it ask the service."""
 
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+"""So that the interpreter has something left to write when it exits."""
+
 FIRST = protocol.Status, protocol.Volumes, protocol.CheckJoin, protocol.Flip
 """One of these every program sends."""
 
@@ -122,7 +125,9 @@ def test_broken_pipe_is_quiet(program):
     reader, writer = os.pipe()
     os.close(reader)
     command = [os.path.join(SCRIPTS, program), "--help"]
-    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    ended = subprocess.run(
+        command, stdout=writer, stderr=subprocess.PIPE, env=BUFFERED, check=False
+    )
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (141, b"")
 
@@ -131,7 +136,9 @@ def test_broken_pipe_is_quiet(program):
 def test_full_output_is_an_error(program):
     command = [os.path.join(SCRIPTS, program), "--help"]
     with open("/dev/full", "w") as full:
-        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+        ended = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, env=BUFFERED, check=False
+        )
     assert ended.returncode == 2
     assert ended.stderr == f"{program}: standard output: No space left on device\n".encode()
 

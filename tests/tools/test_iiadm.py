@@ -227,6 +227,11 @@ def test_status_of_a_running_copy_shows_its_progress(run, service):
     assert "Chunks copied: 10 of 40 (25%)" in run("iiadm", "-i").out.splitlines()
 
 
+def test_status_of_an_aborted_copy_shows_its_progress_too(run, service):
+    service.rows = [copying("/s", left=3, brought=1, copying=False)]
+    assert "Chunks copied: 1 of 4 (25%)" in run("iiadm", "-i").out.splitlines()
+
+
 def test_clean_bitmap_is_told_from_nearly_clean(run, service):
     service.rows = [row("/s"), row("/t", shadow_bits=1, percent=0.001)]
     lines = run("iiadm", "-i").out.splitlines()

@@ -84,10 +84,13 @@ def test_unfit_set_is_refused_before_any_is_exported(run, stage, service, why):
     assert exported(service) == []
 
 
-@pytest.mark.parametrize("place", ["no/such/place", "."])
-def test_place_for_the_ticket_is_checked_first(run, stage, service, place):
+@pytest.mark.parametrize(
+    ("place", "why"), [("no/such/place", "cannot be written to"), (".", "is a directory")]
+)
+def test_place_for_the_ticket_is_checked_first(run, stage, service, place, why):
     ended = run("iiexport", "--ticket", place, *stage.shadows)
     assert ended.code == 2
+    assert why in ended.err
     assert exported(service) == []
 
 

@@ -250,3 +250,26 @@ def test_import_of_an_older_export_is_not_taken_for_this_one(run, fresh, service
     service.rows = [row(first, custody="imported", export_number=1)]
     run("iiimport", fresh.ticket)
     assert imported(service)[0][0] == first
+
+
+@pytest.fixture
+def devices(fresh, monkeypatch):
+    """The shadows pass for block devices."""
+    monkeypatch.setattr(stat, "S_ISBLK", lambda _mode: True)
+    return fresh
+
+
+def test_no_bitmap_file_is_made_beside_a_device(run, devices, service):
+    assert "say --bitmaps DIR" in refused(run, devices, service)
+
+
+def test_bitmap_that_is_a_device_too_is_taken(run, devices, service):
+    for shadow in devices.shadows:
+        with open(f"{shadow}.iibm", "w"):
+            pass
+    assert run("iiimport", devices.ticket).code == 0
+
+
+def test_bitmap_of_a_device_goes_into_the_named_directory(run, devices, service, tmp_path):
+    (tmp_path / "maps").mkdir()
+    assert run("iiimport", devices.ticket, "--bitmaps", str(tmp_path / "maps")).code == 0
