@@ -39,7 +39,7 @@ def _export(args: argparse.Namespace) -> None:
     folder = os.path.join(client.call(protocol.Hello(), protocol.ServiceInfo).state, "tickets")
     place = _place(args, rows[0], folder)
     if place:
-        ticketfile.check_place(place)
+        ticketfile.check_place(place, own_folder=folder)
     _check(rows)
     rows = [waited.row for waited in waiting.for_copies(client, rows)]
     _check(rows)

@@ -39,14 +39,18 @@ def read(path: str) -> Ticket:
     return ticket
 
 
-def check_place(path: str) -> None:
+def check_place(path: str, own_folder: str = "") -> None:
     """Can a ticket be written here? Asked before anything is exported.
 
+    `own_folder`: the service's for tickets, which is made when it is wanted and not there yet.
     Raises StorageError, and BadTicket where it would replace a file that is no ticket.
     """
     folder = os.path.dirname(path)
     if os.path.isdir(path):
         raise errors.StorageError(path, "the ticket cannot be written, it is a directory")
+    with suppress(OSError):
+        if folder == own_folder:
+            os.mkdir(folder, 0o700)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise errors.StorageError(path, f"the ticket cannot be written to {folder}")
     if os.path.exists(path) and os.path.getsize(path):

@@ -58,7 +58,6 @@ def test_ticket_is_for_its_owner_and_leaves_no_scratch(run, stage, tmp_path):
 def test_ticket_of_a_device_is_with_the_service(run, stage, service, monkeypatch):
     # Any device node will do: only its kind is looked at.
     service.rows = [row("/dev/null", group="night")]
-    (service.state / "tickets").mkdir()
     result = json.loads(run("iiexport", "--json", "-g", "night").out)
     tickets = service.state / "tickets"
     assert result["tickets"] == [str(tickets / "00000000-0000-0000-0000-000000000007.json")]
