@@ -25,7 +25,7 @@ class Client:
     def call(self, request: protocol.AnyRequest, answer: type[T]) -> T:
         """Send a request and wait for its answer, which must be of type `answer`."""
         with self._connect() as connection:
-            connection.sendall(protocol.encode_request(request))
+            self._send(connection, protocol.encode_request(request))
             line = self._receive(connection)
         try:
             return msgspec.json.decode(protocol.decode_reply(line), type=answer)
@@ -53,6 +53,12 @@ class Client:
                 "start iifuse, or name its socket with --socket or IIFUSE_SOCKET",
             ) from error
         return connection
+
+    def _send(self, connection: socket.socket, line: bytes) -> None:
+        try:
+            connection.sendall(line)
+        except OSError as error:
+            raise errors.ServiceError(self.path, f"the connection broke ({error})") from error
 
     def _receive(self, connection: socket.socket) -> bytes:
         data = bytearray()

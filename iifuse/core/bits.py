@@ -45,7 +45,10 @@ class Bits:
         return self.shadow.chunks
 
     def covers(self, first: int, count: int) -> bool:
-        """May the run be written at once? Notes the write if so (the fast path of every write)."""
+        """May the run be written at once? Notes the write if so (the fast path of every write).
+
+        After a no the plan notes what is ready of the run (plan.Note).
+        """
         if not self.ready.all(first, count):
             return False
         if self._hot and not self.shadow.all(first, count):

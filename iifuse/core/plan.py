@@ -50,6 +50,14 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """Shadow bits := 1 in memory: on disk they were marked ahead (invariant 7)."""
+
+    key: UUID
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Clear:
     """Copy bits := 0, in memory and on disk: the target's chunks are durable (invariant 5)."""
 
@@ -57,7 +65,7 @@ class Clear:
     runs: tuple[Run, ...]
 
 
-Step = Copy | Sync | Mark | Clear
+Step = Copy | Sync | Mark | Note | Clear
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +102,7 @@ class Touch:
 class _Needs:
     """Runs of one set, gathered over the touches of a batch."""
 
+    note: list[Run] = field(default_factory=list)
     preserve: list[Run] = field(default_factory=list)
     mark: list[Run] = field(default_factory=list)
     restore: list[Run] = field(default_factory=list)
@@ -109,7 +118,8 @@ def first_touch(
     needs = {member.key: _Needs() for member in members}
     for touch in touches:
         _gather(needs, members, touch)
-    steps: list[Step] = []
+    # Notes come first: a mark may cool the very region that a note relies on.
+    steps: list[Step] = [Note(k, tuple(n.note)) for k, n in needs.items() if n.note]
     for group in (_preserves(members, needs), _marks(members, needs), _restores(members, needs)):
         steps += group
     return steps if ordered else [s for s in steps if not isinstance(s, Sync)]
@@ -123,9 +133,12 @@ def _gather(needs: dict[UUID, _Needs], members: Sequence[Member], touch: Touch) 
         raw |= word
     for member in members:
         scope = _scope(member, touch, mask, raw)
-        untouched = scope & ~member.bits.ready.word(first, touch.count)
+        ready = member.bits.ready.word(first, touch.count)
+        untouched = scope & ~ready
         restore = untouched & restores[member.key]
         need = needs[member.key]
+        unnoted = scope & ready & ~member.bits.shadow.word(first, touch.count)
+        need.note += runs_of(unnoted, first)
         if untouched and not _is_lost(member.state):
             need.preserve += runs_of(_to_preserve(member, touch, untouched & ~restore), first)
             need.mark += runs_of(untouched & ~restore, first)

@@ -93,7 +93,7 @@ class ChunkLocks:
     def _release(self, request: _Request) -> None:
         self._requests.remove(request)
         for index, waiting in enumerate(self._requests):
-            if waiting.granted and not waiting.granted.is_set() and self._first_come(index):
+            if waiting.granted is not None and self._first_come(index):
                 waiting.granted.set()
 
 

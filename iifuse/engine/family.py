@@ -8,7 +8,7 @@ from uuid import UUID
 
 from iifuse.core import plan
 from iifuse.core.geometry import Geometry
-from iifuse.core.plan import Clear, Copy, Mark, Step, Sync, Touch
+from iifuse.core.plan import Clear, Copy, Mark, Note, Step, Sync, Touch
 from iifuse.core.state import Role
 from iifuse.engine.batch import Batcher
 from iifuse.engine.chunklock import ChunkLocks
@@ -109,6 +109,9 @@ class Family:
     def _prepare(self, step: Step) -> Callable[[], None] | None:
         """Change the bits in memory; what remains to be done blocks."""
         member = self.member(step.key)
+        if isinstance(step, Note):
+            member.bits.shadow.set_runs(step.runs)
+            return None
         if self._has_dropped_out(step.key):
             if not member.restoring:
                 return None

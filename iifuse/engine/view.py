@@ -158,11 +158,8 @@ class MasterView(View):
         ]
 
     def covers(self, first: int, count: int) -> bool:
-        """Ready in every set of the family; a lost set needs nothing.
-
-        Every set is asked, also after a no: each that is ready has to note the write.
-        """
-        return all([s.bits.covers(first, count) or _needs_nothing(s) for s in self.family.sets])
+        """Ready in every set of the family; a lost set needs nothing."""
+        return all(s.bits.covers(first, count) or _needs_nothing(s) for s in self.family.sets)
 
     def touch(self, first: int, count: int) -> Touch:
         """A write to the master concerns every set."""
