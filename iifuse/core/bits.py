@@ -68,7 +68,7 @@ class Bits:
     def settle(self, runs: list[Run], ahead: list[int]) -> None:
         """The marks are durable: the chunks are ready."""
         self.ready.set_runs(runs)
-        self.ready.set_runs(self.region(number) for number in ahead)
+        self.ready.set_runs(self.region(number) for number in ahead if number in self._hot)
 
     def region(self, number: int) -> Run:
         """The chunks of a region, cut at the end of the volume."""
@@ -76,6 +76,7 @@ class Bits:
         return first, min(REGION_CHUNKS, self.chunks - first)
 
     def _heat(self, ahead: list[int]) -> list[Run]:
+        """Add regions; the runs of those that go for it, maybe some of `ahead` themselves."""
         for number in ahead:
             self._hot[number] = None
         cooled = []
@@ -103,7 +104,7 @@ class Bits:
             return self.copy.packed[first : first + count]
         rows = self.shadow.packed[first : first + count] | self.ready.packed[first : first + count]
         window, base = Bitmap(count * SECTOR_CHUNKS, rows), first * SECTOR_CHUNKS
-        for start, length in map(self.region, ahead):
+        for start, length in (self.region(number) for number in ahead if number in self._hot):
             low, high = max(start - base, 0), min(start + length - base, window.chunks)
             if low < high:
                 window.set(low, high - low)
