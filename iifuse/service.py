@@ -169,9 +169,8 @@ class Service:
     async def _serve(
         self, db: StateDB, transitions: TransitionFile, signals: AsyncIterator[int]
     ) -> None:
-        if self.options.in_place:
-            for path in [p for row in db.sets() for p in (row.master, row.shadow)] + db.volumes():
-                clean_up_dead(path or "/")
+        for path in [p for row in db.sets() for p in (row.master, row.shadow)] + db.volumes():
+            clean_up_dead(path or "/")  # what `-o in_place` of a killed service has left
         async with trio.open_nursery() as nursery:
             engine = Engine(
                 directory=self.state,

@@ -120,10 +120,10 @@ async def disable(engine: Engine, member: VolumeSet) -> list[str]:
     """
     state.check(member.name, member.state, Verb.DISABLE)
     view = engine.views.get(member.name)
-    await engine.require_closed(view, "close it first")
+    async with engine.closed([view], "close it first"):
+        if view is not None:
+            await engine.hide(view)
     family = engine.family(member)
-    if view is not None:
-        await engine.hide(view)
     await engine.stop_copy(member)
     wiped = is_incomplete(member.header) and member.shadow is not None
     async with family.locks.gate():

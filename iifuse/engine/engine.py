@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Final, Protocol
 from uuid import UUID
@@ -130,10 +131,12 @@ class Engine:
     async def show(self, view: View) -> None:
         """Put a file on the mount."""
         self.views[view.path] = view
+        view.gone = False
         await self.hooks.appear(view)
 
     async def hide(self, view: View) -> None:
         """Take a file off the mount."""
+        view.gone = True
         del self.views[view.path]
         await self.hooks.vanish(view)
 
@@ -142,10 +145,26 @@ class Engine:
         assert member.shadow is not None
         await self.show(ShadowView(member, self.family(member), member.shadow))
 
-    async def require_closed(self, view: View | None, why: str) -> None:
-        """Wait for open handles to go. Raises Busy, which names who holds them."""
-        if view is None or await view.wait_closed(CLOSE_SECONDS):
-            return
+    @asynccontextmanager
+    async def closed(self, views: Iterable[View | None], why: str) -> AsyncIterator[None]:
+        """While this is held, none of the files is open or can be opened.
+
+        Waits for open handles to go; raises Busy, which names who holds them.
+        """
+        async with AsyncExitStack() as stack:
+            for view in views:
+                if view is not None:
+                    await self._close_door(view, why)
+                    stack.callback(view.door.release)
+            yield
+
+    async def _close_door(self, view: View, why: str) -> None:
+        deadline = trio.current_time() + CLOSE_SECONDS
+        while await view.wait_closed(max(0.0, deadline - trio.current_time())):
+            await view.door.acquire()
+            if not view.opens:
+                return
+            view.door.release()  # somebody was quicker
         who = await blocking(partial(self.hooks.holders, view))
         by = ", ".join(who) if who else f"{view.opens} open handles (a mapping, or another host)"
         raise errors.Busy(view.path, f"is open: {by}", why)

@@ -22,6 +22,7 @@ from iifuse.engine.family import Family
 from iifuse.engine.opening import check_place, check_size, check_unused, open_or_create
 from iifuse.engine.pit import storage
 from iifuse.engine.threads import blocking
+from iifuse.engine.view import View
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.statedb import SetRow
@@ -73,24 +74,17 @@ async def export(engine: Engine, member: VolumeSet) -> Lent:
     """
     state.check(member.name, member.state, Verb.EXPORT)
     view = engine.views[member.name]
-    await engine.require_closed(view, "unmount it or stop the program first")
-    await engine.hide(view)
-    shadow = member.shadow
-    assert shadow is not None
-    try:
-        path = await _hand_over(engine, member, shadow)
-    except errors.StorageError:
-        await engine.show(view)
-        raise
-    member.shadow = None
-    await blocking(partial(_let_go, shadow))
+    async with engine.closed([view], "unmount it or stop the program first"):
+        path = await _hand_over(engine, member, view)
     await storage(partial(_publish, path))
     await engine.note(member, "-E")
     return lent_of(member.header)
 
 
-async def _hand_over(engine: Engine, member: VolumeSet, shadow: Volume) -> str:
-    """The ticket is on disk under another name before the header says exported."""
+async def _hand_over(engine: Engine, member: VolumeSet, view: View) -> str:
+    """The path of the ticket, which is on disk under another name before the header changes."""
+    shadow = member.shadow
+    assert shadow is not None
     number = member.header.export_number + 1
     path = await blocking(partial(ticket_path, engine, member.header))
     lent = lent_of(replace(member.header, export_number=number))
@@ -104,6 +98,9 @@ async def _hand_over(engine: Engine, member: VolumeSet, shadow: Volume) -> str:
             raise errors.StorageError(
                 member.header.bitmap, str(error), "the set is still local"
             ) from error
+    await engine.hide(view)
+    member.shadow = None
+    await blocking(partial(_let_go, shadow))
     return path
 
 

@@ -37,7 +37,7 @@ async def release(engine: Engine, path: str) -> list[str]:
         return [f"{path}: is not on the mount"]
     if view.family.sets:
         raise errors.Refused(path, "belongs to a set", "disable the set first (iiadm -d)")
-    await engine.require_closed(view, "close it first")
-    await blocking(partial(engine.db.remove_volume, path))
-    await engine.remove_master(view.family)
+    async with engine.closed([view], "close it first"):
+        await blocking(partial(engine.db.remove_volume, path))
+        await engine.remove_master(view.family)
     return []

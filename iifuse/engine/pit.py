@@ -70,14 +70,12 @@ async def flip(engine: Engine, verb: Verb, sets: Sequence[VolumeSet]) -> None:
     Busy when a target is open, and StorageError.
     """
     check(engine, verb, sets)
-    for member in sets:
-        await engine.require_closed(
-            _target_view(engine, verb, member), "what an open file shows may not change"
-        )
-    for member in sets:
-        await engine.stop_copy(member)
+    targets = [_target_view(engine, verb, member) for member in sets]
     try:
-        await _flip(engine, verb, sets)
+        async with engine.closed(targets, "what an open file shows may not change"):
+            for member in sets:
+                await engine.stop_copy(member)
+            await _flip(engine, verb, sets)
     finally:
         for member in sets:
             if member.header.copying and engine.running(member) is None:

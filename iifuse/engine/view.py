@@ -41,6 +41,10 @@ class View:
         self._volume = volume
         self.mtime_ns = self._owner.st_mtime_ns
         self.opens = 0
+        self.door = trio.Lock()
+        """Held by a verb that needs the file closed: opens wait until it is done."""
+        self.gone = False
+        """The file has left the mount: it cannot be opened any more."""
         self._closed = trio.Event()
         self._syncs: Batcher[None] = Batcher(self._sync_all)
 
@@ -119,9 +123,12 @@ class View:
 
     # -- open handles -----------------------------------------------------------------------
 
-    def opened(self) -> None:
-        """A handle was opened."""
-        self.opens += 1
+    async def open(self) -> None:
+        """A handle is opened. Raises OSError when the file has left the mount meanwhile."""
+        async with self.door:
+            if self.gone:
+                raise OSError(errno.ESTALE, "has left the mount", self.path)
+            self.opens += 1
 
     def released(self) -> None:
         """A handle was released."""

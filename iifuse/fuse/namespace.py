@@ -35,6 +35,10 @@ class Namespace:
         """The node of an inode number, if it is still there."""
         return self._nodes.get(inode)
 
+    def views(self) -> list[View]:
+        """All files."""
+        return [node.view for node in self._nodes.values() if node.view is not None]
+
     def add(self, view: View) -> None:
         """Put a file, and the directories above it, into the tree."""
         node, path = self.root, b""

@@ -111,9 +111,9 @@ class Operations(pyfuse3.Operations):
         if flags & os.O_TRUNC:
             raise FUSEError(errno.EPERM)
         view = self._view(inode)
+        await view.open()
         keep = self._shown.get(view) == view.mtime_ns
         self._shown[view] = view.mtime_ns
-        view.opened()
         sync = _SYNC_FLAG if flags & os.O_DSYNC else 0
         return FileInfo(fh=FileHandleT(inode << 1 | sync), keep_cache=keep)
 

@@ -77,6 +77,9 @@ class Mount:
 
     def close(self) -> None:
         """Unmount, lazily where the mount is busy."""
+        if self._in_place:
+            for view in self._namespace.views():
+                _unbind(view.path)
         pyfuse3.close(unmount=True)
 
     # -- the engine's hooks -----------------------------------------------------------------
