@@ -1,0 +1,19 @@
+"""Loop devices, file systems and mortal services for the tests here."""
+
+import pytest
+from devices import attach, mortal_services, mounted
+
+__all__ = ["attach", "mortal_services", "mounted"]
+
+
+@pytest.fixture
+def disk(service, volume):
+    """Make a volume that is on the mount with no set; (volume, its file)."""
+
+    def make(name="disk", size=5 * 32768 + 1000):
+        path = volume(name, size)
+        done = service.run("svadm", "-e", path)
+        assert done.returncode == 0, done.stderr
+        return path, service.path(path)
+
+    return make
