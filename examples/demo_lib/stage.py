@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
@@ -77,10 +78,7 @@ class Stage:
             table.add_column(heading, justify="right" if index else "left", no_wrap=True)
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
-        # Indented, and so set off from the commands.
-        grid = Table.grid(padding=(0, 0, 0, 4))
-        grid.add_row(table)
-        self.console.print(grid)
+        self.console.print(Padding(table, (0, 0, 0, 4)))
 
     def failed(self, text: str) -> None:
         """Why the demonstration ends here."""

@@ -1,5 +1,6 @@
 """Points in time: update and copy of one set, of several, of a group; all at one instant."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -22,6 +23,8 @@ from iifuse.engine.view import View
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.transitions import Member, Transition
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -205,9 +208,12 @@ class _Run:
             try:
                 self._execute(step)
             except OSError as error:
-                if not self._decided or key is None:
+                if not self._decided:
                     raise
-                self.failed[key] = error
+                if key is None:  # the record stays and names PITs that are made: harmless
+                    log.warning("the record of a group command stays behind: %s", error)
+                else:
+                    self.failed[key] = error
 
     def _execute(self, step: PitStep) -> None:
         match step:
