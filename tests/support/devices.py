@@ -170,7 +170,8 @@ def opened(path: Path, flags: int = os.O_RDWR) -> Iterator[int]:
     try:
         yield fd
     finally:
-        os.close(fd)
+        with contextlib.suppress(OSError):  # the service may have been killed meanwhile
+            os.close(fd)
 
 
 def allocated(path: Path) -> int:

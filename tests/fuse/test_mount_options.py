@@ -1,0 +1,119 @@
+"""What `-o` changes, and what it must not change."""
+
+import os
+import stat
+
+import pytest
+from devices import Mapping, opened
+from harness import CHUNK
+
+
+def test_in_place_puts_the_mounts_file_over_the_volume(new_service, volume, place):
+    service = new_service("app", "in_place", "stop_wait=2")
+    master, shadow = volume("v"), place / "s"
+    raw = os.open(master, os.O_RDONLY)
+    os.close(raw)
+    service.enable("dep", master, shadow)
+    device = os.stat(service.mountpoint).st_dev
+    assert os.stat(master).st_dev == os.stat(shadow).st_dev == device
+    old = master.read_bytes()
+    with opened(master) as fd:
+        os.pwrite(fd, b"through its own name", 0)
+    assert shadow.read_bytes() == old
+    assert service.status(shadow).shadow_bits == 1
+    service.enable("ind", master, place / "second")
+    service.wait(place / "second")
+    service.flip("s", shadow, place / "second")
+    service.wait(place / "second")
+    assert shadow.read_bytes() == (place / "second").read_bytes() == master.read_bytes()
+    service.kill()
+    service.start()
+    device = os.stat(service.mountpoint).st_dev
+    assert os.stat(master).st_dev == os.stat(shadow).st_dev == device
+    assert master.read_bytes()[:20] == b"through its own name"
+    service.disable(place / "second")
+    assert os.stat(place / "second").st_dev == place.stat().st_dev
+    assert service.stop() == 0
+    for path in (master, shadow):
+        assert os.stat(path).st_dev == place.stat().st_dev
+    assert master.read_bytes()[:20] == b"through its own name"
+    service.start()
+    assert master.read_bytes() == shadow.read_bytes()
+    assert service.stop() == 0
+
+
+def test_in_place_takes_a_whole_night(new_service, volume, place):
+    service = new_service("app", "in_place", "stop_wait=2")
+    master, shadow = volume("v"), place / "s"
+    service.enable("ind", master, shadow)
+    service.wait(shadow)
+    assert service.run("iiadm", "-E", shadow).returncode == 0
+    assert os.stat(shadow).st_dev == place.stat().st_dev
+    other = new_service("other")
+    assert other.run("iiadm", "-I", shadow, place / "second").returncode == 0
+    other.write(shadow, 0, b"there")
+    other.disable(shadow)
+    done = service.run("iiadm", "-J", shadow, place / "second")
+    assert done.returncode == 0, done.stderr
+    with opened(master) as fd:
+        os.pwrite(fd, b"here", CHUNK)
+    service.flip("s", shadow)
+    service.wait(shadow)
+    assert service.status(shadow).copied_chunks == 2
+    assert shadow.read_bytes() == master.read_bytes()
+    service.disable(shadow)
+    assert os.stat(master).st_dev == os.stat(shadow).st_dev == place.stat().st_dev
+    assert stat.S_ISREG(os.stat(master).st_mode)
+
+
+@pytest.mark.parametrize("kind", ["ind", "dep"])
+def test_writes_in_the_page_cache_are_in_the_pit(new_service, volume, place, kind):
+    service = new_service("app", "writeback_cache", "stop_wait=2")
+    master, shadow = volume("v", 60 * CHUNK), place / "s"
+    service.enable(kind, master, shadow)
+    service.wait(shadow)
+    with opened(service.path(master)) as fd, Mapping(fd, 60 * CHUNK) as memory:
+        for turn in range(3):
+            for chunk in range(turn, 60, 5):
+                os.pwrite(fd, b"cached %d" % turn, chunk * CHUNK + 99)
+                memory.store(chunk * CHUNK + 9000, b"mapped %d" % turn)
+            want = memory.bytes()
+            service.flip("s", shadow)
+            os.pwrite(fd, b"too late", 50 * CHUNK)
+            assert service.read(shadow) == want
+        want = memory.bytes()
+    assert service.read(master) == want
+    assert service.path(master).stat().st_size == 60 * CHUNK
+    assert service.stop() == 0
+    assert master.read_bytes() == want
+
+
+def test_writeback_cache_keeps_the_size_of_the_volume(new_service, volume):
+    service = new_service("app", "writeback_cache", "stop_wait=2")
+    path = volume("v", 3 * CHUNK + 100)
+    assert service.run("svadm", "-e", path).returncode == 0
+    want = path.read_bytes()[:-3] + b"end"
+    with opened(service.path(path)) as fd:
+        assert os.pwrite(fd, b"end", 3 * CHUNK + 97) == 3
+        os.fsync(fd)
+    assert service.read(path) == path.read_bytes() == want
+    assert service.path(path).stat().st_size == 3 * CHUNK + 100
+
+
+def test_process_durability_survives_the_death_of_the_service(new_service, volume, place):
+    service = new_service("app", "durability=process", "stop_wait=2")
+    master, dependent, independent = volume("v"), place / "dep", place / "ind"
+    service.enable("dep", master, dependent)
+    service.enable("ind", master, independent)
+    service.wait(independent)
+    kept = master.read_bytes()
+    for chunk in range(0, 40, 3):
+        service.write(master, chunk * CHUNK + 1, b"x" * 1000)
+    service.kill()
+    service.start()
+    assert service.read(dependent) == service.read(independent) == kept
+    assert service.status(dependent).shadow_bits == 14
+    service.flip("s", independent)
+    service.wait(independent)
+    assert service.read(independent) == service.read(master)
+    assert service.stop() == 0
