@@ -73,8 +73,7 @@ def _perform(play: Play) -> None:
     try:
         setting.begin(play)
         setting.plan(play)
-        first = lend.take(play)
-        lend.export(play, first)
+        first = lend.take_and_lend(play)
         device = backup.take_in(play, first)
         written = backup.back_up(play, first, device)
         resync.join(play)

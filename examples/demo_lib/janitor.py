@@ -24,6 +24,7 @@ from pathlib import Path
 FROZEN_S_MAX = 30.0
 DEMO_S_MAX = 600.0
 ENDING_S_MAX = 15.0
+COMMAND_S_MAX = 5.0
 MARK = "IIFUSE_DEMO"
 """Environment variable that every process of the demonstration has, with ROOT as its value."""
 SERVICE_MARK = "IIFUSE_DEMO_SERVICE"
@@ -79,18 +80,22 @@ def clean_up(root: str) -> list[str]:
     for point in disks:
         thaw(point)
     end(list(processes(root, services=False)))
-    for point in disks:
-        unmount(point)
-    for device in loop_devices(root):
-        _quiet("losetup", "--detach", device)
+    release(root, disks)
     end(list(processes(root, services=True)))
-    for point, _ in mounts(root):
-        unmount(point)
+    release(root, [point for point, _ in mounts(root)])
     left = [f"still mounted: {point}" for point, _ in mounts(root)]
     if not left:  # never remove through a mount
         shutil.rmtree(root, ignore_errors=True)
     left += [f"loop device still there: {device}" for device in loop_devices(root)]
     return left + [f"directory still there: {root}"] * Path(root).exists()
+
+
+def release(root: str, points: list[str]) -> None:
+    """Unmount, and let go of all loop devices."""
+    for point in points:
+        unmount(point)
+    for device in loop_devices(root):
+        _quiet("losetup", "--detach", device)
 
 
 def mounts(root: str) -> list[tuple[str, str]]:
@@ -152,11 +157,12 @@ def _lives(pid: int) -> bool:
 
 
 def _quiet(*command: str) -> bool:
+    """Run a command; one that hangs is left behind, it ends when the service does."""
+    nothing = subprocess.DEVNULL
+    process = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing)
     with suppress(subprocess.TimeoutExpired):
-        done = subprocess.run(
-            command, capture_output=True, stdin=subprocess.DEVNULL, check=False, timeout=10
-        )
-        return done.returncode == 0
+        return process.wait(COMMAND_S_MAX) == 0
+    process.kill()
     return False
 
 

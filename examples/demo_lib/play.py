@@ -12,7 +12,7 @@ from typing import Final
 from . import chunks, janitor
 from .chunks import Image
 from .hosts import Host, Program
-from .places import VOLUMES, Site, Volume
+from .places import Site, Volume
 from .stage import Stage, Untrue
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -86,10 +86,6 @@ class Play:
         self.books.check()
         self.raw.check()
         return self.books, self.raw
-
-    def shadows(self) -> str:
-        """The files of all five shadows below a variable, as bash writes it."""
-        return "{" + ",".join(volume.name for volume in VOLUMES) + "}"
 
     def same(self, of: dict[Volume, Image], path: str, volume: Volume) -> None:
         """Raise Untrue unless a file holds what the master held at an instant."""

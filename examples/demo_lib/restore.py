@@ -51,12 +51,14 @@ def restore(play: Play, rest: Rest, lost: dict[Volume, ChunkSet]) -> None:
         play.stage.claim(
             found == rest.entries, f"all {found:,} entries are back, {seconds:.2f} s after -u m"
         )
-        left = ", ".join(f"{n} ({r.copy_bits:,} chunks)" for n, r in running.items() if r.copying)
+        left = ", ".join(f"{n} {r.copy_bits:,}" for n, r in running.items() if r.copying)
         play.stage.remark(
-            f"copies that still ran when they were counted: {left or 'none any more'}"
+            f"chunks still to be restored when they were counted: {left or 'none any more'}"
         )
         start_books(play)
         play.app.type(f"iiadm -g {GROUP} -w")
+        seconds = time.monotonic() - began
+        play.stage.remark(f"{seconds:.2f} s from -u m until the last chunk was restored")
         _show_restored(play, lost)
 
 

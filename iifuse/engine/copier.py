@@ -126,7 +126,6 @@ class Copier:
         except OSError as error:
             await self._blame(error)
             raise
-        self.member.copied_chunks += run[1]
 
     async def _blame(self, error: OSError) -> None:
         """A shadow that fails goes offline; a master never does."""

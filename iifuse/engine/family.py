@@ -120,6 +120,7 @@ class Family:
             return partial(self.copy, step)
         if isinstance(step, Sync):
             return partial(self._sync, step)
+        member.copied_chunks += sum(member.bits.copy.word(*r).bit_count() for r in step.runs)
         if isinstance(step, Clear):
             member.bits.copy.clear_runs(step.runs)
             return member.write_runs(list(step.runs), [])

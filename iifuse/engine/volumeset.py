@@ -45,6 +45,7 @@ class VolumeSet:
         self.shadow, self.bitmap = shadow, bitmap
         self.group = group
         self.copied_chunks = 0
+        """Copy bits cleared since the PIT, by the background copy or for a writer."""
         self._header_lock = trio.Lock()
 
     @property
