@@ -40,7 +40,7 @@ def main() -> int:
         stage.failed(str(error))
         return 1
     except Interrupted as error:
-        stage.failed("interrupted; everything is cleaned up")
+        stage.interrupted()
         return error.exit_code
     except OSError as error:
         stage.failed(f"the files can be read ({error})")

@@ -85,6 +85,11 @@ class Stage:
         self.console.print()
         self.console.print(Text.assemble(("✗ NOT TRUE: ", "bold red"), text), soft_wrap=True)
 
+    def interrupted(self) -> None:
+        """Say that a signal has ended it."""
+        self.console.print()
+        self.console.print(Text("✗ interrupted; everything is cleaned up", "bold red"))
+
     def summary(self) -> None:
         """All steps with their times."""
         self.console.print()
