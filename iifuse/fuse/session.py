@@ -130,10 +130,13 @@ def _sync_file(path: str) -> None:
 
 
 def clean_up_dead(path: str) -> None:
-    """Unmount what a killed service has left behind: a mount that answers ENOTCONN."""
+    """Unmount what a killed service has left behind: a mount that answers ENOTCONN.
+
+    Asked with statvfs, which goes to the service; a stat may be answered from the kernel's cache.
+    """
     for _ in range(16):
         try:
-            os.stat(path)
+            os.statvfs(path)
         except OSError as error:
             if error.errno not in (errno.ENOTCONN, errno.ECONNABORTED):
                 return
