@@ -100,6 +100,10 @@ class Server:
             return protocol.encode_result(await self._answer(protocol.decode_request(line)))
         except errors.IifuseError as error:
             return protocol.encode_failure(error)
+        except OSError as error:
+            log.error("%s", error)  # noqa: TRY400 - a disk's error, not a defect
+            where, why = str(error.filename or ""), error.strerror or str(error)
+            return protocol.encode_failure(errors.StorageError(where, why, "see 'iiadm -i'"))
         except Exception as error:
             log.exception("defect in a control verb")
             failure = errors.InternalError("", f"{type(error).__name__}: {error}", "see the log")

@@ -220,13 +220,19 @@ class Engine:
             log.exception("the history could not be written")
 
 
-def checked_path(engine: Engine, path: str) -> Identity:
-    """In a thread: which volume a path leads to. Raises BadVolume, also inside our own mount."""
-    if engine.hooks.is_inside_mount(os.path.realpath(path)):
+def check_outside(engine: Engine, path: str) -> None:
+    """In a thread: raise BadVolume for a name inside our own mount, be it there or not."""
+    real = os.path.realpath(path)
+    if any(engine.hooks.is_inside_mount(place) for place in (real, os.path.dirname(real))):
         raise errors.BadVolume(
             path, "lies inside this service's mount", "name the volume by its own path"
         )
+
+
+def checked_path(engine: Engine, path: str) -> Identity:
+    """In a thread: which volume a path leads to. Raises BadVolume, also inside our own mount."""
+    check_outside(engine, path)
     return identify(path)
 
 
-__all__ = ["CLOSE_SECONDS", "Engine", "Hooks", "checked_path"]
+__all__ = ["CLOSE_SECONDS", "Engine", "Hooks", "check_outside", "checked_path"]

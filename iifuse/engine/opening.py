@@ -8,7 +8,7 @@ from iifuse import errors
 from iifuse.core import sector
 from iifuse.core.geometry import Geometry
 from iifuse.core.state import Kind
-from iifuse.engine.engine import Engine, checked_path
+from iifuse.engine.engine import Engine, check_outside, checked_path
 from iifuse.engine.family import Family
 from iifuse.store.volume import Identity, Volume, create_file, open_volume
 from iifuse.units import format_size
@@ -66,14 +66,13 @@ def _check_names(engine: Engine, request: NewSet) -> None:
     if request.shadow in engine.sets:
         raise errors.InUse(request.shadow, "is the shadow of a set already", "see 'iiadm -l'")
     for path in names:
-        if os.path.lexists(path) and path not in engine.views:
-            checked_path(engine, path)
+        if path not in engine.views:
+            check_outside(engine, path)
     found: dict[object, str] = {}
-    for path in names:
-        if os.path.exists(path):
-            other = found.setdefault(_identity_of(engine, path), path)
-            if other != path:
-                raise errors.InUse(path, f"is the same volume as {other}", "name another one")
+    for path in filter(os.path.exists, names):
+        other = found.setdefault(_identity_of(engine, path), path)
+        if other != path:
+            raise errors.InUse(path, f"is the same volume as {other}", "name another one")
     for path in names[1:]:
         check_unused(engine, path)
     _check_master_use(engine, request.master)
@@ -143,7 +142,7 @@ def check_place(path: str) -> None:
     if not os.path.exists(path) and not os.path.isdir(os.path.dirname(path)):
         raise errors.BadVolume(path, "neither the file nor its directory exists", "make one first")
     if os.path.islink(path) and not os.path.exists(path):
-        raise errors.BadVolume(path, "is a link that leads nowhere")
+        raise errors.BadVolume(path, "is a link that leads nowhere", "mend the link")
 
 
 def check_present_size(path: str, need: int, what: str) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +15,7 @@ from iifuse.core.bits import Bits
 from iifuse.core.header import Header, Pit
 from iifuse.core.plan import PitStep
 from iifuse.core.sector import Region
-from iifuse.core.state import Change, Role, Verb
+from iifuse.core.state import Change, Progress, Role, Verb
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
 from iifuse.engine.threads import blocking
@@ -25,6 +25,9 @@ from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.transitions import Member, Transition
 
 log = logging.getLogger(__name__)
+
+Changes = dict[VolumeSet, Change]
+"""What a PIT does to each of its sets."""
 
 
 @dataclass
@@ -73,60 +76,70 @@ async def flip(engine: Engine, verb: Verb, sets: Sequence[VolumeSet]) -> None:
     Busy when a target is open, and StorageError.
     """
     check(engine, verb, sets)
-    targets = [_target_view(engine, verb, member) for member in sets]
+    resumed = [s for s in sets if verb.to_master and s.state.resumes]
+    changes = {s: state.change_for(verb, s.state.kind) for s in sets if s not in resumed}
     try:
-        async with engine.closed(targets, "what an open file shows may not change"):
-            for member in sets:
-                await engine.stop_copy(member)
-            await _flip(engine, verb, sets)
+        for member in resumed:
+            await member.commit(copying=True)
+        if changes:
+            recheck = partial(check, engine, verb, list(changes))
+            await change_all(engine, changes, f"{verb}", recheck)
     finally:
-        for member in sets:
-            if member.header.copying and engine.running(member) is None:
-                engine.start_copy(member)
+        _start_copies(engine, sets)
 
 
-def _target_view(engine: Engine, verb: Verb, member: VolumeSet) -> View | None:
+async def change_all(
+    engine: Engine, changes: Changes, event: str, recheck: Callable[[], None]
+) -> None:
+    """Make one PIT on sets that allow it; `event` is for the history.
+
+    `recheck` raises when something has failed while the writes drained. Raises Busy, StorageError.
+    """
+    targets = [_target_view(engine, member, change) for member, change in changes.items()]
+    async with engine.closed(targets, "what an open file shows may not change"):
+        for member in changes:
+            await engine.stop_copy(member)
+        await _sync_sources(engine, changes)
+        async with AsyncExitStack() as stack:
+            for family in _families(engine, changes):
+                await stack.enter_async_context(family.locks.gate())
+            began = time.monotonic()
+            recheck()
+            flips = await _commit(engine, changes)
+            held_ms = (time.monotonic() - began) * 1000
+    for part in flips:
+        await engine.note(part.member, event, held_ms=held_ms)
+
+
+def _start_copies(engine: Engine, sets: Sequence[VolumeSet]) -> None:
+    for member in sets:
+        if member.header.copying and engine.running(member) is None:
+            engine.start_copy(member)
+
+
+def _target_view(engine: Engine, member: VolumeSet, change: Change) -> View | None:
     family = engine.family(member)
-    if verb.to_master:
+    if change.progress is Progress.TO_MASTER:
         return engine.views.get(family.master.path) if family.master else None
     return engine.views.get(member.name)
 
 
-async def _flip(engine: Engine, verb: Verb, sets: Sequence[VolumeSet]) -> None:
-    resumed = [s for s in sets if verb.to_master and s.state.resumes]
-    for member in resumed:
-        await member.commit(copying=True)
-    changing = [s for s in sets if s not in resumed]
-    if not changing:
-        return
-    await _sync_sources(engine, verb, changing)
-    async with AsyncExitStack() as stack:
-        for family in _families(engine, changing):
-            await stack.enter_async_context(family.locks.gate())
-        began = time.monotonic()
-        check(engine, verb, changing)  # the drain took time, in which something may have failed
-        flips = await _commit(engine, verb, changing)
-        held_ms = (time.monotonic() - began) * 1000
-    for part in flips:
-        await engine.note(part.member, f"{verb}", held_ms=held_ms)
-
-
-def _families(engine: Engine, sets: Sequence[VolumeSet]) -> list[Family]:
+def _families(engine: Engine, sets: Iterable[VolumeSet]) -> list[Family]:
     """The families of the sets, in the order in which their gates are taken (invariant 8)."""
     found = {id(f): f for f in map(engine.family, sets)}
     return sorted(found.values(), key=lambda f: f.master.identity if f.master else ("", 0, 0))
 
 
-async def _sync_sources(engine: Engine, verb: Verb, sets: Sequence[VolumeSet]) -> None:
+async def _sync_sources(engine: Engine, changes: Changes) -> None:
     """Before the gate closes: what programs have written arrives, and most of it gets durable."""
-    views = [engine.views.get(s.name) for s in sets]
-    if not verb.to_master:
-        masters = [engine.family(s).master for s in sets]
-        views = [engine.views.get(m.path) for m in masters if m is not None]
-    await blocking(partial(engine.hooks.sync_mounted, [v for v in views if v is not None]))
-    for member in sets:
-        role = plan.source_of(state.change_for(verb, member.state.kind))
-        await storage(partial(engine.family(member).volume(member.key, role).sync))
+    sources = [
+        engine.family(member).volume(member.key, plan.source_of(change))
+        for member, change in changes.items()
+    ]
+    views = [engine.views[v.path] for v in sources if v.path in engine.views]
+    await blocking(partial(engine.hooks.sync_mounted, views))
+    for volume in sources:
+        await storage(volume.sync)
 
 
 async def storage(call: Callable[[], object]) -> None:
@@ -137,19 +150,19 @@ async def storage(call: Callable[[], object]) -> None:
         raise _storage_error(error, "nothing was changed") from error
 
 
-async def _commit(engine: Engine, verb: Verb, sets: Sequence[VolumeSet]) -> list[Flip]:
+async def _commit(engine: Engine, changes: Changes) -> list[Flip]:
     """Under the gates: the durable change on disk, then in memory."""
     transition = Transition(uuid4(), uuid4(), time.time_ns(), ())
-    flips = [_prepare(verb, member, transition) for member in sets]
+    flips = [_prepare(member, change, transition) for member, change in changes.items()]
     transition = _with_members(transition, flips)
     run = _Run(engine, {part.member.key: part for part in flips}, transition)
     try:
         await blocking(run.all)
     except OSError as error:  # before the record: nothing has changed
-        await _blame_bitmaps(sets, error)
+        await _blame_bitmaps(changes, error)
         raise _storage_error(error, "nothing was changed") from error
     for part in run.done:
-        _adopt(engine, verb, part)
+        _adopt(engine, part)
     for key, failure in run.failed.items():
         await run.flips[key].member.take_offline(Role.BITMAP | Role.SHADOW, str(failure))
     for failure in run.failed.values():
@@ -157,7 +170,7 @@ async def _commit(engine: Engine, verb: Verb, sets: Sequence[VolumeSet]) -> list
     return run.done
 
 
-async def _blame_bitmaps(sets: Sequence[VolumeSet], error: OSError) -> None:
+async def _blame_bitmaps(sets: Iterable[VolumeSet], error: OSError) -> None:
     for member in sets:
         if member.bitmap is not None and member.bitmap.volume.path == error.filename:
             await member.take_offline(Role.BITMAP, str(error))
@@ -167,8 +180,7 @@ def _storage_error(error: OSError, todo: str) -> errors.StorageError:
     return errors.StorageError(str(error.filename or ""), error.strerror or str(error), todo)
 
 
-def _prepare(verb: Verb, member: VolumeSet, transition: Transition) -> Flip:
-    change = state.change_for(verb, member.state.kind)
+def _prepare(member: VolumeSet, change: Change, transition: Transition) -> Flip:
     pit = Pit(member.header.pit.number + 1, transition.pit_id, transition.time_ns)
     header = replace(
         member.header, pending=change, pending_pit=pit, transition_id=transition.id
@@ -245,12 +257,12 @@ def execute_change(step: PitStep, part: Flip, bitmap: BitmapFile | None = None) 
             part.header = bitmap.write_header(part.header.completed())
 
 
-def _adopt(engine: Engine, verb: Verb, part: Flip) -> None:
+def _adopt(engine: Engine, part: Flip) -> None:
     """In memory, in one breath: the new header, the new bits, and what the kernel cached is old."""
     member = part.member
     member.header = part.header
     member.bits = Bits(part.shadow, part.copy)
     member.copied_chunks = 0
-    view = _target_view(engine, verb, member)
+    view = _target_view(engine, member, part.change)
     if view is not None:
         view.changed(part.header.pit.time_ns)

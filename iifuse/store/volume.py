@@ -13,6 +13,7 @@ Identity = tuple[str, int, int]
 """('file', device, inode) or ('block', device number, 0): the same volume under any name."""
 
 _COPY_BYTES: Final = 1 << 20
+_MAKE: Final = "make it by hand, or choose another place"
 Buffer = bytes | bytearray | memoryview
 
 
@@ -184,7 +185,9 @@ def identify(path: str) -> Identity:
     try:
         return _identity(os.stat(path), path)
     except OSError as error:
-        raise errors.BadVolume(path, f"cannot be used ({error.strerror})") from error
+        raise errors.BadVolume(
+            path, f"cannot be used ({error.strerror})", "name an existing file or block device"
+        ) from error
 
 
 def _identity(found: os.stat_result, path: str) -> Identity:
@@ -192,7 +195,9 @@ def _identity(found: os.stat_result, path: str) -> Identity:
         return "block", found.st_rdev, 0
     if stat.S_ISREG(found.st_mode):
         return "file", found.st_dev, found.st_ino
-    raise errors.BadVolume(path, "is neither a regular file nor a block device")
+    raise errors.BadVolume(
+        path, "is neither a regular file nor a block device", "name one that is"
+    )
 
 
 def open_volume(path: str, *, exclusive: bool = True) -> Volume:
@@ -209,8 +214,12 @@ def open_volume(path: str, *, exclusive: bool = True) -> Volume:
         fd = os.open(os.path.realpath(path), flags)
     except OSError as error:
         if error.errno == errno.EBUSY:
-            raise errors.Busy(path, "is mounted or in use by another program") from error
-        raise errors.BadVolume(path, f"cannot be opened ({error.strerror})") from error
+            raise errors.Busy(
+                path, "is mounted or in use by another program", "unmount it or stop that program"
+            ) from error
+        raise errors.BadVolume(
+            path, f"cannot be opened ({error.strerror})", "it has to be readable and writable"
+        ) from error
     try:
         os.set_blocking(fd, True)
         return _adopt(path, fd, identity, exclusive)
@@ -228,13 +237,15 @@ def _adopt(path: str, fd: int, identity: Identity, exclusive: bool) -> Volume:
     else:
         size = found.st_size
         if not linux.lock_whole_file(fd):
-            raise errors.InUse(path, "is in use by another service")
+            raise errors.InUse(
+                path, "is locked, by another service most likely", "let that one give it up first"
+            )
         if exclusive and linux.opened_by_others(fd):
             raise errors.Busy(
                 path, "somebody has it open", "stop the program or detach the loop device"
             )
     if size == 0:
-        raise errors.BadVolume(path, "has size 0")
+        raise errors.BadVolume(path, "has size 0", "make it as large as it is to be (truncate -s)")
     return Volume(path, fd, size, identity)
 
 
@@ -247,7 +258,7 @@ def create_file(path: str, size_bytes: int, *, mode: int = 0o600, sparse: bool =
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     except OSError as error:
-        raise errors.BadVolume(path, f"cannot be created ({error.strerror})") from error
+        raise errors.BadVolume(path, f"cannot be created ({error.strerror})", _MAKE) from error
     try:
         with os.fdopen(fd, "wb") as file:
             if sparse:
@@ -260,7 +271,7 @@ def create_file(path: str, size_bytes: int, *, mode: int = 0o600, sparse: bool =
         sync_directory(path)
     except OSError as error:
         os.unlink(path)
-        raise errors.BadVolume(path, f"cannot be created ({error.strerror})") from error
+        raise errors.BadVolume(path, f"cannot be created ({error.strerror})", _MAKE) from error
 
 
 def sync_directory(path: str) -> None:
