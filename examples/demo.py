@@ -10,7 +10,7 @@ one that is not true. Whatever happens, nothing stays mounted, frozen or on disk
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from demo_lib import backup, hosts, lend, places, restore, resync, setting
 from demo_lib.hosts import Host
@@ -82,8 +82,9 @@ def _perform(play: Play) -> None:
         restore.restore(play, second, lost)
         restore.verify(play, second)
         restore.finish(play)
-    except Untrue:
-        _show_logs(play)
+    except (Untrue, OSError):
+        with suppress(OSError):  # the janitor may have been here
+            _show_logs(play)
         raise
 
 

@@ -25,8 +25,12 @@ class Volume:
     data_bytes: int
 
 
-BOOKS: Final = Volume("vol01", 384 * MIB + 12 * KIB, 0)
-"""Carries the file system with the database; its sectors are whole, as a disk's."""
+BOOKS: Final = Volume("vol01", 384 * MIB + 12 * KIB, 384 * MIB)
+"""Carries the file system with the database; its sectors are whole, as a disk's.
+
+The file system comes on top of old data, as on a disk: where it first writes zeros into a free
+part, something changes.
+"""
 RAW: Final = (
     Volume("vol02", 64 * MIB + 4 * KIB + 1, 40 * MIB),
     Volume("vol03", 97 * MIB + 512, 97 * MIB),

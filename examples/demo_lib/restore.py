@@ -2,12 +2,10 @@
 
 import time
 
-import numpy as np
-
 from iifuse.units import format_size
 
 from . import books, chunks
-from .chunks import CHUNK_BYTES, ChunkSet
+from .chunks import CHUNK_BYTES
 from .hosts import wait_until
 from .lend import marked
 from .places import BOOKS, RAW, VOLUMES, Volume
@@ -17,7 +15,7 @@ from .setting import start_books
 MISTAKE = "DELETE FROM entry WHERE account <> 7"
 
 
-def mistake(play: Play, rest: Rest) -> dict[Volume, ChunkSet]:
+def mistake(play: Play, rest: Rest) -> dict[Volume, int]:
     """Rows deleted, documents and a volume overwritten; what has changed since the resync."""
     with play.stage.step("A mistake: <> for =, and shred on the wrong files"):
         play.app.type(f"sqlite3 -cmd '.timeout 5000' $DATA/bank.db '{MISTAKE}'")
@@ -34,12 +32,12 @@ def mistake(play: Play, rest: Rest) -> dict[Volume, ChunkSet]:
         lost = {}
         for volume in VOLUMES:
             raw = play.site.master(volume), play.site.shadow(volume)
-            lost[volume] = chunks.differing(*raw)
-            marked(play, volume, lost[volume], play.app.status(volume).shadow_bits)
+            found = chunks.differing(*raw)
+            lost[volume] = marked(play, volume, found, play.app.status(volume).shadow_bits)
     return lost
 
 
-def restore(play: Play, rest: Rest, lost: dict[Volume, ChunkSet]) -> None:
+def restore(play: Play, rest: Rest, lost: dict[Volume, int]) -> None:
     """`-u m`, and on with the work at once."""
     with play.stage.step("Rapid restore, 2: one command, and the masters are usable at once"):
         began = time.monotonic()
@@ -62,11 +60,11 @@ def restore(play: Play, rest: Rest, lost: dict[Volume, ChunkSet]) -> None:
         _show_restored(play, lost)
 
 
-def _show_restored(play: Play, lost: dict[Volume, ChunkSet]) -> None:
+def _show_restored(play: Play, lost: dict[Volume, int]) -> None:
     """What was copied. A chunk that a program writes first is brought for it, not by the copy."""
     rows = []
     for volume in VOLUMES:
-        row, number = play.app.status(volume), int(np.count_nonzero(lost[volume]))
+        row, number = play.app.status(volume), lost[volume]
         early = number - row.copied_chunks
         play.stage.claim(
             row.progress == "idle" and 0 <= early <= (volume is BOOKS) * row.shadow_bits,

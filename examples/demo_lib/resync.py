@@ -44,8 +44,8 @@ def resync(play: Play, before: Rest, there: dict[Volume, ChunkSet]) -> Rest:
 
 def _expect(
     play: Play, before: Rest, now: Rest, there: dict[Volume, ChunkSet]
-) -> dict[Volume, ChunkSet]:
-    """The chunks that have changed, found by reading raw volumes; is it them that are marked?"""
+) -> dict[Volume, int]:
+    """How many chunks have to be copied: those of raw volumes that differ, if they are marked."""
     play.stage.explain("Chunks that have changed since the point in time, from the raw volumes:")
     union, rows = {}, []
     for volume in VOLUMES:
@@ -54,16 +54,17 @@ def _expect(
         counts = (here, there[volume], here & there[volume], union[volume])
         rows.append((volume.name, *(f"{np.count_nonzero(one):,}" for one in counts)))
     play.stage.table(("volume", "by app", "by bak", "by both", "union"), rows)
-    for volume in VOLUMES:
-        marked(play, volume, union[volume], play.app.status(volume).shadow_bits)
-    return union
+    return {
+        volume: marked(play, volume, changed, play.app.status(volume).shadow_bits)
+        for volume, changed in union.items()
+    }
 
 
-def show_copied(play: Play, expected: dict[Volume, ChunkSet]) -> None:
+def show_copied(play: Play, expected: dict[Volume, int]) -> None:
     """What an update has copied, and claim that it is what had changed."""
     rows = []
-    for volume, chunk_set in expected.items():
-        row, number = play.app.status(volume), int(np.count_nonzero(chunk_set))
+    for volume, number in expected.items():
+        row = play.app.status(volume)
         play.stage.claim(
             row.copied_chunks == number,
             f"{volume.name}: {number:,} chunks copied, those that have changed",

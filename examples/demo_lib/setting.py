@@ -19,7 +19,7 @@ def begin(play: Play) -> None:
         make_volumes(play.site)
         play.services = [play.app.start_service(), play.bak.start_service()]
         play.app.type("svadm -e $PROD/vol0[1-5]")
-        play.app.type("mkfs.ext4 -q -b 4096 -E lazy_itable_init=0 $APP$PROD/vol01")
+        play.app.type("mkfs.ext4 -q -b 4096 -E nodiscard,lazy_itable_init=0 $APP$PROD/vol01")
         play.device = attach(play.app, f"$APP$PROD/{BOOKS.name}", "$DATA")
         _write_documents(play)
         start_books(play)
