@@ -47,7 +47,7 @@ def check(play: Play, host: Host, path: str, entries: int) -> None:
     said = host.type(f"sqlite3 {path} 'PRAGMA integrity_check'", show=True)
     claim(said == "ok", "SQLite finds the database sound", said)
     found = count(host, path)
-    claim(found == entries, f"it holds the {entries:,} entries of that instant", str(found))
+    claim(found == entries, f"it holds {entries:,} entries, as many as it should", str(found))
     with closing(sqlite3.connect(play.site.path(path))) as database:
         truths = database.execute(ledger.TRUTHS).fetchone()
     right = truths == (entries, entries, 0, 0)
