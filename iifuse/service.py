@@ -245,7 +245,9 @@ def _boot_id() -> UUID:
 
 
 def _harden() -> None:
-    """Against deadlocks under memory pressure, and against other people's data in core files."""
+    """Against deadlocks under memory pressure, other people's data in core files, and SIGIO."""
+    # Sent when somebody opens a volume in the moment in which we hold its lease; it would end us.
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
     if not linux.lock_memory():
         log.info("memory cannot be locked (CAP_IPC_LOCK, LimitMEMLOCK)")
     linux.be_io_flusher()

@@ -12,7 +12,7 @@ from iifuse.control.protocol import AnyRequest, Noted, SetStatus, Target, Volume
 from iifuse.core.geometry import CHUNK_BYTES
 from iifuse.core.state import Custody, Kind, Progress, Role, Verb
 from iifuse.core.ticket import Lent
-from iifuse.engine import enable, exchange, passthrough, pit
+from iifuse.engine import enable, exchange, passthrough, pit, reset
 from iifuse.engine.engine import Engine
 from iifuse.engine.exchange import Borrowing, iso_time
 from iifuse.engine.opening import NewSet
@@ -44,6 +44,7 @@ class Dispatcher:
             protocol.Disable: self._alone(self._disable),
             protocol.Flip: self._alone(self._flip),
             protocol.Abort: self._alone(self._abort),
+            protocol.Reset: self._alone(self._reset),
             protocol.Export: self._alone(self._export),
             protocol.Import: self._alone(self._import),
             protocol.CheckJoin: self._alone(self._check_join),
@@ -141,6 +142,12 @@ class Dispatcher:
                 await member.commit(copying=False)
                 await self._engine.note(member, "-a")
         return Noted()
+
+    async def _reset(self, request: protocol.Reset) -> Noted:
+        notes: list[str] = []
+        for member in self._select(request.target):
+            notes += await reset.reset(self._engine, member)
+        return Noted(tuple(notes))
 
     # -- exchange ---------------------------------------------------------------------------
 

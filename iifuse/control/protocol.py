@@ -75,6 +75,12 @@ class Status(Request, frozen=True, tag="status"):
     target: Target
 
 
+class Reset(Request, frozen=True, tag="reset"):
+    """`-R`: bring back what is offline, or take back a lent shadow. Answered with Noted."""
+
+    target: Target
+
+
 class Export(Request, frozen=True, tag="export"):
     """`-E`: answered with the ticket's entries (ticket.Lent) of the sets."""
 
@@ -136,8 +142,8 @@ class Volumes(Request, frozen=True, tag="volumes"):
 
 
 AnyRequest = (
-    Hello | Enable | Disable | Flip | Abort | Wait | Status | Export | Import | CheckJoin | Join
-    | Move | Groups | Control | Release | Volumes
+    Hello | Enable | Disable | Flip | Abort | Wait | Status | Reset | Export | Import | CheckJoin
+    | Join | Move | Groups | Control | Release | Volumes
 )  # fmt: skip
 
 

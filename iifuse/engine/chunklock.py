@@ -69,6 +69,10 @@ class ChunkLocks:
         """`async with locks.gate()`: no write runs, none begins."""
         return Held(self, _Request(Mode.GATE, 0, _EVERYTHING))
 
+    def everything(self) -> "Held":
+        """`async with locks.everything()`: nothing is read or written, nothing begins."""
+        return Held(self, _Request(Mode.WRITE, 0, _EVERYTHING))
+
     def statistics(self) -> ChunkLockStatistics:
         """A snapshot."""
         waiting = sum(not self._first_come(i) for i in range(len(self._requests)))

@@ -140,6 +140,11 @@ class Engine:
         del self.views[view.path]
         await self.hooks.vanish(view)
 
+    async def show_master(self, family: Family) -> None:
+        """Put the master's file on the mount."""
+        assert family.master is not None
+        await self.show(MasterView(family.master.path, family, family.master))
+
     async def show_shadow(self, member: VolumeSet) -> None:
         """Put the shadow's file on the mount."""
         assert member.shadow is not None
@@ -173,9 +178,10 @@ class Engine:
 
     async def add_master(self, volume: Volume) -> Family:
         """A family for a master that was not under control, and its file."""
-        family = Family(volume, Geometry(volume.size_bytes), ordered=self.ordered)
+        geometry = Geometry(volume.size_bytes)
+        family = Family(volume.path, volume, geometry, ordered=self.ordered)
         self.families.append(family)
-        await self.show(MasterView(volume.path, family, volume))
+        await self.show_master(family)
         return family
 
     async def remove_master(self, family: Family) -> None:

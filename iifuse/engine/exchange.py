@@ -140,7 +140,7 @@ async def take_in(engine: Engine, request: Borrowing) -> VolumeSet:
         member = VolumeSet(header, bits, shadow, BitmapFile(bitmap))
         await storage(partial(_write_import, engine, member))
         undo.pop_all()
-    family = Family(None, header.geometry, ordered=engine.ordered)
+    family = Family(None, None, header.geometry, ordered=engine.ordered)
     family.sets.append(member)
     engine.families.append(family)
     engine.sets[member.name] = member
@@ -257,7 +257,7 @@ async def join(engine: Engine, member: VolumeSet, path: str, *, accept_unclosed:
     )
     with undo:
         exported = member.header.custody is Custody.EXPORTED
-        shadow = await blocking(partial(_reopen, member)) if exported else None
+        shadow = await blocking(partial(reopen_lent, member)) if exported else None
         try:
             await _merge(engine, member, secondary, changes)
         except BaseException:
@@ -330,7 +330,8 @@ def check_secondary(path: str, main: Header, other: Header, *, accept_unclosed: 
         )
 
 
-def _reopen(member: VolumeSet) -> Volume:
+def reopen_lent(member: VolumeSet) -> Volume:
+    """Open a shadow that comes back; nothing that was cached before counts. Blocks."""
     volume = open_volume(member.name)
     try:
         check_size(volume, member.header.size_bytes, "the shadow")

@@ -29,11 +29,14 @@ class RestoreFailed(OSError):
 class Family:
     """Executes the plans of one master; the only place where its chunks and bits change.
 
-    `master` is None for an imported shadow. `ordered`: `durability=ordered`.
+    `path` is the master's, None for an imported shadow; `master` is None while it cannot be
+    opened. `ordered`: `durability=ordered`.
     """
 
-    def __init__(self, master: Volume | None, geometry: Geometry, *, ordered: bool) -> None:
-        self.master, self.geometry, self.ordered = master, geometry, ordered
+    def __init__(
+        self, path: str | None, master: Volume | None, geometry: Geometry, *, ordered: bool
+    ) -> None:
+        self.path, self.master, self.geometry, self.ordered = path, master, geometry, ordered
         self.sets: list[VolumeSet] = []
         self.locks = ChunkLocks()
         self._commits: Batcher[Touch | plan.Clear] = Batcher(self._commit)

@@ -15,7 +15,7 @@ from iifuse.core.bits import Bits
 from iifuse.core.header import Header, Pit
 from iifuse.core.plan import PitStep
 from iifuse.core.sector import Region
-from iifuse.core.state import Change, Progress, Role, Verb
+from iifuse.core.state import NOTHING_OFFLINE, Change, Progress, Role, Verb
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
 from iifuse.engine.threads import blocking
@@ -183,7 +183,12 @@ def _storage_error(error: OSError, todo: str) -> errors.StorageError:
 def _prepare(member: VolumeSet, change: Change, transition: Transition) -> Flip:
     pit = Pit(member.header.pit.number + 1, transition.pit_id, transition.time_ns)
     header = replace(
-        member.header, pending=change, pending_pit=pit, transition_id=transition.id
+        member.header,
+        pending=change,
+        pending_pit=pit,
+        transition_id=transition.id,
+        offline=NOTHING_OFFLINE,
+        offline_reason="",
     )
     copy = change.new_copy(member.bits.shadow, member.bits.copy)
     return Flip(member, change, header, copy, Bitmap(member.bits.chunks))

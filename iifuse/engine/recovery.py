@@ -97,14 +97,22 @@ async def _start_set(engine: Engine, row: SetRow) -> None:
         await blocking(partial(finish_disable, engine, member))
         log.info("%s: the disable that was cut short is done", member.name)
         return
-    if family is None:
-        family = Family(None, member.geometry, ordered=engine.ordered)
-        engine.families.append(family)
+    family = family or _family_without_master(engine, row, member)
     family.sets.append(member)
     engine.sets[member.name] = member
     for role, reason in trouble:
         await member.take_offline(role, reason)
     await _open_for_use(engine, member)
+
+
+def _family_without_master(engine: Engine, row: SetRow, member: VolumeSet) -> Family:
+    """Of an imported shadow, or of a master that cannot be opened; siblings share it."""
+    for family in engine.families:
+        if family.path is not None and family.path == row.master:
+            return family
+    family = Family(row.master, None, member.geometry, ordered=engine.ordered)
+    engine.families.append(family)
+    return family
 
 
 async def _open_for_use(engine: Engine, member: VolumeSet) -> None:
@@ -138,14 +146,20 @@ async def _open_master(engine: Engine, path: str) -> Family | None:
 def _load(engine: Engine, row: SetRow, family: Family | None) -> tuple[VolumeSet, Trouble]:
     """In a thread: the set as its volumes tell, and what is wrong with it."""
     trouble: Trouble = []
-    if row.master and family is None:
-        trouble.append((Role.MASTER | Role.SHADOW, "the master cannot be opened"))
     try:
         bitmap, header, bits = _load_bitmap(engine, row, trouble)
     except (errors.IifuseError, OSError) as error:
         return _without_bitmap(row, family, str(error))
+    if row.master and family is None:
+        trouble.append((_lost_with_master(header), "the master cannot be opened"))
     shadow = _load_shadow(header, trouble)
     return VolumeSet(header, bits, shadow, bitmap, row.group), trouble
+
+
+def _lost_with_master(header: Header) -> Role:
+    """A shadow that is whole stays readable without its master."""
+    whole = header.kind is Kind.INDEPENDENT and header.progress is not Progress.TO_SHADOW
+    return Role.MASTER if whole else Role.MASTER | Role.SHADOW
 
 
 def _without_bitmap(

@@ -1,0 +1,182 @@
+"""Bring a set with offline volumes back (`iiadm -R`), with the copy that makes it true again.
+
+Nothing that failed is believed: a shadow is copied anew, a bitmap is written anew, the point in
+time of a dependent set is lost and a new one begins (instant-image.md 4.11).
+"""
+
+from contextlib import ExitStack
+from functools import partial
+
+from iifuse import errors
+from iifuse.core import sector
+from iifuse.core.bits import Bits
+from iifuse.core.state import NOTHING_OFFLINE, Change, Custody, Kind, Progress, Role
+from iifuse.engine import pit
+from iifuse.engine.engine import Engine
+from iifuse.engine.exchange import reopen_lent
+from iifuse.engine.family import Family
+from iifuse.engine.opening import check_size, open_or_create
+from iifuse.engine.threads import blocking
+from iifuse.engine.volumeset import VolumeSet
+from iifuse.store.bitmapfile import BitmapFile
+from iifuse.store.volume import Volume, open_volume
+
+Lost = dict[Role, Volume]
+"""The volumes that were offline, opened again."""
+
+
+async def reset(engine: Engine, member: VolumeSet) -> list[str]:
+    """Bring the set back; remarks for the user. Raises BadVolume, Busy, Refused, StorageError.
+
+    On an exported set: take the shadow back from an importer that is lost, all chunks different.
+    """
+    if member.header.custody is Custody.EXPORTED:
+        return await _take_back(engine, member)
+    if not member.state.offline:
+        return [f"{member.name}: nothing is offline"]
+    await engine.stop_copy(member)
+    family = engine.family(member)
+    view = engine.views.get(member.name)
+    async with engine.closed([view], "close it first"), family.locks.everything():
+        lost = await _replace(engine, member, family)
+    if member.shadow is not None and view is None:
+        await engine.show_shadow(member)
+    return await _make_true(engine, member, lost)
+
+
+async def _take_back(engine: Engine, member: VolumeSet) -> list[str]:
+    shadow = await blocking(partial(reopen_lent, member))
+    async with engine.family(member).locks.gate():
+        member.bits.shadow.fill()
+        try:
+            await member.save_exact(custody=Custody.LOCAL)
+        except OSError:
+            shadow.close()
+            raise
+        member.bits = Bits(member.bits.shadow, member.bits.copy)
+    member.shadow = shadow
+    await engine.show_shadow(member)
+    await engine.note(member, "-R")
+    return [f"{member.name}: taken back, all its chunks count as different; '-u s' copies them"]
+
+
+# -- opening what was lost ------------------------------------------------------------------
+
+
+async def _replace(engine: Engine, member: VolumeSet, family: Family) -> Role:
+    """Close and open again what is offline; which roles that were. All is open, or it raises."""
+    lost = member.state.offline
+    volumes = await blocking(partial(_open_lost, member, family, lost))
+    if Role.SHADOW in volumes:
+        member.shadow = volumes[Role.SHADOW]
+    if Role.BITMAP in volumes:
+        member.bitmap = BitmapFile(volumes[Role.BITMAP])
+        await _rewrite_bitmap(member)
+    if Role.MASTER in volumes:
+        await _adopt_master(engine, member, family, volumes[Role.MASTER])
+    return lost
+
+
+def _open_lost(member: VolumeSet, family: Family, lost: Role) -> Lost:
+    """In a thread. The old descriptors go first: their locks are in our own way."""
+    header = member.header
+    need = sector.bitmap_bytes(header.geometry.chunks)
+    found: Lost = {}
+    with ExitStack() as undo:
+        if lost & Role.SHADOW:
+            _close(member.shadow)
+            member.shadow = None
+            found[Role.SHADOW] = open_or_create(header.shadow, header.size_bytes, undo, sparse=True)
+            check_size(found[Role.SHADOW], header.size_bytes, "the shadow")
+        if lost & Role.BITMAP:
+            _close(member.bitmap.volume if member.bitmap else None)
+            member.bitmap = None
+            found[Role.BITMAP] = open_or_create(header.bitmap, need, undo, sparse=False)
+            check_size(found[Role.BITMAP], need, "the bitmap")
+        if lost & Role.MASTER and family.master is None:
+            found[Role.MASTER] = open_volume(header.master)
+            undo.callback(found[Role.MASTER].close)
+            _check_replacement(found[Role.MASTER], header.size_bytes)
+        undo.pop_all()
+    return found
+
+
+def _close(volume: Volume | None) -> None:
+    if volume is not None:
+        volume.close()
+
+
+def _check_replacement(master: Volume, size_bytes: int) -> None:
+    if master.size_bytes != size_bytes:
+        raise errors.BadVolume(
+            master.path,
+            f"has {master.size_bytes} bytes, the master that it replaces had {size_bytes}",
+            "make it of the same size",
+        )
+
+
+async def _rewrite_bitmap(member: VolumeSet) -> None:
+    """What is known in memory is written anew; the header stays offline until all is true."""
+    assert member.bitmap is not None
+    await blocking(member.bitmap.erase_headers)
+    await member.save_exact()
+
+
+async def _adopt_master(
+    engine: Engine, member: VolumeSet, family: Family, master: Volume
+) -> None:
+    """A replacement: nothing that a sibling knows of the old master is true of it."""
+    for sibling in family.sets:
+        if sibling is member:
+            continue
+        if sibling.state.kind is Kind.DEPENDENT:
+            await sibling.take_offline(Role.SHADOW, "its master was replaced")
+        sibling.bits.shadow.fill()
+        await sibling.save_exact(offline=sibling.state.offline & ~Role.MASTER)
+    family.master = master
+    await engine.show_master(family)
+
+
+# -- making it true -------------------------------------------------------------------------
+
+
+async def _make_true(engine: Engine, member: VolumeSet, lost: Role) -> list[str]:
+    header, name = member.header, member.name
+    if header.progress is Progress.TO_MASTER:
+        await member.commit(offline=NOTHING_OFFLINE, offline_reason="")
+        return [f"{name}: its restore stands aborted; '-u m' goes on with it"]
+    if header.custody is Custody.IMPORTED:
+        await _all_differ(engine, member)
+        return [f"{name}: all its chunks count as changed here"]
+    if header.kind is Kind.INDEPENDENT and not lost & (Role.SHADOW | Role.MASTER):
+        await _all_differ(engine, member)
+        return [f"{name}: all its chunks count as different; '-u s' copies them"]
+    change = _change(header.kind, lost)
+    await pit.change_all(engine, {member: change}, "-R", lambda: None)
+    if member.header.copying:
+        engine.start_copy(member)
+    return [f"{name}: {_EFFECTS[change]}"]
+
+
+_EFFECTS = {
+    Change.CLEAR: "its old point in time is lost, a new one begins now",
+    Change.FILL_TO_SHADOW: "the whole master is copied to it, as of now",
+    Change.FILL_TO_MASTER: "the whole master is copied back from it and is usable now",
+}
+
+
+def _change(kind: Kind, lost: Role) -> Change:
+    if kind is Kind.DEPENDENT:
+        return Change.CLEAR
+    return Change.FILL_TO_SHADOW if lost & Role.SHADOW else Change.FILL_TO_MASTER
+
+
+async def _all_differ(engine: Engine, member: VolumeSet) -> None:
+    async with engine.family(member).locks.gate():
+        member.bits.shadow.fill()
+        member.bits.copy.zero()
+        await member.save_exact(
+            offline=NOTHING_OFFLINE, offline_reason="", progress=Progress.IDLE, copying=False
+        )
+        member.bits = Bits(member.bits.shadow, member.bits.copy)
+    await engine.note(member, "-R")
