@@ -10,7 +10,7 @@ from iifuse import errors
 from iifuse.control import protocol
 from iifuse.control.protocol import AnyRequest, Noted, SetStatus, Target, VolumeStatus
 from iifuse.core.geometry import CHUNK_BYTES
-from iifuse.core.state import Custody, Kind, Progress, Role, Verb
+from iifuse.core.state import Custody, Kind, Progress, Role, Verb, check
 from iifuse.core.ticket import Lent
 from iifuse.engine import enable, exchange, passthrough, pit, reset
 from iifuse.engine.engine import Engine
@@ -126,9 +126,19 @@ class Dispatcher:
 
     async def _disable(self, request: protocol.Disable) -> Noted:
         notes: list[str] = []
-        for member in self._select(request.target):
+        sets = self._select(request.target)
+        await self._check_all(sets, Verb.DISABLE)
+        for member in sets:
             notes += await enable.disable(self._engine, member)
         return Noted(tuple(notes))
+
+    async def _check_all(self, sets: list[VolumeSet], verb: Verb) -> None:
+        """What would refuse one set refuses all, before the first is touched."""
+        for member in sets:
+            check(member.name, member.state, verb)
+        views = [self._engine.views.get(member.name) for member in sets]
+        async with self._engine.closed(views, "close it first"):
+            pass
 
     async def _flip(self, request: protocol.Flip) -> list[SetStatus]:
         sets = self._select(request.target)
@@ -153,6 +163,7 @@ class Dispatcher:
 
     async def _export(self, request: protocol.Export) -> list[Lent]:
         sets = self._select(request.target)
+        await self._check_all(sets, Verb.EXPORT)
         return [await exchange.export(self._engine, member) for member in sets]
 
     async def _import(self, request: protocol.Import) -> Noted:
@@ -187,16 +198,10 @@ class Dispatcher:
         return Noted()
 
     async def _control(self, request: protocol.Control) -> Noted:
-        notes: list[str] = []
-        for path in request.volumes:
-            notes += await passthrough.control(self._engine, path)
-        return Noted(tuple(notes))
+        return Noted(tuple(await passthrough.control(self._engine, request.volumes)))
 
     async def _release(self, request: protocol.Release) -> Noted:
-        notes: list[str] = []
-        for path in request.volumes:
-            notes += await passthrough.release(self._engine, path)
-        return Noted(tuple(notes))
+        return Noted(tuple(await passthrough.release(self._engine, request.volumes)))
 
 
 def _check_finished(sets: list[VolumeSet]) -> None:

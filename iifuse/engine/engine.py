@@ -176,11 +176,16 @@ class Engine:
 
     # -- families ---------------------------------------------------------------------------
 
-    async def add_master(self, volume: Volume) -> Family:
-        """A family for a master that was not under control, and its file."""
+    def adopt(self, volume: Volume) -> Family:
+        """A family for a master; its file is not on the mount yet."""
         geometry = Geometry(volume.size_bytes)
         family = Family(volume.path, volume, geometry, ordered=self.ordered)
         self.families.append(family)
+        return family
+
+    async def add_master(self, volume: Volume) -> Family:
+        """A family for a master that was not under control, and its file."""
+        family = self.adopt(volume)
         await self.show_master(family)
         return family
 

@@ -1,5 +1,7 @@
 """Volumes on the mount with no set (`svadm`)."""
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 
 from iifuse import errors
@@ -9,35 +11,46 @@ from iifuse.engine.threads import blocking
 from iifuse.store.volume import Volume, open_volume
 
 
-async def control(engine: Engine, path: str) -> list[str]:
-    """Put a volume under control; already so is a remark. Raises BadVolume, InUse, Busy."""
-    if path in engine.views:
-        return [f"{path}: is on the mount already"]
-    volume = await blocking(partial(_open, engine, path))
-    try:
-        await blocking(partial(engine.db.add_volume, path))
-    except BaseException:
-        volume.close()
-        raise
-    await engine.add_master(volume)
-    return []
+async def control(engine: Engine, paths: Sequence[str]) -> list[str]:
+    """Put volumes under control, all or none; already so is a remark.
+
+    Raises BadVolume, InUse, Busy.
+    """
+    new = [path for path in dict.fromkeys(paths) if path not in engine.views]
+    for volume in await blocking(partial(_open_all, engine, new)):
+        await engine.add_master(volume)
+    return [f"{path}: is on the mount already" for path in paths if path not in new]
 
 
-def _open(engine: Engine, path: str) -> Volume:
-    checked_path(engine, path)
-    check_unused(engine, path)
-    return open_volume(path)
+def _open_all(engine: Engine, paths: Sequence[str]) -> list[Volume]:
+    """In a thread: open and lock all of them, and let the state database know."""
+    with ExitStack() as undo:
+        volumes = []
+        for path in paths:
+            checked_path(engine, path)
+            check_unused(engine, path)
+            volumes.append(open_volume(path))
+            undo.callback(volumes[-1].close)
+        for path in paths:
+            engine.db.add_volume(path)
+        undo.pop_all()
+    return volumes
 
 
-async def release(engine: Engine, path: str) -> list[str]:
-    """Take a volume off the mount; not there is a remark. Raises Refused and Busy."""
-    view = engine.views.get(path)
-    if view is None:
-        await blocking(partial(engine.db.remove_volume, path))
-        return [f"{path}: is not on the mount"]
-    if view.family.sets:
-        raise errors.Refused(path, "belongs to a set", "disable the set first (iiadm -d)")
-    async with engine.closed([view], "close it first"):
-        await blocking(partial(engine.db.remove_volume, path))
-        await engine.remove_master(view.family)
-    return []
+async def release(engine: Engine, paths: Sequence[str]) -> list[str]:
+    """Take volumes off the mount, all or none; not there is a remark. Raises Refused and Busy."""
+    views = [engine.views[path] for path in dict.fromkeys(paths) if path in engine.views]
+    for view in views:
+        if view.family.sets:
+            raise errors.Refused(view.path, "belongs to a set", "disable the set first (iiadm -d)")
+    absent = [path for path in paths if path not in engine.views]
+    async with engine.closed(views, "close it first"):
+        await blocking(partial(_forget, engine, paths))
+        for view in views:
+            await engine.remove_master(view.family)
+    return [f"{path}: is not on the mount" for path in absent]
+
+
+def _forget(engine: Engine, paths: Sequence[str]) -> None:
+    for path in paths:
+        engine.db.remove_volume(path)

@@ -36,16 +36,28 @@ Trouble = list[tuple[Role, str]]
 
 
 async def start(engine: Engine) -> None:
-    """Bring everything back that the state database names. Raises only on a defect."""
+    """Bring everything back that the state database names. Raises only on a defect.
+
+    No file is shown before every set is back: a write that came earlier would be noted nowhere.
+    """
     for path in await blocking(engine.db.volumes):
         await _open_master(engine, path)
-    rows = await blocking(engine.db.sets)
-    for row in rows:
+    for row in await blocking(engine.db.sets):
         await _start_set(engine, row)
     await _finish_transition(engine)
+    for family in engine.families:
+        await _show(engine, family)
     for member in engine.sets.values():
         if member.header.copying:
             engine.start_copy(member)
+
+
+async def _show(engine: Engine, family: Family) -> None:
+    if family.master is not None:
+        await engine.show_master(family)
+    for member in family.sets:
+        if member.shadow is not None:
+            await engine.show_shadow(member)
 
 
 async def stop(engine: Engine) -> None:
@@ -123,8 +135,6 @@ async def _open_for_use(engine: Engine, member: VolumeSet) -> None:
         )
     except OSError as error:
         await member.take_offline(Role.BITMAP, str(error))
-    if member.shadow is not None:
-        await engine.show_shadow(member)
     if member.header.custody is Custody.EXPORTED:
         try:
             await blocking(partial(restore_ticket, engine, member.header))
@@ -133,14 +143,15 @@ async def _open_for_use(engine: Engine, member: VolumeSet) -> None:
 
 
 async def _open_master(engine: Engine, path: str) -> Family | None:
-    if path in engine.views:
-        return engine.views[path].family
+    for family in engine.families:
+        if family.path == path and family.master is not None:
+            return family
     try:
         volume = await blocking(partial(open_volume, path, exclusive=False))
     except errors.IifuseError as error:
         log.error("%s: this master cannot be served: %s", path, error)  # noqa: TRY400
         return None
-    return await engine.add_master(volume)
+    return engine.adopt(volume)
 
 
 def _load(engine: Engine, row: SetRow, family: Family | None) -> tuple[VolumeSet, Trouble]:
