@@ -1,0 +1,144 @@
+"""The header comes back as it was, and nothing but BadBitmap comes out of what is not one."""
+
+import struct
+import zlib
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from iifuse import errors
+from iifuse.core import header as fmt
+from iifuse.core.header import BitmapRole, Closure, Header, Pit, Stamp
+from iifuse.core.state import Change, Custody, Kind, Progress, Role
+
+PREFIX = struct.Struct("<8sIIII")
+"""magic, version, length, CRC, incompatible features."""
+
+u64 = st.integers(0, 2**64 - 1)
+i64 = st.integers(-(2**63), 2**63 - 1)
+pits = st.builds(Pit, number=u64, id=st.uuids(), time_ns=i64)
+stamps = st.builds(Stamp, size_bytes=i64, mtime_ns=i64, ctime_ns=i64)
+names = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
+paths = names.map(lambda n: "/" + n) | st.binary(max_size=300).map(
+    lambda b: b.decode("utf-8", "surrogateescape")
+)
+headers = st.builds(
+    Header,
+    uuid=st.uuids(), kind=st.sampled_from(Kind), size_bytes=st.integers(1, (1 << 60) - 1),
+    master=paths, shadow=paths, bitmap=paths, sequence=u64, role=st.sampled_from(BitmapRole),
+    progress=st.sampled_from(Progress), copying=st.booleans(), custody=st.sampled_from(Custody),
+    offline=st.integers(0, 15).map(Role), offline_reason=names,
+    clean=st.booleans(), process_durability=st.booleans(), closure=st.sampled_from(Closure),
+    pit=pits, export_number=u64, import_id=st.uuids(), boot_id=st.uuids(),
+    pending=st.sampled_from(Change), pending_pit=pits, transition_id=st.uuids(),
+    master_stamp=stamps, shadow_stamp=stamps,
+    joined=st.lists(st.uuids(), max_size=fmt.JOINED_MAX).map(tuple),
+)  # fmt: skip
+PLAIN = Header(
+    uuid=UUID(int=5), kind=Kind.INDEPENDENT, size_bytes=10**9, master="/m", shadow="/s",
+    bitmap="/b", sequence=9, pit=Pit(3, UUID(int=7), 10**18),
+)  # fmt: skip
+
+
+@given(headers)
+def test_header_comes_back_as_it_was(header):
+    slot = fmt.pack(header)
+    assert len(slot) % 512 == 0
+    assert len(slot) <= fmt.SLOT_BYTES
+    assert fmt.unpack("/b", slot) == header
+    assert fmt.unpack("/b", slot.ljust(fmt.SLOT_BYTES, b"\0")) == header
+
+
+def with_crc(slot: bytes) -> bytes:
+    """The slot with the checksum that its bytes would have."""
+    magic, version, length, _, features = PREFIX.unpack_from(slot)
+    body = slot[PREFIX.size : length]
+    crc = zlib.crc32(PREFIX.pack(magic, version, length, 0, features) + body)
+    return PREFIX.pack(magic, version, length, crc, features) + slot[PREFIX.size :]
+
+
+def unpack_or_bad(slot: bytes) -> Header | None:
+    try:
+        return fmt.unpack("/b", slot)
+    except errors.BadBitmap as error:
+        assert "/b" in str(error)
+        return None
+
+
+@given(st.binary(max_size=3000))
+def test_header_of_random_bytes_is_bad(blob):
+    assert unpack_or_bad(blob) is None
+    assert unpack_or_bad(fmt.MAGIC + blob) is None
+
+
+@given(headers, st.integers(0, 10**4), st.integers(1, 255))
+def test_header_with_any_byte_changed_is_bad(header, at, change):
+    slot = bytearray(fmt.pack(header))
+    length = PREFIX.unpack_from(slot)[2]
+    slot[at % length] ^= change
+    assert unpack_or_bad(bytes(slot)) is None
+
+
+@given(
+    headers,
+    st.lists(st.tuples(st.integers(12, 500), st.integers(0, 255)), min_size=1, max_size=6),
+    st.integers(0, 5000),
+)
+def test_header_with_hostile_values_under_a_right_checksum_is_bad_or_sane(header, changes, cut):
+    """A forger can compute a CRC: no value may lead to anything but BadBitmap."""
+    slot = bytearray(fmt.pack(header))
+    for at, value in changes:
+        slot[at % len(slot)] = value
+    length = min(PREFIX.unpack_from(slot)[2], len(slot)) - cut % 7
+    assume(length > PREFIX.size)
+    struct.pack_into("<I", slot, 12, length)
+    found = unpack_or_bad(with_crc(bytes(slot)))
+    if found is not None:
+        assert 0 < found.size_bytes < 1 << 60
+        assert found.geometry.chunks > 0
+        assert fmt.unpack("/b", fmt.pack(found)) == found
+
+
+@pytest.mark.parametrize("cut", [0, 1, PREFIX.size - 1, PREFIX.size, PREFIX.size + 1, -1])
+def test_header_that_is_cut_short_is_bad(cut):
+    slot = fmt.pack(PLAIN)
+    assert unpack_or_bad(slot[: PREFIX.unpack_from(slot)[2]][:cut]) is None
+
+
+@pytest.mark.parametrize(("version", "features"), [(2, 0), (0, 0), (1, 1)])
+def test_header_of_an_unknown_format_is_refused_by_name(version, features):
+    slot = bytearray(fmt.pack(PLAIN))
+    struct.pack_into("<I", slot, 8, version)
+    struct.pack_into("<I", slot, 20, features)
+    with pytest.raises(errors.BadBitmap, match="not known here"):
+        fmt.unpack("/b", with_crc(bytes(slot)))
+
+
+def test_header_newest_is_the_one_of_the_higher_sequence():
+    slots = [fmt.pack(replace(PLAIN, sequence=n)) for n in (4, 5)]
+    assert fmt.newest("/b", slots)[1] == 1
+    assert fmt.newest("/b", slots[::-1])[1] == 0
+    assert fmt.newest("/b", [slots[0], b"torn" + slots[1][4:]])[0].sequence == 4
+    with pytest.raises(errors.BadBitmap):
+        fmt.newest("/b", [b"", bytes(fmt.SLOT_BYTES)])
+
+
+def test_header_completed_counts_the_pending_change():
+    header = replace(PLAIN, pending=Change.MERGE_TO_MASTER, pending_pit=Pit(4, UUID(int=8), 1))
+    done = header.completed()
+    assert (done.pit.number, done.pending, done.pending_pit) == (4, Change.NONE, Pit())
+    assert (done.progress, done.copying) == (Progress.TO_MASTER, True)
+
+
+def test_header_with_paths_that_do_not_fit_is_refused_before_it_is_written():
+    longest = "/" + "x" * (fmt.PATH_BYTES_MAX - 1)
+    slot = fmt.pack(replace(PLAIN, master=longest, shadow="/s", bitmap="/b"))
+    assert len(slot) <= fmt.SLOT_BYTES
+    try:
+        slot = fmt.pack(replace(PLAIN, master=longest, shadow=longest, bitmap=longest))
+    except ValueError:
+        return
+    assert len(slot) <= fmt.SLOT_BYTES
