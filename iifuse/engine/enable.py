@@ -101,11 +101,7 @@ def _commit(engine: Engine, member: VolumeSet, header: Header) -> None:
         header, boot_id=engine.boot_id, process_durability=not engine.ordered
     )
     member.header = member.bitmap.write_header(header)
-    engine.db.add_set(
-        SetRow(
-            header.shadow, header.uuid, header.master, header.bitmap, member.group, header.kind
-        )
-    )
+    engine.db.add_set(SetRow.of(header, member.group))
 
 
 # -- disable --------------------------------------------------------------------------------

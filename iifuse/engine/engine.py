@@ -222,11 +222,15 @@ class Engine:
         held_ms: float | None = None,
         chunks: int | None = None,
     ) -> None:
-        """Add a line to the history; a failure there is logged and fails nothing."""
-        pit = member.header.pit.number
+        """Let the state database know; a failure there is logged and fails nothing."""
+        header = member.header
+        pit = header.pit.number
         log.info("%s: %s (PIT %d)", member.name, event, pit)
         try:
             await blocking(partial(self.db.record, member.name, event, pit, held_ms, chunks))
+            await blocking(
+                partial(self.db.remember, member.name, header.progress, header.custody)
+            )
         except Exception:
             log.exception("the history could not be written")
 

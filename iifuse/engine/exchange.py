@@ -237,10 +237,7 @@ def _write_import(engine: Engine, member: VolumeSet) -> None:
     for region in Region:
         member.bitmap.write_region(member.header, region, Bitmap(member.bits.chunks))
     member.header = member.bitmap.write_header(member.header)
-    header = member.header
-    engine.db.add_set(
-        SetRow(header.shadow, header.uuid, None, header.bitmap, None, header.kind)
-    )
+    engine.db.add_set(SetRow.of(member.header))
 
 
 # -- join -----------------------------------------------------------------------------------

@@ -158,9 +158,13 @@ def _load(engine: Engine, row: SetRow, family: Family | None) -> tuple[VolumeSet
     """In a thread: the set as its volumes tell, and what is wrong with it."""
     trouble: Trouble = []
     try:
+        if row.doubt is not None:
+            raise errors.BadBitmap(row.bitmap, row.doubt)
         bitmap, header, bits = _load_bitmap(engine, row, trouble)
     except (errors.IifuseError, OSError) as error:
-        return _without_bitmap(row, family, str(error))
+        reason = error.why if isinstance(error, errors.IifuseError) else str(error)
+        engine.db.doubt(row.shadow, reason)  # from now on writes are not noted in it
+        return _without_bitmap(row, family, reason)
     if row.master and family is None:
         trouble.append((_lost_with_master(header), "the master cannot be opened"))
     shadow = _load_shadow(header, trouble)
@@ -176,17 +180,19 @@ def _lost_with_master(header: Header) -> Role:
 def _without_bitmap(
     row: SetRow, family: Family | None, reason: str
 ) -> tuple[VolumeSet, Trouble]:
-    """All chunks differ (independent), or nobody knows what the shadow holds (dependent)."""
+    """All chunks differ (idle and independent), or nobody knows what the shadow holds."""
     if family is None:
         raise errors.BadBitmap(row.bitmap, reason)
     header = Header(
         uuid=row.uuid, kind=row.kind, size_bytes=family.geometry.size_bytes,
-        master=row.master or "", shadow=row.shadow, bitmap=row.bitmap,
+        master=row.master or "", shadow=row.shadow, bitmap=row.bitmap, custody=row.custody,
     )  # fmt: skip
     bits = Bits.blank(header.geometry.chunks)
     trouble: Trouble = [(Role.BITMAP, reason)]
-    if row.kind is Kind.INDEPENDENT:
+    if row.kind is Kind.INDEPENDENT and row.progress is Progress.IDLE:
         bits.shadow.fill()
+    else:
+        trouble.append((Role.SHADOW, reason))
     shadow = _load_shadow(header, trouble)
     return VolumeSet(header, bits, shadow, None, row.group), trouble
 
@@ -218,17 +224,18 @@ def _load_bitmap(
         shadow, damaged_shadow = bitmap.read_bits(header, Region.SHADOW)
         copy, damaged_copy = bitmap.read_bits(header, Region.COPY)
         header, shadow, copy = _roll_forward(engine, bitmap, header, shadow, copy)
+        if _distrust(engine, header, shadow, damaged_shadow + damaged_copy, trouble):
+            bitmap.write_region(header, Region.SHADOW, shadow)
     except BaseException:
         volume.close()
         raise
-    _distrust(engine, header, shadow, damaged_shadow + damaged_copy, trouble)
     return bitmap, header, Bits(shadow, copy)
 
 
 def _distrust(
     engine: Engine, header: Header, shadow: Bitmap, damaged: Sequence[Run], trouble: Trouble
-) -> None:
-    """Damaged bits, and bits that a power loss may have overtaken."""
+) -> bool:
+    """Damaged bits, and bits that a power loss may have overtaken. True: bits were set."""
     hints = header.kind is Kind.INDEPENDENT and header.progress is Progress.IDLE
     if header.process_durability and not header.clean and header.boot_id != engine.boot_id:
         damaged = [(0, shadow.chunks)]
@@ -240,6 +247,7 @@ def _distrust(
         shadow.set_runs(damaged)
     elif damaged:
         trouble.append((Role.SHADOW, reason))
+    return bool(damaged) and hints
 
 
 # -- changes that were cut short ------------------------------------------------------------

@@ -31,6 +31,7 @@ async def reset(engine: Engine, member: VolumeSet) -> list[str]:
     On an exported set: take the shadow back from an importer that is lost, all chunks different.
     """
     if member.header.custody is Custody.EXPORTED:
+        await _replace(engine, member, member.state.offline & Role.BITMAP)
         return await _take_back(engine, member)
     if not member.state.offline:
         return [f"{member.name}: nothing is offline"]
@@ -38,10 +39,13 @@ async def reset(engine: Engine, member: VolumeSet) -> list[str]:
     family = engine.family(member)
     view = engine.views.get(member.name)
     async with engine.closed([view], "close it first"), family.locks.everything():
-        lost = await _replace(engine, member, family)
+        lost = member.state.offline
+        await _replace(engine, member, lost)
     if member.shadow is not None and view is None:
         await engine.show_shadow(member)
-    return await _make_true(engine, member, lost)
+    notes = await _make_true(engine, member, lost)
+    await blocking(partial(engine.db.doubt, member.name, None))
+    return notes
 
 
 async def _take_back(engine: Engine, member: VolumeSet) -> list[str]:
@@ -49,7 +53,9 @@ async def _take_back(engine: Engine, member: VolumeSet) -> list[str]:
     async with engine.family(member).locks.gate():
         member.bits.shadow.fill()
         try:
-            await member.save_exact(custody=Custody.LOCAL)
+            await member.save_exact(
+                custody=Custody.LOCAL, offline=NOTHING_OFFLINE, offline_reason=""
+            )
         except OSError:
             shadow.close()
             raise
@@ -57,15 +63,16 @@ async def _take_back(engine: Engine, member: VolumeSet) -> list[str]:
     member.shadow = shadow
     await engine.show_shadow(member)
     await engine.note(member, "-R")
+    await blocking(partial(engine.db.doubt, member.name, None))
     return [f"{member.name}: taken back, all its chunks count as different; '-u s' copies them"]
 
 
 # -- opening what was lost ------------------------------------------------------------------
 
 
-async def _replace(engine: Engine, member: VolumeSet, family: Family) -> Role:
-    """Close and open again what is offline; which roles that were. All is open, or it raises."""
-    lost = member.state.offline
+async def _replace(engine: Engine, member: VolumeSet, lost: Role) -> None:
+    """Close and open again what is offline; all of it, or it raises."""
+    family = engine.family(member)
     volumes = await blocking(partial(_open_lost, member, family, lost))
     if Role.SHADOW in volumes:
         member.shadow = volumes[Role.SHADOW]
@@ -74,7 +81,6 @@ async def _replace(engine: Engine, member: VolumeSet, family: Family) -> Role:
         await _rewrite_bitmap(member)
     if Role.MASTER in volumes:
         await _adopt_master(engine, member, family, volumes[Role.MASTER])
-    return lost
 
 
 def _open_lost(member: VolumeSet, family: Family, lost: Role) -> Lost:

@@ -28,6 +28,7 @@ class BitmapFile:
     def __init__(self, volume: Volume) -> None:
         self.volume = volume
         self._slot = 1
+        self._sequence = 0  # also of a header whose write failed: it may stand on the disk
 
     def read_header(self) -> Header:
         """The newest valid header. Raises BadBitmap."""
@@ -36,6 +37,7 @@ class BitmapFile:
             for at in fmt.SLOT_OFFSETS
         ]
         header, self._slot = fmt.newest(self.volume.path, slots)
+        self._sequence = header.sequence
         need = sector.bitmap_bytes(header.geometry.chunks)
         if self.volume.size_bytes < need:
             raise errors.BadBitmap(
@@ -46,7 +48,8 @@ class BitmapFile:
     def write_header(self, header: Header) -> Header:
         """Commit a header durably; what was written, with its new sequence number."""
         self.volume.sync()  # a header must never be durable before the bits that it speaks of
-        header = replace(header, sequence=header.sequence + 1)
+        self._sequence = max(self._sequence, header.sequence) + 1
+        header = replace(header, sequence=self._sequence)
         slot = 1 - self._slot
         self.volume.write(fmt.SLOT_OFFSETS[slot], fmt.pack(header))
         self.volume.sync()

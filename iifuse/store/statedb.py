@@ -10,13 +10,17 @@ from typing import Final
 from uuid import UUID
 
 from iifuse import errors
-from iifuse.core.state import Kind
+from iifuse.core.header import Header
+from iifuse.core.state import Custody, Kind, Progress
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS sets (
     shadow TEXT PRIMARY KEY,
     uuid TEXT NOT NULL,
-    kind INTEGER NOT NULL,      -- as in the header, for a start without the bitmap volume
+    kind INTEGER NOT NULL,      -- these three as in the header, for a start without the
+    progress INTEGER NOT NULL DEFAULT 0,  -- bitmap volume
+    custody INTEGER NOT NULL DEFAULT 0,
+    doubt TEXT,                 -- why the bitmap is not believed until -R
     master TEXT,                -- absent: an imported shadow
     bitmap TEXT NOT NULL UNIQUE,
     "group" TEXT
@@ -44,6 +48,16 @@ class SetRow:
     bitmap: str
     group: str | None
     kind: Kind
+    progress: Progress = Progress.IDLE
+    custody: Custody = Custody.LOCAL
+    doubt: str | None = None
+
+    @classmethod
+    def of(cls, header: Header, group: str | None = None) -> "SetRow":
+        """The row of a new set."""
+        master = None if header.custody is Custody.IMPORTED else header.master
+        names = (header.shadow, header.uuid, master, header.bitmap, group)
+        return cls(*names, header.kind, header.progress, header.custody)
 
 
 class StateDB:
@@ -66,17 +80,35 @@ class StateDB:
     def sets(self) -> list[SetRow]:
         """All sets, in the order in which they were enabled."""
         rows = self._db.execute(
-            'SELECT shadow, uuid, master, bitmap, "group", kind FROM sets ORDER BY rowid'
+            'SELECT shadow, uuid, master, bitmap, "group", kind, progress, custody, doubt '
+            "FROM sets ORDER BY rowid"
         )
-        return [SetRow(s, UUID(u), m, b, g, Kind(k)) for s, u, m, b, g, k in rows]
+        return [
+            SetRow(s, UUID(u), m, b, g, Kind(k), Progress(p), Custody(c), d)
+            for s, u, m, b, g, k, p, c, d in rows
+        ]
 
     def add_set(self, row: SetRow) -> None:
         """From the return on the set comes back at every start."""
         self._db.execute(
-            'INSERT INTO sets (shadow, uuid, master, bitmap, "group", kind) '
-            "VALUES (?, ?, ?, ?, ?, ?)",
-            (row.shadow, str(row.uuid), row.master, row.bitmap, row.group, row.kind),
+            'INSERT INTO sets (shadow, uuid, master, bitmap, "group", kind, progress, custody) '
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                row.shadow, str(row.uuid), row.master, row.bitmap, row.group,
+                row.kind, row.progress, row.custody,
+            ),
         )
+
+    def remember(self, shadow: str, progress: Progress, custody: Custody) -> None:
+        """What the header says now, should the bitmap volume be missing at the next start."""
+        self._db.execute(
+            "UPDATE sets SET progress = ?, custody = ? WHERE shadow = ?",
+            (progress, custody, shadow),
+        )
+
+    def doubt(self, shadow: str, reason: str | None) -> None:
+        """Believe a set's bitmap volume no more, should it come back; None: believe it again."""
+        self._db.execute("UPDATE sets SET doubt = ? WHERE shadow = ?", (reason, shadow))
 
     def remove_set(self, shadow: str) -> None:
         """Forget a set."""
