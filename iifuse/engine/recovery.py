@@ -157,14 +157,13 @@ async def _open_master(engine: Engine, path: str) -> Family | None:
 def _load(engine: Engine, row: SetRow, family: Family | None) -> tuple[VolumeSet, Trouble]:
     """In a thread: the set as its volumes tell, and what is wrong with it."""
     trouble: Trouble = []
+    if row.doubt is not None:
+        return _without_bitmap(row, family, row.doubt)
     try:
-        if row.doubt is not None:
-            raise errors.BadBitmap(row.bitmap, row.doubt)
         bitmap, header, bits = _load_bitmap(engine, row, trouble)
     except (errors.IifuseError, OSError) as error:
-        reason = error.why if isinstance(error, errors.IifuseError) else str(error)
-        engine.db.doubt(row.shadow, reason)  # from now on writes are not noted in it
-        return _without_bitmap(row, family, reason)
+        engine.db.doubt(row.shadow, str(error))  # from now on writes are not noted in it
+        return _without_bitmap(row, family, str(error))
     if row.master and family is None:
         trouble.append((_lost_with_master(header), "the master cannot be opened"))
     shadow = _load_shadow(header, trouble)

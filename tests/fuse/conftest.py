@@ -2,8 +2,9 @@
 
 import pytest
 from devices import attach, mortal_services, mounted
+from refusing import refused
 
-__all__ = ["attach", "mortal_services", "mounted"]
+__all__ = ["attach", "mortal_services", "mounted", "refused"]
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def run_second(service, **changed):
 
 @pytest.mark.parametrize("shared", ["state", "socket", "mountpoint"])
 def test_second_service_on_the_same_place_is_refused(service, volume, place, shared):
-    masters, shadows = two_sets(service, volume, place)
+    masters, _ = two_sets(service, volume, place)
     before = service.client.status()
     with opened(service.path(masters[0])) as fd:
         code, said = run_second(service, **{shared: getattr(service, shared)})

@@ -48,7 +48,7 @@ def attach(new_service: Callable[..., Service]) -> Iterator[Callable[..., str]]:
 
         def make(path: Path, *options: str) -> str:
             device = _losetup(path, *options)
-            stack.callback(detach, device)
+            stack.callback(let_go, device)
             return device
 
         yield make
@@ -61,12 +61,18 @@ def _losetup(path: Path, *options: str) -> str:
     return losetup(path, *options)
 
 
-def detach(device: str) -> None:
+def let_go(device: str) -> None:
+    """Take a loop device down; one that a service has as a volume goes when that service ends."""
+    with contextlib.suppress(AssertionError):
+        detach(device, 0.5)
+
+
+def detach(device: str, seconds: float = 20) -> None:
     """Take a loop device down and wait until it has let go of its file."""
     backing = Path("/sys/block", Path(device).name, "loop/backing_file")
     if backing.exists():
         subprocess.run(["losetup", "-d", device], capture_output=True, check=False)
-        eventually(lambda: not backing.exists(), f"{device} is free", 20)
+        eventually(lambda: not backing.exists(), f"{device} is free", seconds)
 
 
 @pytest.fixture
