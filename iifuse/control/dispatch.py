@@ -12,7 +12,7 @@ from iifuse.control.protocol import AnyRequest, Noted, SetStatus, Target, Volume
 from iifuse.core.geometry import CHUNK_BYTES
 from iifuse.core.state import Custody, Kind, Progress, Role, Verb, check
 from iifuse.core.ticket import Lent
-from iifuse.engine import enable, exchange, passthrough, pit, reset
+from iifuse.engine import enable, exchange, passthrough, pit, reset, verify
 from iifuse.engine.engine import Engine
 from iifuse.engine.exchange import Borrowing, iso_time
 from iifuse.engine.opening import NewSet
@@ -40,6 +40,8 @@ class Dispatcher:
             protocol.Status: self._status,
             protocol.Groups: self._groups,
             protocol.Volumes: self._volumes,
+            protocol.Compare: self._compare,
+            protocol.MarkChanged: self._alone(self._mark_changed),
             protocol.Enable: self._alone(self._enable),
             protocol.Disable: self._alone(self._disable),
             protocol.Flip: self._alone(self._flip),
@@ -158,6 +160,16 @@ class Dispatcher:
         for member in self._select(request.target):
             notes += await reset.reset(self._engine, member)
         return Noted(tuple(notes))
+
+    async def _compare(self, request: protocol.Compare) -> protocol.Compared:
+        member = self._engine.set(request.shadow)
+        runs = await verify.compare(self._engine, member, request.first, request.count)
+        return protocol.Compared(tuple(runs))
+
+    async def _mark_changed(self, request: protocol.MarkChanged) -> Noted:
+        member = self._engine.set(request.shadow)
+        await verify.mark(self._engine, member, list(request.runs))
+        return Noted()
 
     # -- exchange ---------------------------------------------------------------------------
 

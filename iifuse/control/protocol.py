@@ -81,6 +81,21 @@ class Reset(Request, frozen=True, tag="reset"):
     target: Target
 
 
+class Compare(Request, frozen=True, tag="compare"):
+    """Compare what the bits call equal, in `count` chunks from `first`; answered with Compared."""
+
+    shadow: str
+    first: int
+    count: int
+
+
+class MarkChanged(Request, frozen=True, tag="mark_changed"):
+    """Count these (first chunk, count) as different. Answered with Noted."""
+
+    shadow: str
+    runs: tuple[tuple[int, int], ...]
+
+
 class Export(Request, frozen=True, tag="export"):
     """`-E`: answered with the ticket's entries (ticket.Lent) of the sets."""
 
@@ -143,7 +158,7 @@ class Volumes(Request, frozen=True, tag="volumes"):
 
 AnyRequest = (
     Hello | Enable | Disable | Flip | Abort | Wait | Status | Reset | Export | Import | CheckJoin
-    | Join | Move | Groups | Control | Release | Volumes
+    | Join | Compare | MarkChanged | Move | Groups | Control | Release | Volumes
 )  # fmt: skip
 
 
@@ -160,6 +175,12 @@ class Noted(msgspec.Struct, frozen=True):
     """Remarks for the user; nothing failed."""
 
     notes: tuple[str, ...] = ()
+
+
+class Compared(msgspec.Struct, frozen=True):
+    """(first chunk, count) of chunks whose bits say equal and whose bytes differ."""
+
+    runs: tuple[tuple[int, int], ...]
 
 
 class VolumeStatus(msgspec.Struct, frozen=True):
