@@ -70,6 +70,8 @@ class Server:
                     await stream.send_all(protocol.encode_failure(error))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return  # the client has gone
+            except Exception:
+                log.exception("defect in a connection")  # one client's, not the service's end
 
     async def _talk(self, stream: trio.SocketStream) -> None:
         rest = bytearray()
@@ -112,8 +114,12 @@ class Server:
 
 async def _cancel_on_hangup(connection: trio.socket.SocketType, scope: trio.CancelScope) -> None:
     """A client that is interrupted while it waits is not waited for."""
-    if not await connection.recv(1, socket.MSG_PEEK):
-        scope.cancel()
+    try:
+        if await connection.recv(1, socket.MSG_PEEK):
+            return  # its next request
+    except OSError:
+        pass  # reset: it has gone as well
+    scope.cancel()
 
 
 async def _receive_line(stream: trio.SocketStream, rest: bytearray) -> bytes | None:
