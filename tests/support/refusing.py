@@ -1,0 +1,81 @@
+"""A refused command: a message that helps, an exit code, and nothing changed by it."""
+
+import os
+import stat
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from harness import Service
+
+from iifuse.control import protocol
+from iifuse.control.protocol import VolumeStatus
+
+_CONTENT_MAX = 4 << 20
+"""Files up to this size are compared byte for byte, larger ones by their times."""
+
+
+def picture(place: Path, *services: Service) -> dict[str, object]:
+    """All that a refused command must leave as it is."""
+    homes = {service.home for service in services}
+    found: dict[str, object] = {}
+    for folder, names, files in os.walk(place):
+        names[:] = [n for n in names if Path(folder, n) not in homes and n not in ("mnt", "fs")]
+        for name in files + names:
+            path = Path(folder, name)
+            found[str(path)] = _look(path)
+    for service in services:
+        for path in service.state.rglob("*"):
+            found[str(path)] = path.is_file() and path.name != "state.db" and path.read_bytes()
+        rows = service.client.status()
+        found[f"sets of {service.home}"] = msgspec.to_builtins(rows)
+        volumes = service.client.call(protocol.Volumes(), list[VolumeStatus])
+        found[f"files of {service.home}"] = msgspec.to_builtins(volumes)
+    return found
+
+
+def _look(path: Path) -> object:
+    info = path.lstat()
+    if not stat.S_ISREG(info.st_mode):
+        return info.st_mode, path.is_symlink() and os.readlink(path)
+    content: object = info.st_mtime_ns
+    if info.st_size <= _CONTENT_MAX:
+        content = zlib.crc32(path.read_bytes())
+    return info.st_mode, info.st_size, info.st_ino, content
+
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(place: Path) -> Refused:
+    """Run a program that has to refuse; what it said on stderr.
+
+    `code`: its exit code. `says`: what the message has to name. `todo`: it says what to do.
+    """
+
+    def check(
+        service: Service,
+        program: str,
+        *words: object,
+        code: int = 2,
+        says: tuple[object, ...] = (),
+        todo: bool = True,
+    ) -> str:
+        before = picture(place, service)
+        done = service.run(program, *words)
+        said = done.stderr
+        assert done.returncode == code, f"exit {done.returncode}: {said or 'it was done'}"
+        assert done.stdout == ""
+        assert "Traceback" not in said
+        for word in says:
+            assert str(word) in said, said
+        assert not todo or "; " in said, f"it does not say what to do: {said}"
+        after = picture(place, service)
+        assert {k: v for k, v in after.items() if before.get(k) != v} == {}, said
+        assert before == after, said
+        return said
+
+    return check
