@@ -49,10 +49,7 @@ class Server:
     async def run(self) -> None:
         """Serve until cancelled."""
         assert self._listener is not None
-        async with trio.open_nursery() as nursery:
-            while True:
-                connection, _ = await self._listener.accept()
-                nursery.start_soon(self._serve, trio.SocketStream(connection))
+        await trio.serve_listeners(self._serve, [trio.SocketListener(self._listener)])
 
     def close(self) -> None:
         """Remove the socket."""
