@@ -1,0 +1,156 @@
+"""The background copy beside writers, and how it ends (invariants 5 and 9)."""
+
+from functools import partial
+
+import pytest
+import trio
+from fake_volume import Bench, always, chunks, chunks_of, durable, in_chunk
+from harness import CHUNK
+
+from iifuse.core.state import Kind, Progress, Role
+from iifuse.engine.copier import Copier
+
+IND, DEP = Kind.INDEPENDENT, Kind.DEPENDENT
+TO_SHADOW, TO_MASTER = Progress.TO_SHADOW, Progress.TO_MASTER
+
+
+@pytest.fixture
+def bench():
+    return Bench(chunks("a", "b", "c", "d"))
+
+
+class Ended:
+    """Whom the copier tells that it has finished."""
+
+    def __init__(self) -> None:
+        self.members = []
+
+    async def __call__(self, member) -> None:
+        self.members.append(member)
+
+
+@pytest.fixture
+def ended():
+    return Ended()
+
+
+def write_from_thread(view, offset: int, data: bytes):
+    """A hook of a volume: another task writes, while the copier's thread stands still."""
+    return partial(trio.from_thread.run, view.write, offset, data)
+
+
+async def test_copy_to_the_shadow_ends_idle_with_durable_zero_copy_bits(bench, ended):
+    member = bench.add("/s", IND, chunks("-", "-", "-", "-"), TO_SHADOW, (0, 1, 3))
+    await Copier(bench.family, member, ended).run()
+    assert member.shadow.durable == chunks("a", "b", "-", "d")
+    header, shadow, copy = durable(member)
+    assert (header.progress, header.copying, shadow, copy) == (Progress.IDLE, False, set(), set())
+    assert member.copied_chunks == 3
+    assert ended.members == [member]
+
+
+async def test_copy_bit_is_cleared_on_disk_only_after_the_target_was_synced(bench, ended):
+    member = bench.add("/s", IND, chunks("-", "-", "-", "-"), TO_SHADOW, (0, 1, 2, 3))
+    seen = []
+    member.bitmap.volume.hooks["write"] = lambda: seen.append(member.shadow.durable)
+    await Copier(bench.family, member, ended).run()
+    assert seen == [chunks("a", "b", "c", "d")]
+
+
+@pytest.mark.parametrize("side", ["master", "shadow"])
+async def test_writer_between_a_copy_and_its_clearing_loses_nothing(bench, ended, side):
+    member = bench.add("/s", IND, chunks("-", "-", "-", "-"), TO_SHADOW, (0, 1, 2, 3))
+    shadow = bench.shadow_view(member)
+    view = bench.view if side == "master" else shadow
+    member.shadow.hooks["sync"] = write_from_thread(view, CHUNK, b"new")
+    await Copier(bench.family, member, ended).run()
+    new = b"new" + chunks("b")[3:]
+    expected = {"master": ("b", new), "shadow": (new, "b")}[side]
+    assert await shadow.read(CHUNK, CHUNK) == as_chunk(expected[0])
+    assert await bench.view.read(CHUNK, CHUNK) == as_chunk(expected[1])
+    header, bits, copy = durable(member)
+    assert (header.progress, bits, copy) == (Progress.IDLE, {1}, set())
+    assert member.copied_chunks == 4
+
+
+def as_chunk(content) -> bytes:
+    return chunks(content) if isinstance(content, str) else content
+
+
+@pytest.mark.parametrize("kind", [IND, DEP])
+async def test_writer_between_a_restored_chunk_and_its_clearing_loses_nothing(bench, ended, kind):
+    member = bench.add("/s", kind, chunks("A", "B", "C", "D"), TO_MASTER, (0, 1))
+    shadow = bench.shadow_view(member)
+    bench.master.hooks["sync"] = write_from_thread(bench.view, CHUNK, b"new")
+    await Copier(bench.family, member, ended).run()
+    assert await bench.view.read(0, 2 * CHUNK) == chunks("A") + b"new" + chunks("B")[3:]
+    assert await shadow.read(0, 2 * CHUNK) == chunks("A", "B")
+    header, bits, copy = durable(member)
+    assert (header.progress, bits, copy) == (Progress.IDLE, {1}, set())
+
+
+async def test_writer_that_is_quicker_than_the_copy_brings_the_chunk_itself(bench, ended):
+    member = bench.add("/s", IND, chunks("-", "-", "-", "-"), TO_SHADOW, (0, 1, 2, 3))
+    await bench.view.write(0, b"new")
+    assert durable(member)[1:] == ({0}, {1, 2, 3})
+    await Copier(bench.family, member, ended).run()
+    assert bytes(member.shadow.data) == chunks("a", "b", "c", "d")
+    assert bytes(bench.master.data) == b"new" + chunks("a", "b", "c", "d")[3:]
+    assert durable(member)[1:] == ({0}, set())
+
+
+async def test_restore_serves_a_sibling_before_it_overwrites_the_master(bench, ended):
+    member = bench.add("/s", IND, chunks("A", "B", "C", "D"), TO_MASTER, (1, 2))
+    sibling = bench.add("/t", DEP, chunks("-", "-", "-", "-"))
+    await Copier(bench.family, member, ended).run()
+    assert bytes(bench.master.data) == chunks("a", "B", "C", "d")
+    assert await bench.shadow_view(sibling).read(0, 4 * CHUNK) == chunks("a", "b", "c", "d")
+    assert durable(sibling)[1] == {1, 2}
+
+
+async def test_copy_that_cannot_read_its_master_stops_with_its_bits_kept(bench, ended):
+    member = bench.add("/s", IND, chunks("-", "-", "-", "-"), TO_SHADOW, (0, 2))
+    bench.master.breaks.append(in_chunk("read", 2))
+    await Copier(bench.family, member, ended).run()
+    header, _, copy = durable(member)
+    assert (header.progress, header.copying, header.offline) == (TO_SHADOW, False, Role(0))
+    assert 2 in copy
+    assert chunks_of(member.bits.copy) == copy
+    assert ended.members == []
+
+
+@pytest.mark.parametrize("operation", ["write", "sync"])
+async def test_copy_to_a_shadow_that_fails_takes_it_offline(bench, ended, operation):
+    member = bench.add("/s", IND, chunks("-", "-", "-", "-"), TO_SHADOW, (0, 2))
+    member.shadow.breaks.append(always(operation))
+    await Copier(bench.family, member, ended).run()
+    header, _, copy = durable(member)
+    assert (header.copying, header.offline) == (False, Role.SHADOW)
+    assert copy == {0, 2}
+    await bench.view.write(0, b"goes on")
+
+
+async def test_restore_that_cannot_write_the_master_stops_and_never_takes_it_offline(bench, ended):
+    member = bench.add("/s", IND, chunks("A", "B", "C", "D"), TO_MASTER, (0, 1))
+    bench.master.breaks.append(always("sync"))
+    await Copier(bench.family, member, ended).run()
+    header, _, copy = durable(member)
+    assert (header.progress, header.copying, header.offline) == (TO_MASTER, False, Role(0))
+    assert copy == {0, 1}
+    assert await bench.view.read(0, 2 * CHUNK) == chunks("A", "B")
+
+
+async def test_copy_that_is_stopped_between_steps_can_be_taken_up_again(ended):
+    bench = Bench(bytes(300 * CHUNK))
+    member = bench.add("/s", IND, bytes(300 * CHUNK), TO_SHADOW, tuple(range(300)))
+    bench.master.data[:] = b"m" * 300 * CHUNK
+    first = Copier(bench.family, member, ended)
+    member.shadow.hooks["write"] = lambda: setattr(first, "_stop", True)
+    await first.run()
+    assert first.at_rest
+    left = durable(member)[2]
+    assert left == set(range(128, 300)), "one step was done, settled, and no more"
+    assert member.header.copying
+    await Copier(bench.family, member, ended).run()
+    assert bytes(member.shadow.data) == bytes(bench.master.data)
+    assert member.copied_chunks == 300
