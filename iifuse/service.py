@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import re
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -245,9 +246,11 @@ def _boot_id() -> UUID:
 
 
 def _harden() -> None:
-    """Against deadlocks under memory pressure, other people's data in core files, and SIGIO."""
+    """Against deadlocks under memory pressure, data in core files, SIGIO, too few descriptors."""
     # Sent when somebody opens a volume in the moment in which we hold its lease; it would end us.
     signal.signal(signal.SIGIO, signal.SIG_IGN)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # three descriptors a set
     if not linux.lock_memory():
         log.info("memory cannot be locked (CAP_IPC_LOCK, LimitMEMLOCK)")
     linux.be_io_flusher()

@@ -256,6 +256,8 @@ def _roll_forward(
     engine: Engine, bitmap: BitmapFile, header: Header, shadow: Bitmap, copy: Bitmap
 ) -> tuple[Header, Bitmap, Bitmap]:
     """Repeat the steps of a change whose record is durable (invariant 6)."""
+    if header.offline & (Role.SHADOW | Role.BITMAP):  # its bits are in doubt; -R begins anew
+        return header, shadow, copy
     pending = _pending(engine.transitions.transition, header)
     if pending.pending is Change.NONE:
         return header, shadow, copy
