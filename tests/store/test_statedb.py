@@ -1,0 +1,100 @@
+"""What the service manages comes back, in order, after any end."""
+
+import os
+import sqlite3
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+
+from iifuse import errors
+from iifuse.core.state import Kind
+from iifuse.store.statedb import SetRow, StateDB
+
+ONE = SetRow("/s1", UUID(int=1), "/m", "/b1", None, Kind.INDEPENDENT)
+TWO = SetRow("/s2", UUID(int=2), "/m", "/b2", "grp", Kind.DEPENDENT)
+LENT = SetRow("/s3", UUID(int=3), None, "/b3", None, Kind.INDEPENDENT)
+
+
+@pytest.fixture
+def db(place):
+    opened = StateDB(str(place))
+    yield opened
+    opened.close()
+
+
+def reopened(place) -> StateDB:
+    return StateDB(str(place))
+
+
+def test_state_sets_come_back_in_the_order_of_their_enabling(db, place):
+    for row in (TWO, LENT, ONE):
+        db.add_set(row)
+    other = reopened(place)
+    assert other.sets() == [TWO, LENT, ONE]
+    other.close()
+    db.remove_set("/s3")
+    db.remove_set("/never/was")
+    assert db.sets() == [TWO, ONE]
+
+
+def test_state_refuses_a_shadow_or_a_bitmap_twice(db):
+    db.add_set(ONE)
+    for row in (replace(TWO, shadow="/s1"), replace(TWO, bitmap="/b1")):
+        with pytest.raises(sqlite3.IntegrityError):
+            db.add_set(row)
+    assert db.sets() == [ONE]
+
+
+def test_state_moves_all_sets_or_none(db):
+    for row in (ONE, TWO):
+        db.add_set(row)
+    db.move_sets(["/s1", "/s2"], "night")
+    assert [row.group for row in db.sets()] == ["night", "night"]
+    with pytest.raises(sqlite3.Error):
+        db.move_sets(["/s1", object()], "day")  # type: ignore[list-item]
+    assert [row.group for row in db.sets()] == ["night", "night"]
+    db.move_sets(["/s2"], None)
+    assert [row.group for row in db.sets()] == ["night", None]
+
+
+def test_state_change_is_durable_without_a_close(db, place):
+    """As kill -9 leaves it: another connection reads the file as it is."""
+    db.add_set(ONE)
+    db.add_volume("/v")
+    with sqlite3.connect(f"file:{place}/state.db?mode=ro", uri=True) as other:
+        assert other.execute("SELECT shadow FROM sets").fetchall() == [("/s1",)]
+        assert other.execute("SELECT path FROM volumes").fetchall() == [("/v",)]
+    assert db._db.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+def test_state_volumes_are_kept_once(db):
+    for path in ("/b", "/a", "/b"):
+        db.add_volume(path)
+    assert db.volumes() == ["/a", "/b"]
+    db.remove_volume("/a")
+    assert db.volumes() == ["/b"]
+
+
+def test_state_history_tells_every_pit_in_order(db):
+    db.record("/s1", "-e", 1, held_ms=0.5)
+    db.record("/s2", "-e", 1)
+    db.record("/s1", "-u s", 2, held_ms=1.5)
+    db.record("/s1", "copied", 2, chunks=77)
+    assert db.history("/s1") == [("-e", 1), ("-u s", 2), ("copied", 2)]
+
+
+def test_state_of_a_later_version_or_of_no_database_is_refused(place):
+    os.makedirs(place / "later")
+    with sqlite3.connect(place / "later" / "state.db") as other:
+        other.execute("PRAGMA user_version=7")
+    with pytest.raises(errors.ServiceError, match="version 7"):
+        StateDB(str(place / "later"))
+    os.makedirs(place / "junk")
+    (place / "junk" / "state.db").write_bytes(b"no database at all" * 100)
+    with pytest.raises(errors.ServiceError, match="cannot be used"):
+        StateDB(str(place / "junk"))
+
+
+def test_state_database_is_private(db, place):
+    assert (place / "state.db").stat().st_mode & 0o777 == 0o600

@@ -1,0 +1,118 @@
+"""The record of a group command is there whole or not at all."""
+
+from uuid import UUID
+
+import pytest
+
+from iifuse import errors
+from iifuse.store.transitions import SLOT_BYTES, Member, Transition, TransitionFile
+
+MEMBERS = tuple(Member(UUID(int=n), n, n + 1, 2) for n in range(1, 4))
+FIRST = Transition(UUID(int=100), UUID(int=101), 10**18, MEMBERS)
+SECOND = Transition(UUID(int=200), UUID(int=201), 2 * 10**18, MEMBERS[:1])
+
+
+@pytest.fixture
+def opened(place):
+    """Open the file of the state directory, one after the other."""
+    files = []
+
+    def again() -> TransitionFile:
+        for file in files:
+            file.close()
+        files[:] = [TransitionFile.open(str(place))]
+        return files[0]
+
+    yield again
+    for file in files:
+        file.close()
+
+
+def test_transition_is_kept_from_begin_to_finish(opened):
+    assert opened().transition is None
+    opened().begin(FIRST)
+    assert opened().transition == FIRST
+    opened().finish()
+    assert opened().transition is None
+    for transition in (SECOND, FIRST, SECOND):
+        file = opened()
+        file.begin(transition)
+        assert file.transition == transition
+        assert opened().transition == transition
+
+
+@pytest.mark.parametrize("torn", [1, 23, 24, 60, 200])
+def test_transition_write_that_was_torn_leaves_the_one_before(opened, place, torn):
+    path = place / "transitions"
+    for before, write in (
+        (None, lambda file: file.begin(FIRST)),
+        (FIRST, lambda file: file.finish()),
+        (None, lambda file: file.begin(SECOND)),
+    ):
+        file = opened()
+        assert file.transition == before
+        old = path.read_bytes()
+        write(file)
+        file.close()
+        new = path.read_bytes()
+        (changed,) = [n for n in (0, 1) if slot(old, n) != slot(new, n)]
+        at = changed * SLOT_BYTES
+        cut = old[:at] + new[at : at + torn] + old[at + torn :]
+        if cut not in (old, new):
+            path.write_bytes(cut)
+            assert opened().transition == before
+        opened().close()
+        path.write_bytes(new)
+
+
+def slot(blob: bytes, number: int) -> bytes:
+    return blob[number * SLOT_BYTES : (number + 1) * SLOT_BYTES]
+
+
+@pytest.mark.parametrize("at", [0, 9, 16, 20, 30, 90])
+def test_transition_that_is_damaged_is_not_believed(opened, place, at):
+    opened().begin(FIRST)
+    opened().close()
+    path = place / "transitions"
+    blob = bytearray(path.read_bytes())
+    for base in (0, SLOT_BYTES):
+        blob[base + at] ^= 0x11
+    path.write_bytes(blob)
+    assert opened().transition is None
+
+
+def test_transition_file_is_preallocated_and_private(opened, place):
+    opened()
+    found = (place / "transitions").stat()
+    assert found.st_size == 2 * SLOT_BYTES
+    assert found.st_blocks * 512 >= 2 * SLOT_BYTES
+    assert found.st_mode & 0o777 == 0o600
+
+
+def test_transition_file_keeps_a_second_service_off(opened, place):
+    file = opened()
+    with pytest.raises(errors.ServiceError, match="another service"):
+        TransitionFile.open(str(place))
+    file.close()
+    opened()
+
+
+def test_transition_of_too_many_sets_is_refused_before_anything_is_written(opened):
+    members = tuple(Member(UUID(int=n), n, n + 1, 1) for n in range(1, 40_000))
+    file = opened()
+    with pytest.raises(errors.UsageError, match="too many"):
+        file.begin(Transition(UUID(int=1), UUID(int=2), 3, members))
+    assert opened().transition is None
+
+
+def test_transition_write_that_fails_leaves_the_record_as_it_was(opened, monkeypatch):
+    file = opened()
+    file.begin(FIRST)
+
+    def broken():
+        raise OSError(5, "planted")
+
+    monkeypatch.setattr(file._volume, "sync", broken)
+    with pytest.raises(OSError, match="planted"):
+        file.begin(SECOND)
+    assert file.transition == FIRST
