@@ -48,6 +48,17 @@ def before_restore(client: Client, target: protocol.Target, *, full: bool) -> No
         agree(f"Overwrite master {row.master} with its shadow {row.shadow}?", risk)
 
 
+def before_taking_back(client: Client, target: protocol.Target) -> None:
+    """Ask before lent shadows are taken from their importers. Raises Declined, or NotFound."""
+    for row in client.status(target):
+        if row.custody == "exported":
+            agree(
+                f"{row.shadow} is exported, and its importer must never write to it again.\n"
+                "Take it back, all its chunks different?",
+                "would take an exported shadow from its importer",
+            )
+
+
 def unless_closed(act: Callable[[bool], R], *, sure: bool) -> tuple[R, bool]:
     """Join or check a join; ask when the bitmap was not closed on the other host.
 

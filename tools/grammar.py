@@ -15,7 +15,8 @@ usage: iiadm -e ind|dep MASTER SHADOW BITMAP
        iiadm -u [s|m] SET... | -c s|m SET... | -d SET | -a SET | -w SET
        iiadm -i [SET|all] | -l
        iiadm -E SET | -I SHADOW BITMAP [TICKET] | -J SET BITMAP
-       iiadm -g GRP -e|-u|-c|-d|-a|-w|-i|-l|-E ... | -g GRP -m SET... | -g -L
+       iiadm -R SET
+       iiadm -g GRP -e|-u|-c|-d|-a|-w|-i|-l|-E|-R ... | -g GRP -m SET... | -g -L
        iiadm -h | -v
 """
 
@@ -35,6 +36,7 @@ Administers point-in-time copies. A set is named by its shadow's path. With no w
   -E SET            export the shadow to another host
   -I S B [TICKET]   import a shadow, tracking its changes in bitmap B
   -J SET B          join: take the shadow back and merge the other host's bitmap
+  -R SET            reset: bring back what is offline, or a shadow whose importer is lost
   -g GRP            act on all sets of a group; with -e: make the set in the group
   -g GRP -m SET...  put sets into a group; an empty GRP takes them out of theirs
   -g -L             list the groups
@@ -75,6 +77,7 @@ ACTIONS: Final = {
     "E": Shape((1, 1), (0, 0), "SET"),
     "I": Shape((2, 3), None, "SHADOW BITMAP [TICKET]"),
     "J": Shape((2, 2), None, "SET BITMAP"),
+    "R": Shape((1, 1), (0, 0), "SET"),
     "m": Shape(None, (1, MANY), "SET..."),
     "L": Shape((0, 0), None, ""),
     "h": Shape((0, 0), None, ""),

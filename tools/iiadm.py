@@ -116,6 +116,13 @@ def _join(client: Client, command: Command) -> None:
     ask.unless_closed(join, sure=command.sure)
 
 
+def _reset(client: Client, command: Command) -> None:
+    target = _one(command)
+    if not command.sure:
+        ask.before_taking_back(client, target)
+    common.tell(client, protocol.Reset(target))
+
+
 def _move(client: Client, command: Command) -> None:
     group, sets = command.group or "", common.volumes(command.words)
     if not sets:
@@ -145,6 +152,7 @@ _VERBS: Final[dict[str, Callable[[Client, Command], None]]] = {
     "E": _export,
     "I": _import,
     "J": _join,
+    "R": _reset,
     "m": _move,
     "L": _groups,
 }

@@ -48,6 +48,9 @@ MEANINGS = {
     "-I /s /b": Command("I", words=["/s", "/b"]),
     "-I /s /b /t": Command("I", words=["/s", "/b", "/t"]),
     "-J /s /b -n": Command("J", words=["/s", "/b"], sure=True),
+    "-R /s": Command("R", words=["/s"]),
+    "-R /s -n": Command("R", words=["/s"], sure=True),
+    "-g G -R": Command("R", group="G"),
     "-g G -m a b,c": Command("m", words=["a", "b,c"], group="G"),
     "-g G -i": Command("i", group="G"),
     "-g G -l": Command("l", group="G"),
@@ -118,7 +121,7 @@ def test_wrong_words_are_a_usage_error(line):
     assert str(caught.value).startswith(REFUSALS[line])
 
 
-@pytest.mark.parametrize("letter", "RPOADQp")
+@pytest.mark.parametrize("letter", "POADQp")
 def test_letters_of_later_releases_are_unknown(letter):
     with pytest.raises(errors.UsageError, match=f"unknown option -{letter}"):
         grammar.parse([f"-{letter}", "/s"])

@@ -152,6 +152,50 @@ def test_question_for_a_group_has_other_words(on_terminal, two):
     assert "the 2 masters of group G" in ended.err
 
 
+@pytest.mark.parametrize(
+    ("line", "target"), [("-R /s", Target(("/s",))), ("-g G -R", Target(group="G"))]
+)
+def test_reset_of_local_sets_asks_nothing_and_says_what_was_done(run, two, line, target):
+    two.on(protocol.Reset, protocol.Noted(("/s: nothing is offline",)))
+    ended = run("iiadm", *line.split())
+    assert (ended.code, ended.out, ended.err) == (0, "", "/s: nothing is offline\n")
+    assert two.changes == [protocol.Reset(target)]
+
+
+@pytest.fixture
+def lent_out(service):
+    service.rows = [row("/s", group="G", custody="exported"), row("/t", group="G")]
+    return service
+
+
+@pytest.mark.parametrize("line", ["-R /s", "-g G -R"])
+def test_taking_an_exported_shadow_back_without_a_terminal_is_refused(run, lent_out, line):
+    ended = run("iiadm", *line.split())
+    assert ended.code == 1
+    assert "would take an exported shadow from its importer" in ended.err
+    assert "-n" in ended.err
+    assert lent_out.changes == []
+
+
+@pytest.mark.parametrize(("typed", "code", "sent"), [("y\n", 0, 1), ("\n", 1, 0), ("no\n", 1, 0)])
+def test_taking_an_exported_shadow_back_is_asked_about(on_terminal, lent_out, typed, code, sent):
+    ended = on_terminal("iiadm", "-g", "G", "-R", typed=typed)
+    assert ended.code == code
+    assert ended.err.count("(yes/no)") == 1
+    assert "/s is exported" in ended.err
+    assert len(lent_out.asked(protocol.Reset)) == sent
+
+
+def test_n_takes_an_exported_shadow_back_unasked(run, lent_out):
+    assert run("iiadm", "-n", "-R", "/s").code == 0
+    assert lent_out.requests == [protocol.Reset(Target(("/s",)))]
+
+
+def test_reset_of_an_unknown_set_is_refused(run, two):
+    assert run("iiadm", "-R", "/gone").code == 2
+    assert two.changes == []
+
+
 UNCLOSED = errors.NotClosed("/b", "was not closed on the other host", "disable it there")
 
 
