@@ -22,8 +22,11 @@ SERVICE_SECONDS = 60
 
 
 @pytest.fixture(autouse=True)
-def mortal_services(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every service that a test starts has an alarm set, which outlives exec."""
+def mortal_services(monkeypatch: pytest.MonkeyPatch, place: Path) -> Iterator[None]:
+    """Every service that a test starts has an alarm set, which outlives exec.
+
+    After the last of them no mount is left below the test's directory, one over a file included.
+    """
     start = Service.start
     alarm = ("perl", "-e", "alarm shift; exec @ARGV", str(SERVICE_SECONDS))
 
@@ -31,6 +34,11 @@ def mortal_services(monkeypatch: pytest.MonkeyPatch) -> None:
         return start(service, env=env, prefix=alarm)
 
     monkeypatch.setattr(Service, "start", start_mortal)
+    yield
+    mounts = Path("/proc/self/mounts").read_text().splitlines()
+    for path in reversed([line.split()[1] for line in mounts]):
+        if path.startswith(f"{place}/"):
+            subprocess.run(["umount", "-l", path], check=False)
 
 
 def eventually(true: Callable[[], object], what: str, seconds: float = 10) -> None:
