@@ -108,7 +108,9 @@ class Dispatcher:
                 await copier.wait()
             else:  # a new PIT is being made just now, and the copy starts after it
                 async with self._engine.admin:
-                    await trio.lowlevel.checkpoint()
+                    lost = member.header.copying and self._engine.running(member) is None
+                if lost:
+                    raise errors.CopyStopped(member.name, "its copy does not run", "see the log")
 
     def _select(self, target: Target, *, everything: bool = False) -> list[VolumeSet]:
         if everything and target == Target():
@@ -151,7 +153,7 @@ class Dispatcher:
         for member in self._select(request.target):
             await self._engine.stop_copy(member)
             if member.header.copying:
-                await member.commit(copying=False)
+                await member.end_copy()
                 await self._engine.note(member, "-a")
         return Noted()
 

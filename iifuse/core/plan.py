@@ -169,7 +169,13 @@ def _to_preserve(member: Member, touch: Touch, word: int) -> int:
 
 
 def _is_lost(state: SetState) -> bool:
-    """A set whose shadow or bitmap is offline needs nothing any more; the master goes on."""
+    """A set whose shadow or bitmap is offline needs nothing any more; the master goes on.
+
+    Not so a dependent set that restores: its steps fail and with them the write, because raw
+    master and shadow are both incomplete and `-R` has to find what it can go on with.
+    """
+    if state.restoring and state.kind is Kind.DEPENDENT:
+        return False
     return bool(state.offline & (Role.SHADOW | Role.BITMAP))
 
 

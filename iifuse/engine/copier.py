@@ -151,7 +151,4 @@ class Copier:
         """The copy stands aborted, its copy bits say what is missing."""
         log.error("%s: copy stopped: %s", self.member.name, error)
         if self.member.header.copying:
-            try:
-                await self.member.commit(copying=False)
-            except OSError as failure:
-                await self.member.take_offline(Role.BITMAP, str(failure))
+            await self.member.end_copy()

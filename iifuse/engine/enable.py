@@ -89,8 +89,7 @@ async def _begin(engine: Engine, family: Family, member: VolumeSet) -> float:
         pit = Pit(1, uuid4(), time.time_ns())
         await storage(family.master.sync)
         await storage(partial(_commit, engine, member, replace(member.header, pit=pit)))
-        family.sets.append(member)
-        engine.sets[member.name] = member
+        engine.register(family, member)
     return (time.monotonic() - began) * 1000
 
 

@@ -75,6 +75,12 @@ class Engine:
 
     # -- finding ----------------------------------------------------------------------------
 
+    def register(self, family: Family, member: VolumeSet) -> None:
+        """The set is there from now on: its family tracks it."""
+        member.second_place = partial(self.db.doubt, member.name)
+        family.sets.append(member)
+        self.sets[member.name] = member
+
     def select(self, names: Sequence[str], group: str | None = None) -> list[VolumeSet]:
         """The sets of a group, or those named; none twice. Raises NotFound or UsageError."""
         if group is not None:

@@ -141,9 +141,8 @@ async def take_in(engine: Engine, request: Borrowing) -> VolumeSet:
         await storage(partial(_write_import, engine, member))
         undo.pop_all()
     family = Family(None, None, header.geometry, ordered=engine.ordered)
-    family.sets.append(member)
     engine.families.append(family)
-    engine.sets[member.name] = member
+    engine.register(family, member)
     await engine.show_shadow(member)
     await engine.note(member, "-I")
     return member

@@ -152,7 +152,7 @@ class Family:
         member = self.member(step.key)
         role = _blamed(step)
         if role is Role.MASTER:  # the error of the master goes to the caller; the copy stops
-            await member.commit(copying=False)
+            await member.end_copy()
         else:
             await member.take_offline(role, str(error))
         if member.restoring:

@@ -13,7 +13,7 @@ from iifuse import errors
 from iifuse.core import plan
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.bits import Bits
-from iifuse.core.header import Closure, Header, Pit
+from iifuse.core.header import Closure, Header, Pit, Stamp
 from iifuse.core.sector import Region
 from iifuse.core.state import Change, Custody, Kind, Progress, Role
 from iifuse.engine.enable import finish_disable
@@ -69,7 +69,7 @@ async def stop(engine: Engine) -> None:
             for volume in [family.master, *(s.shadow for s in family.sets)]:
                 await _sync_quietly(volume)
             for member in family.sets:
-                await _save(member)
+                await _save(member, family.master)
         await blocking(partial(_close, family))
 
 
@@ -81,11 +81,23 @@ async def _sync_quietly(volume: Volume | None) -> None:
         log.exception("%s: the last sync failed", volume.path if volume else "")
 
 
-async def _save(member: VolumeSet) -> None:
+async def _save(member: VolumeSet, master: Volume | None) -> None:
     try:
-        await member.save_exact(clean=not member.state.offline)
+        await member.save_exact(
+            clean=not member.state.offline,
+            master_stamp=_stamp(master),
+            shadow_stamp=_stamp(member.shadow),
+        )
     except OSError:
         log.exception("%s: the exact bits could not be saved", member.name)
+
+
+def _stamp(volume: Volume | None) -> Stamp:
+    """What a file looks like; a device gives no sign of having been written."""
+    if volume is None or volume.is_device:
+        return Stamp()
+    found = volume.stat()
+    return Stamp(found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def _close(family: Family) -> None:
@@ -110,8 +122,7 @@ async def _start_set(engine: Engine, row: SetRow) -> None:
         log.info("%s: the disable that was cut short is done", member.name)
         return
     family = family or _family_without_master(engine, row, member)
-    family.sets.append(member)
-    engine.sets[member.name] = member
+    engine.register(family, member)
     for role, reason in trouble:
         await member.take_offline(role, reason)
     await _open_for_use(engine, member)
@@ -158,16 +169,53 @@ def _load(engine: Engine, row: SetRow, family: Family | None) -> tuple[VolumeSet
     """In a thread: the set as its volumes tell, and what is wrong with it."""
     trouble: Trouble = []
     if row.doubt is not None:
-        return _without_bitmap(row, family, row.doubt)
+        return _without_bitmap(row, row.doubt)
     try:
         bitmap, header, bits = _load_bitmap(engine, row, trouble)
     except (errors.IifuseError, OSError) as error:
         engine.db.doubt(row.shadow, str(error))  # from now on writes are not noted in it
-        return _without_bitmap(row, family, str(error))
+        return _without_bitmap(row, str(error))
     if row.master and family is None:
         trouble.append((_lost_with_master(header), "the master cannot be opened"))
+    elif header.offline & Role.MASTER:
+        header = replace(header, offline=header.offline & ~Role.MASTER)
+        trouble += _found_again(bitmap, header, bits)
     shadow = _load_shadow(header, trouble)
+    written = _written_meanwhile(header, family.master if family else None, shadow)
+    if written and _has_hints(header):
+        log.warning("%s: %s: all chunks count as different", header.shadow, written)
+        bits.shadow.fill()
+        bitmap.write_region(header, Region.SHADOW, bits.shadow)
+    elif written:
+        trouble.append((Role.SHADOW, written))
     return VolumeSet(header, bits, shadow, bitmap, row.group), trouble
+
+
+def _written_meanwhile(header: Header, master: Volume | None, shadow: Volume | None) -> str | None:
+    """Why a volume must have been written behind our back since the last clean stop, if so."""
+    if not header.clean:
+        return None
+    pairs = (("master", header.master_stamp, master), ("shadow", header.shadow_stamp, shadow))
+    for what, stamp, volume in pairs:
+        if volume is not None and stamp != Stamp() and stamp != _stamp(volume):
+            return f"the {what} was written or replaced while the service was down"
+    return None
+
+
+def _found_again(bitmap: BitmapFile, header: Header, bits: Bits) -> Trouble:
+    """A master that could not be opened at an earlier start is back; who knows who wrote it."""
+    reason = "its master was away and may have been written meanwhile"
+    if not _has_hints(header):
+        return [(Role.SHADOW, reason)]
+    log.warning("%s: %s: all chunks count as different", header.shadow, reason)
+    bits.shadow.fill()
+    bitmap.write_region(header, Region.SHADOW, bits.shadow)
+    return []
+
+
+def _has_hints(header: Header) -> bool:
+    """Do bits only say where the volumes may differ? Then more of them do no harm."""
+    return header.kind is Kind.INDEPENDENT and header.progress is Progress.IDLE
 
 
 def _lost_with_master(header: Header) -> Role:
@@ -176,14 +224,10 @@ def _lost_with_master(header: Header) -> Role:
     return Role.MASTER if whole else Role.MASTER | Role.SHADOW
 
 
-def _without_bitmap(
-    row: SetRow, family: Family | None, reason: str
-) -> tuple[VolumeSet, Trouble]:
+def _without_bitmap(row: SetRow, reason: str) -> tuple[VolumeSet, Trouble]:
     """All chunks differ (idle and independent), or nobody knows what the shadow holds."""
-    if family is None:
-        raise errors.BadBitmap(row.bitmap, reason)
     header = Header(
-        uuid=row.uuid, kind=row.kind, size_bytes=family.geometry.size_bytes,
+        uuid=row.uuid, kind=row.kind, size_bytes=row.size_bytes,
         master=row.master or "", shadow=row.shadow, bitmap=row.bitmap, custody=row.custody,
     )  # fmt: skip
     bits = Bits.blank(header.geometry.chunks)
@@ -235,7 +279,7 @@ def _distrust(
     engine: Engine, header: Header, shadow: Bitmap, damaged: Sequence[Run], trouble: Trouble
 ) -> bool:
     """Damaged bits, and bits that a power loss may have overtaken. True: bits were set."""
-    hints = header.kind is Kind.INDEPENDENT and header.progress is Progress.IDLE
+    hints = _has_hints(header)
     if header.process_durability and not header.clean and header.boot_id != engine.boot_id:
         damaged = [(0, shadow.chunks)]
         reason = "the machine went down under durability=process"

@@ -5,11 +5,13 @@ time of a dependent set is lost and a new one begins (instant-image.md 4.11).
 """
 
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 
 from iifuse import errors
 from iifuse.core import sector
 from iifuse.core.bits import Bits
+from iifuse.core.header import Header
 from iifuse.core.state import NOTHING_OFFLINE, Change, Custody, Kind, Progress, Role
 from iifuse.engine import pit
 from iifuse.engine.engine import Engine
@@ -92,7 +94,7 @@ def _open_lost(member: VolumeSet, family: Family, lost: Role) -> Lost:
         if lost & Role.SHADOW:
             _close(member.shadow)
             member.shadow = None
-            found[Role.SHADOW] = open_or_create(header.shadow, header.size_bytes, undo, sparse=True)
+            found[Role.SHADOW] = _open_shadow(header, undo)
             check_size(found[Role.SHADOW], header.size_bytes, "the shadow")
         if lost & Role.BITMAP:
             _close(member.bitmap.volume if member.bitmap else None)
@@ -105,6 +107,15 @@ def _open_lost(member: VolumeSet, family: Family, lost: Role) -> Lost:
             _check_replacement(found[Role.MASTER], header.size_bytes)
         undo.pop_all()
     return found
+
+
+def _open_shadow(header: Header, undo: ExitStack) -> Volume:
+    """A new one may take the place of a shadow that is copied anew, never of one that is needed."""
+    if header.progress is Progress.TO_MASTER or header.custody is Custody.IMPORTED:
+        shadow = open_volume(header.shadow)
+        undo.callback(shadow.close)
+        return shadow
+    return open_or_create(header.shadow, header.size_bytes, undo, sparse=True)
 
 
 def _close(volume: Volume | None) -> None:
@@ -124,8 +135,28 @@ def _check_replacement(master: Volume, size_bytes: int) -> None:
 async def _rewrite_bitmap(member: VolumeSet) -> None:
     """What is known in memory is written anew; the header stays offline until all is true."""
     assert member.bitmap is not None
-    await blocking(member.bitmap.erase_headers)
+    await blocking(partial(_recall, member, member.bitmap))
     await member.save_exact()
+
+
+def _recall(member: VolumeSet, bitmap: BitmapFile) -> None:
+    """Who the set is, from a header that was only away for a start; its bits stay unbelieved."""
+    try:
+        old = bitmap.read_header()
+    except (errors.BadBitmap, OSError):
+        old = None
+    if old is not None and old.uuid == member.key and not member.header.pit.number:
+        member.header = replace(
+            member.header, role=old.role, pit=old.pit, export_number=old.export_number,
+            import_id=old.import_id, joined=old.joined,
+        )  # fmt: skip
+    elif member.header.custody is Custody.IMPORTED and not member.header.pit.number:
+        raise errors.Refused(
+            member.name,
+            "its bitmap volume says no more which export it belongs to",
+            "disable it (-d), and take the shadow back on the exporting host (-R)",
+        )
+    bitmap.erase_headers()
 
 
 async def _adopt_master(
@@ -149,7 +180,7 @@ async def _adopt_master(
 async def _make_true(engine: Engine, member: VolumeSet, lost: Role) -> list[str]:
     header, name = member.header, member.name
     if header.progress is Progress.TO_MASTER:
-        await member.commit(offline=NOTHING_OFFLINE, offline_reason="")
+        await _resume_restore(engine, member)
         return [f"{name}: its restore stands aborted; '-u m' goes on with it"]
     if header.custody is Custody.IMPORTED:
         await _all_differ(engine, member)
@@ -175,6 +206,20 @@ def _change(kind: Kind, lost: Role) -> Change:
     if kind is Kind.DEPENDENT:
         return Change.CLEAR
     return Change.FILL_TO_SHADOW if lost & Role.SHADOW else Change.FILL_TO_MASTER
+
+
+async def _resume_restore(engine: Engine, member: VolumeSet) -> None:
+    """Independent: what was written to restored chunks meanwhile was not noted, so all differ.
+
+    Dependent: such writes failed (plan._is_lost), nothing was missed.
+    """
+    async with engine.family(member).locks.gate():
+        if member.state.kind is Kind.INDEPENDENT:
+            member.bits.shadow.fill()
+            member.bits.shadow.drop(member.bits.copy)
+        await member.save_exact(offline=NOTHING_OFFLINE, offline_reason="")
+        member.bits = Bits(member.bits.shadow, member.bits.copy)
+    await engine.note(member, "-R")
 
 
 async def _all_differ(engine: Engine, member: VolumeSet) -> None:

@@ -170,6 +170,9 @@ class MasterView(View):
 
     def touch(self, first: int, count: int) -> Touch:
         """A write to the master concerns every set."""
+        for member in self.family.sets:
+            if member.unnoted:
+                raise OSError(errno.EIO, member.header.offline_reason, self.path)
         return Touch(Side.MASTER, None, first, count)
 
     def target(self) -> Volume:
@@ -224,7 +227,8 @@ class ShadowView(View):
 
 
 def _needs_nothing(member: VolumeSet) -> bool:
-    return bool(member.state.offline & (Role.SHADOW | Role.BITMAP)) and not member.restoring
+    offline = bool(member.state.offline & (Role.SHADOW | Role.BITMAP))
+    return offline and not member.restoring and not member.unnoted
 
 
 def _online_shadow(member: VolumeSet) -> Volume:

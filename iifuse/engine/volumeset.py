@@ -9,6 +9,7 @@ from uuid import UUID
 
 import trio
 
+from iifuse import errors
 from iifuse.core.bitmap import sector_runs
 from iifuse.core.bits import Bits
 from iifuse.core.geometry import Geometry
@@ -46,6 +47,10 @@ class VolumeSet:
         self.group = group
         self.copied_chunks = 0
         """Copy bits cleared since the PIT, by the background copy or for a writer."""
+        self.unnoted = False
+        """It went offline and that could be noted nowhere: writes that need a bit get EIO."""
+        self.second_place: Callable[[str], None] | None = None
+        """Notes durably, with the reason, that the bitmap volume is not to be believed; blocks."""
         self._header_lock = trio.Lock()
 
     @property
@@ -87,20 +92,35 @@ class VolumeSet:
             else:
                 self.header = await blocking(partial(self.bitmap.write_header, header))
 
+    async def end_copy(self) -> None:
+        """The copy stands aborted from now on; where that cannot be noted, the bitmap is lost."""
+        try:
+            await self.commit(copying=False)
+        except OSError as error:
+            await self.take_offline(Role.BITMAP, str(error))
+
     async def take_offline(self, role: Role, reason: str) -> None:
         """Note durably that a volume of the set cannot be trusted (invariant 9)."""
         roles = self.state.offline | self._drags(role)
         if roles == self.state.offline:
             return
         log.error("%s: %s goes offline: %s", self.name, role.name, reason)
+        changes = {"offline": roles, "offline_reason": reason, "copying": False}
         try:
-            await self.commit(offline=roles, offline_reason=reason, copying=False)
+            await self.commit(**changes)
         except OSError as error:
-            log.critical("%s: cannot note that: %s", self.name, error)
-            offline = roles | Role.BITMAP
-            self.header = replace(
-                self.header, offline=offline, offline_reason=reason, copying=False
-            )
+            changes["offline"] = roles | self._drags(Role.BITMAP)
+            self.header = replace(self.header, **changes)  # type: ignore[arg-type]
+            await self._note_elsewhere(f"{reason}; its header cannot be written ({error})")
+
+    async def _note_elsewhere(self, reason: str) -> None:
+        log.error("%s: %s", self.name, reason)
+        try:
+            if self.second_place is not None:
+                await blocking(partial(self.second_place, reason))
+        except (errors.IifuseError, OSError) as error:
+            log.critical("%s: that can be noted nowhere, writes fail now: %s", self.name, error)
+            self.unnoted = True
 
     def _drags(self, role: Role) -> Role:
         """A bitmap whose bits are needed to read the shadow takes the shadow with it."""

@@ -5,6 +5,7 @@ What a set *is* stands in the header of its bitmap volume; a lost database loses
 
 import os
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -17,8 +18,9 @@ _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS sets (
     shadow TEXT PRIMARY KEY,
     uuid TEXT NOT NULL,
-    kind INTEGER NOT NULL,      -- these three as in the header, for a start without the
-    progress INTEGER NOT NULL DEFAULT 0,  -- bitmap volume
+    size_bytes INTEGER NOT NULL,  -- this and the next three as in the header,
+    kind INTEGER NOT NULL,        -- for a start without the bitmap volume
+    progress INTEGER NOT NULL DEFAULT 0,
     custody INTEGER NOT NULL DEFAULT 0,
     doubt TEXT,                 -- why the bitmap is not believed until -R
     master TEXT,                -- absent: an imported shadow
@@ -47,6 +49,7 @@ class SetRow:
     master: str | None
     bitmap: str
     group: str | None
+    size_bytes: int
     kind: Kind
     progress: Progress = Progress.IDLE
     custody: Custody = Custody.LOCAL
@@ -57,14 +60,14 @@ class SetRow:
         """The row of a new set."""
         master = None if header.custody is Custody.IMPORTED else header.master
         names = (header.shadow, header.uuid, master, header.bitmap, group)
-        return cls(*names, header.kind, header.progress, header.custody)
+        return cls(*names, header.size_bytes, header.kind, header.progress, header.custody)
 
 
 class StateDB:
     """STATE/state.db; every method blocks, and each change is durable when it returns."""
 
     def __init__(self, directory: str) -> None:
-        path = os.path.join(directory, "state.db")
+        path = self._path = os.path.join(directory, "state.db")
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA synchronous=FULL")
@@ -77,62 +80,69 @@ class StateDB:
             raise errors.ServiceError(path, f"cannot be used ({error})") from error
         os.chmod(path, 0o600)
 
+    def _run(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
+        """One statement, one transaction. Raises StorageError."""
+        try:
+            return self._db.execute(statement, values)
+        except sqlite3.Error as error:
+            raise errors.StorageError(self._path, str(error), "see to its file system") from error
+
     def sets(self) -> list[SetRow]:
         """All sets, in the order in which they were enabled."""
-        rows = self._db.execute(
-            'SELECT shadow, uuid, master, bitmap, "group", kind, progress, custody, doubt '
-            "FROM sets ORDER BY rowid"
+        rows = self._run(
+            'SELECT shadow, uuid, master, bitmap, "group", size_bytes, kind, progress, custody, '
+            "doubt FROM sets ORDER BY rowid"
         )
         return [
-            SetRow(s, UUID(u), m, b, g, Kind(k), Progress(p), Custody(c), d)
-            for s, u, m, b, g, k, p, c, d in rows
+            SetRow(s, UUID(u), m, b, g, size, Kind(k), Progress(p), Custody(c), doubt)
+            for s, u, m, b, g, size, k, p, c, doubt in rows
         ]
 
     def add_set(self, row: SetRow) -> None:
         """From the return on the set comes back at every start."""
-        self._db.execute(
-            'INSERT INTO sets (shadow, uuid, master, bitmap, "group", kind, progress, custody) '
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        self._run(
+            'INSERT INTO sets (shadow, uuid, master, bitmap, "group", size_bytes, kind, progress, '
+            "custody) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                row.shadow, str(row.uuid), row.master, row.bitmap, row.group,
+                row.shadow, str(row.uuid), row.master, row.bitmap, row.group, row.size_bytes,
                 row.kind, row.progress, row.custody,
             ),
         )
 
     def remember(self, shadow: str, progress: Progress, custody: Custody) -> None:
         """What the header says now, should the bitmap volume be missing at the next start."""
-        self._db.execute(
+        self._run(
             "UPDATE sets SET progress = ?, custody = ? WHERE shadow = ?",
             (progress, custody, shadow),
         )
 
     def doubt(self, shadow: str, reason: str | None) -> None:
         """Believe a set's bitmap volume no more, should it come back; None: believe it again."""
-        self._db.execute("UPDATE sets SET doubt = ? WHERE shadow = ?", (reason, shadow))
+        self._run("UPDATE sets SET doubt = ? WHERE shadow = ?", (reason, shadow))
 
     def remove_set(self, shadow: str) -> None:
         """Forget a set."""
-        self._db.execute("DELETE FROM sets WHERE shadow = ?", (shadow,))
+        self._run("DELETE FROM sets WHERE shadow = ?", (shadow,))
 
     def move_sets(self, shadows: list[str], group: str | None) -> None:
         """Put sets into a group, or (None) out of theirs: all of them or none."""
-        with self._db:
-            self._db.execute("BEGIN")
-            self._db.executemany(
-                'UPDATE sets SET "group" = ? WHERE shadow = ?', [(group, s) for s in shadows]
-            )
+        marks = ", ".join("?" * len(shadows))
+        self._run(
+            f'UPDATE sets SET "group" = ? WHERE shadow IN ({marks})',  # noqa: S608 - only marks
+            (group, *shadows),
+        )
 
     def volumes(self) -> list[str]:
         """Pass-through volumes."""
-        return [row[0] for row in self._db.execute("SELECT path FROM volumes ORDER BY path")]
+        return [row[0] for row in self._run("SELECT path FROM volumes ORDER BY path")]
 
     def add_volume(self, path: str) -> None:
         """Keep a volume on the mount."""
-        self._db.execute("INSERT OR IGNORE INTO volumes VALUES (?)", (path,))
+        self._run("INSERT OR IGNORE INTO volumes VALUES (?)", (path,))
 
     def remove_volume(self, path: str) -> None:
         """Forget it."""
-        self._db.execute("DELETE FROM volumes WHERE path = ?", (path,))
+        self._run("DELETE FROM volumes WHERE path = ?", (path,))
 
     def record(
         self,
@@ -143,14 +153,14 @@ class StateDB:
         chunks: int | None = None,
     ) -> None:
         """Add a line to the history."""
-        self._db.execute(
+        self._run(
             "INSERT INTO history (shadow, event, pit, held_ms, chunks) VALUES (?, ?, ?, ?, ?)",
             (shadow, event, pit, held_ms, chunks),
         )
 
     def history(self, shadow: str) -> list[tuple[str, int | None]]:
         """(event, PIT number) of a set, oldest first."""
-        rows = self._db.execute(
+        rows = self._run(
             "SELECT event, pit FROM history WHERE shadow = ? ORDER BY rowid", (shadow,)
         )
         return [(event, pit) for event, pit in rows]
