@@ -3,6 +3,7 @@
 import errno
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from uuid import UUID
 
@@ -72,7 +73,8 @@ class Family:
     async def _commit(self, items: list[Touch | Clear]) -> list[Exception | None]:
         """One batch: first what has become true, then what the waiting writes need."""
         touches = [item for item in items if isinstance(item, Touch)]
-        await self.execute(_clear_steps(item for item in items if isinstance(item, Clear)))
+        with suppress(RestoreFailed):  # the set is offline then, which its copier sees
+            await self.execute(_clear_steps(item for item in items if isinstance(item, Clear)))
         errors: dict[int, Exception | None] = {}
         try:
             await self._touch_all(touches)
@@ -86,6 +88,9 @@ class Family:
     async def _touch_all(self, touches: list[Touch]) -> None:
         members = [s.member for s in self.sets]
         await self.execute(plan.first_touch(members, touches, ordered=self.ordered))
+        for member in self.sets:
+            if member.unnoted:  # a restart would believe bits that lack these writes
+                raise OSError(errno.EIO, member.header.offline_reason, member.name)
 
     # -- executing steps --------------------------------------------------------------------
 

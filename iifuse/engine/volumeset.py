@@ -116,8 +116,9 @@ class VolumeSet:
     async def _note_elsewhere(self, reason: str) -> None:
         log.error("%s: %s", self.name, reason)
         try:
-            if self.second_place is not None:
-                await blocking(partial(self.second_place, reason))
+            if self.second_place is None:
+                raise errors.StorageError(self.name, "no second place is known")
+            await blocking(partial(self.second_place, reason))
         except (errors.IifuseError, OSError) as error:
             log.critical("%s: that can be noted nowhere, writes fail now: %s", self.name, error)
             self.unnoted = True
