@@ -11,9 +11,10 @@ from iifuse import errors
 from iifuse.core.state import Kind
 from iifuse.store.statedb import SetRow, StateDB
 
-ONE = SetRow("/s1", UUID(int=1), "/m", "/b1", None, Kind.INDEPENDENT)
-TWO = SetRow("/s2", UUID(int=2), "/m", "/b2", "grp", Kind.DEPENDENT)
-LENT = SetRow("/s3", UUID(int=3), None, "/b3", None, Kind.INDEPENDENT)
+SIZE = 1 << 20
+ONE = SetRow("/s1", UUID(int=1), "/m", "/b1", None, SIZE, Kind.INDEPENDENT)
+TWO = SetRow("/s2", UUID(int=2), "/m", "/b2", "grp", SIZE, Kind.DEPENDENT)
+LENT = SetRow("/s3", UUID(int=3), None, "/b3", None, SIZE, Kind.INDEPENDENT)
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_state_sets_come_back_in_the_order_of_their_enabling(db, place):
 def test_state_refuses_a_shadow_or_a_bitmap_twice(db):
     db.add_set(ONE)
     for row in (replace(TWO, shadow="/s1"), replace(TWO, bitmap="/b1")):
-        with pytest.raises(sqlite3.IntegrityError):
+        with pytest.raises(errors.StorageError):
             db.add_set(row)
     assert db.sets() == [ONE]
 
@@ -51,7 +52,7 @@ def test_state_moves_all_sets_or_none(db):
         db.add_set(row)
     db.move_sets(["/s1", "/s2"], "night")
     assert [row.group for row in db.sets()] == ["night", "night"]
-    with pytest.raises(sqlite3.Error):
+    with pytest.raises(errors.StorageError):
         db.move_sets(["/s1", object()], "day")  # type: ignore[list-item]
     assert [row.group for row in db.sets()] == ["night", "night"]
     db.move_sets(["/s2"], None)

@@ -1,8 +1,8 @@
 import pytest
-from iitools import grammar
-from iitools.grammar import Command
 
 from iifuse import errors
+from iitools import grammar
+from iitools.grammar import Command
 
 MEANINGS = {
     "": Command("l"),

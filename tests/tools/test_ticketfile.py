@@ -5,10 +5,10 @@ import stat
 
 import pytest
 from fake_service import lent
-from iitools import ticketfile
 
 from iifuse import errors
 from iifuse.core.ticket import Ticket
+from iitools import ticketfile
 
 OLD, NEW = Ticket((lent("/old"),)), Ticket((lent("/new"),), "night")
 
