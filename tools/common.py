@@ -88,16 +88,19 @@ def tell(client: Client, request: protocol.AnyRequest) -> tuple[str, ...]:
 class Parser(argparse.ArgumentParser):
     """The options that every program has, and usage errors in our own tree."""
 
-    def __init__(self, program: str, form: str, about: str) -> None:
-        """`form`: the words after the options, for the usage line."""
+    def __init__(
+        self, program: str, form: str, about: str, *, codes: str = EXIT_CODES, asks: bool = True
+    ) -> None:
+        """`form`: the words after the options, for the usage line. `asks`: the service."""
         super().__init__(
             program,
             usage=f"{program} [option...] {form}",
             description=about,
-            epilog=EXIT_CODES,
+            epilog=codes,
             allow_abbrev=False,
         )
-        self.add_argument("--socket", metavar="PATH", help="control socket of the service")
+        if asks:
+            self.add_argument("--socket", metavar="PATH", help="control socket of the service")
         self.add_argument("--json", action="store_true", help="print the result as JSON")
         self.add_argument("--version", action="version", version=version(program))
 
@@ -130,6 +133,11 @@ class Parser(argparse.ArgumentParser):
 def version(program: str) -> str:
     """The answer to --version."""
     return f"{program} (iifuse) {__version__}"
+
+
+def printable(text: str) -> str:
+    """A text that a terminal shows and does not obey: what is not printable is escaped."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 def absolute(word: str) -> str:

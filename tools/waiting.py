@@ -1,20 +1,20 @@
 """Waiting for running copies, with a progress bar on a terminal."""
 
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Self
 
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TimeRemainingColumn
+from rich.progress import TaskID
 
 from iifuse import errors
 from iifuse.control import protocol
 from iifuse.control.client import Client
 from iifuse.control.protocol import SetStatus
+
+from .bars import bars
 
 GLANCE_S: Final = 0.25
 """Seconds after which the service is asked again how far it is."""
@@ -61,10 +61,7 @@ class _Bars:
     """One bar for each running copy; nothing where stderr is no terminal."""
 
     def __init__(self, rows: Sequence[SetStatus]) -> None:
-        # Not what rich takes for a terminal: FORCE_COLOR must not make a log of bars.
-        terminal = sys.stderr is not None and sys.stderr.isatty()
-        columns = "{task.description}", BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-        self._progress = Progress(*columns, console=Console(stderr=True), disable=not terminal)
+        self._progress = bars()
         self._tasks: dict[str, TaskID] = {
             row.shadow: self._progress.add_task(escape(row.shadow), total=_total(row))
             for row in rows

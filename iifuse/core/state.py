@@ -156,10 +156,10 @@ def _check_pit(name: str, state: SetState, verb: Verb) -> None:
         raise errors.Refused(
             name, f"{verb} is not possible with {names} offline", "see 'iiadm -i' for the reason"
         )
-    if state.restoring and state.copying:
-        raise errors.CopyRunning(name, f"{verb} is not possible {_doing(state)}", _way_out(state))
-    if state.progress is not Progress.IDLE and state.restoring is not verb.to_master:
-        raise errors.Refused(name, f"{verb} is not possible {_doing(state)}", _way_out(state))
+    turned = state.progress is not Progress.IDLE and state.restoring is not verb.to_master
+    if turned or (state.restoring and state.copying):
+        error = errors.CopyRunning if state.copying else errors.Refused
+        raise error(name, f"{verb} is not possible {_doing(state)}", _way_out(state))
 
 
 def _check_export(name: str, state: SetState) -> None:

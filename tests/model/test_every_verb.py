@@ -53,7 +53,11 @@ LAYOUTS = [
 """(sizes of the masters, (master, kind) of the sets)."""
 
 offsets = st.tuples(
-    st.one_of(st.integers(0, 95), st.sampled_from([0, 4, 94, 95, 127, 128, 255, 299, 4063, 4064])),
+    st.one_of(
+        st.integers(0, 95),
+        st.sampled_from([0, 4, 94, 95, 127, 128, 255, 299, 4063, 4064]),
+        st.floats(0, 1, exclude_max=True),
+    ),
     st.sampled_from([0, 0, -1, 1, -512, 512, 4096, -4096, 16384, 32767]),
 )
 lengths = st.sampled_from([1, 511, 512, 4096, CHUNK - 1, CHUNK, CHUNK + 1, 100_000, 300_000])
@@ -65,8 +69,10 @@ subsets = st.sets(st.integers(0, 2), min_size=1)
 
 
 def extent(size: int, where, length: int, at_end: bool) -> tuple[int, int]:
-    """(offset, length) inside the volume."""
+    """(offset, length) inside the volume; a fraction stands for that part of the volume."""
     length = min(length, size)
+    if isinstance(where[0], float):
+        where = (int(where[0] * size) // CHUNK, where[1])
     if at_end:
         return size - length, length
     offset = min(max(where[0] * CHUNK + where[1], 0), size - 1)
@@ -168,6 +174,18 @@ class Walk(RuleBasedStateMachine):
         if member.custody == "local":
             world.write_shadow(member, number * CHUNK + 200, noise(number + 6, 5000), how)
 
+    @rule(pick=picks, number=st.integers(0, 10_000), how=st.sampled_from(["plain", "direct"]))
+    def write_here_and_there(self, pick, number, how) -> None:
+        """So that the next copy takes many steps, and has something to bring in each."""
+        (member,) = self.pick_enabled({pick})
+        size = member.master.content.size
+        for index in range(24):
+            offset = (index * size // 24 + number * 512) % (size - 1000)
+            data = noise(number + index, 1000)
+            self.world.write_master(member.master, offset, data, how)
+            if member.custody == "local" and index % 3 == 0:
+                self.world.write_shadow(member, offset + 900, data[:100], how)
+
     @rule(pick=picks)
     def read_through_the_page_cache(self, pick) -> None:
         (member,) = self.pick_enabled({pick})
@@ -203,11 +221,11 @@ class Walk(RuleBasedStateMachine):
         if not at_once:
             self.world.wait([m for m in members if m.copying])
 
-    @rule(number=st.integers(0, 2), direction=directions)
-    def update_and_abort(self, number, direction) -> None:
+    @rule(number=st.integers(0, 2), direction=directions, full=st.booleans())
+    def update_and_abort(self, number, direction, full) -> None:
         """So that copies stand half-way."""
         members = self.pick_enabled({number})
-        self.world.flip(direction, True, members, self.world.target(members))
+        self.world.flip(direction, full, members, self.world.target(members))
         self.world.abort(members)
 
     @rule(group=st.sampled_from(["one", "two", "all"]), direction=st.sampled_from("sm"))

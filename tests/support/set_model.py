@@ -99,6 +99,8 @@ class ModelSet:
     restores: set[int] = field(default_factory=set)
     exports: int = 0
     imports: dict[str, Import] = field(default_factory=dict)
+    left: int = 0
+    """Copy bits that an abort has left over; the next PIT copies at least as many chunks."""
     union: int | None = None
     """Copy bits at the PIT as the service said; None after a restart, which forgets the count."""
 
@@ -136,6 +138,7 @@ class ModelSet:
     # -- what verbs do ----------------------------------------------------------------------
 
     def enable(self) -> None:
+        self.left = 0
         self.enabled = True
         self.shadow = self.master.content.copy()
         self.lower, self.upper, self.copy = set(), set(), set()
@@ -171,14 +174,16 @@ class ModelSet:
             for sibling in self.siblings:
                 sibling.upper |= high
         self.copying, self.copy = True, high
-        return len(low), len(high)
+        least, self.left = max(len(low), self.left), 0
+        return least, len(high)
 
     def finish(self) -> None:
         """The copy has ended."""
         if self.progress == "to_master":
             for sibling in self.siblings:
                 sibling.lower |= self.restores
-        self.progress, self.copying, self.copy, self.restores = "idle", False, set(), set()
+        self.progress, self.copying, self.left = "idle", False, 0
+        self.copy, self.restores = set(), set()
 
     def wrote(self, chunks: set[int]) -> None:
         self.lower |= chunks

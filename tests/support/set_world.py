@@ -296,7 +296,7 @@ class World:
             row = rows[member.name]
             assert not row.copying
             if member.copying and row.progress != "idle":
-                member.copying = False
+                member.copying, member.left = False, row.copy_bits
 
     def wait(self, members: list[ModelSet]) -> None:
         aborted = any(m.progress != "idle" and not m.copying for m in members)
