@@ -19,7 +19,13 @@ from iifuse.core.state import Custody, Kind, Verb
 from iifuse.core.ticket import Lent, Ticket
 from iifuse.engine.engine import Engine, checked_path
 from iifuse.engine.family import Family
-from iifuse.engine.opening import check_place, check_size, check_unused, open_or_create
+from iifuse.engine.opening import (
+    check_distinct,
+    check_place,
+    check_size,
+    check_unused,
+    open_or_create,
+)
 from iifuse.engine.pit import storage
 from iifuse.engine.threads import blocking
 from iifuse.engine.view import View
@@ -154,8 +160,10 @@ def _open_lent(engine: Engine, request: Borrowing) -> tuple[ExitStack, Volume, V
             request.shadow, "is a set of this service already", "join an exported set with -J"
         )
     lent = _read_lent(request)
+    header = _import_header(engine, request, lent)
     if any(s.key == lent.uuid for s in engine.sets.values()):
         raise errors.Refused(request.shadow, "this service exported it", "join it with -J")
+    check_distinct(engine, (request.shadow, request.bitmap))
     checked_path(engine, request.shadow)
     check_unused(engine, request.shadow)
     check_unused(engine, request.bitmap)
@@ -170,7 +178,7 @@ def _open_lent(engine: Engine, request: Borrowing) -> tuple[ExitStack, Volume, V
         bitmap.drop_cache()
         shadow.drop_cache()
         _check_reuse(BitmapFile(bitmap), lent)
-        return undo.pop_all(), shadow, bitmap, _import_header(engine, request, lent)
+        return undo.pop_all(), shadow, bitmap, header
 
 
 def _read_lent(request: Borrowing) -> Lent:

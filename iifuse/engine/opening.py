@@ -1,6 +1,7 @@
 """Check the names of a new set and open its volumes; every refusal of `-e` and `-I` by name."""
 
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -61,21 +62,28 @@ def open_set(engine: Engine, request: NewSet) -> Opened:
 
 def _check_names(engine: Engine, request: NewSet) -> None:
     names = (request.master, request.shadow, request.bitmap)
-    if len(set(names)) != 3:
-        raise errors.UsageError(request.shadow, "master, shadow and bitmap must be three volumes")
     if request.shadow in engine.sets:
         raise errors.InUse(request.shadow, "is the shadow of a set already", "see 'iiadm -l'")
+    check_distinct(engine, names)
+    for path in names[1:]:
+        check_unused(engine, path)
+    _check_master_use(engine, request.master)
+
+
+def check_distinct(engine: Engine, names: Sequence[str]) -> None:
+    """Raise UsageError or InUse when two names mean one volume, BadVolume inside our own mount."""
+    if len(set(names)) != len(names):
+        parts = " and ".join(("master, shadow", "bitmap") if names[2:] else ("shadow", "bitmap"))
+        many = "three" if names[2:] else "two"
+        raise errors.UsageError(names[0], f"{parts} must be {many} volumes")
     for path in names:
         if path not in engine.views:
             check_outside(engine, path)
-    found: dict[object, str] = {}
+    found: dict[Identity, str] = {}
     for path in filter(os.path.exists, names):
         other = found.setdefault(_identity_of(engine, path), path)
         if other != path:
             raise errors.InUse(path, f"is the same volume as {other}", "name another one")
-    for path in names[1:]:
-        check_unused(engine, path)
-    _check_master_use(engine, request.master)
 
 
 def _identity_of(engine: Engine, path: str) -> Identity:
