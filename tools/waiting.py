@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from rich.markup import escape
-from rich.progress import TaskID
 
 from iifuse import errors
 from iifuse.control import protocol
@@ -62,7 +61,7 @@ class _Bars:
 
     def __init__(self, rows: Sequence[SetStatus]) -> None:
         self._progress = bars()
-        self._tasks: dict[str, TaskID] = {
+        self._tasks = {
             row.shadow: self._progress.add_task(escape(row.shadow), total=_total(row))
             for row in rows
             if row.copying

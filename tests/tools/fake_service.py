@@ -139,6 +139,8 @@ class FakeService:
                 return [lent(one.shadow) for one in self._of(target)]
             case protocol.Groups():
                 return sorted({one.group for one in self.rows if one.group})
+            case protocol.Compare():
+                return protocol.Compared(())
             case protocol.Volumes():
                 return self.volumes
         return protocol.Noted()

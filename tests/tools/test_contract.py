@@ -21,6 +21,7 @@ WORDS = {
     "iiimport": ["TICKET"],
     "iijoin": ["TICKET"],
     "iiresync": ["-g", "night"],
+    "iiverify": ["-g", "night"],
 }
 """Program -> words that make it ask the service."""
 
@@ -30,11 +31,12 @@ BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHON
 FIRST = protocol.Status, protocol.Volumes, protocol.CheckJoin, protocol.Flip
 """One of these every program sends."""
 
-every_program = pytest.mark.parametrize("program", WORDS)
+every_client = pytest.mark.parametrize("program", WORDS)
+every_program = pytest.mark.parametrize("program", [*WORDS, "iibitmap"])
 
 
 def words(program, stage):
-    return [stage.ticket if word == "TICKET" else word for word in WORDS[program]]
+    return [stage.ticket if word == "TICKET" else word for word in WORDS.get(program, ["size"])]
 
 
 @every_program
@@ -43,7 +45,7 @@ def test_help_goes_to_stdout(run, program, option):
     ended = run(program, option)
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.startswith(f"usage: {program} ")
-    assert "--socket" in ended.out
+    assert ("--socket" in ended.out) is (program in WORDS)
     assert "exit codes" in ended.out
 
 
@@ -62,7 +64,7 @@ def test_unknown_option_is_a_usage_error(run, program, stage):
     assert f"\nusage: {program} " in ended.err
 
 
-@every_program
+@every_client
 def test_no_service_is_named_with_its_socket(run, program, stage, tmp_path):
     gone = str(tmp_path / "gone.sock")
     ended = run(program, "--socket", gone, *words(program, stage))
@@ -70,14 +72,14 @@ def test_no_service_is_named_with_its_socket(run, program, stage, tmp_path):
     assert ended.err.startswith(f"{program}: {gone}: no service answers")
 
 
-@every_program
+@every_client
 def test_socket_option_beats_the_environment(run, program, stage, service, tmp_path, monkeypatch):
     monkeypatch.setenv(protocol.SOCKET_VARIABLE, str(tmp_path / "gone.sock"))
     run(program, "--socket", service.path, *words(program, stage))
     assert service.requests
 
 
-@every_program
+@every_client
 def test_json_is_the_whole_output(run, program, stage):
     stage.write_ticket(bitmaps=program == "iijoin")
     ended = run(program, "--json", *words(program, stage))
@@ -85,7 +87,7 @@ def test_json_is_the_whole_output(run, program, stage):
     assert isinstance(json.loads(ended.out), dict)
 
 
-@every_program
+@every_client
 def test_error_of_the_service_sets_the_exit_code(run, program, stage, service):
     for kind in FIRST:
         service.on(kind, errors.CopyRunning("/x", "is copied", "wait"))
@@ -93,7 +95,7 @@ def test_error_of_the_service_sets_the_exit_code(run, program, stage, service):
     assert (ended.code, ended.out, ended.err) == (1, "", f"{program}: /x: is copied; wait\n")
 
 
-@every_program
+@every_client
 def test_defect_is_one_line_without_a_traceback(run, program, stage, monkeypatch):
     def broken(*_args):
         raise RuntimeError("boom")
@@ -104,7 +106,7 @@ def test_defect_is_one_line_without_a_traceback(run, program, stage, monkeypatch
     assert ended.err == f"{program}: unexpected RuntimeError (boom)\n"
 
 
-@every_program
+@every_client
 def test_interrupt_ends_with_130_and_a_short_line(run, program, stage, service):
     def interrupt(_request):
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)

@@ -1,0 +1,87 @@
+"""`iibitmap check`: what is wrong with a bitmap volume, and what that means."""
+
+import msgspec
+
+from iifuse.core.header import Closure
+from iifuse.core.sector import Region
+from iifuse.core.state import Change, Progress
+
+from . import common
+from .iibitmap_dump import roles
+from .iibitmap_read import BitmapReading
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """`wrong`: what a service would not believe, or has to mend; `notes`: what is worth knowing."""
+
+    bitmap: str
+    wrong: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    readable: bool = True
+
+
+def check(found: BitmapReading) -> Checked:
+    """Look at header and bits; nothing is written."""
+    wrong = [*_slots(found), *_bits(found), *_header(found)]
+    return Checked(found.volume.path, tuple(wrong), tuple(_notes(found)))
+
+
+def _slots(found: BitmapReading) -> list[str]:
+    meaning = (
+        "the other slot counts; harmless after a power loss, "
+        "but if the disk is bad the set may be in a later state than it says"
+    )
+    return [
+        f"header slot {number}: {why}: {meaning}" for number, why in enumerate(found.slots) if why
+    ]
+
+
+def _bits(found: BitmapReading) -> list[str]:
+    wrong = []
+    size = found.volume.size_bytes
+    if size < found.need_bytes:
+        wrong.append(f"is cut short: it has {size} bytes and needs {found.need_bytes}")
+    for region in Region:
+        name = region.name.lower()
+        if damaged := found.damaged(region):
+            chunks = sum(count for _, count in damaged)
+            wrong.append(f"the {name} bits of {chunks} chunks are damaged: {_meaning(found)}")
+        if found.stray_bits(region):
+            wrong.append(f"{name} bits are set past the last chunk: they are ignored")
+    return wrong
+
+
+def _meaning(found: BitmapReading) -> str:
+    if found.exact:
+        return "nobody knows what the shadow holds there; 'iiadm -R' begins anew"
+    return "these chunks count as different; the next update copies them"
+
+
+def _header(found: BitmapReading) -> list[str]:
+    header, wrong = found.header, []
+    if found.distrusted:
+        wrong.append(
+            "the machine went down under durability=process: no bit can be believed, "
+            "all chunks count as different"
+        )
+    if header.offline:
+        names = " and ".join(roles(header.offline))
+        reason = common.printable(header.offline_reason) or "no reason is given"
+        wrong.append(f"{names} offline: {reason}; 'iiadm -R' brings the set back")
+    return wrong
+
+
+def _notes(found: BitmapReading) -> list[str]:
+    header, notes = found.header, []
+    if header.pending is not Change.NONE:
+        name = header.pending.name.lower()
+        notes.append(f"a point in time was cut short ({name}); the service completes it")
+    elif header.progress is not Progress.IDLE:
+        where = "shadow" if header.progress is Progress.TO_SHADOW else "master"
+        left = sum(count for _, count in found.runs(Region.COPY))
+        notes.append(f"a copy to the {where} is not complete: {left} chunks are to come")
+    if header.closure is not Closure.OPEN:
+        notes.append("is closed: the set was disabled")
+    elif not header.clean:
+        notes.append("was not closed in order: more chunks may be marked than differ")
+    return notes

@@ -1,0 +1,224 @@
+"""`iibitmap finish`: complete a copy that was cut short, without the service.
+
+The order is that of the service (plan.copied): the target is durable before a copy bit goes, and
+the bitmap of zeros before the header says idle. So it may be killed at any moment and run again.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Final
+from uuid import UUID
+
+import msgspec
+from rich.markup import escape
+from rich.progress import Progress
+
+from iifuse import errors
+from iifuse.core import plan
+from iifuse.core.bitmap import Bitmap, sector_runs
+from iifuse.core.header import BitmapRole, Closure, Header, Stamp
+from iifuse.core.sector import Region
+from iifuse.core.state import Change, Custody, Role
+from iifuse.core.state import Progress as Direction
+from iifuse.store.bitmapfile import BitmapFile
+from iifuse.store.volume import Volume, copy, identify
+from iifuse.units import Run
+
+from .bars import bars
+from .iibitmap_read import BitmapReading, boot_id, opened, read
+
+STRETCH_CHUNKS: Final = 1024
+"""Chunks that share a sync of the target: 32 MiB."""
+
+_SERVICE: Final = "start the service, which completes it"
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """What was copied; `chunks` is 0 when there was nothing to do."""
+
+    bitmap: str
+    direction: str
+    chunks: int
+    bytes: int
+    """Without the holes."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The opened volumes of a set."""
+
+    found: BitmapReading
+    master: Volume
+    shadow: Volume
+
+    @property
+    def direction(self) -> tuple[Volume, Volume]:
+        """(source, target) of the copy."""
+        source, _ = plan.copy_direction(self.found.header.state)
+        if source is Role.MASTER:
+            return self.master, self.shadow
+        return self.shadow, self.master
+
+
+def open_parts(bitmap: str, master: str, shadow: str, stack: ExitStack) -> Parts:
+    """Open, lock and check the three. Raises UsageError, BadVolume, BadBitmap, Refused, ..."""
+    _check_names(bitmap, master, shadow)
+    found = read(stack.enter_context(opened(bitmap)))
+    _check_header(found)
+    _check_roles(found.header, master, shadow)
+    volumes = [stack.enter_context(opened(path)) for path in (master, shadow)]
+    _check_sizes(found.header, *volumes)
+    return Parts(found, *volumes)
+
+
+def _check_names(*paths: str) -> None:
+    if len({identify(path) for path in paths}) < len(paths):
+        raise errors.UsageError("", "bitmap, master and shadow must be three volumes")
+
+
+def _check_header(found: BitmapReading) -> None:
+    path, header = found.volume.path, found.header
+    if header.pending is not Change.NONE:
+        raise errors.Refused(path, "a point in time was cut short", _SERVICE)
+    if header.offline:
+        raise errors.Refused(
+            path, f"volumes of the set are offline ({header.offline_reason})", "'iiadm -R' mends it"
+        )
+    if header.role is not BitmapRole.MAIN or header.custody is not Custody.LOCAL:
+        raise errors.Refused(path, "is of an exported or imported shadow, which has no copy")
+    if header.closure is not Closure.OPEN:
+        raise errors.Refused(path, "the set was disabled", "its copy bits mean nothing now")
+    if found.distrusted or found.damaged(Region.COPY) or found.damaged(Region.SHADOW):
+        raise errors.Refused(
+            path,
+            "its bits cannot be believed, and they say which chunks are right on which volume",
+            "see 'iibitmap check'",
+        )
+    if header.sequence >= 1 << 63:
+        raise errors.BadBitmap(path, "the header holds an impossible sequence number")
+
+
+def _check_roles(header: Header, master: str, shadow: str) -> None:
+    """The two in the wrong order would overwrite the truth."""
+    for path, other in ((master, header.shadow), (shadow, header.master)):
+        if os.path.exists(other) and identify(path) == identify(other):
+            raise errors.UsageError(
+                path, "has the other part in this set", "the order is BITMAP MASTER SHADOW"
+            )
+
+
+def _check_sizes(header: Header, master: Volume, shadow: Volume) -> None:
+    if master.size_bytes != header.size_bytes:
+        raise errors.BadVolume(
+            master.path,
+            f"has {master.size_bytes} bytes, the master of this set has {header.size_bytes}",
+        )
+    if shadow.size_bytes < header.size_bytes:
+        raise errors.BadVolume(
+            shadow.path, f"has {shadow.size_bytes} bytes, the set needs {header.size_bytes}"
+        )
+
+
+def finish(parts: Parts) -> Finished:
+    """Copy what the copy bits name. Raises StorageError; what is done stays done."""
+    header = parts.found.header
+    name = header.progress.name.lower()
+    if header.progress is Direction.IDLE:
+        return Finished(parts.found.volume.path, name, 0, 0)
+    try:
+        with bars() as display:
+            chunks, copied = _Run(parts, display).all()
+    except OSError as error:
+        raise errors.StorageError(
+            str(error.filename or ""), f"{error.strerror}", "the same command goes on from here"
+        ) from error
+    return Finished(parts.found.volume.path, name, chunks, copied)
+
+
+class _Run:
+    """One copy from its first chunk to the header that says idle."""
+
+    def __init__(self, parts: Parts, display: Progress) -> None:
+        self.parts, self.display = parts, display
+        self.source, self.target = parts.direction
+        self.bitmap = BitmapFile(parts.found.volume)
+        self.header = self.bitmap.read_header()
+        self.bits, _ = self.bitmap.read_bits(self.header, Region.COPY)
+
+    def all(self) -> tuple[int, int]:
+        """(chunks, bytes of data) that were copied. Raises OSError."""
+        self._begin()
+        total, copied = self.bits.count(), 0
+        task = self.display.add_task(escape(self.target.path), total=total)
+        for stretch in _stretches(self.bits):
+            for run in stretch:
+                copied += copy(self.source, self.target, *self.header.geometry.extent(run))
+            self.target.sync()
+            self._clear(stretch)
+            self.display.advance(task, sum(count for _, count in stretch))
+        self._end()
+        return total, copied
+
+    def _begin(self) -> None:
+        """From here on the volumes are not what they were at the last clean stop."""
+        self.source.sync()
+        self.bitmap.volume.sync()
+        self.header = self.bitmap.write_header(
+            replace(
+                self.header,
+                clean=False,
+                boot_id=UUID(boot_id()),
+                process_durability=False,
+                master_stamp=Stamp(),
+                shadow_stamp=Stamp(),
+            )
+        )
+
+    def _clear(self, runs: list[Run]) -> None:
+        """Invariant 5: the chunks are durable."""
+        self.bits.clear_runs(runs)
+        extents = [
+            self.bitmap.encode(
+                self.header, Region.COPY, self.bits.packed[first : first + count], first
+            )
+            for first, count in sector_runs(runs)
+        ]
+        self.bitmap.write_sectors(extents)
+        self.bitmap.volume.sync()
+
+    def _end(self) -> None:
+        assert self.bits.is_zero()
+        self.header = self.bitmap.write_header(
+            replace(
+                self.header,
+                progress=Direction.IDLE,
+                copying=False,
+                clean=True,
+                master_stamp=_stamp(self.parts.master),
+                shadow_stamp=_stamp(self.parts.shadow),
+            )
+        )
+
+
+def _stretches(bits: Bitmap) -> Iterator[list[Run]]:
+    """The runs of set bits, cut and gathered to what shares a sync; bits may go meanwhile."""
+    gathered: list[Run] = []
+    room, at = STRETCH_CHUNKS, 0
+    while (first := bits.next_set(at)) is not None:
+        run = first, bits.run_from(first, room)
+        gathered.append(run)
+        at, room = sum(run), room - run[1]
+        if not room:
+            yield gathered
+            gathered, room = [], STRETCH_CHUNKS
+    if gathered:
+        yield gathered
+
+
+def _stamp(volume: Volume) -> Stamp:
+    if volume.is_device:
+        return Stamp()
+    found = volume.stat()
+    return Stamp(found.st_size, found.st_mtime_ns, found.st_ctime_ns)

@@ -1,0 +1,131 @@
+"""iiverify: do the bits tell the truth? Compares what they call equal, on sets in use."""
+
+import argparse
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from rich.markup import escape
+from rich.progress import Progress
+
+from iifuse import errors
+from iifuse.control import protocol
+from iifuse.control.client import Client
+from iifuse.control.protocol import SetStatus
+from iifuse.core.geometry import Geometry
+from iifuse.units import Run, parse_size
+
+from . import common
+from .bars import bars
+
+WINDOW_CHUNKS: Final = 1024
+"""Chunks that the service is asked about at a time: 32 MiB."""
+
+
+class Extent(msgspec.Struct, frozen=True):
+    """Bytes that differ though the bits say equal."""
+
+    offset: int
+    length: int
+
+
+class Verified(msgspec.Struct):
+    """What was found in one set; `complete`: all of it was compared."""
+
+    shadow: str
+    differing: list[Extent]
+    marked: bool
+    complete: bool = False
+
+
+def _parser() -> common.Parser:
+    about = "Compare master and shadow of idle independent sets where their bits say equal."
+    parser = common.Parser("iiverify", "-g GRP | SET...", about)
+    parser.add_sets()
+    parser.add_argument("--mark", action="store_true", help="count what differs as different")
+    parser.add_argument("--rate", metavar="SIZE", help="bytes to compare in a second, at most")
+    return parser
+
+
+def options() -> list[str]:
+    """Every option, for the comparison with the man page."""
+    return _parser().options()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    return _parser().main(_verify, argv)
+
+
+def _verify(args: argparse.Namespace) -> None:
+    rate = _rate(args.rate)
+    client, target = Client(args.socket), common.target(args.words, args.group)
+    rows = common.members(client, target)
+    results: list[Verified] = []
+    try:
+        with bars() as display:
+            for row in rows:
+                results.append(Verified(row.shadow, [], args.mark))
+                _one(client, row, results[-1], display, rate)
+    finally:
+        _report(args, results)  # also what was found before a failure
+    found = sum(len(result.differing) for result in results)
+    if found and args.mark:
+        common.say("iiverify: the next 'iiadm -u s' heals what was marked")
+    elif found:
+        common.say("iiverify: --mark lets the next 'iiadm -u s' heal that")
+    if found:
+        raise SystemExit(errors.UsageError.exit_code)
+
+
+def _rate(word: str | None) -> int | None:
+    if word is None:
+        return None
+    try:
+        rate = parse_size(word.removesuffix("/s"))
+    except (ValueError, OverflowError) as error:
+        raise errors.UsageError("", f"--rate: {error}") from error
+    if not rate:
+        raise errors.UsageError("", "--rate: nothing would be compared")
+    return rate
+
+
+def _one(
+    client: Client, row: SetStatus, result: Verified, display: Progress, rate: int | None
+) -> None:
+    """Go through one set, window by window."""
+    geometry = Geometry(row.size_bytes)
+    window = WINDOW_CHUNKS if rate is None else min(WINDOW_CHUNKS, rate // row.chunk_bytes + 1)
+    task = display.add_task(escape(row.shadow), total=row.size_bytes)
+    began, done = time.monotonic(), 0
+    for first in range(0, row.chunks, window):
+        request = protocol.Compare(row.shadow, first, min(window, row.chunks - first))
+        runs = client.call(request, protocol.Compared).runs
+        if runs and result.marked:
+            common.tell(client, protocol.MarkChanged(row.shadow, runs))
+        _add(result, geometry, runs)
+        done = min((first + window) * row.chunk_bytes, row.size_bytes)
+        display.update(task, completed=done)
+        if rate is not None:
+            time.sleep(max(0.0, began + done / rate - time.monotonic()))
+    result.complete = True
+
+
+def _add(result: Verified, geometry: Geometry, runs: Sequence[Run]) -> None:
+    """Note extents; those that touch become one."""
+    for offset, length in map(geometry.extent, runs):
+        last = result.differing[-1] if result.differing else None
+        if last is not None and last.offset + last.length == offset:
+            result.differing[-1] = Extent(last.offset, last.length + length)
+        else:
+            result.differing.append(Extent(offset, length))
+
+
+def _report(args: argparse.Namespace, results: Sequence[Verified]) -> None:
+    if args.json:
+        common.emit(protocol.to_json({"sets": results}))
+        return
+    for result in results:
+        for extent in result.differing:
+            common.emit(f"{result.shadow}: {extent.offset} {extent.length}")
