@@ -14,9 +14,10 @@ from iifuse.core.state import Custody, Kind, Progress, Role, Verb, check
 from iifuse.core.ticket import Lent
 from iifuse.engine import enable, exchange, passthrough, pit, reset, verify
 from iifuse.engine.engine import Engine
-from iifuse.engine.exchange import Borrowing, iso_time
+from iifuse.engine.exchange import Borrowing
 from iifuse.engine.opening import NewSet
 from iifuse.engine.threads import blocking
+from iifuse.engine.tickets import iso_time
 from iifuse.engine.volumeset import VolumeSet
 
 _VERBS: Final = {

@@ -160,25 +160,28 @@ class Engine:
     async def closed(self, views: Iterable[View | None], why: str) -> AsyncIterator[None]:
         """While this is held, none of the files is open or can be opened.
 
-        Waits for open handles to go; raises Busy, which names who holds them.
+        Waits for open handles to go; raises Busy, which names who holds them. Who comes to a
+        closed door waits inside a handler of the file system, of which there is a bounded number:
+        nothing that needs the mount to answer may be awaited under this.
         """
-        async with AsyncExitStack() as stack:
-            for view in views:
-                if view is not None:
-                    await self._close_door(view, why)
-                    stack.callback(view.door.release)
-            yield
-
-    async def _close_door(self, view: View, why: str) -> None:
+        doors = [view for view in views if view is not None]
         deadline = trio.current_time() + CLOSE_SECONDS
-        while await view.wait_closed(max(0.0, deadline - trio.current_time())):
-            await view.door.acquire()
-            if not view.opens:
+        while True:
+            for view in doors:
+                if not await view.wait_closed(max(0.0, deadline - trio.current_time())):
+                    raise await self._busy(view, why)
+            async with AsyncExitStack() as stack:
+                for view in doors:
+                    await stack.enter_async_context(view.door)
+                if any(view.opens for view in doors):
+                    continue  # somebody was quicker
+                yield
                 return
-            view.door.release()  # somebody was quicker
+
+    async def _busy(self, view: View, why: str) -> errors.Busy:
         who = await blocking(partial(self.hooks.holders, view))
         by = ", ".join(who) if who else f"{view.opens} open handles (a mapping, or another host)"
-        raise errors.Busy(view.path, f"is open: {by}", why)
+        return errors.Busy(view.path, f"is open: {by}", why)
 
     # -- families ---------------------------------------------------------------------------
 

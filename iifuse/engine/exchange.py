@@ -1,10 +1,10 @@
 """Lend a shadow to another host and take it back (`iiadm -E`, `-I`, `-J`)."""
 
+import logging
 import os
-import stat
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from uuid import uuid4
 
@@ -16,7 +16,7 @@ from iifuse.core.geometry import Geometry
 from iifuse.core.header import BitmapRole, Closure, Header, Pit
 from iifuse.core.sector import Region
 from iifuse.core.state import Custody, Kind, Verb
-from iifuse.core.ticket import Lent, Ticket
+from iifuse.core.ticket import Lent
 from iifuse.engine.engine import Engine, checked_path
 from iifuse.engine.family import Family
 from iifuse.engine.opening import (
@@ -28,11 +28,14 @@ from iifuse.engine.opening import (
 )
 from iifuse.engine.pit import storage
 from iifuse.engine.threads import blocking
+from iifuse.engine.tickets import lent_of, publish_ticket, ticket_path, write_ticket
 from iifuse.engine.view import View
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.statedb import SetRow
-from iifuse.store.volume import Volume, open_volume, sync_directory, write_file
+from iifuse.store.volume import Volume, open_volume
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,32 +45,6 @@ class Borrowing:
     shadow: str
     bitmap: str
     ticket: str | None = None
-
-
-def iso_time(time_ns: int) -> str:
-    """ISO 8601 with a zone, microseconds."""
-    return datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat(timespec="microseconds")
-
-
-def lent_of(header: Header) -> Lent:
-    """The entry of a ticket for an exported set."""
-    return Lent(
-        uuid=header.uuid,
-        shadow=header.shadow,
-        master=header.master,
-        pit=header.pit.number,
-        pit_id=header.pit.id,
-        pit_time=iso_time(header.pit.time_ns),
-        export_number=header.export_number,
-        size_bytes=header.size_bytes,
-    )
-
-
-def ticket_path(engine: Engine, header: Header) -> str:
-    """Beside a shadow that is a regular file, else in the state directory."""
-    if stat.S_ISREG(os.stat(header.shadow).st_mode):
-        return f"{header.shadow}.iiticket"
-    return os.path.join(engine.directory, "tickets", f"{header.uuid}.json")
 
 
 # -- export ---------------------------------------------------------------------------------
@@ -82,8 +59,15 @@ async def export(engine: Engine, member: VolumeSet) -> Lent:
     view = engine.views[member.name]
     async with engine.closed([view], "unmount it or stop the program first"):
         path = await _hand_over(engine, member, view)
-    await storage(partial(_publish, path))
     await engine.note(member, "-E")
+    try:
+        await blocking(partial(publish_ticket, path))
+    except OSError as error:
+        raise errors.StorageError(
+            path,
+            f"the set is exported, but its ticket cannot be put here ({error.strerror})",
+            f"use {path}.draft, or make room and start the service anew",
+        ) from error
     return lent_of(member.header)
 
 
@@ -94,7 +78,7 @@ async def _hand_over(engine: Engine, member: VolumeSet, view: View) -> str:
     number = member.header.export_number + 1
     path = await blocking(partial(ticket_path, engine, member.header))
     lent = lent_of(replace(member.header, export_number=number))
-    await storage(partial(_write_ticket, f"{path}.draft", lent))
+    await storage(partial(write_ticket, f"{path}.draft", lent))
     async with engine.family(member).locks.gate():
         await storage(shadow.sync)
         try:
@@ -110,26 +94,13 @@ async def _hand_over(engine: Engine, member: VolumeSet, view: View) -> str:
     return path
 
 
-def _write_ticket(path: str, lent: Lent) -> None:
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    write_file(path, ticket.encode(Ticket(sets=(lent,))))
-
-
-def _publish(path: str) -> None:
-    os.rename(f"{path}.draft", path)
-    sync_directory(path)
-
-
 def _let_go(shadow: Volume) -> None:
-    shadow.drop_cache()
-    shadow.close()
-
-
-def restore_ticket(engine: Engine, header: Header) -> None:
-    """At start: write the ticket of an exported set if a crash came before it. Raises OSError."""
-    path = ticket_path(engine, header)
-    if not os.path.exists(path):
-        _write_ticket(path, lent_of(header))
+    try:
+        shadow.drop_cache()
+    except OSError as error:  # it was synced before; only the importer's cache matters now
+        log.warning("%s: %s", shadow.path, error)
+    finally:
+        shadow.close()
 
 
 # -- import ---------------------------------------------------------------------------------

@@ -96,10 +96,10 @@ async def change_all(
     `recheck` raises when something has failed while the writes drained. Raises Busy, StorageError.
     """
     targets = [_target_view(engine, member, change) for member, change in changes.items()]
+    await _sync_sources(engine, changes)
     async with engine.closed(targets, "what an open file shows may not change"):
         for member in changes:
             await engine.stop_copy(member)
-        await _sync_sources(engine, changes)
         async with AsyncExitStack() as stack:
             for family in _families(engine, changes):
                 await stack.enter_async_context(family.locks.gate())

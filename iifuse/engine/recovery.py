@@ -18,11 +18,11 @@ from iifuse.core.sector import Region
 from iifuse.core.state import Change, Custody, Kind, Progress, Role
 from iifuse.engine.enable import finish_disable
 from iifuse.engine.engine import Engine
-from iifuse.engine.exchange import restore_ticket
 from iifuse.engine.family import Family
 from iifuse.engine.opening import check_size
 from iifuse.engine.pit import Flip, execute_change
 from iifuse.engine.threads import blocking
+from iifuse.engine.tickets import restore_ticket
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.statedb import SetRow
@@ -121,7 +121,8 @@ async def _start_set(engine: Engine, row: SetRow) -> None:
         await blocking(partial(finish_disable, engine, member))
         log.info("%s: the disable that was cut short is done", member.name)
         return
-    family = family or _family_without_master(engine, row, member)
+    if family is None or family.geometry != member.geometry:
+        family = _family_without_master(engine, row, member)
     engine.register(family, member)
     for role, reason in trouble:
         await member.take_offline(role, reason)
@@ -129,9 +130,9 @@ async def _start_set(engine: Engine, row: SetRow) -> None:
 
 
 def _family_without_master(engine: Engine, row: SetRow, member: VolumeSet) -> Family:
-    """Of an imported shadow, or of a master that cannot be opened; siblings share it."""
+    """Of an imported shadow, or of a master that cannot be used; siblings share it."""
     for family in engine.families:
-        if family.path is not None and family.path == row.master:
+        if family.path == row.master is not None and family.master is None:
             return family
     family = Family(row.master, None, member.geometry, ordered=engine.ordered)
     engine.families.append(family)
@@ -177,6 +178,8 @@ def _load(engine: Engine, row: SetRow, family: Family | None) -> tuple[VolumeSet
         return _without_bitmap(row, str(error))
     if row.master and family is None:
         trouble.append((_lost_with_master(header), "the master cannot be opened"))
+    elif family and family.geometry != header.geometry:
+        trouble.append((Role.MASTER | Role.SHADOW, _resized(header, family)))
     elif header.offline & Role.MASTER:
         header = replace(header, offline=header.offline & ~Role.MASTER)
         trouble += _found_again(bitmap, header, bits)
@@ -216,6 +219,13 @@ def _found_again(bitmap: BitmapFile, header: Header, bits: Bits) -> Trouble:
 def _has_hints(header: Header) -> bool:
     """Do bits only say where the volumes may differ? Then more of them do no harm."""
     return header.kind is Kind.INDEPENDENT and header.progress is Progress.IDLE
+
+
+def _resized(header: Header, family: Family) -> str:
+    return (
+        f"the master has {family.geometry.size_bytes} bytes and the set is of "
+        f"{header.size_bytes}; disable the set (-d) and enable it anew"
+    )
 
 
 def _lost_with_master(header: Header) -> Role:

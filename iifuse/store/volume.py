@@ -114,6 +114,8 @@ class Volume:
             end = os.lseek(self.fd, start, os.SEEK_HOLE)
         except OSError as error:
             if error.errno == errno.ENXIO:  # nothing but a hole to the end
+                if os.fstat(self.fd).st_size < stop:
+                    raise self._named(OSError(errno.EIO, "the volume ends early")) from None
                 return stop, stop
             if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
                 return offset, stop
