@@ -87,7 +87,7 @@ def test_running_copy_to_the_shadow_refuses_its_row(refused, to_shadow, place):
     service, shadow = to_shadow
     assert service.status(shadow).copying
     for verb in (["-n", "-u", "m"], ["-n", "-c", "m"]):
-        refused(service, "iiadm", *verb, shadow, says=(shadow, "-w", "-a"))
+        refused(service, "iiadm", *verb, shadow, code=1, says=(shadow, "-w", "-a"))
     for verb in ("-d", "-E"):
         refused(service, "iiadm", verb, shadow, code=1, says=(shadow, "-w", "-a"))
     refused(service, "iiadm", "-w", "--timeout", "0.1", shadow, code=1, todo=False)
