@@ -37,4 +37,7 @@ def parse_size(text: str) -> int:
     if not match:
         raise ValueError(f"{text!r} is not a size; write for example 512M or 10GiB")
     power = " kmgtpe".index(match[2].lower()) if match[2] else 0
-    return int(float(match[1]) * KIB**power)
+    try:
+        return int(float(match[1]) * KIB**power)
+    except OverflowError as error:
+        raise ValueError(f"{text[:20]!r}... is too large for a size") from error

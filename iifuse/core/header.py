@@ -191,6 +191,8 @@ def _unpack_body(body: bytes) -> Header:
     ) = _FIXED.unpack_from(body)  # fmt: skip
     if chunk_bytes != CHUNK_BYTES or joined_count > JOINED_MAX or size <= 0 or size >= 1 << 60:
         raise ValueError("chunk size, volume size or joined imports")
+    if max(sequence, pit, next_pit, export_number) >= 1 << 62:
+        raise ValueError("a number that nobody can have counted up to")
     at = _FIXED.size
     joined = tuple(UUID(bytes=body[at + 16 * i : at + 16 * i + 16]) for i in range(joined_count))
     reason, master, shadow, bitmap = _texts(body, at + 16 * JOINED_MAX, lengths)

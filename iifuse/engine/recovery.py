@@ -235,7 +235,12 @@ def _lost_with_master(header: Header) -> Role:
 
 
 def _without_bitmap(row: SetRow, reason: str) -> tuple[VolumeSet, Trouble]:
-    """All chunks differ (idle and independent), or nobody knows what the shadow holds."""
+    """What is safe to show of a set whose bits are not known.
+
+    Idle and independent: all chunks differ. An independent set that restored: the restore is begun
+    anew, the master shows its point in time, and takes writes again after -R. Else nobody knows
+    what the shadow holds.
+    """
     header = Header(
         uuid=row.uuid, kind=row.kind, size_bytes=row.size_bytes,
         master=row.master or "", shadow=row.shadow, bitmap=row.bitmap, custody=row.custody,
@@ -244,6 +249,9 @@ def _without_bitmap(row: SetRow, reason: str) -> tuple[VolumeSet, Trouble]:
     trouble: Trouble = [(Role.BITMAP, reason)]
     if row.kind is Kind.INDEPENDENT and row.progress is Progress.IDLE:
         bits.shadow.fill()
+    elif row.kind is Kind.INDEPENDENT and row.progress is Progress.TO_MASTER:
+        header = replace(header, progress=Progress.TO_MASTER)
+        bits.copy.fill()
     else:
         trouble.append((Role.SHADOW, reason))
     shadow = _load_shadow(header, trouble)
@@ -255,10 +263,15 @@ def _load_shadow(header: Header, trouble: Trouble) -> Volume | None:
         return None
     try:
         shadow = open_volume(header.shadow, exclusive=False)
+    except errors.IifuseError as error:
+        trouble.append((Role.SHADOW, str(error)))
+        return None
+    try:
         check_size(shadow, header.size_bytes, "the shadow")
         shadow.sync()  # what a killed service wrote there must be durable before its bits count
     except (errors.IifuseError, OSError) as error:
         trouble.append((Role.SHADOW, str(error)))
+        shadow.close()
         return None
     return shadow
 
@@ -277,8 +290,10 @@ def _load_bitmap(
         shadow, damaged_shadow = bitmap.read_bits(header, Region.SHADOW)
         copy, damaged_copy = bitmap.read_bits(header, Region.COPY)
         header, shadow, copy = _roll_forward(engine, bitmap, header, shadow, copy)
-        if _distrust(engine, header, shadow, damaged_shadow + damaged_copy, trouble):
+        damaged = damaged_shadow + damaged_copy
+        if _distrust(engine, header, Bits(shadow, copy), damaged, trouble):
             bitmap.write_region(header, Region.SHADOW, shadow)
+            bitmap.write_region(header, Region.COPY, copy)
     except BaseException:
         volume.close()
         raise
@@ -286,21 +301,31 @@ def _load_bitmap(
 
 
 def _distrust(
-    engine: Engine, header: Header, shadow: Bitmap, damaged: Sequence[Run], trouble: Trouble
+    engine: Engine, header: Header, bits: Bits, damaged: Sequence[Run], trouble: Trouble
 ) -> bool:
-    """Damaged bits, and bits that a power loss may have overtaken. True: bits were set."""
-    hints = _has_hints(header)
+    """Damaged bits, and bits that a power loss may have overtaken. True: bits were set.
+
+    Raises BadBitmap for a dependent set that restores: nothing can be said of it.
+    """
+    reason = "sectors of its bitmap are damaged"
     if header.process_durability and not header.clean and header.boot_id != engine.boot_id:
-        damaged = [(0, shadow.chunks)]
+        damaged = [(0, bits.chunks)]
         reason = "the machine went down under durability=process"
-    else:
-        reason = "sectors of its bitmap are damaged"
-    if damaged and hints:
+    if not damaged:
+        return False
+    if _has_hints(header):
         log.warning("%s: %s: these chunks count as changed", header.shadow, reason)
-        shadow.set_runs(damaged)
-    elif damaged:
-        trouble.append((Role.SHADOW, reason))
-    return bool(damaged) and hints
+        bits.shadow.set_runs(damaged)
+        return True
+    if header.progress is Progress.TO_MASTER:
+        if header.kind is Kind.DEPENDENT:
+            raise errors.BadBitmap(header.bitmap, f"{reason} in the middle of a restore")
+        bits.shadow.clear_runs(damaged)
+        bits.copy.set_runs(damaged)  # restored anew; the master takes writes there after -R
+        trouble.append((Role.BITMAP, reason))
+        return True
+    trouble.append((Role.SHADOW, reason))
+    return False
 
 
 # -- changes that were cut short ------------------------------------------------------------

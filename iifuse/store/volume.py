@@ -1,5 +1,6 @@
 """A volume: a regular file or block device of fixed size, opened once and locked for life."""
 
+import contextlib
 import errno
 import os
 import stat
@@ -257,8 +258,10 @@ def create_file(path: str, size_bytes: int, *, mode: int = 0o600, sparse: bool =
     `sparse`: holes; else every byte is written, so that later writes cannot lack space. Raises
     BadVolume, and leaves nothing behind then.
     """
+    beside = f"{path}.new"  # a crash leaves no short file under the name
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(beside, flags, mode)
     except OSError as error:
         raise errors.BadVolume(path, f"cannot be created ({error.strerror})", _MAKE) from error
     try:
@@ -270,9 +273,11 @@ def create_file(path: str, size_bytes: int, *, mode: int = 0o600, sparse: bool =
                     file.write(bytes(min(_COPY_BYTES, size_bytes - at)))
             file.flush()
             os.fsync(fd)
+        os.rename(beside, path)
         sync_directory(path)
     except OSError as error:
-        os.unlink(path)
+        with contextlib.suppress(OSError):
+            os.unlink(beside)
         raise errors.BadVolume(path, f"cannot be created ({error.strerror})", _MAKE) from error
 
 
