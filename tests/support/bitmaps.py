@@ -1,0 +1,70 @@
+"""Bitmap volumes as a service leaves them, made without one."""
+
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID
+
+from iifuse.core import sector
+from iifuse.core.bitmap import Bitmap
+from iifuse.core.header import Header, Pit
+from iifuse.core.sector import Region
+from iifuse.core.state import Kind
+from iifuse.store.bitmapfile import BitmapFile
+from iifuse.store.volume import create_file, open_volume
+from iifuse.units import Run
+
+CHUNK = 32 * 1024
+PLAIN = Header(
+    uuid=UUID(int=7), kind=Kind.INDEPENDENT, size_bytes=10_000 * CHUNK - 5000, master="/no/m",
+    shadow="/no/s", bitmap="/no/b", clean=True, pit=Pit(3, UUID(int=9), 1_700_000_000_000_000_000),
+)  # fmt: skip
+
+
+def make_bitmap(
+    path: Path, *, shadow: tuple[Run, ...] = (), copy: tuple[Run, ...] = (), **fields: object
+) -> Header:
+    """Write a whole bitmap volume with these bits; its header."""
+    header = replace(PLAIN, **fields)
+    chunks = header.geometry.chunks
+    create_file(str(path), sector.bitmap_bytes(chunks), sparse=False)
+    volume = open_volume(str(path), exclusive=False)
+    try:
+        bitmap = BitmapFile(volume)
+        for region, runs in ((Region.SHADOW, shadow), (Region.COPY, copy)):
+            bits = Bitmap(chunks)
+            bits.set_runs(runs)
+            bitmap.write_region(header, region, bits)
+        return bitmap.write_header(header)
+    finally:
+        volume.close()
+
+
+def read_bitmap(path: Path) -> tuple[Header, list[Run], list[Run]]:
+    """(header, runs of shadow bits, runs of copy bits), with nothing damaged."""
+    volume = open_volume(str(path), exclusive=False)
+    try:
+        bitmap = BitmapFile(volume)
+        header = bitmap.read_header()
+        regions = []
+        for region in Region:
+            bits, bad = bitmap.read_bits(header, region)
+            assert not bad
+            regions.append(list(bits.runs()))
+        return header, *regions
+    finally:
+        volume.close()
+
+
+def sector_at(region: Region, number: int, chunks: int = PLAIN.geometry.chunks) -> int:
+    """The offset of a sector in a bitmap volume."""
+    return sector.region_offset(region, chunks) + number * sector.SECTOR_BYTES
+
+
+def turn(path: Path, *offsets: int) -> None:
+    """Turn a bit in some bytes of a file."""
+    with path.open("r+b") as file:
+        for offset in offsets:
+            file.seek(offset)
+            byte = file.read(1)[0]
+            file.seek(offset)
+            file.write(bytes([byte ^ 0x10]))
