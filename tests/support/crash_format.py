@@ -1,0 +1,106 @@
+"""The bitmap volume as its manual page describes it, read without the product's help."""
+
+import struct
+import zlib
+from dataclasses import dataclass
+
+CHUNK = 32 * 1024
+INDEPENDENT, DEPENDENT = 1, 2
+IDLE, TO_SHADOW, TO_MASTER = 0, 1, 2
+LOCAL, EXPORTED, IMPORTED = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Found:
+    """A header and two bitmaps, as tuples of booleans by chunk."""
+
+    uuid: bytes
+    sequence: int
+    kind: int
+    progress: int
+    custody: int
+    offline: int
+    pit: int
+    pending: int
+    closure: int
+    size: int
+    shadow: tuple[bool, ...] = ()
+    copy: tuple[bool, ...] = ()
+
+
+def slot(blob: bytes) -> Found | None:
+    """One header slot; None unless its checksum is right."""
+    if len(blob) < 392 or blob[:8] != b"iifusebm":
+        return None
+    length, crc = struct.unpack_from("<II", blob, 12)
+    body = blob[:16] + bytes(4) + blob[20:length]
+    if not 392 <= length <= len(blob) or zlib.crc32(body) != crc:
+        return None
+    kind, progress, _, custody, offline = blob[49:54]
+    sequence, pit = struct.unpack_from("<Q", blob, 24)[0], struct.unpack_from("<Q", blob, 72)[0]
+    size = struct.unpack_from("<Q", blob, 64)[0]
+    return Found(
+        blob[32:48], sequence, kind, progress, custody, offline, pit, blob[144], blob[145], size
+    )
+
+
+def read(blob: bytes) -> Found | None:
+    """A bitmap volume; None when it has no header. Raises ValueError on damaged bits."""
+    slots = [found for at in (0, 12288) if (found := slot(blob[at : at + 12288]))]
+    if not slots:
+        return None
+    newest = max(slots, key=lambda found: found.sequence)
+    chunks = -(-newest.size // CHUNK)
+    sectors = -(-chunks // 4064)
+    bits = [
+        _region(blob[24576 + region * sectors * 512 :], newest.uuid, region + 1, sectors, chunks)
+        for region in (0, 1)
+    ]
+    return Found(**{**vars(newest), "shadow": bits[0], "copy": bits[1]})
+
+
+def _region(blob: bytes, uuid: bytes, region: int, sectors: int, chunks: int) -> tuple[bool, ...]:
+    found: list[bool] = []
+    for number in range(sectors):
+        sector = blob[number * 512 : number * 512 + 512]
+        place = zlib.crc32(struct.pack("<BQ", region, number), zlib.crc32(uuid))
+        if zlib.crc32(sector[:508], place) != struct.unpack("<I", sector[508:])[0]:
+            raise ValueError(f"sector {number} of region {region} is damaged")
+        word = int.from_bytes(sector[:508], "little")
+        rest = min(4064, chunks - 4064 * number)
+        found += [bool(word >> n & 1) for n in range(rest)]
+    return tuple(found)
+
+
+def master_view(master: bytes, sets: list[tuple[Found, bytes]]) -> bytes:
+    """What the master's file shows; `sets`: bitmap and raw shadow of each."""
+    for found, shadow in sets:
+        if found.progress == TO_MASTER:
+            return _mixed(shadow, master, found.copy)
+    return master
+
+
+def shadow_view(master: bytes, shadow: bytes, found: Found) -> bytes:
+    """What the shadow's file shows."""
+    if found.kind == DEPENDENT:
+        both = tuple(s or c for s, c in zip(found.shadow, found.copy, strict=True))
+        return _mixed(shadow, master, both)
+    return _mixed(master, shadow, found.copy) if found.progress == TO_SHADOW else shadow
+
+
+def _mixed(yes: bytes, no: bytes, bits: tuple[bool, ...]) -> bytes:
+    parts = [
+        (yes if bit else no)[n * CHUNK : (n + 1) * CHUNK] for n, bit in enumerate(bits)
+    ]  # fmt: skip
+    return b"".join(parts)
+
+
+def unrecorded(master: bytes, shadow: bytes, found: Found, others: tuple[bool, ...]) -> list[int]:
+    """The chunks of an independent set that differ with all their bits clear."""
+    size = min(len(master), len(shadow))
+    return [
+        n for n in range(len(found.shadow))
+        if not (found.shadow[n] or found.copy[n] or (others and others[n]))
+        and master[n * CHUNK : min(size, (n + 1) * CHUNK)]
+        != shadow[n * CHUNK : min(size, (n + 1) * CHUNK)]
+    ]  # fmt: skip

@@ -1,0 +1,137 @@
+"""A service without FUSE, control socket and SQLite: the real engine on a crash disk."""
+
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import trio
+from crash_disk import Disk
+from crash_schedule import pause
+
+from iifuse.core.state import Custody, Progress, Verb
+from iifuse.engine import pit, recovery
+from iifuse.engine.engine import Engine
+from iifuse.engine.view import View, _read
+from iifuse.engine.volumeset import VolumeSet
+from iifuse.store.statedb import SetRow
+from iifuse.store.transitions import TransitionFile
+
+
+class MemoryDB:
+    """The state database as SQLite with synchronous=FULL promises it: each change whole at once."""
+
+    def __init__(self, disk: Disk, host: str) -> None:
+        self._disk, self._host = disk, host
+
+    def _content(self) -> tuple[tuple[SetRow, ...], tuple[str, ...]]:
+        return self._disk.dbs.get(self._host, ((), ()))
+
+    def _put(self, rows: tuple[SetRow, ...], volumes: tuple[str, ...]) -> None:
+        if (rows, volumes) != self._content():
+            pause()
+            self._disk.commit(self._host, (rows, volumes))
+
+    def _change(self, shadow: str, **changes: Any) -> None:
+        rows, volumes = self._content()
+        self._put(
+            tuple(replace(r, **changes) if r.shadow == shadow else r for r in rows), volumes
+        )
+
+    def sets(self) -> list[SetRow]:
+        return list(self._content()[0])
+
+    def add_set(self, row: SetRow) -> None:
+        rows, volumes = self._content()
+        self._put((*rows, row), volumes)
+
+    def remember(self, shadow: str, progress: Progress, custody: Custody) -> None:
+        self._change(shadow, progress=progress, custody=custody)
+
+    def doubt(self, shadow: str, reason: str | None) -> None:
+        self._change(shadow, doubt=reason)
+
+    def remove_set(self, shadow: str) -> None:
+        rows, volumes = self._content()
+        self._put(tuple(r for r in rows if r.shadow != shadow), volumes)
+
+    def volumes(self) -> list[str]:
+        return list(self._content()[1])
+
+    def add_volume(self, path: str) -> None:
+        rows, volumes = self._content()
+        self._put(rows, (*volumes, path))
+
+    def remove_volume(self, path: str) -> None:
+        rows, volumes = self._content()
+        self._put(rows, tuple(v for v in volumes if v != path))
+
+    def record(self, *line: object) -> None:
+        pass
+
+
+class Hooks:
+    """No mount: nothing to show, nobody has a file open."""
+
+    async def appear(self, view: View) -> None:
+        pass
+
+    async def vanish(self, view: View) -> None:
+        pass
+
+    def holders(self, view: View) -> list[str]:
+        return []
+
+    def sync_mounted(self, views: list[View]) -> None:
+        pass
+
+    def is_inside_mount(self, path: str) -> bool:
+        return False
+
+
+class Host:
+    """One machine: a name, its state directory and, while it is up, an engine."""
+
+    def __init__(self, disk: Disk, name: str) -> None:
+        self.disk, self.name = disk, name
+        self.directory = f"/state/{name}"
+        self.engine: Engine
+
+    async def up(self, nursery: trio.Nursery) -> None:
+        self.engine = Engine(
+            directory=self.directory,
+            db=MemoryDB(self.disk, self.name),  # type: ignore[arg-type]
+            transitions=TransitionFile.open(self.directory),
+            hooks=Hooks(),
+            nursery=nursery,
+            boot_id=UUID(int=7),
+        )
+        await recovery.start(self.engine)
+
+    async def down(self) -> None:
+        await recovery.stop(self.engine)
+        self.engine.transitions.close()
+        self.engine.views.clear()
+
+    def set(self, path: str) -> VolumeSet:
+        return self.engine.sets[path]
+
+    def look(self, path: str) -> bytes:
+        """What a file of the mount shows at this moment."""
+        view = self.engine.views[path]
+        return _read(view.segments(0, view.size_bytes))
+
+    async def wait(self, path: str) -> None:
+        copier = self.engine.running(self.set(path))
+        if copier is not None:
+            await copier.wait()
+
+    async def abort(self, path: str) -> None:
+        """As the control server does it."""
+        member = self.set(path)
+        await self.engine.stop_copy(member)
+        if member.header.copying:
+            await member.commit(copying=False)
+            await self.engine.note(member, "-a")
+
+    async def flip(self, verb: Verb, *paths: str) -> None:
+        await pit.flip(self.engine, verb, [self.set(p) for p in paths])

@@ -1,0 +1,227 @@
+"""Start the real recovery on an image and see whether every promise was kept."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import crash_format as fmt
+import trio
+from crash_disk import CHUNK, SECTOR, SYSTEM, Disk, Event, Image
+from crash_history import History, World, fits, misfits
+from crash_host import Host
+from crash_rig import HOSTS, Recording, stamp
+from crash_schedule import run
+
+from iifuse.core.state import Custody, Progress, Verb
+from iifuse.engine import enable, exchange, reset
+
+SECONDS = 60.0
+"""No recovery and no copy of a few chunks takes so long, even here."""
+
+
+class Lost(AssertionError):
+    """A promise was broken."""
+
+
+@dataclass
+class Case:
+    """What is to be judged: an image, and which promises hold at the stop it comes from."""
+
+    recording: Recording
+    position: int
+    image: Image
+
+    @property
+    def history(self) -> History:
+        return self.recording.history
+
+
+def judge(case: Case, *, go_on: bool) -> list[Event]:
+    """Recover, check, and (`go_on`) work on; what the recovery wrote. Raises Lost."""
+    SYSTEM.disk = Disk(case.image)
+    return run(partial(_judge, case, go_on), case.position)
+
+
+async def _judge(case: Case, go_on: bool) -> list[Event]:
+    with trio.fail_after(SECONDS):
+        async with trio.open_nursery() as nursery:
+            hosts = [Host(SYSTEM.disk, name) for name in HOSTS]
+            for host in hosts:
+                await host.up(nursery)
+            Check(case, hosts).all()
+            log = list(SYSTEM.disk.log)
+            if go_on:
+                await Future(case, hosts).all()
+            nursery.cancel_scope.cancel()
+    return log
+
+
+class Check:
+    """The state right after the recovery."""
+
+    def __init__(self, case: Case, hosts: list[Host]) -> None:
+        self.case, self.disk = case, SYSTEM.disk
+        self.main, self.other = hosts
+        self.views = {name: host for host in hosts for name in host.engine.views}
+
+    def all(self) -> None:
+        bitmaps = {s: self._bitmap(f"{s}.b") for s in self.case.recording.sets}
+        shown = self._shown(bitmaps)
+        self._compare_views(shown)
+        self._fit_one_world(shown)
+        for shadow in self.main.engine.sets:
+            self._check_recorded(shadow, bitmaps[shadow])
+        for host in (self.main, self.other):
+            for row in self.disk.dbs.get(host.name, ((),))[0]:
+                self._expect_back(host, row.shadow)
+
+    def _bitmap(self, path: str) -> fmt.Found | None:
+        return fmt.read(self.disk.content(path)) if path in self.disk.names else None
+
+    def _expect_back(self, host: Host, shadow: str) -> None:
+        member = host.engine.sets.get(shadow)
+        if member is None:
+            raise Lost(f"{shadow[-3:]} did not come back")
+        lent = member.header.custody is Custody.EXPORTED or self._offline(shadow)
+        if shadow not in host.engine.views and not lent:
+            raise Lost(f"{shadow[-3:]} came back without its file")
+
+    def _retired(self, shadow: str) -> bool:
+        return self.case.history.retired.get(shadow, 1 << 60) < self.case.position
+
+    def _offline(self, shadow: str) -> bool:
+        member = self.main.engine.sets.get(shadow)
+        return member is not None and bool(member.state.offline)
+
+    def _shown(self, bitmaps: dict[str, fmt.Found | None]) -> dict[str, bytes]:
+        """View -> content, from the raw volumes and the bitmaps alone."""
+        shown: dict[str, bytes] = {}
+        families: dict[str, list[tuple[fmt.Found, bytes]]] = {}
+        for shadow, master in self.case.recording.sets.items():
+            family, found = families.setdefault(master, []), bitmaps[shadow]
+            raw = self.disk.content(shadow) if shadow in self.disk.names else None
+            if shadow in self.main.engine.sets and found is not None and raw is not None:
+                family.append((found, raw))
+                shown[shadow] = fmt.shadow_view(self.disk.content(master), raw, found)
+            elif raw is not None:
+                shown[shadow] = raw
+        for master, family in families.items():
+            shown[master] = fmt.master_view(self.disk.content(master), family)
+        return shown
+
+    def _compare_views(self, shown: dict[str, bytes]) -> None:
+        for name, host in self.views.items():
+            if not self._offline(name) and host.look(name) != shown[name]:
+                raise Lost(f"the bits on disk say that {name} shows something else")
+
+    def _fit_one_world(self, shown: dict[str, bytes]) -> None:
+        """All views together: of a group all members have the old PIT, or all the new one."""
+        wrong: list[str] = []
+        for world in self.case.history.worlds(self.case.position):
+            bad = [name for name in shown if self._misfit(name, shown[name], world)]
+            if not bad:
+                return
+            wrong += [self._explain(name, shown[name], world) for name in bad]
+        raise Lost("; ".join(wrong))
+
+    def _misfit(self, name: str, content: bytes, world: World) -> bool:
+        if self._offline(name) or (self._retired(name) and name not in self.views):
+            return False
+        layers = self.case.history.legal(name, self.case.position, world)
+        if layers is None:  # not enabled yet
+            return name in self.views
+        return not fits(content, layers)
+
+    def _explain(self, name: str, content: bytes, world: World) -> str:
+        layers = self.case.history.legal(name, self.case.position, world)
+        text = misfits(content, layers) if layers else "must not be there"
+        return f"PITs {world}: {name[-3:]}: {text}"
+
+    def _check_recorded(self, shadow: str, found: fmt.Found | None) -> None:
+        member = self.main.engine.sets[shadow]
+        allowed = self.case.recording.may_be_offline
+        if member.state.offline and not allowed:
+            raise Lost(f"{shadow[-3:]} went offline: {member.header.offline_reason}")
+        if found is None or found.kind != fmt.INDEPENDENT or member.state.offline:
+            return
+        master = self.case.recording.sets[shadow]
+        second = self._bitmap(f"{shadow}.b2") if found.custody == fmt.EXPORTED else None
+        raw = self.disk.content(master), self.disk.content(shadow)
+        chunks = fmt.unrecorded(*raw, found, second.shadow if second else ())
+        if chunks:
+            raise Lost(f"chunks {chunks} of {shadow[-3:]} differ with all bits clear")
+
+
+class Future:
+    """The recovered service goes on: copies end, a restore is finished, an update is made."""
+
+    def __init__(self, case: Case, hosts: list[Host]) -> None:
+        self.case, self.disk = case, SYSTEM.disk
+        self.main, self.other = hosts
+
+    async def all(self) -> None:
+        before = {n: self.main.look(n) for n in self.main.engine.views if self._online(n)}
+        await self._wait_all()
+        for name, content in before.items():
+            if self._online(name) and self.main.look(name) != content:
+                raise Lost(f"the copies changed what {name[-3:]} shows")
+        await self._finish_all()
+        for number, name in enumerate(sorted(self.main.engine.views)):
+            await self._write(name, number)
+        shadows = list(self.main.engine.sets)
+        if shadows:
+            await self.main.flip(Verb.UPDATE_SHADOW, *shadows)
+            await self._wait_all()
+        for shadow in shadows:
+            self._expect_equal(shadow)
+
+    def _online(self, name: str) -> bool:
+        member = self.main.engine.sets.get(name)
+        return member is None or not member.state.offline
+
+    async def _wait_all(self) -> None:
+        for shadow in self.main.engine.sets:
+            await self.main.wait(shadow)
+
+    async def _finish_all(self) -> None:
+        for shadow, member in list(self.main.engine.sets.items()):
+            if member.state.offline:
+                self._remove_stubs(shadow)
+                await reset.reset(self.main.engine, member)
+                await self.main.wait(shadow)
+            if member.header.custody is Custody.EXPORTED:
+                await self._bring_home(shadow)
+            if member.header.progress is Progress.TO_MASTER:
+                await self.main.flip(Verb.UPDATE_MASTER, shadow)
+                await self.main.wait(shadow)
+
+    def _remove_stubs(self, shadow: str) -> None:
+        """Files that were being made; -R says of them that they are too small."""
+        for name in (shadow, f"{shadow}.b"):
+            if name in self.disk.names and len(self.disk.content(name)) < 24576:
+                self.disk.rename(name, None)
+
+    async def _bring_home(self, shadow: str) -> None:
+        """Join what the other host noted; without it all chunks count as different."""
+        member = self.main.set(shadow)
+        if shadow in self.other.engine.sets:
+            await enable.disable(self.other.engine, self.other.set(shadow))
+        found = f"{shadow}.b2" in self.disk.names and fmt.read(self.disk.content(f"{shadow}.b2"))
+        if found and found.closure == 1:
+            await exchange.join(self.main.engine, member, f"{shadow}.b2", accept_unclosed=False)
+        else:
+            await reset.reset(self.main.engine, member)
+
+    async def _write(self, name: str, number: int) -> None:
+        view = self.main.engine.views[name]
+        at = number % -(-view.size_bytes // CHUNK) * CHUNK
+        await view.write(at, stamp(0xF000 + number, at, SECTOR))
+
+    def _expect_equal(self, shadow: str) -> None:
+        master = self.main.look(self.case.recording.sets[shadow])
+        member = self.main.set(shadow)
+        if self.main.look(shadow) != master:
+            raise Lost(f"{shadow[-3:]} and its master differ after an update")
+        if member.state.offline or member.header.progress is not Progress.IDLE:
+            raise Lost(f"the update of {shadow[-3:]} did not end: {member.header.offline_reason}")
+        if member.state.kind == fmt.INDEPENDENT and self.disk.content(shadow) != master:
+            raise Lost(f"the raw {shadow[-3:]} differs after an update")

@@ -1,0 +1,279 @@
+"""What happens to sets while the power may fail: every verb, every kind of write."""
+
+from functools import partial
+
+from crash_disk import CHUNK
+from crash_rig import Rig, Scenario, path
+
+from iifuse.core.state import Kind, Verb
+
+IND, DEP = Kind.INDEPENDENT, Kind.DEPENDENT
+CHUNKS, TAIL = 5, 700
+
+
+def _pair(rig: Rig, number: str = "", *, chunks: int = CHUNKS) -> tuple[str, str]:
+    """A master, one of whose chunks is a hole, and a shadow full of something else."""
+    hole = rig.seed % chunks if rig.seed % 2 else None
+    return (
+        rig.volume(f"m{number}", chunks, TAIL, hole=hole),
+        rig.volume(f"s{number}", chunks, TAIL),
+    )
+
+
+async def _set(rig: Rig, kind: Kind, number: str = "") -> tuple[str, str]:
+    master, shadow = _pair(rig, number)
+    await rig.whole(kind, master, shadow)
+    return master, shadow
+
+
+def _writers(rig: Rig, files: list[str], count: int, each: int):
+    """`count` writers, dealt out over the files."""
+    return [
+        partial(rig.writer, files[n % len(files)], n // len(files), each) for n in range(count)
+    ]
+
+
+async def enable(rig: Rig, kind: Kind, writers: int) -> None:
+    """A second set of a master that is written all the time."""
+    master, shadow = _pair(rig)
+    first = rig.volume("s1", CHUNKS, TAIL)
+    await rig.whole(DEP if writers == 1 else IND, master, first)
+    rig.begin()
+    verb = partial(rig.enable, kind, master, shadow)
+    await rig.together(verb, *_writers(rig, [master], writers, 8 // writers))
+    await rig.main.wait(shadow)
+    rig.check()
+
+
+async def first_touches(rig: Rig, kind: Kind, writers: int) -> None:
+    master, shadow = await _set(rig, kind)
+    rig.begin()
+    await rig.together(*_writers(rig, [master, shadow], writers, 12 // writers))
+    await rig.touch(master, 0, 2, 4)
+    rig.check()
+    await rig.sync(master)
+
+
+async def unaligned(rig: Rig, kind: Kind) -> None:
+    """Writes over the end of a chunk, of parts of sectors, of whole chunks."""
+    master, shadow = await _set(rig, kind)
+    rig.begin()
+    await rig.write(master, CHUNK - 300, 900)
+    await rig.write(shadow, 2 * CHUNK - 1000, 2 * CHUNK)
+    await rig.sync(shadow)
+    await rig.write(master, 3 * CHUNK, CHUNK + 700)
+    await rig.write(master, CHUNK - 100, 300)
+    rig.check()
+
+
+async def first_copy(rig: Rig, writers: int) -> None:
+    """Writers on both sides of a copy to the shadow."""
+    master, shadow = _pair(rig)
+    rig.bitmap(shadow, CHUNKS + 1)
+    rig.begin()
+    await rig.enable(IND, master, shadow)
+    await rig.together(
+        partial(rig.main.wait, shadow),
+        *_writers(rig, [master, shadow], writers, 8 // writers),
+    )
+    rig.check()
+
+
+async def update(rig: Rig, kind: Kind, verb: Verb) -> None:
+    """Writers on both sides before, during and after."""
+    master, shadow = await _set(rig, kind)
+    rig.begin()
+    await rig.touch(master, 0, 3)
+    await rig.touch(shadow, 1)
+    await rig.together(
+        partial(rig.flip, verb, shadow), *_writers(rig, [master, shadow], 4, 2)
+    )
+    await rig.together(partial(rig.main.wait, shadow), *_writers(rig, [master, shadow], 2, 3))
+    rig.check()
+
+
+async def two_updates(rig: Rig) -> None:
+    """The second comes while the first still copies."""
+    master, shadow = await _set(rig, IND)
+    rig.begin()
+    await rig.touch(master, 0, 2, 4)
+    await rig.flip(Verb.UPDATE_SHADOW, shadow)
+    await rig.touch(master, 1, 2)
+    await rig.flip(Verb.UPDATE_SHADOW, shadow)
+    await rig.touch(shadow, 0)
+    await rig.main.wait(shadow)
+    rig.check()
+
+
+async def restore(rig: Rig, kind: Kind, verb: Verb) -> None:
+    """Writers on both sides; a dependent and an independent sibling keep their points in time."""
+    master, shadow = await _set(rig, kind)
+    for number, other in enumerate((DEP, IND)):
+        await rig.whole(other, master, rig.volume(f"t{number}", CHUNKS, TAIL))
+    await rig.touch(master, 0, 3)
+    rig.begin()
+    await rig.touch(master, 1)
+    await rig.touch(shadow, 3)
+    await rig.together(
+        partial(rig.flip, verb, shadow), *_writers(rig, [master, shadow], 2, 2)
+    )
+    await rig.together(
+        partial(rig.main.wait, shadow), *_writers(rig, [master, shadow, path("t0")], 3, 2)
+    )
+    rig.check()
+
+
+async def abort_resume(rig: Rig, kind: Kind, verb: Verb) -> None:
+    master, shadow = await _set(rig, kind)
+    await rig.touch(master, 0, 1, 3, 4)
+    rig.begin()
+    await rig.flip(verb, shadow)
+    await rig.together(
+        partial(rig.main.abort, shadow), *_writers(rig, [master, shadow], 2, 2)
+    )
+    await rig.touch(master, 2)
+    await rig.touch(shadow, 4)
+    await rig.flip(verb, shadow)
+    await rig.touch(master, 1)
+    await rig.main.wait(shadow)
+    rig.check()
+
+
+async def group(rig: Rig, verb: Verb) -> None:
+    """Two masters, three sets, of which two are of the first master (but for a restore)."""
+    master, shadow = await _set(rig, IND)
+    other, second = await _set(rig, DEP if verb is Verb.UPDATE_SHADOW else IND, "2")
+    sets = [shadow, second]
+    if not verb.to_master:
+        third = rig.volume("t", CHUNKS, TAIL)
+        await rig.whole(DEP, master, third)
+        sets.append(third)
+    rig.begin()
+    await rig.touch(master, 0, 2)
+    await rig.touch(other, 1)
+    await rig.touch(second, 3)
+    await rig.together(
+        partial(rig.flip, verb, *sets), *_writers(rig, [master, other, shadow, second], 4, 2)
+    )
+    await rig.touch(master, 2)
+    for name in sets:
+        await rig.main.wait(name)
+    rig.check()
+
+
+async def exchange(rig: Rig) -> None:
+    """Export, import, writes on both sides, join, update."""
+    master, shadow = await _set(rig, IND)
+    rig.begin()
+    await rig.touch(master, 0)
+    await rig.touch(shadow, 1)
+    await rig.together(partial(rig.export, shadow), partial(rig.writer, master, 0, 3))
+    await rig.take_in(shadow)
+    await rig.touch(master, 2)
+    await rig.together(
+        partial(rig.writer, shadow, 1, 3, "other"), partial(rig.writer, master, 2, 3)
+    )
+    await rig.give_back(shadow)
+    await rig.together(partial(rig.join, shadow), partial(rig.writer, master, 3, 2))
+    rig.check()
+    await rig.touch(shadow, 4)
+    await rig.flip(Verb.UPDATE_SHADOW, shadow)
+    await rig.main.wait(shadow)
+    rig.check()
+
+
+async def taken_back(rig: Rig) -> None:
+    """The importer is lost: -R counts all chunks as different."""
+    master, shadow = await _set(rig, IND)
+    rig.begin()
+    await rig.touch(master, 0)
+    await rig.export(shadow)
+    await rig.touch(master, 3)
+    await rig.reset(shadow)
+    await rig.touch(shadow, 1)
+    rig.check()
+
+
+async def disable(rig: Rig, kind: Kind) -> None:
+    master, shadow = await _set(rig, kind)
+    await rig.whole(DEP, master, rig.volume("t0", CHUNKS, TAIL))
+    rig.begin()
+    await rig.touch(master, 0)
+    await rig.touch(shadow, 1)
+    await rig.together(partial(rig.disable, shadow), partial(rig.writer, master, 0, 3))
+    await rig.touch(master, 3)
+
+
+async def offline_reset(rig: Rig, kind: Kind) -> None:
+    """The shadow fails at a first touch; -R brings it back."""
+    master, shadow = await _set(rig, kind)
+    rig.begin()
+    await rig.touch(master, 0)
+    rig.fails = True
+    rig.disk.failing[f"{shadow}.b" if kind is IND else shadow] = "write"
+    await rig.touch(master, 4)
+    rig.disk.failing.clear()
+    await rig.touch(master, 1, 2)
+    await rig.reset(shadow)
+    await rig.touch(master, 3)
+    await rig.main.wait(shadow)
+    rig.check()
+
+
+async def shadow_lost(rig: Rig, kind: Kind) -> None:
+    """The shadow vanishes while the service is down."""
+    master, shadow = await _set(rig, kind)
+    await rig.touch(master, 1)
+    await rig.main.down()
+    rig.fails = True
+    rig.disk.rename(shadow, None)
+    rig.begin()
+    await rig.main.up(rig.nursery)
+    await rig.touch(master, 0, 4)
+    await rig.reset(shadow)
+    await rig.touch(master, 3)
+    await rig.main.wait(shadow)
+    rig.check()
+
+
+async def clean_stop(rig: Rig, kind: Kind) -> None:
+    """Stop and start, with an update's copy under way."""
+    master, shadow = await _set(rig, kind)
+    rig.begin()
+    await rig.touch(master, 0, 2)
+    await rig.flip(Verb.UPDATE_SHADOW, shadow)
+    await rig.touch(shadow, 2)
+    await rig.touch(master, 4)
+    await rig.main.down()
+    await rig.main.up(rig.nursery)
+    await rig.touch(master, 1)
+    await rig.touch(shadow, 3)
+    await rig.main.wait(shadow)
+    rig.check()
+
+
+SCENARIOS: dict[str, Scenario] = {
+    **{
+        f"{f.__name__}-{kind.name[:3].lower()}-{n}": partial(f, kind=kind, writers=n)
+        for f in (enable, first_touches) for kind in Kind for n in (1, 4)
+    },
+    **{f"first_copy-{n}": partial(first_copy, writers=n) for n in (1, 4)},
+    **{
+        f"{f.__name__}-{kind.name[:3].lower()}": partial(f, kind=kind)
+        for f in (unaligned, disable, offline_reset, shadow_lost, clean_stop) for kind in Kind
+    },
+    "update-ind": partial(update, kind=IND, verb=Verb.UPDATE_SHADOW),
+    "update-dep": partial(update, kind=DEP, verb=Verb.UPDATE_SHADOW),
+    "copy-to-shadow": partial(update, kind=IND, verb=Verb.COPY_SHADOW),
+    "two_updates": two_updates,
+    "restore-ind": partial(restore, kind=IND, verb=Verb.UPDATE_MASTER),
+    "restore-dep": partial(restore, kind=DEP, verb=Verb.UPDATE_MASTER),
+    "copy-to-master": partial(restore, kind=IND, verb=Verb.COPY_MASTER),
+    "abort_resume-to-shadow": partial(abort_resume, kind=IND, verb=Verb.UPDATE_SHADOW),
+    "abort_resume-to-master": partial(abort_resume, kind=IND, verb=Verb.UPDATE_MASTER),
+    "abort_resume-dep": partial(abort_resume, kind=DEP, verb=Verb.UPDATE_MASTER),
+    "group-update": partial(group, verb=Verb.UPDATE_SHADOW),
+    "group-restore": partial(group, verb=Verb.UPDATE_MASTER),
+    "exchange": exchange,
+    "taken_back": taken_back,
+}  # fmt: skip
