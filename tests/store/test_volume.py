@@ -320,6 +320,14 @@ def test_create_file_never_replaces_and_leaves_nothing_behind(disk_place):
     assert not (disk_place / "full").exists()
 
 
+def test_create_file_leaves_a_neighbour_alone_whatever_its_name(disk_place):
+    neighbours = {f"v{end}": os.urandom(100) for end in (".new", ".tmp", "~", ".part")}
+    for name, data in neighbours.items():
+        (disk_place / name).write_bytes(data)
+    create_file(str(disk_place / "v"), 4096, sparse=False)
+    assert {n: (disk_place / n).read_bytes() for n in neighbours} == neighbours
+
+
 def test_write_file_replaces_the_whole_or_nothing(disk_place, monkeypatch):
     path = disk_place / "ticket"
     write_file(str(path), b"old")
