@@ -48,7 +48,9 @@ def repair(found: BitmapReading, new: str) -> Repaired:
 
 
 def _check_room(found: BitmapReading, new: str) -> None:
-    """A header may ask for any size; that must not fill the disk before it fails."""
+    """Nothing is replaced, and a header that asks for any size must not fill the disk first."""
+    if os.path.lexists(new):
+        raise errors.BadVolume(new, "exists already", "name a new file")
     folder = os.path.dirname(os.path.abspath(new))
     try:
         room = os.statvfs(folder)

@@ -21,7 +21,7 @@ PLAIN = Header(
 
 
 def make_bitmap(
-    path: Path, *, shadow: tuple[Run, ...] = (), copy: tuple[Run, ...] = (), **fields: object
+    path: Path, *, marked: tuple[Run, ...] = (), to_copy: tuple[Run, ...] = (), **fields: object
 ) -> Header:
     """Write a whole bitmap volume with these bits; its header."""
     header = replace(PLAIN, **fields)
@@ -30,7 +30,7 @@ def make_bitmap(
     volume = open_volume(str(path), exclusive=False)
     try:
         bitmap = BitmapFile(volume)
-        for region, runs in ((Region.SHADOW, shadow), (Region.COPY, copy)):
+        for region, runs in ((Region.SHADOW, marked), (Region.COPY, to_copy)):
             bits = Bitmap(chunks)
             bits.set_runs(runs)
             bitmap.write_region(header, region, bits)

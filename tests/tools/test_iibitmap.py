@@ -32,7 +32,7 @@ def bitmap(tmp_path):
     """Make `b`; its path."""
 
     def make(**fields):
-        make_bitmap(tmp_path / "b", **{"shadow": SHADOW, **fields})
+        make_bitmap(tmp_path / "b", **{"marked": SHADOW, **fields})
         return tmp_path / "b"
 
     return make
@@ -168,7 +168,7 @@ def test_check_says_which_slot_is_damaged(run, bitmap):
         ({"offline": Role.SHADOW, "offline_reason": "disk \x1b[1m died"}, "shadow offline", 1),
         ({"clean": False, "process_durability": True}, "durability=process", 1),
         ({"pending": Change.FILL_TO_SHADOW}, "a point in time was cut short", 0),
-        ({"progress": Progress.TO_MASTER, "copy": ((1, 7),)}, "7 chunks are to come", 0),
+        ({"progress": Progress.TO_MASTER, "to_copy": ((1, 7),)}, "7 chunks are to come", 0),
         ({"closure": Closure.CLOSED}, "is closed", 0),
         ({"clean": False}, "was not closed in order", 0),
     ],
@@ -195,7 +195,7 @@ def test_check_of_several_says_the_worst(run, bitmap, tmp_path):
 
 
 def test_dump_names_every_field_and_extent(run, bitmap):
-    path = bitmap(copy=((4, 2),), progress=Progress.TO_SHADOW)
+    path = bitmap(to_copy=((4, 2),), progress=Progress.TO_SHADOW)
     result = json.loads(run("iibitmap", "dump", "--json", "--bits", str(path)).out)
     assert result["header"]["progress"] == "to_shadow"
     assert result["header"]["pit"]["number"] == 3
@@ -252,7 +252,7 @@ def test_changed_prints_offset_and_length(run, bitmap, fields):
 
 
 def test_changed_of_an_unchanged_set_prints_nothing(run, bitmap):
-    ended = run("iibitmap", "changed", str(bitmap(shadow=())))
+    ended = run("iibitmap", "changed", str(bitmap(marked=())))
     assert (ended.code, ended.out) == (0, "")
 
 
@@ -264,7 +264,7 @@ UNKNOWN = {
     "pending": {"pending": Change.CLEAR},
     "offline": {"offline": Role.MASTER},
     "process": {"clean": False, "process_durability": True},
-    "group cut short": {"copy": ((1, 1),)},
+    "group cut short": {"to_copy": ((1, 1),)},
 }
 
 

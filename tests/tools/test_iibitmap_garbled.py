@@ -1,4 +1,4 @@
-"""Garbled bitmap volumes: only failures of our own come out, and nothing is called equal wrongly."""
+"""Garbled bitmap volumes: only failures of our own come out, and no damage is called equal."""
 
 import json
 import os
@@ -9,15 +9,15 @@ import pytest
 from bitmaps import PLAIN, make_bitmap, read_bitmap, sector_at
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from iitools import iibitmap_changed, iibitmap_dump, iibitmap_repair
-from iitools.iibitmap_check import check
-from iitools.iibitmap_read import reading
 
 from iifuse import errors
 from iifuse.control import protocol
 from iifuse.core.bitmap import SECTOR_CHUNKS
 from iifuse.core.sector import Region
 from iifuse.core.state import Progress
+from iitools import iibitmap_changed, iibitmap_dump, iibitmap_repair
+from iitools.iibitmap_check import check
+from iitools.iibitmap_read import reading
 
 SIZE = sector_at(Region.COPY, 3)
 HEADER_BYTES = 392 + len("/no/m/no/s/no/b")
@@ -41,8 +41,8 @@ def good(request, tmp_path_factory):
     """A good bitmap volume as bytes, and is it idle?"""
     path = tmp_path_factory.mktemp("good") / "b"
     idle = request.param == "idle"
-    fields = {} if idle else {"progress": Progress.TO_SHADOW, "copy": ((8, 100),)}
-    make_bitmap(path, shadow=SHADOW, **fields)
+    fields = {} if idle else {"progress": Progress.TO_SHADOW, "to_copy": ((8, 100),)}
+    make_bitmap(path, marked=SHADOW, **fields)
     return path.read_bytes(), idle
 
 
