@@ -60,6 +60,13 @@ class Bitmap:
         self._view = self.packed.reshape(-1)
         self._bytes = memoryview(self._view)  # type: ignore[arg-type]
 
+    @classmethod
+    def from_disk(cls, chunks: int, packed: Packed) -> "Bitmap":
+        """Adopt an array that somebody else wrote: bits past the last chunk do not count."""
+        bitmap = cls(chunks, packed)
+        bitmap._clear_tail()
+        return bitmap
+
     def copy(self) -> "Bitmap":
         """An independent bitmap with the same bits."""
         return Bitmap(self.chunks, self.packed.copy())

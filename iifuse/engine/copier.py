@@ -133,11 +133,11 @@ class Copier:
             await self.member.take_offline(Role.SHADOW, str(error))
 
     async def _reach(self, first: int) -> int:
-        """How far one step may go: a step's worth of data, or to the end of a hole."""
-        source = self.family.volume(self.member.key, plan.copy_direction(self.member.state)[0])
-        offset = first << CHUNK_SHIFT
-        size = self.member.header.size_bytes
-        data, _ = await blocking(lambda: source.data_from(offset, size))
+        """How far one step may go: a step's worth of data, or as far as both sides are a hole."""
+        offset, size = first << CHUNK_SHIFT, self.member.header.size_bytes
+        source, target = plan.copy_direction(self.member.state)
+        volumes = [self.family.volume(self.member.key, role) for role in (source, target)]
+        data = await blocking(lambda: min(v.data_from(offset, size)[0] for v in volumes))
         hole = (data - offset) >> CHUNK_SHIFT if data < size else HOLE_CHUNKS
         return min(max(STEP_CHUNKS, hole), HOLE_CHUNKS)
 

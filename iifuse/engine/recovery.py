@@ -5,34 +5,33 @@ the others, and its master is served.
 """
 
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 from iifuse import errors
-from iifuse.core import plan
-from iifuse.core.bitmap import Bitmap
+from iifuse.core.bitmap import Bitmap, runs_of
 from iifuse.core.bits import Bits
-from iifuse.core.header import Closure, Header, Pit, Stamp
+from iifuse.core.header import Closure, Header, Stamp
 from iifuse.core.sector import Region
-from iifuse.core.state import Change, Custody, Kind, Progress, Role
+from iifuse.core.state import Custody, Kind, Progress, Role
 from iifuse.engine.enable import finish_disable
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
 from iifuse.engine.opening import check_size
-from iifuse.engine.pit import Flip, execute_change
+from iifuse.engine.rollforward import roll_forward
 from iifuse.engine.threads import blocking
 from iifuse.engine.tickets import restore_ticket
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.statedb import SetRow
-from iifuse.store.transitions import Transition
 from iifuse.store.volume import Volume, open_volume
 from iifuse.units import Run
 
 log = logging.getLogger(__name__)
 
 Trouble = list[tuple[Role, str]]
+Damaged = tuple[list[Run], list[Run]]
+"""Runs of chunks whose shadow bits, and whose copy bits, cannot be believed."""
 
 
 async def start(engine: Engine) -> None:
@@ -289,8 +288,8 @@ def _load_bitmap(
             raise errors.BadBitmap(row.bitmap, f"belongs to another set ({header.uuid})")
         shadow, damaged_shadow = bitmap.read_bits(header, Region.SHADOW)
         copy, damaged_copy = bitmap.read_bits(header, Region.COPY)
-        header, shadow, copy = _roll_forward(engine, bitmap, header, shadow, copy)
-        damaged = damaged_shadow + damaged_copy
+        header, shadow, copy = roll_forward(engine, bitmap, header, shadow, copy)
+        damaged = (damaged_shadow, damaged_copy)
         if _distrust(engine, header, Bits(shadow, copy), damaged, trouble):
             bitmap.write_region(header, Region.SHADOW, shadow)
             bitmap.write_region(header, Region.COPY, copy)
@@ -301,80 +300,49 @@ def _load_bitmap(
 
 
 def _distrust(
-    engine: Engine, header: Header, bits: Bits, damaged: Sequence[Run], trouble: Trouble
+    engine: Engine, header: Header, bits: Bits, damaged: Damaged, trouble: Trouble
 ) -> bool:
     """Damaged bits, and bits that a power loss may have overtaken. True: bits were set.
 
-    Raises BadBitmap for a dependent set that restores: nothing can be said of it.
+    `damaged`: runs of shadow bits and of copy bits. Raises BadBitmap for a dependent set that
+    restores: nothing can be said of it.
     """
     reason = "sectors of its bitmap are damaged"
     if header.process_durability and not header.clean and header.boot_id != engine.boot_id:
-        damaged = [(0, bits.chunks)]
+        damaged = ([(0, bits.chunks)], [(0, bits.chunks)])
         reason = "the machine went down under durability=process"
-    if not damaged:
+    runs = damaged[0] + damaged[1]
+    if not runs:
         return False
     if _has_hints(header):
         log.warning("%s: %s: these chunks count as changed", header.shadow, reason)
-        bits.shadow.set_runs(damaged)
+        bits.shadow.set_runs(runs)
         return True
-    if header.progress is Progress.TO_MASTER:
-        if header.kind is Kind.DEPENDENT:
-            raise errors.BadBitmap(header.bitmap, f"{reason} in the middle of a restore")
-        bits.shadow.clear_runs(damaged)
-        bits.copy.set_runs(damaged)  # restored anew; the master takes writes there after -R
-        trouble.append((Role.BITMAP, reason))
+    if header.kind is Kind.INDEPENDENT and not set(damaged[0]) & set(damaged[1]):
+        log.warning("%s: %s: the other bitmap stands in", header.shadow, reason)
+        _stand_in(bits.shadow, bits.copy, damaged[0])
+        _stand_in(bits.copy, bits.shadow, damaged[1])
         return True
-    trouble.append((Role.SHADOW, reason))
-    return False
+    return _doubt(header, bits, runs, reason, trouble)
 
 
-# -- changes that were cut short ------------------------------------------------------------
+def _stand_in(lost: Bitmap, whole: Bitmap, runs: list[Run]) -> None:
+    """During a copy no chunk has both bits: what the one does not claim may be the other's."""
+    for first, count in runs:
+        word = ~whole.word(first, count) & ((1 << count) - 1)
+        lost.set_runs(runs_of(word, first))
 
 
-def _roll_forward(
-    engine: Engine, bitmap: BitmapFile, header: Header, shadow: Bitmap, copy: Bitmap
-) -> tuple[Header, Bitmap, Bitmap]:
-    """Repeat the steps of a change whose record is durable (invariant 6)."""
-    if header.offline & (Role.SHADOW | Role.BITMAP):  # its bits are in doubt; -R begins anew
-        return header, shadow, copy
-    pending = _pending(engine.transitions.transition, header)
-    if pending.pending is Change.NONE:
-        return header, shadow, copy
-    log.info("%s: PIT %d is completed", header.shadow, pending.pending_pit.number)
-    change = pending.pending
-    part = Flip(
-        VolumeSet(header, Bits(shadow, copy), None, bitmap),
-        change,
-        pending,
-        change.new_copy(shadow, copy),
-        Bitmap(shadow.chunks),
-    )
-    for step in plan.whole_change(header.uuid, change):
-        if isinstance(step, plan.Sync):
-            bitmap.volume.sync()
-        else:
-            execute_change(step, part)
-    return part.header, part.shadow, part.copy
-
-
-def _pending(transition: Transition | None, header: Header) -> Header:
-    """The header with what is pending: by itself, or by the record of a group command."""
-    members = transition.members if transition else ()
-    member = next((m for m in members if m.uuid == header.uuid), None)
-    if transition is None or member is None or header.pit.number >= member.new_pit:
-        return header
-    if header.pit.number != member.old_pit:
-        raise errors.BadBitmap(
-            header.bitmap,
-            f"is at PIT {header.pit.number}, the group command that was cut short made "
-            f"{member.new_pit} of {member.old_pit}",
-        )
-    return replace(
-        header,
-        pending=Change(member.change),
-        pending_pit=Pit(member.new_pit, transition.pit_id, transition.time_ns),
-        transition_id=transition.id,
-    )
+def _doubt(header: Header, bits: Bits, runs: list[Run], reason: str, trouble: Trouble) -> bool:
+    if header.progress is not Progress.TO_MASTER:
+        trouble.append((Role.SHADOW, reason))
+        return False
+    if header.kind is Kind.DEPENDENT:
+        raise errors.BadBitmap(header.bitmap, f"{reason} in the middle of a restore")
+    bits.shadow.clear_runs(runs)
+    bits.copy.set_runs(runs)  # restored anew; the master takes writes there after -R
+    trouble.append((Role.BITMAP, reason))
+    return True
 
 
 async def _finish_transition(engine: Engine) -> None:

@@ -40,6 +40,8 @@ class View:
         self._owner = volume.stat()
         self._volume = volume
         self.mtime_ns = self._owner.st_mtime_ns
+        self.content = 0
+        """Counts changes behind the kernel's back: what it cached of an earlier one is old."""
         self.opens = 0
         self.door = trio.Lock()
         """Held by a verb that needs the file closed: opens wait until it is done."""
@@ -146,6 +148,7 @@ class View:
 
     def changed(self, time_ns: int) -> None:
         """The content is another one from this time on: what the kernel has cached is old."""
+        self.content += 1
         self.mtime_ns = max(time_ns, self.mtime_ns + 1)
 
 

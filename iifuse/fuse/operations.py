@@ -68,7 +68,7 @@ class Operations(pyfuse3.Operations):
         self.enable_writeback_cache = writeback_cache
         self._namespace = namespace
         self._shown: WeakKeyDictionary[View, int] = WeakKeyDictionary()
-        """The content (by its mtime) that the kernel may have cached since the last open."""
+        """The content that the kernel may have cached since the last open."""
 
     # -- data -------------------------------------------------------------------------------
 
@@ -84,6 +84,8 @@ class Operations(pyfuse3.Operations):
         try:
             view = self._view(fh >> 1)
             done = await view.write(off, cast(Buffer, buf))
+            if done < len(buf) and self.enable_writeback_cache:
+                raise FUSEError(errno.ENOSPC)  # a short answer to a writeback is not looked at
             if fh & _SYNC_FLAG:
                 await view.sync()
         except Exception as error:
@@ -112,8 +114,8 @@ class Operations(pyfuse3.Operations):
             raise FUSEError(errno.EPERM)
         view = self._view(inode)
         await view.open()
-        keep = self._shown.get(view) == view.mtime_ns
-        self._shown[view] = view.mtime_ns
+        keep = self._shown.get(view) == view.content
+        self._shown[view] = view.content
         sync = _SYNC_FLAG if flags & os.O_DSYNC else 0
         return FileInfo(fh=FileHandleT(inode << 1 | sync), keep_cache=keep)
 

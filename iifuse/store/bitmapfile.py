@@ -74,7 +74,7 @@ class BitmapFile:
             bits, damaged = sector.decode(header.uuid.bytes, region, first, blob)
             blocks.append(bits)
             bad += damaged
-        return Bitmap(chunks, np.concatenate(blocks)), _chunks_of(bad, chunks)
+        return Bitmap.from_disk(chunks, np.concatenate(blocks)), _chunks_of(bad, chunks)
 
     def encode(self, header: Header, region: Region, bits: Packed, first: int) -> tuple[int, bytes]:
         """(offset in bytes, sectors) for rows of bits; pure, so it can run before the write."""

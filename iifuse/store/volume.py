@@ -1,6 +1,5 @@
 """A volume: a regular file or block device of fixed size, opened once and locked for life."""
 
-import contextlib
 import errno
 import os
 import stat
@@ -255,16 +254,12 @@ def _adopt(path: str, fd: int, identity: Identity, exclusive: bool) -> Volume:
 def create_file(path: str, size_bytes: int, *, mode: int = 0o600, sparse: bool = True) -> None:
     """Make a volume as a regular file of zeros and make its name durable.
 
-    `sparse`: holes; else every byte is written, so that later writes cannot lack space. Raises
-    BadVolume, and leaves nothing behind then.
+    `sparse`: holes; else every byte is written, so that later writes cannot lack space. Never
+    replaces a file. The file gets its name when it is whole, so that a crash leaves no short one.
+    Raises BadVolume, and leaves nothing behind then.
     """
-    beside = f"{path}.new"  # a crash leaves no short file under the name
     try:
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(beside, flags, mode)
-    except OSError as error:
-        raise errors.BadVolume(path, f"cannot be created ({error.strerror})", _MAKE) from error
-    try:
+        fd = os.open(os.path.dirname(path) or ".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode)
         with os.fdopen(fd, "wb") as file:
             if sparse:
                 os.ftruncate(fd, size_bytes)
@@ -273,11 +268,9 @@ def create_file(path: str, size_bytes: int, *, mode: int = 0o600, sparse: bool =
                     file.write(bytes(min(_COPY_BYTES, size_bytes - at)))
             file.flush()
             os.fsync(fd)
-        os.rename(beside, path)
+            os.link(f"/proc/self/fd/{fd}", path, follow_symlinks=True)
         sync_directory(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(beside)
         raise errors.BadVolume(path, f"cannot be created ({error.strerror})", _MAKE) from error
 
 

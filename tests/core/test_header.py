@@ -17,7 +17,7 @@ from iifuse.core.state import Change, Custody, Kind, Progress, Role
 PREFIX = struct.Struct("<8sIIII")
 """magic, version, length, CRC, incompatible features."""
 
-u64 = st.integers(0, 2**64 - 1)
+u64 = st.integers(0, (1 << 62) - 1)
 i64 = st.integers(-(2**63), 2**63 - 1)
 pits = st.builds(Pit, number=u64, id=st.uuids(), time_ns=i64)
 stamps = st.builds(Stamp, size_bytes=i64, mtime_ns=i64, ctime_ns=i64)
