@@ -268,7 +268,8 @@ def create_file(path: str, size_bytes: int, *, mode: int = 0o600, sparse: bool =
                     file.write(bytes(min(_COPY_BYTES, size_bytes - at)))
             file.flush()
             os.fsync(fd)
-            os.link(f"/proc/self/fd/{fd}", path, follow_symlinks=True)
+            # With a directory descriptor Python follows the link; without one it does not.
+            os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
         sync_directory(path)
     except OSError as error:
         raise errors.BadVolume(path, f"cannot be created ({error.strerror})", _MAKE) from error
