@@ -26,10 +26,10 @@ class OutputClosed(Exception):  # it ends the program quietly, it is no failure
     """Nobody reads our output any more."""
 
 
-def run(program: str, summary: str, body: Callable[[], None]) -> int:
+def run(program: str, summary: str, body: Callable[[], None], *, asks: bool = True) -> int:
     """Run a program's body; the exit code. Whatever it raises becomes one line on stderr.
 
-    `summary`: how to call the program, said after a UsageError.
+    `summary`: how to call the program, said after a UsageError. `asks`: the service.
     """
     try:
         body()
@@ -41,7 +41,8 @@ def run(program: str, summary: str, body: Callable[[], None]) -> int:
             say(summary.rstrip())
         return error.exit_code
     except KeyboardInterrupt:
-        say(f"{program}: interrupted; what the service has begun goes on")
+        rest = "; what the service has begun goes on" if asks else ""
+        say(f"{program}: interrupted{rest}")
         return INTERRUPTED
     except OutputClosed:
         _forget_output()
@@ -99,6 +100,7 @@ class Parser(argparse.ArgumentParser):
             epilog=codes,
             allow_abbrev=False,
         )
+        self._asks = asks
         if asks:
             self.add_argument("--socket", metavar="PATH", help="control socket of the service")
         self.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -127,7 +129,11 @@ class Parser(argparse.ArgumentParser):
 
     def main(self, body: Callable[[argparse.Namespace], None], argv: Sequence[str] | None) -> int:
         """Read the words, run the body; the exit code."""
-        return run(self.prog, self.format_usage(), lambda: body(self.parse_intermixed_args(argv)))
+
+        def words() -> None:
+            body(self.parse_intermixed_args(argv))
+
+        return run(self.prog, self.format_usage(), words, asks=self._asks)
 
 
 def version(program: str) -> str:

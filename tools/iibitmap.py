@@ -166,8 +166,10 @@ def _repair(args: argparse.Namespace) -> None:
     if result.different_chunks:
         kept = f"{result.different_chunks} chunks count as different"
         lines.append(f"{new}: {kept} ({format_size(result.different_chunks * CHUNK_BYTES)})")
-    if result.shadow_offline:
-        lines.append(f"{new}: the shadow is marked offline; start the service, then 'iiadm -R'")
+    lines += [
+        f"{new}: the {role} is marked offline; start the service, then 'iiadm -R'"
+        for role in result.offline
+    ]
     _put(args, result, map(common.printable, lines))
 
 

@@ -4,7 +4,7 @@ import msgspec
 
 from iifuse.core.header import Closure
 from iifuse.core.sector import Region
-from iifuse.core.state import Change, Progress
+from iifuse.core.state import Change, Kind, Progress
 
 from . import common
 from .iibitmap_dump import roles
@@ -38,23 +38,30 @@ def _slots(found: BitmapReading) -> list[str]:
 
 def _bits(found: BitmapReading) -> list[str]:
     wrong = []
-    size = found.volume.size_bytes
+    size, meaning = found.volume.size_bytes, _meaning(found)
     if size < found.need_bytes:
         wrong.append(f"is cut short: it has {size} bytes and needs {found.need_bytes}")
     for region in Region:
         name = region.name.lower()
         if damaged := found.damaged(region):
             chunks = sum(count for _, count in damaged)
-            wrong.append(f"the {name} bits of {chunks} chunks are damaged: {_meaning(found)}")
+            wrong.append(f"the {name} bits of {chunks} chunks are damaged: {meaning}")
         if found.stray_bits(region):
             wrong.append(f"{name} bits are set past the last chunk: they are ignored")
     return wrong
 
 
 def _meaning(found: BitmapReading) -> str:
-    if found.exact:
-        return "nobody knows what the shadow holds there; 'iiadm -R' begins anew"
-    return "these chunks count as different; the next update copies them"
+    if not found.exact:
+        return "these chunks count as different; the next update copies them"
+    if found.header.kind is Kind.INDEPENDENT and not _both(found):
+        return "the other bitmap stands in, and some chunks are copied in vain"
+    return "nobody knows what the shadow holds there; 'iiadm -R' begins anew"
+
+def _both(found: BitmapReading) -> bool:
+    """Are bits of the same chunks damaged in both bitmaps?"""
+    shadow, copy = found.damaged(Region.SHADOW), found.damaged(Region.COPY)
+    return any(a < d + m and d < a + n for a, n in shadow for d, m in copy)
 
 
 def _header(found: BitmapReading) -> list[str]:

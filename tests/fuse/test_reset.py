@@ -212,7 +212,11 @@ def test_reset_survives_a_restart(service, whole, place):
     assert_equal_when_copied(service, master, shadow)
 
 
-def test_bitmap_lost_in_a_restore_leaves_the_shadow_its_truth(new_service, volume, place):
+@pytest.mark.parametrize("how", ["gone", "damaged", "one damaged"])
+@pytest.mark.parametrize("full", [True, False])
+def test_bitmap_lost_in_a_restore_leaves_the_shadow_its_truth(
+    new_service, volume, place, how, full
+):
     """The point in time is whole on an independent shadow, and on the master it is a mixture."""
     service = new_service()
     master, shadow = volume("m", 64 << 20), place / "s"
@@ -221,14 +225,25 @@ def test_bitmap_lost_in_a_restore_leaves_the_shadow_its_truth(new_service, volum
     service.wait(shadow)
     for chunk in range(0, 2000, 3):
         service.write(master, chunk * CHUNK, b"a mistake")
-    service.flip("m", shadow, full=True)
+    service.flip("m", shadow, full=full)
+    service.abort(shadow)
+    assert service.status(shadow).progress == "to_master"
     service.kill()
-    (place / "s.bmp").unlink()
+    bitmap = place / "s.bmp"
+    if how == "gone":
+        bitmap.unlink()
+    else:
+        damage(bitmap, bitmap.stat().st_size - 5)
+    if how == "damaged":
+        damage(bitmap, 24 * 1024)
     service.start()
     reset(service, shadow)
+    assert (service.read(master), service.read(shadow)) == (kept, kept)
+    service.flip("m", shadow)
     service.wait(shadow)
-    assert service.read(shadow) == kept
-    assert service.read(master) == kept
+    assert (service.read(master), service.read(shadow)) == (kept, kept)
+    assert service.stop() == 0
+    assert master.read_bytes() == shadow.read_bytes()[: len(kept)] == kept
 
 
 # -- the master -------------------------------------------------------------------------------

@@ -6,9 +6,9 @@ from uuid import UUID
 
 from iifuse.core import sector
 from iifuse.core.bitmap import Bitmap
-from iifuse.core.header import Header, Pit
+from iifuse.core.header import BitmapRole, Header, Pit
 from iifuse.core.sector import Region
-from iifuse.core.state import Kind
+from iifuse.core.state import Change, Custody, Kind, Progress
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.volume import create_file, open_volume
 from iifuse.units import Run
@@ -18,6 +18,18 @@ PLAIN = Header(
     uuid=UUID(int=7), kind=Kind.INDEPENDENT, size_bytes=10_000 * CHUNK - 5000, master="/no/m",
     shadow="/no/s", bitmap="/no/b", clean=True, pit=Pit(3, UUID(int=9), 1_700_000_000_000_000_000),
 )  # fmt: skip
+
+SHADOW = ((0, 1), (5, 3), (9999, 1))
+CHUNKS = PLAIN.geometry.chunks
+IMPORTED = {"role": BitmapRole.IMPORTED, "custody": Custody.IMPORTED, "import_id": UUID(int=5)}
+INEXACT = [{}, {"custody": Custody.EXPORTED}, IMPORTED, {"pending": Change.MERGE_TO_SHADOW}]
+"""Fields of sets in which a bit set in vain does no harm."""
+EXACT = [
+    {"kind": Kind.DEPENDENT},
+    {"progress": Progress.TO_SHADOW},
+    {"progress": Progress.TO_MASTER, "copying": True},
+]
+"""Fields of sets in which every bit has to be right."""
 
 
 def make_bitmap(

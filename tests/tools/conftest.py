@@ -1,4 +1,5 @@
 import fcntl
+import json
 import os
 import pty
 import subprocess
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 import pytest
+from bitmaps import SHADOW, make_bitmap
 from fake_service import CHUNK, CHUNKS, FakeService, lent, row
 
 from iifuse.control import protocol
@@ -25,6 +27,29 @@ def service(tmp_path, monkeypatch):
     monkeypatch.setenv(protocol.SOCKET_VARIABLE, fake.path)
     yield fake
     fake.stop()
+
+
+@pytest.fixture
+def bitmap(tmp_path):
+    """Make `b`; its path."""
+
+    def make(**fields):
+        make_bitmap(tmp_path / "b", **{"marked": SHADOW, **fields})
+        return tmp_path / "b"
+
+    return make
+
+
+@pytest.fixture
+def checked(run):
+    """Call `iibitmap check` of one bitmap; (exit code, what it found)."""
+
+    def call(path):
+        ended = run("iibitmap", "--json", "check", str(path))
+        (row,) = json.loads(ended.out)["bitmaps"]
+        return ended.code, row
+
+    return call
 
 
 @dataclass

@@ -4,39 +4,14 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
-from uuid import UUID
 
 import pytest
-from bitmaps import CHUNK, PLAIN, make_bitmap, read_bitmap, sector_at, turn
+from bitmaps import CHUNK, CHUNKS, EXACT, IMPORTED, INEXACT, sector_at, turn
 
-from iifuse.core import header as fmt
 from iifuse.core.bitmap import SECTOR_CHUNKS
-from iifuse.core.header import BitmapRole, Closure
+from iifuse.core.header import Closure
 from iifuse.core.sector import Region
 from iifuse.core.state import Change, Custody, Kind, Progress, Role
-
-SHADOW = ((0, 1), (5, 3), (9999, 1))
-CHUNKS = PLAIN.geometry.chunks
-IMPORTED = {"role": BitmapRole.IMPORTED, "custody": Custody.IMPORTED, "import_id": UUID(int=5)}
-INEXACT = [{}, {"custody": Custody.EXPORTED}, IMPORTED, {"pending": Change.MERGE_TO_SHADOW}]
-EXACT = [
-    {"kind": Kind.DEPENDENT},
-    {"progress": Progress.TO_SHADOW},
-    {"progress": Progress.TO_MASTER, "copying": True},
-]
-
-
-@pytest.fixture
-def bitmap(tmp_path):
-    """Make `b`; its path."""
-
-    def make(**fields):
-        make_bitmap(tmp_path / "b", **{"marked": SHADOW, **fields})
-        return tmp_path / "b"
-
-    return make
-
 
 # -- words ------------------------------------------------------------------------------------
 
@@ -109,12 +84,6 @@ def test_size_of_nonsense_is_refused(run, word):
 # -- check ------------------------------------------------------------------------------------
 
 
-def checked(run, path):
-    ended = run("iibitmap", "--json", "check", str(path))
-    (row,) = json.loads(ended.out)["bitmaps"]
-    return ended.code, row
-
-
 def test_check_of_a_good_bitmap_says_fine(run, bitmap):
     path = bitmap()
     before = path.read_bytes()
@@ -124,10 +93,10 @@ def test_check_of_a_good_bitmap_says_fine(run, bitmap):
 
 @pytest.mark.parametrize("region", Region)
 @pytest.mark.parametrize("fields", INEXACT)
-def test_check_says_that_damaged_chunks_differ(run, bitmap, region, fields):
+def test_check_says_that_damaged_chunks_differ(run, checked, bitmap, region, fields):
     path = bitmap(**fields)
     turn(path, sector_at(region, 1) + 3)
-    code, row = checked(run, path)
+    code, row = checked(path)
     assert code == 1
     (wrong,) = row["wrong"]
     assert f"{region.name.lower()} bits of {SECTOR_CHUNKS} chunks are damaged" in wrong
@@ -135,29 +104,29 @@ def test_check_says_that_damaged_chunks_differ(run, bitmap, region, fields):
 
 
 @pytest.mark.parametrize("fields", EXACT)
-def test_check_says_that_a_damaged_exact_bitmap_loses_the_shadow(run, bitmap, fields):
+def test_check_says_that_a_damaged_exact_bitmap_loses_the_shadow(run, checked, bitmap, fields):
     path = bitmap(**fields)
-    turn(path, sector_at(Region.SHADOW, 2) + 500)
-    code, row = checked(run, path)
+    turn(path, sector_at(Region.SHADOW, 2) + 500, sector_at(Region.COPY, 2))
+    code, row = checked(path)
     assert code == 1
     assert "nobody knows what the shadow holds" in row["wrong"][0]
 
 
-def test_check_says_that_a_bitmap_is_cut_short(run, bitmap):
+def test_check_says_that_a_bitmap_is_cut_short(run, checked, bitmap):
     path = bitmap()
     size = path.stat().st_size
     os.truncate(path, sector_at(Region.SHADOW, 1) + 7)
-    code, row = checked(run, path)
+    code, row = checked(path)
     assert code == 1
     assert f"needs {size}" in row["wrong"][0]
     assert f"shadow bits of {CHUNKS - SECTOR_CHUNKS} chunks" in row["wrong"][1]
     assert f"copy bits of {CHUNKS} chunks" in row["wrong"][2]
 
 
-def test_check_says_which_slot_is_damaged(run, bitmap):
+def test_check_says_which_slot_is_damaged(run, checked, bitmap):
     path = bitmap()
     turn(path, 12 * 1024)
-    code, row = checked(run, path)
+    code, row = checked(path)
     assert code == 1
     assert row["wrong"][0].startswith("header slot 1: ")
 
@@ -284,87 +253,3 @@ def test_changed_says_unknown_when_bits_are_damaged(run, bitmap, region):
     path = bitmap()
     turn(path, sector_at(region, 2))
     assert run("iibitmap", "changed", str(path)).code == 3
-
-
-# -- repair -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("region", Region)
-@pytest.mark.parametrize("fields", INEXACT)
-def test_repair_counts_damaged_chunks_as_different(run, bitmap, tmp_path, region, fields):
-    path, new = bitmap(**fields), tmp_path / "new"
-    turn(path, sector_at(region, 1) + 9)
-    before = path.read_bytes()
-    ended = run("iibitmap", "repair", "--json", str(path), str(new))
-    assert ended.code == 0
-    result = json.loads(ended.out)
-    assert (result["damaged_sectors"], result["different_chunks"]) == (1, SECTOR_CHUNKS)
-    assert not result["shadow_offline"]
-    header, shadow, copy = read_bitmap(new)
-    assert shadow == [(0, 1), (5, 3), (SECTOR_CHUNKS, SECTOR_CHUNKS), (9999, 1)]
-    assert copy == []
-    assert header.uuid == PLAIN.uuid
-    assert header.offline == Role(0)
-    assert path.read_bytes() == before
-    assert checked(run, new)[1]["wrong"] == []
-
-
-@pytest.mark.parametrize("fields", EXACT)
-def test_repair_marks_the_shadow_offline_where_bits_are_exact(run, bitmap, tmp_path, fields):
-    path, new = bitmap(**fields), tmp_path / "new"
-    turn(path, sector_at(Region.COPY, 0))
-    ended = run("iibitmap", "repair", str(path), str(new))
-    assert ended.code == 0
-    assert "the shadow is marked offline" in ended.out
-    header, shadow, _ = read_bitmap(new)
-    assert header.offline == Role.SHADOW
-    assert header.offline_reason
-    assert not header.copying
-    assert shadow == list(SHADOW)
-
-
-def test_repair_of_a_file_cut_short_counts_the_rest_as_different(run, bitmap, tmp_path):
-    path, new = bitmap(), tmp_path / "new"
-    os.truncate(path, sector_at(Region.SHADOW, 2) + 100)
-    assert run("iibitmap", "repair", str(path), str(new)).code == 0
-    # The copy bits are missing from the first chunk on: any of them may have been in a change.
-    assert read_bitmap(new)[1:] == ([(0, CHUNKS)], [])
-
-
-def test_repair_of_a_good_bitmap_keeps_all(run, bitmap, tmp_path):
-    path, new = bitmap(kind=Kind.DEPENDENT), tmp_path / "new"
-    assert run("iibitmap", "repair", str(path), str(new)).code == 0
-    header, shadow, copy = read_bitmap(new)
-    assert (shadow, copy, header.offline) == (list(SHADOW), [], Role(0))
-    assert header == read_bitmap(path)[0]
-
-
-def test_repair_never_writes_over_a_file(run, bitmap, tmp_path):
-    path = bitmap()
-    for new in (path, tmp_path):
-        before = path.read_bytes()
-        assert run("iibitmap", "repair", str(path), str(new)).code == 2
-        assert path.read_bytes() == before
-
-
-def test_repair_without_a_header_is_refused(run, bitmap, tmp_path):
-    path = bitmap()
-    turn(path, 100, 12 * 1024 + 100)
-    ended = run("iibitmap", "repair", str(path), str(tmp_path / "new"))
-    assert ended.code == 2
-    assert "the header is damaged" in ended.err
-    assert not (tmp_path / "new").exists()
-
-
-def test_repair_for_a_volume_beyond_measure_fills_no_disk(run, tmp_path):
-    path, new = tmp_path / "b", tmp_path / "new"
-    make_bitmap(tmp_path / "small")
-    blob = bytearray((tmp_path / "small").read_bytes())
-    hostile = fmt.pack(replace(PLAIN, size_bytes=(1 << 60) - 1))
-    blob[: len(hostile)] = hostile
-    path.write_bytes(blob)
-    ended = run("iibitmap", "repair", str(path), str(new))
-    assert ended.code == 2
-    assert "no room" in ended.err
-    assert not new.exists()
-    assert checked(run, path)[0] == 1

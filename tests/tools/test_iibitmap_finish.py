@@ -392,7 +392,3 @@ def test_repaired_bitmap_brings_the_set_back(new_service, place, kind):
     service.wait(shadow)
     service.stop()
     assert shadow.read_bytes() == master.read_bytes()
-
-
-def test_programs_are_those_of_this_interpreter():
-    assert type(BIN)(sys.executable).parent == BIN

@@ -122,8 +122,12 @@ def test_damaged_bits_are_never_called_equal(good, tmp_path, changes):
                 first = number * SECTOR_CHUNKS
                 assert marked >= set(range(first, min(first + SECTOR_CHUNKS, 10_000)))
         assert not header.offline
+    elif not header.offline:
+        assert not chunks_of(shadow) & chunks_of(copy)
+        assert chunks_of(shadow) | chunks_of(copy) >= chunks_of((*SHADOW, (8, 100)))
+        assert chunks_of(copy) >= set(range(8, 108))
     else:
-        assert bool(header.offline) is damaged
+        assert damaged
 
 
 def chunks_of(runs):
