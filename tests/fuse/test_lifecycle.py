@@ -10,7 +10,7 @@ import pytest
 from devices import eventually, held_open, opened, pattern
 from harness import CHUNK
 
-BIG = 512 << 20
+BIG = 256 << 20
 
 
 @pytest.fixture

@@ -174,22 +174,21 @@ def test_join_with_the_bitmap_of_another_set_is_refused(refused, lent, volume, p
     refused(lent.service, "iiadm", *words, code=1, says=(place / "of s2", "another set"))
 
 
-@pytest.mark.parametrize(
-    ("fields", "what"),
-    [
-        ({"uuid": str(uuid4())}, "another set"),
-        ({"pit": 99}, "another PIT"),
-        ({"pit_id": str(uuid4())}, "another PIT"),
-        ({"export_number": 77}, "another export"),
-        ({"size_bytes": SIZE - 1}, "another size"),
-    ],
-    ids=["set", "pit", "pit_id", "export", "size"],
-)
-def test_join_after_an_import_with_another_ticket_is_refused(refused, lent, place, fields, what):
-    lent.borrow(None, edited(lent, place / "wrong.iiticket", **fields))
-    words = ("-J", lent.shadow, lent.second)
-    refused(lent.service, "iiadm", *words, code=1, says=(lent.second, what))
-    refused(lent.service, "iiadm", "-n", *words, code=1, says=(lent.second, what))
+def test_join_after_an_import_with_another_ticket_is_refused(refused, lent, place):
+    for number, (fields, what) in enumerate(
+        [
+            ({"uuid": str(uuid4())}, "another set"),
+            ({"pit": 99}, "another PIT"),
+            ({"pit_id": str(uuid4())}, "another PIT"),
+            ({"export_number": 77}, "another export"),
+            ({"size_bytes": SIZE - 1}, "another size"),
+        ]
+    ):
+        bitmap = place / f"second{number}"
+        lent.borrow(bitmap, edited(lent, place / "wrong.iiticket", **fields))
+        for sure in ([], ["-n"]):
+            words = (*sure, "-J", lent.shadow, bitmap)
+            refused(lent.service, "iiadm", *words, code=1, says=(bitmap, what))
 
 
 def test_join_with_the_bitmap_of_an_older_export_is_refused(refused, lent, place):
@@ -219,26 +218,28 @@ def test_same_import_joins_once_and_another_of_the_export_too(refused, lent, pla
     refused(lent.service, "iiadm", "-J", lent.shadow, place / "twin", code=1, todo=False)
 
 
-@pytest.mark.parametrize("damage", ["short", "empty", "garbage", "headers", "bits"])
-def test_join_with_a_damaged_bitmap_is_refused(refused, lent, damage):
+def damaged(content):
+    """(what was done, the bytes of a bitmap after it)"""
+    yield "short", content[:-512]
+    yield "empty", b""
+    yield "garbage", os.urandom(len(content))
+    headers = bytearray(content)
+    headers[100] ^= 1
+    headers[12288 + 100] ^= 1
+    yield "headers", headers
+    bits = bytearray(content)
+    bits[24576 + 3] ^= 4
+    yield "bits", bits
+
+
+def test_join_with_a_damaged_bitmap_is_refused(refused, lent):
     lent.borrow()
-    content = bytearray(lent.second.read_bytes())
-    if damage == "short":
-        del content[-512:]
-    elif damage == "empty":
-        content.clear()
-    elif damage == "garbage":
-        content[:] = os.urandom(len(content))
-    elif damage == "headers":
-        content[100] ^= 1
-        content[12288 + 100] ^= 1
-    else:
-        content[24576 + 3] ^= 4
-    lent.second.write_bytes(content)
-    words = ("-J", lent.shadow, lent.second)
-    code = 2 if damage == "empty" else 1
-    refused(lent.service, "iiadm", *words, code=code, says=(lent.second,), todo=False)
-    refused(lent.service, "iiadm", "-n", *words, code=code, says=(lent.second,), todo=False)
+    for damage, content in damaged(lent.second.read_bytes()):
+        lent.second.write_bytes(content)
+        for sure in ([], ["-n"]):
+            words = (*sure, "-J", lent.shadow, lent.second)
+            code = 2 if damage == "empty" else 1
+            refused(lent.service, "iiadm", *words, code=code, says=(lent.second,), todo=False)
 
 
 def test_join_that_finds_no_shadow_leaves_the_set_exported(refused, lent, place):
