@@ -151,10 +151,12 @@ async def _close_bitmap(member: VolumeSet) -> None:
 def finish_disable(engine: Engine, member: VolumeSet) -> None:
     """Wipe, forget, close; in a thread, and again by recovery if it was cut short."""
     shadow = member.shadow
-    if shadow is not None and is_incomplete(member.header):
-        wipe(shadow)
-    engine.db.remove_set(member.name)
-    member.close()
+    try:
+        if shadow is not None and is_incomplete(member.header):
+            wipe(shadow)
+        engine.db.remove_set(member.name)
+    finally:  # what fails here is done by the next start, which finds the bitmap closed
+        member.close()
 
 
 def wipe(shadow: Volume) -> None:

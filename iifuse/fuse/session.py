@@ -4,6 +4,7 @@ import contextlib
 import errno
 import logging
 import os
+import subprocess
 from typing import Final
 
 import pyfuse3
@@ -106,11 +107,15 @@ class Mount:
         return holders([self.mounted_path(view), view.path][: 1 + self._in_place])
 
     def sync_mounted(self, views: list[View]) -> None:
-        """Sync open files through the mount, so that their dirty pages arrive here."""
-        for view in views:
-            if view.opens:
-                with contextlib.suppress(OSError):  # its error is the program's, told at its fsync
-                    _sync_file(self.mounted_path(view))
+        """Sync open files through the mount, so that their dirty pages arrive here.
+
+        By a child: a thread of ours that waits for our own mount could not be killed, and with it
+        the mount would outlive a kill of the service. Its errors are the programs', told at their
+        own fsync.
+        """
+        paths = [self.mounted_path(view) for view in views if view.opens]
+        if paths:
+            subprocess.run(["sync", "--", *paths], check=False, capture_output=True)  # noqa: S603, S607
 
     def is_inside_mount(self, path: str) -> bool:
         """Does a path lead into our own mount?"""
@@ -119,14 +124,6 @@ class Mount:
         with contextlib.suppress(OSError):
             return os.stat(path).st_dev == self._device
         return False
-
-
-def _sync_file(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def clean_up_dead(path: str) -> None:
