@@ -98,18 +98,19 @@ class Disk:
     def content(self, path: str) -> bytes:
         return bytes(self.cache[self.names[path]])
 
-    def create(self, path: str, data: bytes) -> int:
-        number = self._number()
-        self.names[path] = number
-        self.log.append(Names(dict(self.names), number, len(data)))
-        self.cache[number] = bytes(len(data))
+    def create(self, path: str, data: bytes) -> None:
+        number = self.add(path, len(data))
         if data:
             self.write(number, 0, data)
-        return number
 
-    def _number(self) -> int:
-        self._next += 1
-        return self._next
+    def add(self, path: str | None, size: int = 0) -> int:
+        """A new file of zeros, at first perhaps with no name."""
+        number = self._next = self._next + 1
+        if path is not None:
+            self.names[path] = number
+        self.cache[number] = bytes(size)
+        self.log.append(Names(dict(self.names), number, size))
+        return number
 
     def rename(self, old: str, new: str | None) -> None:
         number = self.names.pop(old)
@@ -264,12 +265,14 @@ class FakeOS:
     # -- files ------------------------------------------------------------------------------
 
     def open(self, path: str, flags: int, mode: int = 0) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            return self._handle(self.disk.add(None))
         if flags & os.O_DIRECTORY:
             return self._handle(0)
         if path not in self.disk.names:
             if not flags & os.O_CREAT:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-            self.disk.create(path, b"")
+            self.disk.add(path)
         elif flags & os.O_EXCL:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
         number = self.disk.names[path]
@@ -308,6 +311,13 @@ class FakeOS:
 
     def rename(self, old: str, new: str) -> None:
         self.disk.rename(old, new)
+
+    def link(self, path: str, other: str, **options: bool) -> None:
+        if other in self.disk.names:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), other)
+        assert path.startswith("/proc/self/fd/"), "the product links nothing but new files"
+        self.disk.names[other] = self.disk.handles[int(path.rpartition("/")[2])][0]
+        self.disk.log.append(Names(dict(self.disk.names)))
 
     def unlink(self, path: str) -> None:
         self.disk.rename(path, None)

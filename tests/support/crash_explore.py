@@ -5,9 +5,10 @@ import random
 import time
 from dataclasses import dataclass, field
 
-from crash_disk import installed
+from crash_disk import Event, installed
+from crash_history import Lost
 from crash_images import Durable, images
-from crash_judge import Case, Lost, judge
+from crash_judge import Case, judge
 from crash_rig import Recording, Scenario, record
 
 PER_STOP = 100
@@ -46,12 +47,14 @@ class Tally:
 class Options:
     """`per_stop`: random images a stop. `go_on`: share of images on which the service works on.
 
-    `again`: share of images whose recovery is itself cut short at each of its events.
+    `again`: share of images whose recovery is itself cut short at each of its events. `kill`: share
+    of stops at which the service is killed first, and the power fails after the next start.
     """
 
     per_stop: int = PER_STOP
     go_on: float = 0.4
     again: float = 0.01
+    kill: float = 0.1
     images_max: int = 1 << 60
 
 
@@ -60,13 +63,28 @@ def explore(name: str, scenario: Scenario, seed: int, options: Options | None = 
     logging.disable(logging.CRITICAL)
     began = time.monotonic()
     try:
-        recording = record(name, scenario, seed)
+        recording = _recorded(name, scenario, seed)
         with installed():
             tally = Explorer(recording, options or Options()).run()
     finally:
         logging.disable(logging.NOTSET)
     tally.seconds = time.monotonic() - began
     return tally
+
+
+def _recorded(name: str, scenario: Scenario, seed: int) -> Recording:
+    try:
+        return record(name, scenario, seed)
+    except Exception as caught:
+        error = innermost(caught)
+        raise Lost(f"{name}, seed {seed}, live: {type(error).__name__}: {error}") from error
+
+
+def innermost(error: BaseException) -> BaseException:
+    """What went wrong, out of trio's groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 class Explorer:
@@ -98,33 +116,40 @@ class Explorer:
                 self._seen.add(key)
                 self._judge(Case(self.recording, position, image))
 
+        if self.chance.random() < self.options.kill:
+            self._kill(state, position)
+
     def _judge(self, case: Case) -> None:
         go_on, again = (self.chance.random() for _ in range(2))
         self.tally.judged += 1
-        log = self._judged(case, go_on < self.options.go_on)
+        log = self._judged(case, go_on=go_on < self.options.go_on)
         if again < self.options.again and log:
-            self._again(case, log)
+            self._again(case, Durable(case.image), log)
 
-    def _judged(self, case: Case, go_on: bool):
+    def _judged(self, case: Case, *, go_on: bool, write: bool = False) -> list[Event]:
         try:
-            return judge(case, go_on=go_on)
+            return judge(case, go_on=go_on, write=write)
         except Exception as caught:
-            error: BaseException = caught
-            while isinstance(error, ExceptionGroup):
-                error = error.exceptions[0]
+            error = innermost(caught)
             where = f"{self.recording.name}, seed {self.recording.seed}, stop {case.position}"
             raise Lost(f"{where}: {type(error).__name__}: {error}") from error
 
-    def _again(self, case: Case, log) -> None:
-        """The same recovery, cut short at each of its own writes and syncs."""
-        state = Durable(case.image)
+    def _kill(self, state: Durable, position: int) -> None:
+        """What a killed service has written is in the page cache, which the power failure takes."""
+        case = Case(self.recording, position, state.whole())
+        log = self._judged(case, go_on=False, write=True)
+        self._again(case, state.restarted(), log)
+
+    def _again(self, case: Case, state: Durable, log: list[Event]) -> None:
+        """The power fails at each event since the start."""
+        signature = self.recording.history.signature(case.position)
         for position, event in enumerate(log):
             state.apply(position, event)
-            for image in images(state, self.chance, max(4, self.options.per_stop // 10)):
+            for image in images(state, self.chance, max(4, self.options.per_stop // 20)):
                 self.tally.images += 1
-                key = (image.key(), self.recording.history.signature(case.position))
+                key = (image.key(), signature, bool(case.after))
                 if key not in self._seen:
                     self._seen.add(key)
                     self.tally.judged += 1
-                    self._judged(Case(case.recording, case.position, image), go_on=False)
-
+                    again = Case(case.recording, case.position, image, case.after)
+                    self._judged(again, go_on=False)

@@ -10,6 +10,10 @@ import numpy as np
 SECTOR = 512
 
 
+class Lost(AssertionError):
+    """A promise was broken."""
+
+
 @dataclass
 class Put:
     """A write. `ended`: the position after its reply, None while there was none."""
@@ -27,12 +31,14 @@ class Put:
 class Pit:
     """An instant at which views changed what they show: target -> source.
 
-    It counts from the durable end `durable` of the record that was written at `record`.
+    It counts from the sync at `durable` on of the record that was written at `record`.
     """
 
     record: int
     durable: int
     views: dict[str, str]
+    sets: tuple[str, ...]
+    """The shadows whose PIT number rises."""
 
 
 World = tuple[int, ...]
@@ -75,6 +81,10 @@ class History:
         for number in maybe:
             found += [tuple(sorted((*world, number))) for world in found]
         return found
+
+    def pit_number(self, shadow: str, world: World, base: int) -> int:
+        """The number of a set's PIT; `base`: the one that it began with."""
+        return base + sum(shadow in self.pits[n].sets for n in world)
 
     def _start(self, view: str, world: World, before: int) -> tuple[bytes | None, int]:
         """(content, position) at the view's last PIT before a position; None: not there yet."""
@@ -147,6 +157,14 @@ class History:
         synced = [self._synced(view, position, -1) for view in self.lines]
         retired = [p < position for p in self.retired.values()]
         return (*self.worlds(position), *begun, *synced, *retired)
+
+
+def over(layer: np.ndarray, put: Put) -> np.ndarray:
+    """A layer with a write of whole sectors on it."""
+    result, first = layer.copy(), put.offset // SECTOR
+    found = rows(put.data)
+    result[first : first + len(found)] = found
+    return result
 
 
 def fits(actual: bytes, layers: list[np.ndarray]) -> bool:

@@ -19,6 +19,16 @@ class Durable:
         self.image = base.share()
         self.pending: list[tuple[int, Write]] = []
 
+    def whole(self) -> Image:
+        """With all that was written: what a killed service leaves in the page cache."""
+        return built(self.image, [(w, None) for _, w in self.pending])
+
+    def restarted(self) -> "Durable":
+        """The same disk under a new log."""
+        state = Durable(self.image)
+        state.pending = [(-1, w) for _, w in self.pending]
+        return state
+
     def apply(self, position: int, event: Event) -> None:
         match event:
             case Write():

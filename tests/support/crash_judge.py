@@ -1,12 +1,12 @@
 """Start the real recovery on an image and see whether every promise was kept."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import crash_format as fmt
 import trio
 from crash_disk import CHUNK, SECTOR, SYSTEM, Disk, Event, Image
-from crash_history import History, World, fits, misfits
+from crash_history import History, Lost, Put, World, fits, misfits, over
 from crash_host import Host
 from crash_rig import HOSTS, Recording, stamp
 from crash_schedule import run
@@ -18,10 +18,6 @@ SECONDS = 60.0
 """No recovery and no copy of a few chunks takes so long, even here."""
 
 
-class Lost(AssertionError):
-    """A promise was broken."""
-
-
 @dataclass
 class Case:
     """What is to be judged: an image, and which promises hold at the stop it comes from."""
@@ -29,30 +25,58 @@ class Case:
     recording: Recording
     position: int
     image: Image
+    after: dict[str, list[Put]] = field(default_factory=dict)
+    """What was written after a kill and a restart, before the power failed as well."""
 
     @property
     def history(self) -> History:
         return self.recording.history
 
 
-def judge(case: Case, *, go_on: bool) -> list[Event]:
-    """Recover, check, and (`go_on`) work on; what the recovery wrote. Raises Lost."""
+def judge(case: Case, *, go_on: bool, write: bool = False) -> list[Event]:
+    """Recover, check, and (`go_on`) work on; what the recovery wrote. Raises Lost.
+
+    `write`: let programs write after the recovery; `case.after` says what.
+    """
     SYSTEM.disk = Disk(case.image)
-    return run(partial(_judge, case, go_on), case.position)
+    return run(partial(_judge, case, go_on, write), case.position)
 
 
-async def _judge(case: Case, go_on: bool) -> list[Event]:
+async def _judge(case: Case, go_on: bool, write: bool) -> list[Event]:
     with trio.fail_after(SECONDS):
         async with trio.open_nursery() as nursery:
             hosts = [Host(SYSTEM.disk, name) for name in HOSTS]
             for host in hosts:
-                await host.up(nursery)
+                await _start(host, nursery)
             Check(case, hosts).all()
+            if write:
+                case.after = {n: await _write_all(h, n) for h in hosts for n in h.engine.views}
             log = list(SYSTEM.disk.log)
             if go_on:
                 await Future(case, hosts).all()
             nursery.cancel_scope.cancel()
     return log
+
+
+async def _start(host: Host, nursery: trio.Nursery) -> None:
+    try:
+        await host.up(nursery)
+    except Exception as error:
+        raise Lost(f"the service does not start: {type(error).__name__}: {error}") from error
+
+
+async def _write_all(host: Host, name: str) -> list[Put]:
+    """A few sectors of each whole chunk."""
+    view, puts = host.engine.views[name], []
+    for chunk in range(view.size_bytes // CHUNK):
+        at = chunk * CHUNK + (chunk + 3) * SECTOR
+        puts.append(Put(len(SYSTEM.disk.log), at, stamp(0xA00 + chunk, at, 2 * SECTOR)))
+        try:
+            await view.write(at, puts[-1].data)
+        except OSError:
+            if not host.engine.sets[name].state.offline:
+                raise
+    return puts
 
 
 class Check:
@@ -118,21 +142,36 @@ class Check:
         wrong: list[str] = []
         for world in self.case.history.worlds(self.case.position):
             bad = [name for name in shown if self._misfit(name, shown[name], world)]
-            if not bad:
+            late = [s for s in self.main.engine.sets if self._other_pit(s, world)]
+            if not bad and not late:
                 return
+            wrong += [f"PITs {world}: {name[-3:]} has another PIT number" for name in late]
             wrong += [self._explain(name, shown[name], world) for name in bad]
         raise Lost("; ".join(wrong))
 
     def _misfit(self, name: str, content: bytes, world: World) -> bool:
         if self._offline(name) or (self._retired(name) and name not in self.views):
             return False
-        layers = self.case.history.legal(name, self.case.position, world)
+        layers = self._legal(name, world)
         if layers is None:  # not enabled yet
             return name in self.views
         return not fits(content, layers)
 
-    def _explain(self, name: str, content: bytes, world: World) -> str:
+    def _legal(self, name: str, world: World):
         layers = self.case.history.legal(name, self.case.position, world)
+        if layers is None:
+            return None
+        return [*layers, *(over(layers[-1], put) for put in self.case.after.get(name, []))]
+
+    def _other_pit(self, shadow: str, world: World) -> bool:
+        if self._offline(shadow):
+            return False
+        number = self.main.engine.sets[shadow].header.pit.number
+        base = self.case.recording.first_pits.get(shadow, 0)
+        return number != self.case.history.pit_number(shadow, world, base)
+
+    def _explain(self, name: str, content: bytes, world: World) -> str:
+        layers = self._legal(name, world)
         text = misfits(content, layers) if layers else "must not be there"
         return f"PITs {world}: {name[-3:]}: {text}"
 

@@ -8,7 +8,7 @@ from functools import partial
 import crash_format as fmt
 import trio
 from crash_disk import CHUNK, SYSTEM, Database, Disk, Event, Image, Sync, Write, installed
-from crash_history import SECTOR, History, Line, Pit, Put
+from crash_history import SECTOR, History, Line, Lost, Pit, Put
 from crash_host import Host
 from crash_schedule import run
 
@@ -49,6 +49,8 @@ class Recording:
     sets: dict[str, str]
     """Shadow path -> master path."""
     may_be_offline: bool
+    first_pits: dict[str, int]
+    """Shadow path -> PIT number at the beginning."""
 
 
 @dataclass
@@ -62,6 +64,7 @@ class Rig:
     history: History = field(default_factory=History)
     sets: dict[str, str] = field(default_factory=dict)
     base: Image | None = None
+    first_pits: dict[str, int] = field(default_factory=dict)
     fails: bool = False
 
     def __post_init__(self) -> None:
@@ -94,6 +97,8 @@ class Rig:
         self.base = self.disk.image()
         self.disk.log.clear()
         self.history = History()
+        rows = self.disk.dbs.get("main", ((),))[0]
+        self.first_pits = {row.shadow: self._pit(row.bitmap) for row in rows}
         for host in self.hosts.values():
             for name in host.engine.views:
                 self.history.lines[name] = Line(host.look(name))
@@ -101,6 +106,10 @@ class Rig:
             for name in (shadow, master):
                 if name in self.disk.names:
                     self._line(name)
+
+    def _pit(self, bitmap: str) -> int:
+        found = fmt.read(self.disk.content(bitmap))
+        return found.pit if found else 0
 
     def _line(self, name: str) -> Line:
         if name not in self.history.lines:
@@ -158,7 +167,7 @@ class Rig:
             if isinstance(e := self.disk.log[n], Database) and e.host == "main"
             and any(row.shadow == shadow for row in e.content[0])
         )  # fmt: skip
-        self.history.pits.append(Pit(at, at, {shadow: master}))
+        self.history.pits.append(Pit(at, at, {shadow: master}, (shadow,)))
 
     async def whole(self, kind: Kind, master: str, shadow: str, group: str | None = None) -> None:
         """Enable and wait for the first copy."""
@@ -189,7 +198,7 @@ class Rig:
             n for n in range(record, self.now)
             if isinstance(e := self.disk.log[n], Sync) and e.file == number and e.began > record
         )  # fmt: skip
-        self.history.pits.append(Pit(record, durable, views))
+        self.history.pits.append(Pit(record, durable, views, tuple(shadows)))
 
     def _is_record(self, position: int, shadows) -> bool:
         event = self.disk.log[position]
@@ -241,7 +250,8 @@ class Rig:
         for host in self.hosts.values():
             for name in host.engine.views:
                 promised = self.history.exact(name, self.now, world)
-                assert host.look(name) == promised, f"the running service shows another {name}"
+                if host.look(name) != promised:
+                    raise Lost(f"the running service shows another {name[-3:]}")
 
     def bitmap(self, shadow: str, chunks: int) -> None:
         """Make the bitmap volume beforehand."""
@@ -266,4 +276,5 @@ async def _record(name: str, scenario: Scenario, seed: int) -> Recording:
         await scenario(rig)
         nursery.cancel_scope.cancel()
     assert rig.base is not None, "the scenario never began"
-    return Recording(name, seed, rig.base, rig.disk.log, rig.history, rig.sets, rig.fails)
+    made = (rig.disk.log, rig.history, rig.sets, rig.fails, rig.first_pits)
+    return Recording(name, seed, rig.base, *made)

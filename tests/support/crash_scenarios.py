@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import trio
 from crash_disk import CHUNK
 from crash_rig import Rig, Scenario, path
 
@@ -48,10 +49,29 @@ async def enable(rig: Rig, kind: Kind, writers: int) -> None:
 async def first_touches(rig: Rig, kind: Kind, writers: int) -> None:
     master, shadow = await _set(rig, kind)
     rig.begin()
-    await rig.together(*_writers(rig, [master, shadow], writers, 12 // writers))
+    await rig.together(*_writers(rig, [master, shadow], writers, 24 // writers))
     await rig.touch(master, 0, 2, 4)
     rig.check()
     await rig.sync(master)
+
+
+async def neighbours(rig: Rig) -> None:
+    """Two chunks of one region, which are marked together, are touched at nearly one moment."""
+    master, shadow = await _set(rig, IND)
+    rig.begin()
+
+    async def later(name: str, chunk: int) -> None:
+        for _ in range(rig.random.randrange(8)):
+            await trio.lowlevel.checkpoint()
+        await rig.touch(name, chunk)
+
+    for first in (0, 2):
+        await rig.together(
+            partial(rig.touch, master, first),
+            partial(later, master, first + 1),
+            partial(later, shadow, first + 1),
+        )
+    rig.check()
 
 
 async def unaligned(rig: Rig, kind: Kind) -> None:
@@ -161,6 +181,19 @@ async def group(rig: Rig, verb: Verb) -> None:
     rig.check()
 
 
+async def group_many(rig: Rig) -> None:
+    """So many sets that their record takes more than one sector."""
+    master = rig.volume("m", 2)
+    shadows = [rig.volume(f"s{n}", 2) for n in range(7)]
+    for shadow in shadows:
+        await rig.whole(DEP, master, shadow)
+    await rig.touch(master, 0)
+    rig.begin()
+    await rig.flip(Verb.UPDATE_SHADOW, *shadows)
+    await rig.touch(master, 1)
+    rig.check()
+
+
 async def exchange(rig: Rig) -> None:
     """Export, import, writes on both sides, join, update."""
     master, shadow = await _set(rig, IND)
@@ -179,6 +212,19 @@ async def exchange(rig: Rig) -> None:
     await rig.touch(shadow, 4)
     await rig.flip(Verb.UPDATE_SHADOW, shadow)
     await rig.main.wait(shadow)
+    rig.check()
+
+
+async def join(rig: Rig) -> None:
+    """The bits that the other host noted, and a master that is written meanwhile."""
+    master, shadow = await _set(rig, IND)
+    await rig.export(shadow)
+    await rig.take_in(shadow)
+    await rig.touch(shadow, 1, 4, host="other")
+    await rig.give_back(shadow)
+    rig.begin()
+    await rig.together(partial(rig.join, shadow), partial(rig.touch, master, 2))
+    await rig.touch(shadow, 0)
     rig.check()
 
 
@@ -274,6 +320,9 @@ SCENARIOS: dict[str, Scenario] = {
     "abort_resume-dep": partial(abort_resume, kind=DEP, verb=Verb.UPDATE_MASTER),
     "group-update": partial(group, verb=Verb.UPDATE_SHADOW),
     "group-restore": partial(group, verb=Verb.UPDATE_MASTER),
+    "neighbours": neighbours,
+    "group-many": group_many,
     "exchange": exchange,
+    "join": join,
     "taken_back": taken_back,
 }  # fmt: skip

@@ -1,0 +1,363 @@
+"""Defects to plant into the product, one at a time: each broke, or would break, a promise."""
+
+import builtins
+from collections.abc import Callable
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest.mock import patch
+
+from iifuse.core import header as header_format
+from iifuse.core import plan
+from iifuse.core.bits import Bits
+from iifuse.core.header import pack
+from iifuse.core.plan import Commit, Copy, Forget, Mark, Pend, Record, Store, Sync
+from iifuse.core.sector import Region
+from iifuse.core.state import Change, Role
+from iifuse.engine import enable, pit, recovery, rollforward
+from iifuse.engine.chunklock import ChunkLocks
+from iifuse.engine.copier import Copier
+from iifuse.engine.engine import Engine
+from iifuse.engine.view import View
+from iifuse.engine.volumeset import VolumeSet
+from iifuse.store.bitmapfile import BitmapFile
+from iifuse.store.statedb import SetRow
+from iifuse.store.transitions import TransitionFile
+from iifuse.store.volume import Volume
+
+Plant = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Bug:
+    """`scenarios`: where to look for it."""
+
+    plant: Plant
+    scenarios: tuple[str, ...]
+    kill: float = 0.05
+    """Share of stops at which the service is killed before the power fails."""
+    seed: int = 1
+
+
+BUGS: dict[str, Bug] = {}
+
+
+def bug(*scenarios: str, **options: Any):
+    def add(function):
+        BUGS[function.__name__] = Bug(contextmanager(function), scenarios, **options)
+        return function
+
+    return add
+
+
+def _twist(name: str, change: Callable[[list[Any]], list[Any]]):
+    """Patch a function of the plan: what it answers goes through `change`."""
+    real = getattr(plan, name)
+    return patch.object(plan, name, lambda *a, **k: change(list(real(*a, **k))))
+
+
+def _without(unwanted: Callable[[Any], bool]):
+    return lambda steps: [s for s in steps if not unwanted(s)]
+
+
+def _is_sync(role: Role):
+    return lambda s: isinstance(s, Sync) and s.role is role
+
+
+# -- first touches --------------------------------------------------------------------------
+
+
+@bug("first_touches-dep-1")
+def mark_before_preserve():
+    def turn(steps):
+        early = [s for s in steps if isinstance(s, Mark) or _is_sync(Role.BITMAP)(s)]
+        return early + [s for s in steps if s not in early]
+
+    with _twist("first_touch", turn):
+        yield
+
+
+@bug("first_touches-ind-1", "first_touches-dep-1")
+def write_before_mark():
+    async def write(self, offset, data):
+        run = self.family.geometry.span(offset, len(data))
+        done = self.target().write(offset, data)
+        if not self.covers(*run):
+            await self.family.touch(self.touch(*run))
+        return done
+
+    with patch.object(View, "write", write):
+        yield
+
+
+@bug("first_touches-dep-1")
+def no_sync_after_preserve():
+    with _twist("first_touch", _without(_is_sync(Role.SHADOW))):
+        yield
+
+
+@bug("first_touches-ind-1")
+def no_sync_after_mark():
+    with _twist("first_touch", _without(_is_sync(Role.BITMAP))):
+        yield
+
+
+@bug("first_touches-dep-1")
+def nothing_preserved():
+    with _twist("first_touch", _without(lambda s: isinstance(s, Copy))):
+        yield
+
+
+@bug("restore-ind", "abort_resume-to-master", "copy-to-master")
+def no_sync_after_restoring_a_chunk():
+    with _twist("first_touch", _without(_is_sync(Role.MASTER))):
+        yield
+
+
+@bug("neighbours")
+def ready_before_the_bitmap_is_synced():
+    real = Bits.mark
+
+    def mark(self, runs, ahead):
+        changed = real(self, runs, ahead)
+        self.settle(runs, ahead)
+        return changed
+
+    with patch.object(Bits, "mark", mark):
+        yield
+
+
+# -- copies ---------------------------------------------------------------------------------
+
+
+@bug("first_copy-1", "update-ind", "copy-to-shadow")
+def copy_bit_cleared_before_the_target_is_synced():
+    async def settle(self, runs):
+        sync, clear, _ = plan.copied(self.member.member, runs)
+        await self.family.clear(clear)
+        await self.family.execute([sync])
+
+    with patch.object(Copier, "_settle", settle):
+        yield
+
+
+@bug("restore-ind", "restore-dep", "copy-to-master")
+def siblings_of_a_restore_forgotten():
+    real = Copier._copy
+
+    async def copy(self, run):
+        with patch.object(self.family, "touch", _nothing):
+            await real(self, run)
+
+    with patch.object(Copier, "_copy", copy):
+        yield
+
+
+async def _nothing(*arguments: Any) -> None:
+    pass
+
+
+@bug("two_updates", "abort_resume-to-shadow")
+def copier_not_stopped_at_the_pit():
+    with patch.object(Engine, "stop_copy", _nothing):
+        yield
+
+
+# -- points in time -------------------------------------------------------------------------
+
+
+@bug("update-ind", "copy-to-shadow", "enable-ind-1")
+def source_not_synced_at_the_pit():
+    unsynced = _without(lambda s: isinstance(s, Sync) and s.role is not Role.BITMAP)
+    with _twist("point_in_time", unsynced), patch.object(pit, "_sync_sources", _nothing):
+        yield
+
+
+@bug("update-ind", "two_updates")
+def shadow_bits_zeroed_before_copy_bits_are_durable():
+    def turn(steps):
+        shadow = [s for s in steps if isinstance(s, Store) and s.region is Region.SHADOW]
+        return shadow + [s for s in steps if s not in shadow]
+
+    with _twist("whole_change", turn):
+        yield
+
+
+@bug("update-ind", "update-dep")
+def pending_record_left_out():
+    with _twist("point_in_time", _without(lambda s: isinstance(s, Pend))):
+        yield
+
+
+@bug("group-update")
+def group_record_left_out():
+    with _twist("point_in_time", _without(lambda s: isinstance(s, Record))):
+        yield
+
+
+@bug("group-update")
+def group_record_forgotten_before_the_last_commit():
+    def turn(steps):
+        last = max((n for n, s in enumerate(steps) if isinstance(s, Commit)), default=0)
+        early = [Forget()] if any(isinstance(s, Forget) for s in steps) else []
+        kept = [s for s in steps if not isinstance(s, Forget)]
+        return kept[:last] + early + kept[last:]
+
+    with _twist("point_in_time", turn):
+        yield
+
+
+@bug("group-update", "group-many")
+def group_record_replayed_twice():
+    real = rollforward._pending
+
+    def pending(transition, header):
+        older = replace(header, pit=replace(header.pit, number=header.pit.number - 1))
+        found = real(transition, older)
+        return found if found.pending is not Change.NONE else header
+
+    forgetful = _twist("point_in_time", _without(lambda s: isinstance(s, Forget)))
+    with forgetful, patch.object(rollforward, "_pending", pending):
+        yield
+
+
+@bug("update-ind", "update-dep", "group-update")
+def header_committed_before_the_bits_are_synced():
+    def write_header(self, header):
+        with patch.object(self.volume, "sync", lambda: None):
+            return _write_header(self, header)
+
+    unsynced = _twist("whole_change", _without(lambda s: isinstance(s, Sync)))
+    with unsynced, patch.object(BitmapFile, "write_header", write_header):
+        yield
+
+
+def _write_header(self: BitmapFile, header):
+    """The header, then a sync that comes too late for what it speaks of."""
+    self._sequence = max(self._sequence, header.sequence) + 1
+    header = replace(header, sequence=self._sequence)
+    slot = 1 - self._slot
+    self.volume.write(header_format.SLOT_OFFSETS[slot], pack(header))
+    Volume.sync(self.volume)
+    self._slot = slot
+    return header
+
+
+@bug("update-ind", "update-dep", "copy-to-shadow")
+def gate_does_not_drain():
+    @asynccontextmanager
+    async def open_gate(self):
+        yield
+
+    with patch.object(ChunkLocks, "gate", open_gate):
+        yield
+
+
+# -- recovery -------------------------------------------------------------------------------
+
+
+@bug("update-ind", "update-dep")
+def recovery_ignores_pending():
+    def roll(engine, bitmap, header, shadow, copy):
+        return replace(header, pending=Change.NONE), shadow, copy
+
+    with patch.object(recovery, "roll_forward", roll):
+        yield
+
+
+@bug("group-update")
+def recovery_ignores_the_group_record():
+    with patch.object(rollforward, "_pending", lambda transition, header: header):
+        yield
+
+
+@bug("first_touches-ind-1", "first_copy-1", kill=1.0, seed=5)
+def recovery_does_not_sync():
+    real = Volume.__init__
+
+    def init(self, *arguments):
+        real(self, *arguments)
+        self._dirty = False
+
+    with patch.object(Volume, "__init__", init):
+        yield
+
+
+@bug("group-many", kill=0.0)
+def group_record_trusted_without_its_checksum():
+    real = TransitionFile._load
+
+    def load(self):
+        with patch("iifuse.store.transitions.zlib.crc32", _Anything):
+            return real(self)
+
+    with patch.object(TransitionFile, "_load", load):
+        yield
+
+
+class _Anything(int):
+    """A checksum that is equal to every other."""
+
+    def __new__(cls, *arguments: Any) -> "_Anything":
+        return super().__new__(cls, 0)
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    __hash__ = int.__hash__
+
+
+@bug("update-ind", "update-dep")
+def older_header_believed():
+    def oldest(*arguments, **options):
+        return (min if options else builtins.max)(*arguments, **options)
+
+    with patch.object(header_format, "max", oldest, create=True):
+        yield
+
+
+# -- verbs ----------------------------------------------------------------------------------
+
+
+@bug("join")
+def join_header_before_the_merged_bits():
+    real = VolumeSet.save_exact
+
+    async def save(self, **changes):
+        if changes.get("joined"):
+            await self.commit(**changes)
+            changes = {}
+        await real(self, **changes)
+
+    with patch.object(VolumeSet, "save_exact", save):
+        yield
+
+
+@bug("join", "exchange")
+def join_forgets_the_secondary_bits():
+    with patch("iifuse.core.bitmap.Bitmap.merge", lambda self, other: None):
+        yield
+
+
+@bug("enable-ind-1", "first_copy-1", "enable-dep-1")
+def set_in_the_database_before_its_header():
+    def commit(engine, member, header):
+        header = replace(header, boot_id=engine.boot_id)
+        engine.db.add_set(SetRow.of(header, member.group))
+        member.header = member.bitmap.write_header(header)
+
+    with patch.object(enable, "_commit", commit):
+        yield
+
+
+@bug("offline_reset-dep", "offline_reset-ind")
+def offline_noted_in_memory_only():
+    async def take_offline(self, role, reason):
+        roles = self.state.offline | self._drags(role)
+        self.header = replace(self.header, offline=roles, offline_reason=reason, copying=False)
+
+    with patch.object(VolumeSet, "take_offline", take_offline):
+        yield
