@@ -28,11 +28,12 @@ SBIN := $(PREFIX)/sbin
 MAN := $(PREFIX)/share/man
 UNITS := $(PREFIX)/lib/systemd/system
 
-.PHONY: help demo test lint check venv bench install clean build-packages test-packages
+.PHONY: help demo test test-crash lint check venv bench install clean build-packages test-packages
 
 help:
 	@echo 'make demo     the LAN-free backup procedure on real data, from start to end'
 	@echo 'make test     lint, types and all tests'
+	@echo 'make test-crash  power losses for an hour, or for IIFUSE_CRASH_SECONDS'
 	@echo 'make lint     ruff, mypy, manual pages and the rules of the project'
 	@echo 'make venv     leave all programs in $(BIN)'
 	@echo 'make bench    benchmarks'
@@ -45,6 +46,9 @@ demo: venv test-packages
 test: venv test-packages check
 	$(BIN)/python -m pytest tests
 	@echo 'make test: lint, types and tests passed'
+
+test-crash: venv
+	IIFUSE_CRASH_SECONDS=$${IIFUSE_CRASH_SECONDS:-3600} $(BIN)/python -m pytest -s tests/crash
 
 lint: venv test-packages check
 	mandoc -T lint -W warning man/*.[0-9]
