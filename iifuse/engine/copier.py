@@ -142,7 +142,15 @@ class Copier:
         return min(max(STEP_CHUNKS, hole), HOLE_CHUNKS)
 
     async def _finish(self) -> None:
-        """Progress returns to idle only now that an all-zero copy bitmap is durable."""
+        """Progress returns to idle only now that an all-zero copy bitmap is durable.
+
+        And the target with it (invariant 5): under durability=process a writer may have brought
+        the last chunks without a sync.
+        """
+        target = plan.copy_direction(self.member.state)[1]
+        await self.family.execute([plan.Sync(self.member.key, target)])
+        if self._has_dropped_out():
+            return
         await self.member.commit(progress=Progress.IDLE, copying=False)
         log.info("%s: copy finished, %d chunks", self.member.name, self.member.copied_chunks)
         await self._finished(self.member)
