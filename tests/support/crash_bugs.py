@@ -13,7 +13,7 @@ from iifuse.core.bits import Bits
 from iifuse.core.header import pack
 from iifuse.core.plan import Commit, Copy, Forget, Mark, Pend, Record, Store, Sync
 from iifuse.core.sector import Region
-from iifuse.core.state import Change, Role
+from iifuse.core.state import Change, Progress, Role
 from iifuse.engine import enable, pit, recovery, rollforward
 from iifuse.engine.chunklock import ChunkLocks
 from iifuse.engine.copier import Copier
@@ -360,4 +360,15 @@ def offline_noted_in_memory_only():
         self.header = replace(self.header, offline=roles, offline_reason=reason, copying=False)
 
     with patch.object(VolumeSet, "take_offline", take_offline):
+        yield
+
+
+@bug("process-ind", kill=0.2, seed=2)
+def copy_finished_before_its_target_is_durable():
+    """Only durability=process leaves it to the end of the copy."""
+
+    async def finish(self):
+        await self.member.commit(progress=Progress.IDLE, copying=False)
+
+    with patch.object(Copier, "_finish", finish):
         yield

@@ -136,7 +136,7 @@ class Explorer:
 
     def _kill(self, state: Durable, position: int) -> None:
         """What a killed service has written is in the page cache, which the power failure takes."""
-        case = Case(self.recording, position, state.whole())
+        case = Case(self.recording, position, state.whole(), killed=True)
         log = self._judged(case, go_on=False, write=True)
         self._again(case, state.restarted(), log)
 

@@ -16,6 +16,9 @@ from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.statedb import SetRow
 from iifuse.store.transitions import TransitionFile
 
+BOOT = UUID(int=7)
+"""While a recording is made, and for a service that was only killed."""
+
 
 class MemoryDB:
     """The state database as SQLite with synchronous=FULL promises it: each change whole at once."""
@@ -94,6 +97,7 @@ class Host:
     def __init__(self, disk: Disk, name: str) -> None:
         self.disk, self.name = disk, name
         self.directory = f"/state/{name}"
+        self.ordered, self.boot = True, BOOT
         self.engine: Engine
 
     async def up(self, nursery: trio.Nursery) -> None:
@@ -103,7 +107,8 @@ class Host:
             transitions=TransitionFile.open(self.directory),
             hooks=Hooks(),
             nursery=nursery,
-            boot_id=UUID(int=7),
+            boot_id=self.boot,
+            ordered=self.ordered,
         )
         await recovery.start(self.engine)
 

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, field
 from functools import partial
+from uuid import uuid4
 
 import crash_format as fmt
 import trio
 from crash_disk import CHUNK, SECTOR, SYSTEM, Disk, Event, Image
 from crash_history import History, Lost, Put, World, fits, misfits, over
-from crash_host import Host
+from crash_host import BOOT, Host
 from crash_rig import HOSTS, Recording, stamp
 from crash_schedule import run
 
@@ -27,6 +28,8 @@ class Case:
     image: Image
     after: dict[str, list[Put]] = field(default_factory=dict)
     """What was written after a kill and a restart, before the power failed as well."""
+    killed: bool = False
+    """Only the service died: the page cache is as it was."""
 
     @property
     def history(self) -> History:
@@ -45,7 +48,7 @@ def judge(case: Case, *, go_on: bool, write: bool = False) -> list[Event]:
 async def _judge(case: Case, go_on: bool, write: bool) -> list[Event]:
     with trio.fail_after(SECONDS):
         async with trio.open_nursery() as nursery:
-            hosts = [Host(SYSTEM.disk, name) for name in HOSTS]
+            hosts = [_host(case, name) for name in HOSTS]
             for host in hosts:
                 await _start(host, nursery)
             Check(case, hosts).all()
@@ -56,6 +59,13 @@ async def _judge(case: Case, go_on: bool, write: bool) -> list[Event]:
                 await Future(case, hosts).all()
             nursery.cancel_scope.cancel()
     return log
+
+
+def _host(case: Case, name: str) -> Host:
+    host = Host(SYSTEM.disk, name)
+    host.ordered = case.recording.ordered
+    host.boot = BOOT if case.killed else uuid4()
+    return host
 
 
 async def _start(host: Host, nursery: trio.Nursery) -> None:
@@ -177,10 +187,15 @@ class Check:
 
     def _check_recorded(self, shadow: str, found: fmt.Found | None) -> None:
         member = self.main.engine.sets[shadow]
-        allowed = self.case.recording.may_be_offline
+        recording = self.case.recording
+        allowed = recording.may_be_offline or not (recording.ordered or self.case.killed)
         if member.state.offline and not allowed:
             raise Lost(f"{shadow[-3:]} went offline: {member.header.offline_reason}")
-        if found is None or found.kind != fmt.INDEPENDENT or member.state.offline:
+        if found is None or member.state.offline:
+            return
+        if found.progress == fmt.IDLE and any(found.copy):
+            raise Lost(f"{shadow[-3:]} is idle with copy bits set")
+        if found.kind != fmt.INDEPENDENT:
             return
         master = self.case.recording.sets[shadow]
         second = self._bitmap(f"{shadow}.b2") if found.custody == fmt.EXPORTED else None

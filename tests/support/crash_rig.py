@@ -51,6 +51,7 @@ class Recording:
     may_be_offline: bool
     first_pits: dict[str, int]
     """Shadow path -> PIT number at the beginning."""
+    ordered: bool
 
 
 @dataclass
@@ -91,6 +92,12 @@ class Rig:
             data[hole * CHUNK : (hole + 1) * CHUNK] = bytes(CHUNK)
         self.disk.create(path(name), bytes(data))
         return path(name)
+
+    async def relax(self) -> None:
+        """Go on with durability=process."""
+        await self.main.down()
+        self.main.ordered = False
+        await self.main.up(self.nursery)
 
     def begin(self) -> None:
         """The scenario starts here: what was done so far is durable, and is the past."""
@@ -276,5 +283,5 @@ async def _record(name: str, scenario: Scenario, seed: int) -> Recording:
         await scenario(rig)
         nursery.cancel_scope.cancel()
     assert rig.base is not None, "the scenario never began"
-    made = (rig.disk.log, rig.history, rig.sets, rig.fails, rig.first_pits)
+    made = (rig.disk.log, rig.history, rig.sets, rig.fails, rig.first_pits, rig.main.ordered)
     return Recording(name, seed, rig.base, *made)

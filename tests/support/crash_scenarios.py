@@ -55,22 +55,53 @@ async def first_touches(rig: Rig, kind: Kind, writers: int) -> None:
     await rig.sync(master)
 
 
+async def _later(rig: Rig, name: str, chunk: int) -> None:
+    for _ in range(rig.random.randrange(8)):
+        await trio.lowlevel.checkpoint()
+    await rig.touch(name, chunk)
+
+
 async def neighbours(rig: Rig) -> None:
     """Two chunks of one region, which are marked together, are touched at nearly one moment."""
     master, shadow = await _set(rig, IND)
     rig.begin()
-
-    async def later(name: str, chunk: int) -> None:
-        for _ in range(rig.random.randrange(8)):
-            await trio.lowlevel.checkpoint()
-        await rig.touch(name, chunk)
-
     for first in (0, 2):
         await rig.together(
             partial(rig.touch, master, first),
-            partial(later, master, first + 1),
-            partial(later, shadow, first + 1),
+            partial(_later, rig, master, first + 1),
+            partial(_later, rig, shadow, first + 1),
         )
+    rig.check()
+
+
+async def last_chunk(rig: Rig) -> None:
+    """A writer brings the last chunk of a copy while the copier is about to end."""
+    master, shadow = await _set(rig, IND)
+    await rig.touch(master, 2)
+    rig.begin()
+    for name in (master, shadow):
+        verb = Verb.UPDATE_SHADOW if name == master else Verb.UPDATE_MASTER
+        await rig.flip(verb, shadow)
+        await rig.together(
+            partial(rig.main.wait, shadow),
+            partial(_later, rig, master, 2),
+            partial(_later, rig, shadow, 2),
+        )
+    rig.check()
+
+
+async def process(rig: Rig, kind: Kind) -> None:
+    """durability=process: nothing is promised of a dependent shadow once the power has failed."""
+    master, shadow = await _set(rig, kind)
+    await rig.relax()
+    rig.begin()
+    await rig.touch(master, 0, 2)
+    await rig.together(*_writers(rig, [master, shadow], 2, 3))
+    await rig.sync(shadow)
+    await rig.flip(Verb.UPDATE_SHADOW, shadow)
+    await rig.touch(master, 1)
+    await rig.main.wait(shadow)
+    await rig.touch(shadow, 4)
     rig.check()
 
 
@@ -306,7 +337,8 @@ SCENARIOS: dict[str, Scenario] = {
     **{f"first_copy-{n}": partial(first_copy, writers=n) for n in (1, 4)},
     **{
         f"{f.__name__}-{kind.name[:3].lower()}": partial(f, kind=kind)
-        for f in (unaligned, disable, offline_reset, shadow_lost, clean_stop) for kind in Kind
+        for f in (process, unaligned, disable, offline_reset, shadow_lost, clean_stop)
+        for kind in Kind
     },
     "update-ind": partial(update, kind=IND, verb=Verb.UPDATE_SHADOW),
     "update-dep": partial(update, kind=DEP, verb=Verb.UPDATE_SHADOW),
@@ -321,6 +353,7 @@ SCENARIOS: dict[str, Scenario] = {
     "group-update": partial(group, verb=Verb.UPDATE_SHADOW),
     "group-restore": partial(group, verb=Verb.UPDATE_MASTER),
     "neighbours": neighbours,
+    "last_chunk": last_chunk,
     "group-many": group_many,
     "exchange": exchange,
     "join": join,

@@ -51,6 +51,7 @@ class _Job:
 
 class _Mode:
     inline = True
+    random = random.Random()
 
 
 def pause() -> None:
@@ -65,9 +66,11 @@ async def run_sync(call: Callable[..., Any], *arguments: Any, **options: Any) ->
     if _Mode.inline:
         return call(*arguments)
     job = _Job(lambda: call(*arguments))
+    slowness = _Mode.random.choice((1, 1, 2, 12))
     with trio.CancelScope(shield=True):
         while not job.resume():
-            await trio.lowlevel.checkpoint()
+            for _ in range(_Mode.random.randint(1, slowness)):
+                await trio.lowlevel.checkpoint()
     if job.error is not None:
         raise job.error
     return job.result
@@ -97,14 +100,14 @@ def run(main: Callable[[], Any], seed: int, *, interleave: bool = False) -> Any:
     with (
         patch.object(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
         patch.object(scheduler, "_r", random.Random(seed)),
-        _interleaving(interleave),
+        _interleaving(interleave, seed),
     ):
         return trio.run(main)
 
 
 @contextmanager
-def _interleaving(on: bool):
-    _Mode.inline = not on
+def _interleaving(on: bool, seed: int):
+    _Mode.inline, _Mode.random = not on, random.Random(seed)
     try:
         yield
     finally:
