@@ -33,7 +33,7 @@ UNITS := $(PREFIX)/lib/systemd/system
 help:
 	@echo 'make demo     the LAN-free backup procedure on real data, from start to end'
 	@echo 'make test     lint, types and all tests'
-	@echo 'make test-crash  power losses for an hour, or for IIFUSE_CRASH_SECONDS'
+	@echo 'make test-crash  the long tests, for an hour or for IIFUSE_CRASH_SECONDS'
 	@echo 'make lint     ruff, mypy, manual pages and the rules of the project'
 	@echo 'make venv     leave all programs in $(BIN)'
 	@echo 'make bench    benchmarks'
@@ -47,8 +47,8 @@ test: venv test-packages check
 	$(BIN)/python -m pytest tests
 	@echo 'make test: lint, types and tests passed'
 
-test-crash: venv
-	IIFUSE_CRASH_SECONDS=$${IIFUSE_CRASH_SECONDS:-3600} $(BIN)/python -m pytest -s tests/crash
+test-crash: venv test-packages
+	IIFUSE_CRASH_SECONDS=$${IIFUSE_CRASH_SECONDS:-3600} $(BIN)/python -m pytest -s -m long tests
 
 lint: venv test-packages check
 	mandoc -T lint -W warning man/*.[0-9]

@@ -4,20 +4,40 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from harness import Service
 
+BEGAN = time.monotonic()
+LONG_SECONDS = float(os.environ.get("IIFUSE_CRASH_SECONDS", "0"))
+"""How long all tests marked `long` may take together; 0: they are left out."""
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where FUSE is not to be had, say so once for every test that needs it."""
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the long tests unless they are asked for.
+
+    Where FUSE is not to be had, say so once for every test that needs it.
+    """
+    if not LONG_SECONDS:
+        long = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if item not in long]
+        config.hook.pytest_deselected(items=long)
     if os.path.exists("/dev/fuse") and os.geteuid() == 0:
         return
     for item in items:
         if {"fuse", "clients", "model"} & set(Path(item.fspath).parts):
             item.add_marker(pytest.mark.skip(reason="needs /dev/fuse and root"))
+
+
+@pytest.fixture
+def long_seconds(request: pytest.FixtureRequest) -> float:
+    """This test's share: the time that is left, over the long tests that are left."""
+    items = [item for item in request.session.items if item.get_closest_marker("long")]
+    left = len(items) - items.index(request.node)
+    return max(1.0, (BEGAN + LONG_SECONDS - time.monotonic()) / left)
 
 
 @pytest.fixture
