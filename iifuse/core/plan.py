@@ -286,3 +286,13 @@ def whole_change(key: UUID, change: Change) -> list[PitStep]:
     if change is not Change.CLEAR:
         steps += [Store(key, Region.COPY), Sync(key, Role.BITMAP)]
     return [*steps, Store(key, Region.SHADOW), Sync(key, Role.BITMAP), Commit(key)]
+
+
+def exact_bits(key: UUID) -> list[PitStep]:
+    """The bits as memory has them, then a header that relies on them (export, join, -R, stop).
+
+    No record is needed: it is repeated by doing the verb again, and until the commit the disk has
+    harmless extra bits at the most.
+    """
+    stores = [Store(key, region) for region in Region]
+    return [*stores, Sync(key, Role.BITMAP), Commit(key)]

@@ -16,13 +16,13 @@ from iifuse.core.header import Header, Pit
 from iifuse.core.plan import PitStep
 from iifuse.core.sector import Region
 from iifuse.core.state import NOTHING_OFFLINE, Change, Progress, Role, Verb
+from iifuse.core.transition import Member, Transition
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
 from iifuse.engine.threads import blocking
 from iifuse.engine.view import View
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
-from iifuse.store.transitions import Member, Transition
 
 log = logging.getLogger(__name__)
 

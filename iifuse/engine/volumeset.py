@@ -10,11 +10,12 @@ from uuid import UUID
 import trio
 
 from iifuse import errors
+from iifuse.core import plan
 from iifuse.core.bitmap import sector_runs
 from iifuse.core.bits import Bits
 from iifuse.core.geometry import Geometry
 from iifuse.core.header import Header
-from iifuse.core.plan import Member
+from iifuse.core.plan import Member, PitStep, Store
 from iifuse.core.sector import Region
 from iifuse.core.state import Custody, Kind, Progress, Role, SetState
 from iifuse.engine.threads import blocking
@@ -143,13 +144,18 @@ class VolumeSet:
     async def save_exact(self, **changes: Any) -> None:
         """Write the exact bits and commit a header with these fields changed. Raises OSError."""
         self.bits.cool_all()
-        await blocking(self._write_all)
+        *stores, _ = plan.exact_bits(self.key)
+        if self.bitmap is not None:
+            await blocking(partial(self._store, self.bitmap, stores))
         await self.commit(**changes)
 
-    def _write_all(self) -> None:
-        if self.bitmap is not None:
-            self.bitmap.write_region(self.header, Region.SHADOW, self.bits.shadow)
-            self.bitmap.write_region(self.header, Region.COPY, self.bits.copy)
+    def _store(self, bitmap: BitmapFile, steps: list[PitStep]) -> None:
+        for step in steps:
+            if isinstance(step, Store):
+                bits = self.bits.shadow if step.region is Region.SHADOW else self.bits.copy
+                bitmap.write_sectors(bitmap.encode_all(self.header, step.region, bits))
+            else:
+                bitmap.volume.sync()
 
     def close(self) -> None:
         """Give up the volumes of the set; the master belongs to the family."""

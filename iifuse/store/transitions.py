@@ -9,34 +9,16 @@ import os
 import struct
 import zlib
 from typing import Final
-from uuid import UUID
 
 import msgspec
 
 from iifuse import errors
+from iifuse.core.transition import Transition
 from iifuse.store.volume import Volume, create_file, open_volume
 
 SLOT_BYTES: Final = 1 << 20
 _MAGIC: Final = b"iifusetr"
 _HEAD: Final = struct.Struct("<8sQII")  # magic, sequence, length, crc
-
-
-class Member(msgspec.Struct, frozen=True):
-    """What the command does to one set: `change` as in state.Change."""
-
-    uuid: UUID
-    old_pit: int
-    new_pit: int
-    change: int
-
-
-class Transition(msgspec.Struct, frozen=True):
-    """A group command: every member gets the same id and time."""
-
-    id: UUID
-    pit_id: UUID
-    time_ns: int
-    members: tuple[Member, ...]
 
 
 class Record(msgspec.Struct, frozen=True):

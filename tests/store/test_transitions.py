@@ -5,7 +5,8 @@ from uuid import UUID
 import pytest
 
 from iifuse import errors
-from iifuse.store.transitions import SLOT_BYTES, Member, Transition, TransitionFile
+from iifuse.core.transition import Member, Transition
+from iifuse.store.transitions import SLOT_BYTES, TransitionFile
 
 MEMBERS = tuple(Member(UUID(int=n), n, n + 1, 2) for n in range(1, 4))
 FIRST = Transition(UUID(int=100), UUID(int=101), 10**18, MEMBERS)

@@ -209,15 +209,14 @@ def group_record_forgotten_before_the_last_commit():
 
 @bug("group-update", "group-many")
 def group_record_replayed_twice():
-    real = rollforward._pending
+    real = rollforward.unfinished
 
-    def pending(transition, header):
+    def unfinished(transition, header):
         older = replace(header, pit=replace(header.pit, number=header.pit.number - 1))
-        found = real(transition, older)
-        return found if found.pending is not Change.NONE else header
+        return real(transition, older)
 
     forgetful = _twist("point_in_time", _without(lambda s: isinstance(s, Forget)))
-    with forgetful, patch.object(rollforward, "_pending", pending):
+    with forgetful, patch.object(rollforward, "unfinished", unfinished):
         yield
 
 
@@ -267,7 +266,8 @@ def recovery_ignores_pending():
 
 @bug("group-update")
 def recovery_ignores_the_group_record():
-    with patch.object(rollforward, "_pending", lambda transition, header: header):
+    real = rollforward.unfinished
+    with patch.object(rollforward, "unfinished", lambda _, header: real(None, header)):
         yield
 
 

@@ -1,0 +1,55 @@
+"""A change of whole bitmaps under way, of one set or of a group, and what a start has to repeat."""
+
+from dataclasses import replace
+from uuid import UUID
+
+import msgspec
+
+from iifuse import errors
+from iifuse.core.header import Header, Pit
+from iifuse.core.state import Change, Role
+
+
+class Member(msgspec.Struct, frozen=True):
+    """What a group command does to one set: `change` as in state.Change."""
+
+    uuid: UUID
+    old_pit: int
+    new_pit: int
+    change: int
+
+
+class Transition(msgspec.Struct, frozen=True):
+    """A group command: every member gets the same id and time."""
+
+    id: UUID
+    pit_id: UUID
+    time_ns: int
+    members: tuple[Member, ...]
+
+
+def unfinished(transition: Transition | None, header: Header) -> Header | None:
+    """The header with the change that a start has to repeat as pending; None: there is none.
+
+    A set has the record of its change in its header, a group in `transition`, which counts for a
+    member while its header shows the old PIT (invariant 6). Raises BadBitmap for a header that
+    shows neither the old nor the new one.
+    """
+    if header.offline & (Role.SHADOW | Role.BITMAP):  # its bits are in doubt; -R begins anew
+        return None
+    members = transition.members if transition else ()
+    member = next((m for m in members if m.uuid == header.uuid), None)
+    if transition is None or member is None or header.pit.number >= member.new_pit:
+        return header if header.pending is not Change.NONE else None
+    if header.pit.number != member.old_pit:
+        raise errors.BadBitmap(
+            header.bitmap,
+            f"is at PIT {header.pit.number}, the group command that was cut short made "
+            f"{member.new_pit} of {member.old_pit}",
+        )
+    return replace(
+        header,
+        pending=Change(member.change),
+        pending_pit=Pit(member.new_pit, transition.pit_id, transition.time_ns),
+        transition_id=transition.id,
+    )
