@@ -47,12 +47,8 @@ def repair(found: BitmapReading, new: str) -> Repaired:
         mending = _Mending(found, BitmapFile(volume))
         mending.all()
         header = _header(found.header, offline=bool(mending.lost))
-        try:
-            # The new volume has no older header, so its numbers may begin anew.
-            mending.target.write_header(header)
-        except ValueError as error:
-            why = f"has an impossible header ({error})"
-            raise errors.BadBitmap(found.volume.path, why) from error
+        # The new volume has no older header, so its numbers may begin anew.
+        mending.target.write_header(header)
     offline = tuple(roles(header.offline))
     return Repaired(found.volume.path, new, mending.damaged, mending.different, offline)
 

@@ -24,6 +24,9 @@ VERSION: Final = 1
 SLOT_BYTES: Final = 12 * 1024
 SLOT_OFFSETS: Final = (0, SLOT_BYTES)
 PATH_BYTES_MAX: Final = 4096
+PATHS_BYTES_MAX: Final = 9 * 1024
+"""Of the three paths together, so that the reason of any failure still has room beside them."""
+REASON_CHARACTERS_MAX: Final = 512
 JOINED_MAX: Final = 8
 """Import ids that a header remembers as joined since the export."""
 
@@ -127,13 +130,17 @@ class Header:
 
 
 def pack(header: Header) -> bytes:
-    """One slot, padded with zeros to whole 512-byte sectors. Raises ValueError on a long path."""
+    """One slot, padded with zeros to whole 512-byte sectors. Raises UsageError on long paths."""
+    reason = header.offline_reason[:REASON_CHARACTERS_MAX]
     texts = [
-        t.encode("utf-8", "surrogateescape")
-        for t in (header.offline_reason[:512], header.master, header.shadow, header.bitmap)
+        text.encode("utf-8", "surrogateescape")
+        for text in (reason, header.master, header.shadow, header.bitmap)
     ]
-    if max(map(len, texts)) > PATH_BYTES_MAX // 2 and sum(map(len, texts)) > SLOT_BYTES - 1024:
-        raise ValueError("the paths of the volumes are too long together")
+    if sum(map(len, texts[1:])) > PATHS_BYTES_MAX:
+        raise errors.UsageError(
+            header.shadow[:80], "the paths of its volumes are too long together",
+            f"{PATHS_BYTES_MAX} bytes are the most",
+        )  # fmt: skip
     joined = header.joined[-JOINED_MAX:]
     body = _FIXED.pack(*_fixed_fields(header), len(joined), *map(len, texts))
     body += b"".join(u.bytes for u in joined).ljust(16 * JOINED_MAX, b"\0") + b"".join(texts)
@@ -177,7 +184,7 @@ def unpack(path: str, slot: bytes) -> Header:
     if length < least:
         raise errors.BadBitmap(path, "the header is damaged (length)")
     try:
-        return _unpack_body(body)
+        return _checked(_unpack_body(body))
     except (ValueError, IndexError) as error:
         raise errors.BadBitmap(path, f"the header holds an impossible value ({error})") from error
 
@@ -208,6 +215,25 @@ def _unpack_body(body: bytes) -> Header:
         transition_id=UUID(bytes=transition_id), master_stamp=Stamp(m_size, m_mtime, m_ctime),
         shadow_stamp=Stamp(s_size, s_mtime, s_ctime), joined=joined,
     )  # fmt: skip
+
+
+def _checked(header: Header) -> Header:
+    """Whoever can compute a CRC can write anything. Raises ValueError on what cannot be."""
+    paths = (header.master, header.shadow, header.bitmap)
+    if any("\0" in path or path[:1] not in ("", "/") for path in paths):
+        raise ValueError("a path that is none")
+    if sum(len(path.encode("utf-8", "surrogateescape")) for path in paths) > PATHS_BYTES_MAX:
+        raise ValueError("length of the paths")
+    if len(header.offline_reason) > REASON_CHARACTERS_MAX:
+        raise ValueError("length of a reason")
+    if header.copying and header.progress is Progress.IDLE:
+        raise ValueError("a copy to nowhere")
+    if (header.role is BitmapRole.IMPORTED) != (header.custody is Custody.IMPORTED):
+        raise ValueError("role and custody")
+    whole = header.progress is not Progress.TO_SHADOW and header.custody is Custody.LOCAL
+    if header.kind is Kind.DEPENDENT and not whole:
+        raise ValueError("a dependent shadow that is copied or lent")
+    return header
 
 
 def _roles(value: int) -> Role:

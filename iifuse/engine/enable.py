@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from iifuse.core import state
 from iifuse.core.bits import Bits
-from iifuse.core.header import Closure, Header, Pit
+from iifuse.core.header import Closure, Header, Pit, pack
 from iifuse.core.sector import Region
 from iifuse.core.state import Custody, Kind, Progress, Verb
 from iifuse.engine.engine import Engine
@@ -60,7 +60,7 @@ async def _make(engine: Engine, request: NewSet, opened: Opened) -> tuple[Volume
 
 def _new_header(request: NewSet, opened: Opened) -> Header:
     independent = request.kind is Kind.INDEPENDENT
-    return Header(
+    header = Header(
         uuid=uuid4(),
         kind=request.kind,
         size_bytes=opened.master.size_bytes,
@@ -70,6 +70,8 @@ def _new_header(request: NewSet, opened: Opened) -> Header:
         progress=Progress.TO_SHADOW if independent else Progress.IDLE,
         copying=independent,
     )
+    pack(header)  # paths that do not fit are refused before anything is written
+    return header
 
 
 def _write_bits(bitmap: BitmapFile, header: Header, bits: Bits) -> None:

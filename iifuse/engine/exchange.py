@@ -13,7 +13,7 @@ from iifuse.core import sector, state, ticket
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.bits import Bits
 from iifuse.core.geometry import Geometry
-from iifuse.core.header import BitmapRole, Closure, Header, Pit
+from iifuse.core.header import BitmapRole, Closure, Header, Pit, pack
 from iifuse.core.sector import Region
 from iifuse.core.state import Custody, Kind, Verb
 from iifuse.core.ticket import Lent
@@ -200,13 +200,17 @@ def _import_header(engine: Engine, request: Borrowing, lent: Lent) -> Header:
         time_ns = int(datetime.fromisoformat(lent.pit_time).timestamp() * 1e9)
     except (ValueError, OverflowError) as error:
         raise errors.BadTicket(request.shadow, f"impossible time ({error})") from error
-    return Header(
+    if not -(1 << 63) <= time_ns < 1 << 63:
+        raise errors.BadTicket(request.shadow, f"impossible time ({lent.pit_time})")
+    header = Header(
         uuid=lent.uuid, kind=Kind.INDEPENDENT, size_bytes=lent.size_bytes, master=lent.master,
         shadow=request.shadow, bitmap=request.bitmap, role=BitmapRole.IMPORTED,
         custody=Custody.IMPORTED, pit=Pit(lent.pit, lent.pit_id, time_ns),
         export_number=lent.export_number, import_id=uuid4(), boot_id=engine.boot_id,
         process_durability=not engine.ordered,
     )  # fmt: skip
+    pack(header)  # paths that do not fit are refused before anything is written
+    return header
 
 
 def _write_import(engine: Engine, member: VolumeSet) -> None:

@@ -22,9 +22,23 @@ i64 = st.integers(-(2**63), 2**63 - 1)
 pits = st.builds(Pit, number=u64, id=st.uuids(), time_ns=i64)
 stamps = st.builds(Stamp, size_bytes=i64, mtime_ns=i64, ctime_ns=i64)
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
-paths = names.map(lambda n: "/" + n) | st.binary(max_size=300).map(
-    lambda b: b.decode("utf-8", "surrogateescape")
+paths = st.binary(max_size=300).map(
+    lambda b: "/" + b.replace(b"\0", b"").decode("utf-8", "surrogateescape")
 )
+
+
+def sensible(header):
+    """The header without what no service writes."""
+    if header.kind is Kind.DEPENDENT:
+        header = replace(header, custody=Custody.LOCAL)
+        if header.progress is Progress.TO_SHADOW:
+            header = replace(header, progress=Progress.IDLE)
+    if header.progress is Progress.IDLE:
+        header = replace(header, copying=False)
+    imported = header.custody is Custody.IMPORTED
+    return replace(header, role=BitmapRole.IMPORTED if imported else BitmapRole.MAIN)
+
+
 headers = st.builds(
     Header,
     uuid=st.uuids(), kind=st.sampled_from(Kind), size_bytes=st.integers(1, (1 << 60) - 1),
@@ -36,7 +50,7 @@ headers = st.builds(
     pending=st.sampled_from(Change), pending_pit=pits, transition_id=st.uuids(),
     master_stamp=stamps, shadow_stamp=stamps,
     joined=st.lists(st.uuids(), max_size=fmt.JOINED_MAX).map(tuple),
-)  # fmt: skip
+).map(sensible)  # fmt: skip
 PLAIN = Header(
     uuid=UUID(int=5), kind=Kind.INDEPENDENT, size_bytes=10**9, master="/m", shadow="/s",
     bitmap="/b", sequence=9, pit=Pit(3, UUID(int=7), 10**18),
@@ -135,10 +149,33 @@ def test_header_completed_counts_the_pending_change():
 
 def test_header_with_paths_that_do_not_fit_is_refused_before_it_is_written():
     longest = "/" + "x" * (fmt.PATH_BYTES_MAX - 1)
-    slot = fmt.pack(replace(PLAIN, master=longest, shadow="/s", bitmap="/b"))
+    slot = fmt.pack(replace(PLAIN, master=longest, shadow=longest, bitmap="/b"))
     assert len(slot) <= fmt.SLOT_BYTES
-    try:
-        slot = fmt.pack(replace(PLAIN, master=longest, shadow=longest, bitmap=longest))
-    except ValueError:
-        return
+    with pytest.raises(errors.UsageError, match="too long together"):
+        fmt.pack(replace(PLAIN, master=longest, shadow=longest, bitmap=longest))
+
+
+def test_header_always_has_room_for_the_reason_of_a_failure():
+    third = "/" + "x" * (fmt.PATHS_BYTES_MAX // 3 - 1)
+    offline = replace(PLAIN, offline=Role.SHADOW, offline_reason="\U0001f4a5" * 1000)
+    slot = fmt.pack(replace(offline, master=third, shadow=third, bitmap=third))
     assert len(slot) <= fmt.SLOT_BYTES
+    assert fmt.unpack("/b", slot).offline is Role.SHADOW
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"copying": True},
+        {"role": BitmapRole.IMPORTED},
+        {"custody": Custody.IMPORTED},
+        {"kind": Kind.DEPENDENT, "progress": Progress.TO_SHADOW},
+        {"kind": Kind.DEPENDENT, "custody": Custody.EXPORTED},
+        {"master": "relative"},
+        {"shadow": "/nul\0byte"},
+    ],
+)
+def test_header_that_contradicts_itself_is_bad(fields):
+    """F13: somebody who can compute a checksum can write anything."""
+    with pytest.raises(errors.BadBitmap, match="impossible value"):
+        fmt.unpack("/b", fmt.pack(replace(PLAIN, **fields)))

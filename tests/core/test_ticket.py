@@ -11,11 +11,12 @@ from iifuse.core import ticket
 from iifuse.core.ticket import Lent, Ticket
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+paths = texts.map(lambda t: "/" + t.replace("\0", ""))
 lents = st.builds(
     Lent,
-    uuid=st.uuids(), shadow=texts.map(lambda t: "/" + t), master=texts, pit=st.integers(1, 2**40),
+    uuid=st.uuids(), shadow=paths, master=paths, pit=st.integers(1, 2**40),
     pit_id=st.uuids(), pit_time=texts, export_number=st.integers(1, 2**40),
-    size_bytes=st.integers(1, (1 << 60) - 1), bitmap=st.none() | texts,
+    size_bytes=st.integers(1, (1 << 60) - 1), bitmap=st.none() | paths,
 )  # fmt: skip
 tickets = st.builds(
     Ticket, sets=st.lists(lents, min_size=1, max_size=3).map(tuple), group=st.none() | texts
