@@ -1,6 +1,7 @@
 """A change of whole bitmaps under way, of one set or of a group, and what a start has to repeat."""
 
 from dataclasses import replace
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
@@ -9,14 +10,17 @@ from iifuse import errors
 from iifuse.core.header import Header, Pit
 from iifuse.core.state import Change, Role
 
+Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+"""Of a PIT, or of nanoseconds; as in the header."""
+
 
 class Member(msgspec.Struct, frozen=True):
-    """What a group command does to one set: `change` as in state.Change."""
+    """What a group command does to one set."""
 
     uuid: UUID
-    old_pit: int
-    new_pit: int
-    change: int
+    old_pit: Number
+    new_pit: Number
+    change: Change
 
 
 class Transition(msgspec.Struct, frozen=True):
@@ -24,7 +28,7 @@ class Transition(msgspec.Struct, frozen=True):
 
     id: UUID
     pit_id: UUID
-    time_ns: int
+    time_ns: Number
     members: tuple[Member, ...]
 
 
@@ -49,7 +53,7 @@ def unfinished(transition: Transition | None, header: Header) -> Header | None:
         )
     return replace(
         header,
-        pending=Change(member.change),
+        pending=member.change,
         pending_pit=Pit(member.new_pit, transition.pit_id, transition.time_ns),
         transition_id=transition.id,
     )

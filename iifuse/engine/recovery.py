@@ -11,7 +11,7 @@ from functools import partial
 from iifuse import errors
 from iifuse.core.bitmap import Bitmap, runs_of
 from iifuse.core.bits import Bits
-from iifuse.core.header import Closure, Header, Stamp
+from iifuse.core.header import BitmapRole, Closure, Header, Stamp
 from iifuse.core.sector import Region
 from iifuse.core.state import Custody, Kind, Progress, Role
 from iifuse.engine.enable import finish_disable
@@ -243,6 +243,7 @@ def _without_bitmap(row: SetRow, reason: str) -> tuple[VolumeSet, Trouble]:
     header = Header(
         uuid=row.uuid, kind=row.kind, size_bytes=row.size_bytes,
         master=row.master or "", shadow=row.shadow, bitmap=row.bitmap, custody=row.custody,
+        role=BitmapRole.MAIN if row.master else BitmapRole.IMPORTED,
     )  # fmt: skip
     bits = Bits.blank(header.geometry.chunks)
     trouble: Trouble = [(Role.BITMAP, reason)]
@@ -284,8 +285,7 @@ def _load_bitmap(
         bitmap = BitmapFile(volume)
         volume.sync()
         header = bitmap.read_header()
-        if header.uuid != row.uuid:
-            raise errors.BadBitmap(row.bitmap, f"belongs to another set ({header.uuid})")
+        _check_identity(row, header)
         shadow, damaged_shadow = bitmap.read_bits(header, Region.SHADOW)
         copy, damaged_copy = bitmap.read_bits(header, Region.COPY)
         header, shadow, copy = roll_forward(engine, bitmap, header, shadow, copy)
@@ -297,6 +297,23 @@ def _load_bitmap(
         volume.close()
         raise
     return bitmap, header, Bits(shadow, copy)
+
+
+def _check_identity(row: SetRow, header: Header) -> None:
+    """Raise BadBitmap unless the header is this set's. A bitmap of its import has its UUID too."""
+    role = BitmapRole.MAIN if row.master else BitmapRole.IMPORTED
+    pairs = (
+        ("set", header.uuid, row.uuid),
+        ("role", header.role.name.lower(), role.name.lower()),
+        ("size", header.size_bytes, row.size_bytes),
+        ("kind", header.kind.name.lower(), row.kind.name.lower()),
+        ("shadow", header.shadow, row.shadow),
+        ("master", header.master, row.master or header.master),
+    )
+    for what, found, wanted in pairs:
+        if found != wanted:
+            why = f"belongs to another {what}: {found}, and the set has {wanted}"
+            raise errors.BadBitmap(row.bitmap, why)
 
 
 def _distrust(

@@ -145,9 +145,10 @@ def _recall(member: VolumeSet, bitmap: BitmapFile) -> None:
         old = bitmap.read_header()
     except (errors.BadBitmap, OSError):
         old = None
-    if old is not None and old.uuid == member.key and not member.header.pit.number:
+    ours = old is not None and (old.uuid, old.role) == (member.key, member.header.role)
+    if old is not None and ours and not member.header.pit.number:
         member.header = replace(
-            member.header, role=old.role, pit=old.pit, export_number=old.export_number,
+            member.header, pit=old.pit, export_number=old.export_number,
             import_id=old.import_id, joined=old.joined,
         )  # fmt: skip
     elif member.header.custody is Custody.IMPORTED and not member.header.pit.number:

@@ -7,7 +7,7 @@ import os
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from iifuse import errors
@@ -38,6 +38,8 @@ CREATE TABLE IF NOT EXISTS history (
 );
 """
 _VERSION: Final = 1
+_FAILURES: Final = (sqlite3.Error, UnicodeError)
+"""A damaged name of a table stands in the error, which Python then cannot decode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,29 +76,50 @@ class StateDB:
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
             if found not in (0, _VERSION):
                 raise errors.ServiceError(path, f"format version {found} is not known here")
+            self._check()
             self._db.executescript(_SCHEMA)
             self._db.execute(f"PRAGMA user_version={_VERSION}")
-        except sqlite3.Error as error:
+        except _FAILURES as error:
             raise errors.ServiceError(path, f"cannot be used ({error})") from error
         os.chmod(path, 0o600)
+
+    def _check(self) -> None:
+        """A page that was lost or came from elsewhere may hide a set or its doubt."""
+        found = self._db.execute("PRAGMA integrity_check").fetchall()
+        if found != [("ok",)]:
+            raise errors.ServiceError(
+                self._path, f"is damaged ({found[0][0]})", "restore the state directory"
+            )
+
+    def _rows(self, query: str, values: Sequence[object] = ()) -> list[Any]:
+        """What a SELECT finds. Raises StorageError."""
+        try:
+            return self._db.execute(query, values).fetchall()
+        except _FAILURES as error:
+            raise errors.StorageError(self._path, str(error), "see to its file system") from error
 
     def _run(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
         """One statement, one transaction. Raises StorageError."""
         try:
             return self._db.execute(statement, values)
-        except sqlite3.Error as error:
+        except _FAILURES as error:
             raise errors.StorageError(self._path, str(error), "see to its file system") from error
 
     def sets(self) -> list[SetRow]:
         """All sets, in the order in which they were enabled."""
-        rows = self._run(
+        rows = self._rows(
             'SELECT shadow, uuid, master, bitmap, "group", size_bytes, kind, progress, custody, '
             "doubt FROM sets ORDER BY rowid"
         )
-        return [
-            SetRow(s, UUID(u), m, b, g, size, Kind(k), Progress(p), Custody(c), doubt)
-            for s, u, m, b, g, size, k, p, c, doubt in rows
-        ]
+        try:
+            return [
+                _checked(SetRow(s, UUID(u), m, b, g, size, Kind(k), Progress(p), Custody(c), doubt))
+                for s, u, m, b, g, size, k, p, c, doubt in rows
+            ]
+        except (ValueError, TypeError, AttributeError) as error:
+            raise errors.ServiceError(
+                self._path, f"a row of its sets is damaged ({error})", "restore the state directory"
+            ) from error
 
     def add_set(self, row: SetRow) -> None:
         """From the return on the set comes back at every start."""
@@ -118,7 +141,9 @@ class StateDB:
 
     def doubt(self, shadow: str, reason: str | None) -> None:
         """Believe a set's bitmap volume no more, should it come back; None: believe it again."""
-        self._run("UPDATE sets SET doubt = ? WHERE shadow = ?", (reason, shadow))
+        done = self._run("UPDATE sets SET doubt = ? WHERE shadow = ?", (reason, shadow))
+        if done.rowcount != 1:
+            raise errors.StorageError(self._path, f"does not know {shadow} any more")
 
     def remove_set(self, shadow: str) -> None:
         """Forget a set."""
@@ -134,7 +159,7 @@ class StateDB:
 
     def volumes(self) -> list[str]:
         """Pass-through volumes."""
-        return [row[0] for row in self._run("SELECT path FROM volumes ORDER BY path")]
+        return [str(row[0]) for row in self._rows("SELECT path FROM volumes ORDER BY path")]
 
     def add_volume(self, path: str) -> None:
         """Keep a volume on the mount."""
@@ -160,7 +185,7 @@ class StateDB:
 
     def history(self, shadow: str) -> list[tuple[str, int | None]]:
         """(event, PIT number) of a set, oldest first."""
-        rows = self._run(
+        rows = self._rows(
             "SELECT event, pit FROM history WHERE shadow = ? ORDER BY rowid", (shadow,)
         )
         return [(event, pit) for event, pit in rows]
@@ -168,3 +193,17 @@ class StateDB:
     def close(self) -> None:
         """Close the database."""
         self._db.close()
+
+
+def _checked(row: SetRow) -> SetRow:
+    """SQLite keeps any type in any column. Raises ValueError or TypeError."""
+    for path in (row.shadow, row.bitmap, row.master or "/"):
+        if not path.startswith("/") or "\0" in path:
+            raise ValueError(f"{path!r} is no path")
+    if not isinstance(row.size_bytes, int) or not 0 < row.size_bytes < 1 << 60:
+        raise ValueError(f"a volume of {row.size_bytes} bytes")
+    if not all(isinstance(text, str | None) for text in (row.group, row.doubt)):
+        raise TypeError("a text that is none")
+    if (row.custody is Custody.IMPORTED) != (row.master is None):
+        raise ValueError("a master that does not go with the custody")
+    return row

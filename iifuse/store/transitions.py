@@ -39,16 +39,28 @@ class TransitionFile:
 
     @classmethod
     def open(cls, directory: str) -> "TransitionFile":
-        """Open or make STATE/transitions and lock it. Raises ServiceError if another holds it."""
+        """Open or make STATE/transitions and lock it.
+
+        Raises ServiceError if another service holds it, or if it cannot be read: a group command
+        may be under way in it.
+        """
         path = os.path.join(directory, "transitions")
         if not os.path.exists(path):
             create_file(path, 2 * SLOT_BYTES, sparse=False)
         try:
-            return cls(open_volume(path, exclusive=False))
+            volume = open_volume(path, exclusive=False)
         except errors.InUse as error:
             raise errors.ServiceError(
                 directory, "another service uses this state directory", "give one of them --state"
             ) from error
+        try:
+            return cls(volume)
+        except (OSError, msgspec.MsgspecError, ValueError) as error:
+            volume.close()
+            raise errors.ServiceError(
+                path, f"the record of group commands cannot be read ({error})",
+                "restore it, or move it away if no group command can have been under way",
+            ) from error  # fmt: skip
 
     @property
     def transition(self) -> Transition | None:
@@ -85,5 +97,7 @@ class TransitionFile:
             body = blob[_HEAD.size : _HEAD.size + length]
             if magic != _MAGIC or crc != zlib.crc32(body, zlib.crc32(struct.pack("<Q", sequence))):
                 continue
+            if sequence >= 1 << 62:
+                raise ValueError("a number that nobody can have counted up to")
             found.append((sequence, slot, _decoder.decode(body)))
         return max(found, key=lambda entry: entry[0])

@@ -9,8 +9,9 @@ import time
 import pytest
 from fuzz_formats import PARTS as FORMATS
 from fuzz_loop import Tally, run
+from fuzz_state import PARTS as STATE
 
-PARTS = [*FORMATS]
+PARTS = [*FORMATS, *STATE]
 SEED = int(os.environ.get("IIFUSE_CRASH_SEED", "1"))
 INPUTS_MIN = 20_000
 ROUND = 500

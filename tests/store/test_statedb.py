@@ -8,13 +8,15 @@ from uuid import UUID
 import pytest
 
 from iifuse import errors
-from iifuse.core.state import Kind
+from iifuse.core.state import Custody, Kind
 from iifuse.store.statedb import SetRow, StateDB
 
 SIZE = 1 << 20
 ONE = SetRow("/s1", UUID(int=1), "/m", "/b1", None, SIZE, Kind.INDEPENDENT)
 TWO = SetRow("/s2", UUID(int=2), "/m", "/b2", "grp", SIZE, Kind.DEPENDENT)
-LENT = SetRow("/s3", UUID(int=3), None, "/b3", None, SIZE, Kind.INDEPENDENT)
+LENT = SetRow(
+    "/s3", UUID(int=3), None, "/b3", None, SIZE, Kind.INDEPENDENT, custody=Custody.IMPORTED
+)
 
 
 @pytest.fixture
