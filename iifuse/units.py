@@ -1,7 +1,9 @@
 """Names for the numbers that must not be mixed up, and how people read and write sizes."""
 
 import re
-from typing import Final, NewType
+from typing import Annotated, Final, NewType
+
+import msgspec
 
 ByteOffset = NewType("ByteOffset", int)
 """Bytes from the start of a volume."""
@@ -11,6 +13,9 @@ ChunkIndex = NewType("ChunkIndex", int)
 
 Run = tuple[int, int]
 """(first chunk, number of chunks), the second at least 1."""
+
+Path = Annotated[str, msgspec.Meta(pattern=r"\A/[^\0]*\Z", max_length=4095)]
+"""In a message or a ticket: absolute, and no longer than the kernel takes."""
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB

@@ -29,7 +29,7 @@ class Client:
             line = self._receive(connection)
         try:
             return msgspec.json.decode(protocol.decode_reply(line), type=answer)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise errors.ProtocolError(self.path, f"unexpected answer ({error})") from error
 
     def notes(self, request: protocol.AnyRequest) -> tuple[str, ...]:
@@ -70,4 +70,6 @@ class Client:
             if not part:
                 raise errors.ServiceError(self.path, "the service ended before it answered")
             data += part
+            if len(data) > protocol.REPLY_BYTES_MAX:
+                raise errors.ProtocolError(self.path, "the answer is too long")
         return bytes(data)

@@ -5,14 +5,18 @@ verb allows it. Paths are absolute: the client completes them.
 """
 
 import json
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
 import msgspec
 
 from iifuse import errors
+from iifuse.units import Path
 
 MESSAGE_BYTES_MAX: Final = 8 * 1024 * 1024
+REPLY_BYTES_MAX: Final = 64 * 1024 * 1024
+Chunks = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+"""A chunk's number, or how many of them."""
 DEFAULT_SOCKET: Final = "/run/iifuse/control.sock"
 SOCKET_VARIABLE: Final = "IIFUSE_SOCKET"
 
@@ -20,7 +24,7 @@ SOCKET_VARIABLE: Final = "IIFUSE_SOCKET"
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The sets that a verb is about: `sets`, or all members of `group`."""
 
-    sets: tuple[str, ...] = ()
+    sets: tuple[Path, ...] = ()
     group: str | None = None
 
 
@@ -36,9 +40,9 @@ class Enable(Request, frozen=True, tag="enable"):
     """`-e`: make a set; with `group` it becomes a member. Answered with Noted."""
 
     kind: Literal["ind", "dep"]
-    master: str
-    shadow: str
-    bitmap: str
+    master: Path
+    shadow: Path
+    bitmap: Path
     group: str | None = None
 
 
@@ -66,7 +70,7 @@ class Wait(Request, frozen=True, tag="wait"):
     """`-w`: answered when no copy of the target runs, at the latest after `timeout` seconds."""
 
     target: Target
-    timeout: float | None = None
+    timeout: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
 
 class Status(Request, frozen=True, tag="status"):
@@ -84,16 +88,16 @@ class Reset(Request, frozen=True, tag="reset"):
 class Compare(Request, frozen=True, tag="compare"):
     """Compare what the bits call equal, in `count` chunks from `first`; answered with Compared."""
 
-    shadow: str
-    first: int
-    count: int
+    shadow: Path
+    first: Chunks
+    count: Chunks
 
 
 class MarkChanged(Request, frozen=True, tag="mark_changed"):
     """Count these (first chunk, count) as different. Answered with Noted."""
 
-    shadow: str
-    runs: tuple[tuple[int, int], ...]
+    shadow: Path
+    runs: tuple[tuple[Chunks, Chunks], ...]
 
 
 class Export(Request, frozen=True, tag="export"):
@@ -108,24 +112,24 @@ class Import(Request, frozen=True, tag="import"):
     Answered with Noted.
     """
 
-    shadow: str
-    bitmap: str
-    ticket: str | None = None
+    shadow: Path
+    bitmap: Path
+    ticket: Path | None = None
 
 
 class CheckJoin(Request, frozen=True, tag="check_join"):
     """Everything that Join checks, and nothing done."""
 
-    shadow: str
-    bitmap: str
+    shadow: Path
+    bitmap: Path
     accept_unclosed: bool = False
 
 
 class Join(Request, frozen=True, tag="join"):
     """`-J`: merge a secondary bitmap. Raises NotClosed unless it was closed or is accepted so."""
 
-    shadow: str
-    bitmap: str
+    shadow: Path
+    bitmap: Path
     accept_unclosed: bool = False
 
 
@@ -133,7 +137,7 @@ class Move(Request, frozen=True, tag="move"):
     """`-g GRP -m`: put sets into a group; an empty name takes them out of theirs."""
 
     group: str
-    sets: tuple[str, ...]
+    sets: tuple[Path, ...]
 
 
 class Groups(Request, frozen=True, tag="groups"):
@@ -143,13 +147,13 @@ class Groups(Request, frozen=True, tag="groups"):
 class Control(Request, frozen=True, tag="control"):
     """`svadm -e`: volumes on the mount with no set. Answered with Noted."""
 
-    volumes: tuple[str, ...]
+    volumes: tuple[Path, ...]
 
 
 class Release(Request, frozen=True, tag="release"):
     """`svadm -d`: take such volumes off the mount. Answered with Noted."""
 
-    volumes: tuple[str, ...]
+    volumes: tuple[Path, ...]
 
 
 class Volumes(Request, frozen=True, tag="volumes"):

@@ -7,10 +7,9 @@ import msgspec
 
 from iifuse import errors
 from iifuse.core.geometry import CHUNK_BYTES
+from iifuse.units import Path
 
 TICKET_BYTES_MAX: Final = 4 * 1024 * 1024
-Path = Annotated[str, msgspec.Meta(pattern=r"\A/[^\0]*\Z", max_length=4095)]
-"""Absolute."""
 Number = Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)]
 
 

@@ -9,9 +9,12 @@ import time
 import pytest
 from fuzz_formats import PARTS as FORMATS
 from fuzz_loop import Tally, run
+from fuzz_start import PARTS as START
 from fuzz_state import PARTS as STATE
+from fuzz_talk import PARTS as TALK
+from fuzz_verbs import PARTS as VERBS
 
-PARTS = [*FORMATS, *STATE]
+PARTS = [*FORMATS, *STATE, *TALK, *START, *VERBS]
 SEED = int(os.environ.get("IIFUSE_CRASH_SEED", "1"))
 INPUTS_MIN = 20_000
 ROUND = 500

@@ -53,6 +53,12 @@ class MemoryDB:
     def doubt(self, shadow: str, reason: str | None) -> None:
         self._change(shadow, doubt=reason)
 
+    def move_sets(self, shadows: list[str], group: str | None) -> None:
+        rows, volumes = self._content()
+        self._put(
+            tuple(replace(r, group=group) if r.shadow in shadows else r for r in rows), volumes
+        )
+
     def remove_set(self, shadow: str) -> None:
         rows, volumes = self._content()
         self._put(tuple(r for r in rows if r.shadow != shadow), volumes)

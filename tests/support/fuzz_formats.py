@@ -154,7 +154,7 @@ def _bitmap_files():
         good = Path(folder, "good").read_bytes()
 
         def try_one(random: Random) -> bool:
-            path.write_bytes(_file(random, good, made.geometry.chunks))
+            path.write_bytes(garbled_file(random, good, made.geometry.chunks))
             return _judge_file(path, shadow, good)
 
         yield try_one
@@ -164,7 +164,7 @@ def _memory() -> str | None:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
-def _file(random: Random, good: bytes, chunks: int) -> bytes:
+def garbled_file(random: Random, good: bytes, chunks: int) -> bytes:
     """A bitmap volume with a garbled header, garbled bits, or both; cut or longer as well."""
     blob = bytearray(good)
     for at in fmt.SLOT_OFFSETS:
