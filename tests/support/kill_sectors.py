@@ -1,0 +1,154 @@
+"""Sectors that describe themselves, and what a file must show after its service was killed.
+
+A tag names a sector's content: the volume that it was written to (upper 16 bits) and the number of
+the write. Numbers come from one clock for all volumes, so they also tell what came before what.
+"""
+
+import itertools
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+SECTOR = 512
+NUMBER = (1 << 48) - 1
+
+clock: Callable[[], int] = itertools.count(1).__next__
+"""Each call gives a later moment than every call before it has given."""
+
+
+class Lost(AssertionError):
+    """A promise was broken."""
+
+
+def sectors(tag: int, first: int, count: int) -> bytes:
+    """The bytes of a write: each sector holds its tag, its place and a checksum."""
+    return b"".join(_sector(tag, first + n) for n in range(count))
+
+
+def _sector(tag: int, place: int) -> bytes:
+    body = struct.pack("<QQ", tag, place) * 31 + bytes(12)
+    return body + struct.pack("<I", zlib.crc32(body))
+
+
+def tags_of(name: str, blob: bytes) -> np.ndarray:
+    """The tag of each sector. Raises Lost when a sector is not whole or is not in its place."""
+    words = np.frombuffer(blob, "<u8").reshape(-1, SECTOR // 8)
+    places = np.arange(len(words), dtype=np.uint64)
+    whole = (words[:, 1] == places) & (words[:, 0:62:2] == words[:, :1]).all(axis=1)
+    for at in np.flatnonzero(whole):
+        sector = blob[at * SECTOR : (at + 1) * SECTOR]
+        whole[at] = zlib.crc32(sector[:508]) == struct.unpack("<I", sector[508:])[0]
+    if not whole.all():
+        raise Lost(f"{name}: sectors {_some(~whole)} are damaged or are those of another place")
+    return words[:, 0].copy()
+
+
+def _some(wrong: np.ndarray) -> str:
+    found = np.flatnonzero(wrong)
+    return f"{found[:8].tolist()} ({len(found)} in all)"
+
+
+@dataclass(slots=True)
+class Write:
+    """One write; `begun` is its number, `ended` the moment of its answer (None: never)."""
+
+    first: int
+    count: int
+    begun: int
+    tag: int
+    ended: int | None = None
+
+    @property
+    def range(self) -> slice:
+        return slice(self.first, self.first + self.count)
+
+
+class Truth:
+    """What one file must show, kept outside: what it showed at first and every write since."""
+
+    def __init__(self, name: str, volume: int, count: int) -> None:
+        self.name, self.volume, self.count = name, volume, count
+        self.tags = np.full(count, volume << 48, dtype=np.uint64)
+        self.writes: list[Write] = []
+        self._under_way: list[Write] = []
+        self._lock = threading.Lock()
+
+    def begin(self, first: int, count: int) -> Write | None:
+        """A write is about to be sent; None if it would overlap one that is under way."""
+        with self._lock:
+            if any(w.first < first + count and first < w.first + w.count for w in self._under_way):
+                return None
+            number = clock()
+            write = Write(first, count, number, self.volume << 48 | number)
+            self._under_way.append(write)
+            self.writes.append(write)
+            return write
+
+    def acknowledge(self, write: Write) -> None:
+        with self._lock:
+            write.ended = clock()
+            self._under_way.remove(write)
+
+    def settle(self, blob: bytes) -> None:
+        """The file shows every acknowledged write, and of each other one old or new sectors."""
+        found, expected = tags_of(self.name, blob), self.tags.copy()
+        for write in self.writes:
+            if write.ended is not None:
+                expected[write.range] = write.tag
+        right = found == expected
+        for write in self.writes:
+            if write.ended is None:
+                right[write.range] |= found[write.range] == write.tag
+        if not right.all():
+            raise Lost(
+                f"{self.name}: sectors {_some(~right)} hold "
+                f"{[hex(t) for t in found[~right][:4]]} and not "
+                f"{[hex(t) for t in expected[~right][:4]]}"
+            )
+        self.become(found)
+
+    def become(self, tags: np.ndarray) -> None:
+        """From now on the file shows this; no write is under way."""
+        self.tags, self.writes, self._under_way = tags, [], []
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a point in time: whose content it is, and the tags that it shows."""
+
+    source: Truth
+    name: str
+    tags: np.ndarray
+
+
+def check_instant(parts: Sequence[Part], begun: int, ended: int | None) -> None:
+    """All parts show their sources at one instant of the command. Raises Lost.
+
+    `begun`, `ended`: when the command was sent and answered (None: it was not). No write is in it
+    half; whoever wrote after an answer is in it only if what was answered is in it.
+    """
+    last_in, first_out = 0, 1 << 62
+    for part in parts:
+        numbers, expected = part.tags & np.uint64(NUMBER), part.source.tags.copy()
+        for write in list(part.source.writes):
+            inside = numbers[write.range] >= write.begun
+            if inside.all():
+                expected[write.range] = write.tag
+                last_in = max(last_in, write.begun)
+            elif inside.any():
+                raise Lost(f"{part.name}: write {write} is half in the point in time")
+            elif write.ended is not None:
+                first_out = min(first_out, write.ended)
+        if (wrong := part.tags != expected).any():
+            raise Lost(f"{part.name}: sectors {_some(wrong)} were never in {part.source.name} so")
+    names = [part.name for part in parts]
+    if first_out < begun:
+        raise Lost(f"{names}: a write that was answered before the command is missing")
+    if ended is not None and last_in > ended:
+        raise Lost(f"{names}: a write is in the point in time that began after it")
+    if first_out < last_in:
+        raise Lost(f"{names}: a write is in it, and one that was answered before that is not")
