@@ -12,6 +12,8 @@ FALLOC_ZERO_RANGE: Final = 0x10
 TMPFS_MAGIC: Final = 0x01021994
 MNT_DETACH: Final = 2
 
+_AT_FDCWD: Final = -100
+_RENAME_NOREPLACE: Final = 1
 _BLKGETSIZE64: Final = 0x80081272
 _BLKFLSBUF: Final = 0x1261
 _MS_BIND: Final = 4096
@@ -79,6 +81,18 @@ def opened_by_others(fd: int) -> bool:
         return error.errno == errno.EAGAIN  # other errors: this file system has no leases
     fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return False
+
+
+def rename_new(old: str, new: str) -> None:
+    """Rename, never replacing a file. Raises OSError (EEXIST when there is one)."""
+    names = (_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new))
+    try:
+        _check(_libc.renameat2(*names, _RENAME_NOREPLACE), new)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS):
+            raise
+        os.link(old, new)  # a file system that knows no such rename
+        os.unlink(old)
 
 
 def bind_mount(source: str, target: str) -> None:

@@ -2,9 +2,11 @@
 
 import errno
 import os
+import secrets
 import stat
 import threading
-from typing import Final
+from contextlib import suppress
+from typing import BinaryIO, Final
 
 from iifuse import errors
 from iifuse.store import linux
@@ -259,20 +261,49 @@ def create_file(path: str, size_bytes: int, *, mode: int = 0o600, sparse: bool =
     Raises BadVolume, and leaves nothing behind then.
     """
     try:
-        fd = os.open(os.path.dirname(path) or ".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode)
-        with os.fdopen(fd, "wb") as file:
-            if sparse:
-                os.ftruncate(fd, size_bytes)
-            else:
-                for at in range(0, size_bytes, _COPY_BYTES):
-                    file.write(bytes(min(_COPY_BYTES, size_bytes - at)))
-            file.flush()
-            os.fsync(fd)
-            # With a directory descriptor Python follows the link; without one it does not.
-            os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
+        try:
+            _create_unnamed(path, size_bytes, mode, sparse=sparse)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
+                raise
+            _create_beside(path, size_bytes, mode, sparse=sparse)
         sync_directory(path)
     except OSError as error:
         raise errors.BadVolume(path, f"cannot be created ({error.strerror})", _MAKE) from error
+
+
+def _create_unnamed(path: str, size_bytes: int, mode: int, *, sparse: bool) -> None:
+    """Give the file its name when it is whole."""
+    fd = os.open(os.path.dirname(path) or ".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode)
+    with os.fdopen(fd, "wb") as file:
+        _fill(file, size_bytes, sparse=sparse)
+        # With a directory descriptor Python follows the link; without one it does not.
+        os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
+
+
+def _create_beside(path: str, size_bytes: int, mode: int, *, sparse: bool) -> None:
+    """Where a file system has no unnamed files (NFS, FAT); a crash may leave the other name."""
+    beside = os.path.join(os.path.dirname(path), f".{secrets.token_hex(8)}.iifuse")
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(beside, flags, mode)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            _fill(file, size_bytes, sparse=sparse)
+        linux.rename_new(beside, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(beside)
+        raise
+
+
+def _fill(file: BinaryIO, size_bytes: int, *, sparse: bool) -> None:
+    if sparse:
+        os.ftruncate(file.fileno(), size_bytes)
+    else:
+        starts = range(0, size_bytes, _COPY_BYTES)
+        file.writelines(bytes(min(_COPY_BYTES, size_bytes - at)) for at in starts)
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def sync_directory(path: str) -> None:

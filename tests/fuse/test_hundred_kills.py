@@ -42,13 +42,13 @@ def play(place):
 
 
 def test_hundred_kills_lose_nothing(play):
-    """F1, F2: beside those that cut a start."""
+    """F1, F3, F4, F5, F6, F25: beside the kills that cut a start."""
     play(SEED, lambda tally: tally.kills - tally.starts_cut >= KILLS)
 
 
 @pytest.mark.long
 def test_kills_for_hours_lose_nothing(play, long_seconds):
-    """F1, F2"""
+    """F1, F3, F4, F5, F6, F25"""
     end, seed = time.monotonic() + long_seconds, SEED
     while time.monotonic() < end:
         seed += 1

@@ -1,5 +1,6 @@
 """A volume is opened once, reads whole, keeps its holes and never believes a second sync."""
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -8,6 +9,7 @@ import resource
 import pytest
 
 from iifuse import errors
+from iifuse.store import linux
 from iifuse.store import volume as store
 from iifuse.store.volume import create_file, open_volume, write_file
 
@@ -295,6 +297,33 @@ def test_volume_may_be_closed_twice(make):
 # -- making ---------------------------------------------------------------------------------------
 
 
+@pytest.fixture(params=["unnamed", "renamed", "linked"])
+def creates(request, monkeypatch):
+    """File systems with unnamed files, those without, and those without an exclusive rename too."""
+    real_open, real_link = os.open, os.link
+
+    def open_named(path, flags, *args, **kwargs):
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "no unnamed files here", path)
+        return real_open(path, flags, *args, **kwargs)
+
+    def refuse(*args, **kwargs):
+        ctypes.set_errno(errno.EINVAL)
+        return -1
+
+    def link(source, *args, **kwargs):
+        if request.param == "renamed":
+            raise OSError(errno.EPERM, "no links here", source)
+        return real_link(source, *args, **kwargs)
+
+    if request.param != "unnamed":
+        monkeypatch.setattr(os, "open", open_named)
+        monkeypatch.setattr(os, "link", link)
+    if request.param == "linked":
+        monkeypatch.setattr(linux._libc, "renameat2", refuse)
+
+
+@pytest.mark.usefixtures("creates")
 def test_create_file_is_sparse_or_written_in_full(disk_place):
     create_file(str(disk_place / "sparse"), 4 * MIB)
     create_file(str(disk_place / "full"), 4 * MIB + 5, sparse=False)
@@ -303,8 +332,10 @@ def test_create_file_is_sparse_or_written_in_full(disk_place):
     assert found[0].st_blocks == 0
     assert found[1].st_blocks * 512 >= 4 * MIB
     assert found[0].st_mode & 0o777 == 0o600
+    assert sorted(os.listdir(disk_place)) == ["full", "sparse"]
 
 
+@pytest.mark.usefixtures("creates")
 def test_create_file_never_replaces_and_leaves_nothing_behind(disk_place):
     (disk_place / "there").write_bytes(b"precious")
     with pytest.raises(errors.BadVolume):
@@ -317,9 +348,10 @@ def test_create_file_never_replaces_and_leaves_nothing_behind(disk_place):
             create_file(str(disk_place / "full"), 4 * MIB, sparse=False)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert not (disk_place / "full").exists()
+    assert os.listdir(disk_place) == ["there"]
 
 
+@pytest.mark.usefixtures("creates")
 def test_create_file_leaves_a_neighbour_alone_whatever_its_name(disk_place):
     neighbours = {f"v{end}": os.urandom(100) for end in (".new", ".tmp", "~", ".part")}
     for name, data in neighbours.items():
