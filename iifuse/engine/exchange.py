@@ -184,7 +184,7 @@ def _check_reuse(bitmap: BitmapFile, lent: Lent) -> None:
             lent.shadow, f"the ticket is of export {lent.export_number}, the bitmap of a later one "
             f"({old.export_number})", "use the newest ticket",
         )  # fmt: skip
-    if old.export_number == lent.export_number:
+    if old.export_number == lent.export_number and not _brought_nothing(bitmap, old):
         done = old.closure is Closure.JOINED
         raise errors.Refused(
             path,
@@ -193,6 +193,12 @@ def _check_reuse(bitmap: BitmapFile, lent: Lent) -> None:
             else "holds the changes of an earlier import of this export",
             "export the set again" if done else "join it first, or name another bitmap volume",
         )
+
+
+def _brought_nothing(bitmap: BitmapFile, header: Header) -> bool:
+    """An import that is over without a change, or one that a crash kept from beginning."""
+    bits, damaged = bitmap.read_bits(header, Region.SHADOW)
+    return header.closure is Closure.CLOSED and not damaged and bits.is_zero()
 
 
 def _import_header(engine: Engine, request: Borrowing, lent: Lent) -> Header:
@@ -214,12 +220,18 @@ def _import_header(engine: Engine, request: Borrowing, lent: Lent) -> Header:
 
 
 def _write_import(engine: Engine, member: VolumeSet) -> None:
+    """The bitmap counts as closed until the set is known here, so that a crash leaves no half."""
     assert member.bitmap is not None
     member.bitmap.erase_headers()
     for region in Region:
         member.bitmap.write_region(member.header, region, Bitmap(member.bits.chunks))
-    member.header = member.bitmap.write_header(member.header)
+    closed = member.bitmap.write_header(replace(member.header, closure=Closure.CLOSED))
     engine.db.add_set(SetRow.of(member.header))
+    try:
+        member.header = member.bitmap.write_header(replace(closed, closure=Closure.OPEN))
+    except OSError:
+        engine.db.remove_set(member.name)
+        raise
 
 
 # -- join -----------------------------------------------------------------------------------

@@ -276,7 +276,7 @@ def _create_unnamed(path: str, size_bytes: int, mode: int, *, sparse: bool) -> N
     """Give the file its name when it is whole."""
     fd = os.open(os.path.dirname(path) or ".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode)
     with os.fdopen(fd, "wb") as file:
-        _fill(file, size_bytes, sparse=sparse)
+        _fill(fd, file, size_bytes, sparse=sparse)
         # With a directory descriptor Python follows the link; without one it does not.
         os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
 
@@ -288,7 +288,7 @@ def _create_beside(path: str, size_bytes: int, mode: int, *, sparse: bool) -> No
     fd = os.open(beside, flags, mode)
     try:
         with os.fdopen(fd, "wb") as file:
-            _fill(file, size_bytes, sparse=sparse)
+            _fill(fd, file, size_bytes, sparse=sparse)
         linux.rename_new(beside, path)
     except BaseException:
         with suppress(OSError):
@@ -296,14 +296,15 @@ def _create_beside(path: str, size_bytes: int, mode: int, *, sparse: bool) -> No
         raise
 
 
-def _fill(file: BinaryIO, size_bytes: int, *, sparse: bool) -> None:
+def _fill(fd: int, file: BinaryIO, size_bytes: int, *, sparse: bool) -> None:
     if sparse:
-        os.ftruncate(file.fileno(), size_bytes)
+        os.ftruncate(fd, size_bytes)
     else:
-        starts = range(0, size_bytes, _COPY_BYTES)
-        file.writelines(bytes(min(_COPY_BYTES, size_bytes - at)) for at in starts)
+        for at in range(0, size_bytes, _COPY_BYTES):
+            zeros = bytes(min(_COPY_BYTES, size_bytes - at))
+            file.write(zeros)
     file.flush()
-    os.fsync(file.fileno())
+    os.fsync(fd)
 
 
 def sync_directory(path: str) -> None:
