@@ -35,6 +35,7 @@ class TransitionFile:
 
     def __init__(self, volume: Volume) -> None:
         self._volume = volume
+        volume.sync()  # a record that a killed service left must not go while it is followed
         self._sequence, self._slot, self._record = self._load()
 
     @classmethod

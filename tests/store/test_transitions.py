@@ -7,6 +7,7 @@ import pytest
 from iifuse import errors
 from iifuse.core.transition import Member, Transition
 from iifuse.store.transitions import SLOT_BYTES, TransitionFile
+from iifuse.store.volume import Volume
 
 MEMBERS = tuple(Member(UUID(int=n), n, n + 1, 2) for n in range(1, 4))
 FIRST = Transition(UUID(int=100), UUID(int=101), 10**18, MEMBERS)
@@ -40,6 +41,23 @@ def test_transition_is_kept_from_begin_to_finish(opened):
         file.begin(transition)
         assert file.transition == transition
         assert opened().transition == transition
+
+
+def test_transition_of_a_killed_service_is_durable_before_it_is_read(opened, monkeypatch):
+    """F5: else a power loss during the start takes it back when half the group has followed."""
+    opened().begin(FIRST)
+    calls = []
+    for name in ("sync", "read"):
+        real = getattr(Volume, name)
+
+        def logged(volume, *words, real=real, name=name):
+            calls.append((name, volume.is_synced))
+            return real(volume, *words)
+
+        monkeypatch.setattr(Volume, name, logged)
+    assert opened().transition == FIRST
+    assert calls[0] == ("sync", False)
+    assert {synced for name, synced in calls if name == "read"} == {True}
 
 
 @pytest.mark.parametrize("torn", [1, 23, 24, 60, 200])

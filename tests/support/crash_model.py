@@ -1,34 +1,49 @@
-"""A few chunks, and every state in which a power loss may leave them.
+"""Masters, shadows and their bits, a few chunks long, worked on by the steps of the real plan.
 
-Every chunk of a volume and every sector of bits is a cell: a durable value and the values that
-were written since its last sync. A power loss leaves each cell, by itself, with one of them. The
-steps are those of the real plan; what executes them here is a dozen lines that do nothing else.
+What decides is the product's: `core.plan` (orders), `core.state` (what is allowed, what becomes of
+the bits), `core.bits`, `engine.pit` and `engine.rollforward` (headers). What executes is a few
+lines that do nothing else, so that a crash may come between any two of them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from types import SimpleNamespace
 from uuid import UUID
+
+from crash_cells import Cell, Content, Disk, is_legal
 
 from iifuse.core import plan
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.bits import Bits
-from iifuse.core.plan import Clear, Copy, Mark, Member, Note, Side, Step, Sync, Touch
+from iifuse.core.geometry import CHUNK_BYTES
+from iifuse.core.header import Header
+from iifuse.core.plan import Clear, Copy, Mark, Member, Note, Sync
 from iifuse.core.sector import Region
-from iifuse.core.state import Kind, Progress, Role, SetState
-
-Cell = tuple[object, ...]
-Twist = Callable[[list[Step]], list[Step]]
+from iifuse.core.state import Custody, Kind, Progress, Role
+from iifuse.engine import rollforward
 
 GARBAGE = -1
 """What a shadow's chunk holds that was never written."""
+
+RECORD: Cell = ("T",)
+BEFORE_SYNC, WRITTEN = "before a sync", "after a write"
+"""The moments at which a crash finds anything new: by power loss, by a kill."""
+
+Action = tuple
+"""('put', cell, value) or ('sync', volume)"""
+Promise = tuple[frozenset, frozenset]
+"""Of a chunk of a file: what a power loss may leave, and what a reader sees."""
+Found = tuple[Header, int, int]
+"""Header, shadow bits and copy bits of a set."""
+World = dict[Cell, list[Promise]]
+"""('M', family) or ('S', set) -> a promise for each chunk."""
 
 
 class Lost(AssertionError):
     """A promise of the write path is broken."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Setup:
     """A set at the beginning. `shadow`: what its raw chunks hold; `copy`: its copy bits."""
 
@@ -36,263 +51,256 @@ class Setup:
     progress: Progress = Progress.IDLE
     shadow: int = 0
     copy: bool = False
+    master: int = 0
 
-    @property
-    def state(self) -> SetState:
-        return SetState(self.kind, self.progress, copying=self.progress is not Progress.IDLE)
-
-
-class Disk:
-    """Cells, and what a crash may make of them."""
-
-    def __init__(self) -> None:
-        self.durable: dict[Cell, object] = {}
-        self.pending: dict[Cell, list[object]] = {}
-
-    def put(self, cell: Cell, value: object) -> None:
-        self.pending.setdefault(cell, []).append(value)
-
-    def get(self, cell: Cell) -> object:
-        return self.pending[cell][-1] if self.pending.get(cell) else self.durable[cell]
-
-    def sync(self, volume: Cell) -> None:
-        """`volume`: the cells whose name begins so."""
-        for cell in [c for c in self.pending if c[: len(volume)] == volume]:
-            self.durable[cell] = self.pending.pop(cell)[-1]
-
-    def crashes(self) -> Iterator[dict[Cell, object]]:
-        cells = list(self.pending)
-        choices = [{self.durable[c], *self.pending[c]} for c in cells]
-        for values in product(*choices):
-            yield {**self.durable, **dict(zip(cells, values, strict=True))}
+    def header(self, number: int, chunks: int) -> Header:
+        return Header(
+            UUID(int=number + 1), self.kind, chunks * CHUNK_BYTES, "m", f"s{number}", "b",
+            progress=self.progress, copying=self.progress is not Progress.IDLE,
+        )  # fmt: skip
 
 
 @dataclass
 class Actor:
-    """A set at work: its bits in memory, and the background copy that is not cleared yet."""
+    """A set at work. `far`: the bits of the host that has imported its shadow."""
 
     number: int
-    state: SetState
+    family: int
+    header: Header
     bits: Bits
     copied: list[tuple[int, int]] = field(default_factory=list)
+    far: Bits | None = None
 
     @property
     def key(self) -> UUID:
-        return UUID(int=self.number + 1)
+        return self.header.uuid
 
     @property
     def member(self) -> Member:
-        return Member(self.key, self.state, self.bits)
+        return Member(self.key, self.header.state, self.bits)
 
     def volume(self, role: Role) -> Cell:
         if role is Role.MASTER:
-            return ("M",)
+            return ("M", self.family)
         return ("S" if role is Role.SHADOW else "B", self.number)
 
 
-class Machine:
-    """A master and its sets. `twist` changes each plan, to see whether that is found out."""
+class Far(Actor):
+    """The host that has imported the shadow of a set: same shadow, a bitmap of its own."""
 
-    def __init__(self, setups: list[Setup], chunks: int, twist: Twist = list) -> None:
-        self.chunks, self.twist = chunks, twist
-        self.disk = Disk()
-        self.actors = [self._actor(n, s) for n, s in enumerate(setups)]
+    def volume(self, role: Role) -> Cell:
+        return ("S" if role is Role.SHADOW else "I", self.number)
+
+
+class Recorder:
+    """Stands for the bitmap volume of a set: what is written to it is kept as actions."""
+
+    def __init__(self, number: int, chunks: int) -> None:
+        self.actions: list[Action] = []
+        self.chunks, self.name = chunks, ("B", number)
+        self.volume = SimpleNamespace(sync=lambda: self.actions.append(("sync", self.name)))
+
+    def write_header(self, header: Header) -> Header:
+        put = ("put", (*self.name, "header"), header)
+        self.actions += [("sync", self.name), put, ("sync", self.name)]
+        return header
+
+    def encode_all(self, _header: Header, region: Region, bits: Bitmap) -> Action:
+        return ("put", (*self.name, region), bits.word(0, self.chunks))
+
+    def write_sectors(self, action: Action) -> None:
+        self.actions.append(action)
+
+
+class Stage:
+    """The sets of one or more masters (families). `worlds`: what the files may show, in one of
+    several ways as a whole: during a point in time, before or after it."""
+
+    def __init__(self, setups: Sequence[Setup], chunks: int) -> None:
+        self.chunks, self.clock, self.memo = chunks, 100, {}
+        self.actors = [
+            Actor(n, s.master, s.header(n, chunks), self.bits_of(0, s.copy * ((1 << chunks) - 1)))
+            for n, s in enumerate(setups)
+        ]
+        self.families = sorted({s.master for s in setups})
+        durable: Content = {RECORD: None}
         for chunk in range(chunks):
-            self.disk.durable["M", chunk] = 0
-            for number, setup in enumerate(setups):
-                self.disk.durable["S", number, chunk] = setup.shadow
+            durable.update({("M", f, chunk): 10 * f for f in self.families})
+            durable.update({("S", n, chunk): s.shadow for n, s in enumerate(setups)})
         for actor in self.actors:
-            self._put_bits(actor, ())
-        self.disk.sync(())
-        self.legal = {f: [{v} for v in self.view(f, self.disk.durable)] for f in self.files}
-        self.now = {f: [*self.view(f, self.disk.durable)] for f in self.files}
-        self.clock = 100
+            durable["B", actor.number, "header"] = actor.header
+            durable["I", actor.number] = None
+            for region in Region:
+                durable["B", actor.number, region] = self._word(actor.bits, region, ())
+        self.disk = Disk(durable)
+        view = self.views(durable, [self._memory(a) for a in self.actors])
+        self.worlds: list[World] = [{f: [only(v) for v in view[f]] for f in view}]
 
-    def _actor(self, number: int, setup: Setup) -> Actor:
-        shadow, copy = Bitmap(self.chunks), Bitmap(self.chunks)
-        if setup.copy:
-            copy.fill()
-        return Actor(number, setup.state, Bits(shadow, copy))
+    def bits_of(self, shadow: int, copy: int) -> Bits:
+        return Bits(self._bitmap(shadow), self._bitmap(copy))
 
-    @property
-    def files(self) -> list[int | None]:
-        """None is the master's file, a number a shadow's."""
-        return [None, *range(len(self.actors))]
+    def _bitmap(self, word: int) -> Bitmap:
+        bitmap = Bitmap(self.chunks)
+        bitmap.set_runs((c, 1) for c in range(self.chunks) if word >> c & 1)
+        return bitmap
 
-    # -- what a disk shows (design, section 3) ----------------------------------------------
+    # -- what a disk shows, after a start (design, section 3) ---------------------------------
 
-    def view(self, file: int | None, d: dict[Cell, object]) -> Iterator[object]:
-        for chunk in range(self.chunks):
-            if file is None:
-                restoring = [
-                    a.number for a in self.actors
-                    if a.state.restoring and d["B", a.number, Region.COPY][chunk]
-                ]  # fmt: skip
-                yield d["S", restoring[0], chunk] if restoring else d["M", chunk]
-            else:
-                yield self._shadow_view(self.actors[file], chunk, d)
+    def recovered(self, number: int, d: Content) -> tuple[Header, int, int, list[Action]]:
+        """(header, shadow bits, copy bits, what a start writes) of a set, by the real recovery."""
+        found = [d["B", number, what] for what in ("header", Region.SHADOW, Region.COPY)]
+        key = (id(found[0]), found[1], found[2], d[RECORD])
+        if key not in self.memo:
+            recorder = Recorder(number, self.chunks)
+            engine = SimpleNamespace(transitions=SimpleNamespace(transition=d[RECORD]))
+            bits = (self._bitmap(found[1]), self._bitmap(found[2]))
+            header, *after = rollforward.roll_forward(engine, recorder, found[0], *bits)
+            words = [bitmap.word(0, self.chunks) for bitmap in after]
+            self.memo[key] = (header, *words, recorder.actions, found[0])
+        return self.memo[key][:4]
 
-    def _shadow_view(self, actor: Actor, chunk: int, d: dict[Cell, object]) -> object:
-        shadow, copy = (d["B", actor.number, region][chunk] for region in Region)
-        on_shadow = True
-        if actor.state.kind is Kind.DEPENDENT:
-            on_shadow = shadow or copy
-        elif actor.state.progress is Progress.TO_SHADOW:
-            on_shadow = not copy
-        return d["S", actor.number, chunk] if on_shadow else d["M", chunk]
+    def views(self, d: Content, sets: list[Found]) -> dict[Cell, list[object]]:
+        """What each file shows. `sets`: of each the header, shadow bits and copy bits."""
+        found = {("M", f): [d["M", f, c] for c in range(self.chunks)] for f in self.families}
+        for actor, (header, shadow, copy) in zip(self.actors, sets, strict=True):
+            raw = [d["S", actor.number, c] for c in range(self.chunks)]
+            for chunk in range(self.chunks):
+                if header.progress is Progress.TO_MASTER and copy >> chunk & 1:
+                    found["M", actor.family][chunk] = raw[chunk]
+            word = -1
+            if header.kind is Kind.DEPENDENT:
+                word = shadow | copy
+            elif header.progress is Progress.TO_SHADOW:
+                word = ~copy
+            found["S", actor.number] = [
+                raw[c] if word >> c & 1 else d["M", actor.family, c] for c in range(self.chunks)
+            ]
+        return found
 
-    def check(self, d: dict[Cell, object]) -> None:
-        for file in self.files:
-            for chunk, value in enumerate(self.view(file, d)):
-                if value not in self.legal[file][chunk]:
-                    raise Lost(f"file {file} shows {value} in chunk {chunk} of {d}")
-        for actor in self.actors:
-            if actor.state.kind is Kind.INDEPENDENT:
-                self._check_recorded(actor, d)
+    # -- promises -------------------------------------------------------------------------------
 
-    def _check_recorded(self, actor: Actor, d: dict[Cell, object]) -> None:
-        for chunk in range(self.chunks):
-            bits = [d["B", actor.number, region][chunk] for region in Region]
-            if d["M", chunk] != d["S", actor.number, chunk] and not any(bits):
-                raise Lost(f"the difference of chunk {chunk} is not recorded in {d}")
+    def after_crash(self, d: Content, *, power: bool) -> list[World]:
+        """The promises that are left after a crash. Raises Lost."""
+        found = [self.recovered(a.number, d)[:3] for a in self.actors]
+        views = self.views(d, found)
+        self._check_recorded(d, found)
+        kept = [w for w in self.worlds if _fits(w, views, power=power)]
+        if not kept:
+            how = "a power loss" if power else "a kill"
+            raise Lost(f"{how} leaves {shown(views)}, promised was {self.worlds}")
+        if power:
+            return [{f: [only(v) for v in view] for f, view in views.items()}]
+        return [_seen(w, views) if w in kept else w for w in self.worlds]
+
+    def _check_recorded(self, d: Content, found: list[Found]) -> None:
+        """Independent sets: a difference that no bit names is missing in the next update."""
+        for actor, (header, shadow, copy) in zip(self.actors, found, strict=True):
+            if header.kind is Kind.DEPENDENT:
+                continue
+            bits = shadow | copy | (noted_afar(header, d["I", actor.number]) or 0)
+            for chunk in range(self.chunks):
+                same = d["M", actor.family, chunk] == d["S", actor.number, chunk]
+                if not same and not bits >> chunk & 1:
+                    raise Lost(f"chunk {chunk} of s{actor.number} differs, no bit says so")
 
     def check_live(self) -> None:
-        memory = {cell: self.disk.get(cell) for cell in self.disk.durable}
-        for actor in self.actors:
-            memory["B", actor.number, Region.SHADOW] = self._tuple(actor.bits.shadow)
-            memory["B", actor.number, Region.COPY] = self._tuple(actor.bits.copy)
-        for file in self.files:
-            if [*self.view(file, memory)] != self.now[file]:
-                raise Lost(f"file {file} shows {[*self.view(file, memory)]}, not {self.now[file]}")
+        """What readers see now; from now on they see nothing else."""
+        views = self.views(self.disk.content(), [self._memory(a) for a in self.actors])
+        self.worlds = [w for w in self.worlds if _fits(w, views, power=False)]
+        if not self.worlds:
+            raise Lost(f"readers see {shown(views)}")
 
-    # -- executing steps --------------------------------------------------------------------
+    def _memory(self, actor: Actor) -> Found:
+        words = (b.word(0, self.chunks) for b in (actor.bits.shadow, actor.bits.copy))
+        return (actor.header, *words)
 
-    def execute(self, steps: list[Step]) -> Iterator[None]:
-        steps = self.twist(steps)
+    def _promise(self, file: Cell, chunk: int, legal: frozenset, now: frozenset) -> None:
+        for world in self.worlds:
+            world[file] = list(world[file])
+            old = world[file][chunk]
+            world[file][chunk] = (old[0] | legal, old[1] | now if legal else now)
+
+    # -- executing ------------------------------------------------------------------------------
+
+    def apply(self, actions: Sequence[Action]) -> Iterator[str]:
+        for action in actions:
+            if action[0] == "put":
+                self.disk.put(*action[1:])
+                yield WRITTEN
+            else:
+                yield BEFORE_SYNC
+                self.disk.sync(action[1])
+
+    def execute(self, steps: Sequence[plan.Step], far: Actor | None = None) -> Iterator[str]:
+        """Steps on single chunks. `far`: the steps are of the host that has imported its shadow."""
         for step in steps:
-            actor = self.actors[step.key.int - 1]
+            actor = far or self.actors[step.key.int - 1]
+            bits = actor.bits
             match step:
                 case Copy(_, source, target, runs):
-                    for chunk in chunks_of(runs):
-                        value = self.disk.get((*actor.volume(source), chunk))
-                        self.disk.put((*actor.volume(target), chunk), value)
+                    yield from self.apply(self._copies(actor, source, target, runs))
                 case Sync(_, role):
-                    self.disk.sync(actor.volume(role))
+                    yield from self.apply([("sync", actor.volume(role))])
                 case Note(_, runs):
-                    actor.bits.shadow.set_runs(runs)
+                    bits.shadow.set_runs(runs)
                 case Mark(_, runs, ahead):
-                    actor.bits.mark(list(runs), list(ahead))
-                    self._put_bits(actor, ahead)
+                    bits.mark(list(runs), list(ahead))
+                    yield from self.apply(self.stores(actor, ahead))
                 case Clear(_, runs):
-                    actor.bits.copy.clear_runs(runs)
-                    self._put_bits(actor, ())
-            yield
+                    bits.copy.clear_runs(runs)
+                    yield from self.apply(self.stores(actor, ()))
         for step in steps:
             if isinstance(step, Mark):
-                actor = self.actors[step.key.int - 1]
+                actor = far or self.actors[step.key.int - 1]
                 actor.bits.settle(list(step.runs), list(step.ahead))
 
-    def _put_bits(self, actor: Actor, ahead: tuple[int, ...]) -> None:
-        for region in Region:
-            rows = actor.bits.disk_rows(region, 0, 1, list(ahead)).copy()
-            value = self._tuple(Bitmap(self.chunks, rows))
-            cell = ("B", actor.number, region)
-            if cell not in self.disk.durable:
-                self.disk.durable[cell] = value
-            self.disk.put(cell, value)
+    def _copies(self, actor: Actor, source: Role, target: Role, runs) -> list[Action]:
+        pairs = [((*actor.volume(source), c), (*actor.volume(target), c)) for c in chunks_of(runs)]
+        return [("put", to, self.disk.get(found)) for found, to in pairs]
 
-    def _tuple(self, bitmap: Bitmap) -> tuple[bool, ...]:
-        return tuple(bitmap.any(chunk, 1) for chunk in range(self.chunks))
+    def stores(self, actor: Actor, ahead: Sequence[int]) -> list[Action]:
+        """The sectors of bits of a set, written as they have to be now."""
+        words = {r: self._word(actor.bits, r, ahead) for r in Region}
+        if isinstance(actor, Far):
+            note = (actor.header.export_number, words[Region.SHADOW])
+            return [("put", ("I", actor.number), note)]
+        return [("put", ("B", actor.number, r), word) for r, word in words.items()]
 
-    # -- what may happen --------------------------------------------------------------------
+    def _word(self, bits: Bits, region: Region, ahead: Sequence[int]) -> int:
+        rows = bits.disk_rows(region, 0, 1, list(ahead))
+        return Bitmap(self.chunks, rows.copy()).word(0, self.chunks)
 
-    def write(self, file: int | None, first: int, count: int) -> Iterator[None]:
-        """A user's write of whole chunks, as the views do it."""
-        self.clock += 1
-        for chunk in range(first, first + count):
-            self.legal[file][chunk].add(self.clock)
-            self.now[file][chunk] = self.clock
-        actors = self.actors if file is None else [self.actors[file]]
-        if not all(a.bits.covers(first, count) for a in actors):
-            side, key = (Side.MASTER, None) if file is None else (Side.SHADOW, actors[0].key)
-            yield from self.touch(Touch(side, key, first, count))
-        volume = ("M",) if file is None else ("S", file)
-        for chunk in range(first, first + count):
-            self.disk.put((*volume, chunk), self.clock)
-            yield
 
-    def touch(self, touch: Touch) -> Iterator[None]:
-        members = [a.member for a in self.actors]
-        yield from self.execute(plan.first_touch(members, [touch], ordered=True))
+def noted_afar(header: Header, note: tuple[int, int] | None) -> int | None:
+    """The bits of the host that has imported this export, if one has."""
+    lent = header.custody is Custody.EXPORTED and note and note[0] == header.export_number
+    return note[1] if lent else None
 
-    def copy_ahead(self, number: int) -> Iterator[None]:
-        """The background copy brings the first run that it finds; the bits stay for now."""
-        actor = self.actors[number]
-        first = next((c for c in range(self.chunks) if self._to_bring(actor, c)), None)
-        if first is not None:
-            run = (first, actor.bits.copy.run_from(first, self.chunks))
-            if actor.state.restoring:
-                yield from self.touch(Touch(Side.RAW, actor.key, *run))
-            yield from self.execute(list(plan.copy_ahead(actor.member, run)))
-            actor.copied.append(run)
 
-    def _to_bring(self, actor: Actor, chunk: int) -> bool:
-        return actor.bits.copy.any(chunk, 1) and chunk not in chunks_of(actor.copied)
+def only(value: object) -> Promise:
+    """This value and no other, whatever happens."""
+    return (frozenset({value}), frozenset({value}))
 
-    def copied(self, number: int) -> Iterator[None]:
-        """The end of a stretch; writers may have come since the copy."""
-        actor = self.actors[number]
-        runs, actor.copied = actor.copied, []
-        if runs:
-            yield from self.execute(plan.copied(actor.member, runs))
 
-    def fsync(self, file: int | None) -> Iterator[None]:
-        self.disk.sync(("M",) if file is None else ("S", file))
-        self.legal[file] = [{value} for value in self.now[file]]
-        yield
+def _seen(world: World, views: dict[Cell, list[object]]) -> World:
+    """The promises of a world in which this was seen. (Another one may still come true: if the
+    power fails after the kill and before the start.)"""
+    pairs = {file: zip(world[file], views[file], strict=True) for file in world}
+    return {f: [(legal, frozenset({v})) for (legal, _), v in pairs[f]] for f in pairs}
+
+
+def _fits(world: World, views: dict[Cell, list[object]], *, power: bool) -> bool:
+    return all(
+        is_legal(value, promise[0 if power else 1])
+        for file, promises in world.items()
+        for promise, value in zip(promises, views[file], strict=True)
+    )
+
+
+def shown(views: dict[Cell, list[object]]) -> str:
+    """For people."""
+    return ", ".join(f"{kind}{number}: {view}" for (kind, number), view in views.items())
 
 
 def chunks_of(runs) -> list[int]:
     return [c for first, count in runs for c in range(first, first + count)]
-
-
-Operation = tuple[str, tuple[object, ...]]
-
-
-def operations(setups: list[Setup], chunks: int) -> list[Operation]:
-    """Everything that may happen, as (method, arguments)."""
-    runs = [(0, chunks)] if chunks == 1 else [(0, chunks), *((c, 1) for c in range(chunks))]
-    files: list[int | None] = [None, *range(len(setups))]
-    found: list[Operation] = [("write", (f, *run)) for f in files for run in runs]
-    found += [("fsync", (f,)) for f in files]
-    for number, setup in enumerate(setups):
-        if setup.copy:
-            found += [("copy_ahead", (number,)), ("copied", (number,))]
-    return found
-
-
-def explore(setups: list[Setup], chunks: int, length: int, twist: Twist = list) -> int:
-    """Every script up to a length, a crash after every step; the number of scripts. Raises Lost.
-
-    Only the last operation of a script is looked at: the others were the last of shorter ones.
-    """
-    known, count = operations(setups, chunks), 0
-    for size in range(1, length + 1):
-        for script in product(known, repeat=size):
-            count += 1
-            run(Machine(setups, chunks, twist), script)
-    return count
-
-
-def run(machine: Machine, script: tuple[Operation, ...]) -> None:
-    *before, last = script
-    for name, arguments in before:
-        for _ in getattr(machine, name)(*arguments):
-            pass
-    try:
-        for _ in getattr(machine, last[0])(*last[1]):
-            for state in machine.disk.crashes():
-                machine.check(state)
-        machine.check_live()
-    except Lost as lost:
-        raise Lost(f"{lost} after {script}") from None

@@ -1,0 +1,103 @@
+"""Every script of operations on a few chunks, cut by a crash between any two steps (F1 to F6).
+
+A power loss leaves each unsynced write done, dropped or (of a chunk) torn; a kill leaves them all.
+Then the real recovery decides, may be cut as well, and the script goes on. IIFUSE_CRASH_SECONDS
+looks at longer scripts for so long.
+"""
+
+import multiprocessing
+import os
+import time
+
+import pytest
+from crash_model import GARBAGE, Lost, Setup
+from crash_scripts import Case, explore
+from crash_twists import TWISTS
+
+from iifuse.core.state import Kind, Progress, Verb
+
+WORKERS = 2
+SECONDS = float(os.environ.get("IIFUSE_CRASH_SECONDS", "0"))
+
+IND, DEP = Kind.INDEPENDENT, Kind.DEPENDENT
+dep, ind = Setup(DEP, shadow=GARBAGE), Setup(IND)
+other_dep, other_ind = Setup(DEP, shadow=GARBAGE, master=1), Setup(IND, shadow=10, master=1)
+to_shadow = Setup(IND, Progress.TO_SHADOW, shadow=5, copy=True)
+ind_to_master = Setup(IND, Progress.TO_MASTER, shadow=5, copy=True)
+dep_to_master = Setup(DEP, Progress.TO_MASTER, shadow=5, copy=True)
+
+UPDATES = (Verb.UPDATE_SHADOW, Verb.UPDATE_MASTER)
+COPIES = (*UPDATES, Verb.COPY_SHADOW, Verb.COPY_MASTER)
+LENDING = (Verb.UPDATE_SHADOW, Verb.EXPORT)
+
+CASES = {
+    "dependent": (Case((dep,), 1, UPDATES), 9),
+    "independent": (Case((ind,), 1, COPIES), 8),
+    "lent and joined": (Case((ind,), 1, LENDING), 7),
+    "dependent, two chunks": (Case((dep,), 2, UPDATES), 3),
+    "independent, two chunks": (Case((ind,), 2, UPDATES), 3),
+    "independent, marked ahead": (Case((ind,), 3, (Verb.UPDATE_SHADOW,), region=2), 3),
+    "lent and joined, two chunks": (Case((ind,), 2, LENDING), 3),
+    "copying to the shadow": (Case((to_shadow,), 2), 4),
+    "restoring, independent": (Case((ind_to_master,), 2), 4),
+    "restoring, dependent": (Case((dep_to_master,), 2), 4),
+    "two dependent": (Case((dep, dep), 1, UPDATES), 4),
+    "independent and dependent": (Case((ind, dep), 1, UPDATES), 4),
+    "restoring beside a dependent": (Case((dep, ind_to_master), 1, UPDATES), 5),
+    "group of two masters": (Case((dep, other_ind), 1, UPDATES, ((0, 1),)), 3),
+    "group of one master": (Case((ind, dep), 1, (Verb.UPDATE_SHADOW,), ((0, 1),)), 4),
+    "group restore": (Case((other_dep, ind), 1, (Verb.UPDATE_MASTER,), ((0, 1),)), 3),
+}
+"""Name -> (case, longest scripts)."""
+
+IMAGES_MIN = 3_000_000
+
+
+def _explore(job):
+    name, length, seconds = job
+    return name, explore(CASES[name][0], length, seconds)
+
+
+def _run(jobs):
+    images = 0
+    with multiprocessing.get_context("spawn").Pool(WORKERS, maxtasksperchild=4) as pool:
+        for name, tally in pool.imap_unordered(_explore, jobs):
+            print(f"{name}: {tally}", flush=True)
+            images += tally.images
+    return images
+
+
+def test_every_script_cut_by_a_crash_anywhere_loses_nothing():
+    """F1, F2: a kill, a power loss; F3, F4: during a copy in either direction; F5: during an
+    update, export, import or join, of one set or of a group; F6: during the recovery of these."""
+    jobs = [(name, length, 600) for name, (_, length) in CASES.items()]
+    images = _run(sorted(jobs, key=lambda job: -job[1]))
+    print(f"{len(CASES)} cases, {images} images")
+    assert images >= IMAGES_MIN
+
+
+def test_scripts_reach_every_verb_and_the_end_of_every_copy():
+    """Of what use is a walk that never gets anywhere."""
+    reached = explore(CASES["independent"][0], 4).reached
+    assert reached >= {"write", "fsync", "copy_ahead", "copied", "start", *COPIES}
+    reached = explore(CASES["lent and joined"][0], 4).reached
+    assert reached >= {"lend", "take_in", "far_write", "join", "take_back"}
+
+
+@pytest.mark.parametrize("name", TWISTS)
+def test_script_model_finds_what_is_planted(name):
+    """Among them each wrong order of the one-chunk model."""
+    for case in TWISTS[name].cases:
+        with TWISTS[name].plant(), pytest.raises(Lost) as caught:
+            print(explore(case, TWISTS[name].length), case)
+        print(caught.value)
+
+
+@pytest.mark.skipif(not SECONDS, reason="IIFUSE_CRASH_SECONDS is not set (make test-crash sets it)")
+def test_longer_scripts_lose_nothing():
+    """As long as there is time: each case one operation longer, then two, and so on."""
+    stop, more = time.monotonic() + SECONDS, 1
+    while time.monotonic() < stop:
+        left = stop - time.monotonic()
+        _run([(name, length + more, left) for name, (_, length) in CASES.items()])
+        more += 1
