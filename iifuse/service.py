@@ -21,7 +21,7 @@ from iifuse import __version__, errors
 from iifuse.control.dispatch import Dispatcher
 from iifuse.control.protocol import DEFAULT_SOCKET, SOCKET_VARIABLE, ServiceInfo
 from iifuse.control.server import Server
-from iifuse.engine import recovery
+from iifuse.engine import recovery, space
 from iifuse.engine.engine import Engine
 from iifuse.fuse.session import Mount, clean_up_dead
 from iifuse.store import linux
@@ -190,9 +190,7 @@ class Service:
             finally:
                 server.close()
 
-    async def _run_mount(
-        self, engine: Engine, server: Server, signals: AsyncIterator[int]
-    ) -> None:
+    async def _run_mount(self, engine: Engine, server: Server, signals: AsyncIterator[int]) -> None:
         self.mount.open()
         try:
             async with trio.open_nursery() as mounted:
@@ -200,6 +198,7 @@ class Service:
                 await self.mount.wait_ready()
                 await recovery.start(engine)
                 mounted.start_soon(server.run)
+                mounted.start_soon(space.watch, engine)
                 log.info("ready at %s, %d sets", self.mount.mountpoint, len(engine.sets))
                 sdnotify.SystemdNotifier().notify("READY=1")
                 await anext(signals)

@@ -4,19 +4,21 @@ By hand, because `-u` may be followed by s, m or the first set, and `-g` by a gr
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from iifuse import errors
+from iifuse.control.protocol import LIMIT_S_MAX, Tuning
 
 SUMMARY: Final = """\
 usage: iiadm -e ind|dep MASTER SHADOW BITMAP
        iiadm -u [s|m] SET... | -c s|m SET... | -d SET | -a SET | -w SET
        iiadm -i [SET|all] | -l
        iiadm -E SET | -I SHADOW BITMAP [TICKET] | -J SET BITMAP
-       iiadm -R SET
-       iiadm -g GRP -e|-u|-c|-d|-a|-w|-i|-l|-E|-R ... | -g GRP -m SET... | -g -L
+       iiadm -R SET | -o OPT,... SET... | --attach BITMAP...
+       iiadm -g GRP -e|-u|-c|-d|-a|-w|-i|-l|-E|-R|-o ... | -g GRP -m SET... | -g -L
        iiadm -h | -v
 """
 
@@ -37,6 +39,12 @@ Administers point-in-time copies. A set is named by its shadow's path. With no w
   -I S B [TICKET]   import a shadow, tracking its changes in bitmap B
   -J SET B          join: take the shadow back and merge the other host's bitmap
   -R SET            reset: bring back what is offline, or a shadow whose importer is lost
+  -o OPT,... SET... what a failing shadow means; also together with -e:
+                      break=shadow   it goes offline and the write goes on (as it is at first)
+                      break=write    the write to the master fails, the shadow stays good
+                      limit=SECONDS  give a slow shadow up after so long; limit=none: never
+                      reserve        with -e: allocate all of the shadow's space now
+  --attach BITMAP...  bring back the sets of these bitmap volumes, unknown to the service
   -g GRP            act on all sets of a group; with -e: make the set in the group
   -g GRP -m SET...  put sets into a group; an empty GRP takes them out of theirs
   -g -L             list the groups
@@ -78,6 +86,8 @@ ACTIONS: Final = {
     "I": Shape((2, 3), None, "SHADOW BITMAP [TICKET]"),
     "J": Shape((2, 2), None, "SET BITMAP"),
     "R": Shape((1, 1), (0, 0), "SET"),
+    "o": Shape((1, MANY), (0, 0), "SET..."),
+    "-attach": Shape((1, MANY), (1, MANY), "BITMAP..."),
     "m": Shape(None, (1, MANY), "SET..."),
     "L": Shape((0, 0), None, ""),
     "h": Shape((0, 0), None, ""),
@@ -88,13 +98,14 @@ ACTIONS: Final = {
 CHOICES: Final = {"e": ("ind", "dep"), "c": ("s", "m"), "u": ("s", "m")}
 """The word that has to follow some letters; for -u it may be left out."""
 
-_LONG: Final = ("--socket", "--timeout", "--json", "--help", "--version")
+_LONG: Final = ("--socket", "--timeout", "--json", "--help", "--version", "--attach")
 _REPORTS: Final = ("i", "l", "L")
 
 
 def options() -> list[str]:
     """Every option, for the comparison with the man page."""
-    return sorted([*(f"-{letter}" for letter in (*ACTIONS, "g", "n")), *_LONG])
+    letters = (*(letter for letter in ACTIONS if letter != "-attach"), "g", "n")
+    return sorted([*(f"-{letter}" for letter in letters), *_LONG])
 
 
 @dataclass
@@ -112,6 +123,8 @@ class Command:
     json: bool = False
     timeout: float | None = None
     socket: str | None = None
+    tuning: Tuning = field(default_factory=Tuning)
+    reserve: bool = False
 
 
 def parse(argv: Sequence[str]) -> Command:
@@ -119,11 +132,38 @@ def parse(argv: Sequence[str]) -> Command:
     reader = _Reader(argv)
     reader.read()
     command = reader.command
+    if reader.tunings:
+        _tune(command, reader.tunings)
     if not command.action:
         _check_bare(command)
         command.action = "l"
     _check(command)
     return command
+
+
+def _tune(command: Command, words: list[str]) -> None:
+    """`-o` goes with -e, or is an action of its own."""
+    if command.action not in ("", "e"):
+        raise _wrong(f"-o is for -e or by itself, not for -{command.action}")
+    found = dict(_tuning(word) for word in words)
+    command.reserve = bool(found.pop("reserve", False))
+    if command.reserve and not command.action:
+        raise _wrong("reserve is for -e")
+    command.tuning = Tuning(**found)
+    command.action = command.action or "o"
+
+
+def _tuning(word: str) -> tuple[str, Any]:
+    name, _, value = word.partition("=")
+    if word == "reserve":
+        return "reserve", True
+    if name == "break" and value in ("shadow", "write"):
+        return "break_write", value == "write"
+    if name == "limit" and value == "none":
+        return "limit_s", 0
+    if name == "limit" and re.fullmatch(r"[1-9][0-9]{0,8}", value) and int(value) <= LIMIT_S_MAX:
+        return "limit_s", int(value)
+    raise _wrong(f"-o knows break=shadow|write, limit=SECONDS|none and reserve, not {word!r}")
 
 
 def _wrong(text: str) -> errors.UsageError:
@@ -159,6 +199,7 @@ class _Reader:
     def __init__(self, argv: Sequence[str]) -> None:
         self.rest = list(argv)
         self.command = Command()
+        self.tunings: list[str] = []
 
     def read(self) -> None:
         while self.rest:
@@ -186,7 +227,7 @@ class _Reader:
         elif name == "--json":
             self.command.json = True
         else:
-            self._action("h" if name == "--help" else "v")
+            self._action({"--help": "h", "--version": "v", "--attach": "-attach"}[name])
 
     def _letters(self, letters: str) -> None:
         while letters:
@@ -195,6 +236,9 @@ class _Reader:
                 self.command.sure = True
             elif letter == "g":
                 self._group(letters)
+                return
+            elif letter == "o":
+                self.tunings += (letters or self._next("-o")).split(",")
                 return
             elif letter not in ACTIONS:
                 raise _wrong(f"unknown option -{letter}")

@@ -48,7 +48,8 @@ def _version(_client: Client, _command: Command) -> None:
 def _enable(client: Client, command: Command) -> None:
     master, shadow, bitmap = map(common.absolute, command.words)
     kind = cast("Literal['ind', 'dep']", command.choice)
-    common.tell(client, protocol.Enable(kind, master, shadow, bitmap, command.group))
+    names = (master, shadow, bitmap, command.group)
+    common.tell(client, protocol.Enable(kind, *names, command.tuning, command.reserve))
 
 
 def _disable(client: Client, command: Command) -> None:
@@ -123,6 +124,17 @@ def _reset(client: Client, command: Command) -> None:
     common.tell(client, protocol.Reset(target))
 
 
+def _tune(client: Client, command: Command) -> None:
+    common.tell(client, protocol.Tune(_target(command), command.tuning))
+
+
+def _attach(client: Client, command: Command) -> None:
+    bitmaps = common.volumes(command.words)
+    if not bitmaps:
+        raise errors.UsageError("", "--attach needs the names of bitmap volumes")
+    common.tell(client, protocol.Attach(bitmaps, command.group))
+
+
 def _move(client: Client, command: Command) -> None:
     group, sets = command.group or "", common.volumes(command.words)
     if not sets:
@@ -153,6 +165,8 @@ _VERBS: Final[dict[str, Callable[[Client, Command], None]]] = {
     "I": _import,
     "J": _join,
     "R": _reset,
+    "o": _tune,
+    "-attach": _attach,
     "m": _move,
     "L": _groups,
 }

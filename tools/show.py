@@ -17,6 +17,8 @@ from iifuse.units import format_size
 RULE: Final = "-" * 78
 BLOCK_BYTES: Final = 512
 """Volume sizes are shown in these, as they always were, and in binary units."""
+SPACE_SHOWN_PERCENT: Final = 80
+"""From here on it is worth a line."""
 
 
 def statuses(rows: Iterable[SetStatus]) -> str:
@@ -31,6 +33,7 @@ def _status(row: SetStatus) -> list[str]:
     lines.append(", ".join(state_words(row)))
     if row.offline_reason:
         lines.append(f"Reason: {row.offline_reason}")
+    lines += _policy(row)
     lines.append(f"Latest modified time: {_time(row.pit_time)} (point in time {row.pit})")
     lines.append(f"Volume size: {row.size_bytes // BLOCK_BYTES:8} ({format_size(row.size_bytes)})")
     lines.append(f"Chunks total: {row.chunks} Chunk size: {format_size(row.chunk_bytes)}")
@@ -40,6 +43,18 @@ def _status(row: SetStatus) -> list[str]:
     # Tells 0 from a little more than 0.
     marked = row.shadow_bits or row.copy_bits
     lines.append("\t(bitmap dirty)" if marked else "\t(bitmap clean)")
+    return lines
+
+
+def _policy(row: SetStatus) -> list[str]:
+    """What differs from what every set has at first, and a file system that fills."""
+    lines = []
+    if row.break_write:
+        lines.append("When the shadow fails: writes to the master fail")
+    if row.limit_s:
+        lines.append(f"A slow shadow is given up after: {row.limit_s} s")
+    if row.space_percent is not None and row.space_percent >= SPACE_SHOWN_PERCENT:
+        lines.append(f"The shadow is sparse, its file system is {row.space_percent}% full")
     return lines
 
 

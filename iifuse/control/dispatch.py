@@ -10,9 +10,9 @@ from iifuse import errors
 from iifuse.control import protocol
 from iifuse.control.protocol import AnyRequest, Noted, SetStatus, Target, VolumeStatus
 from iifuse.core.geometry import CHUNK_BYTES
-from iifuse.core.state import Custody, Kind, Progress, Role, Verb, check
+from iifuse.core.state import Custody, Kind, Policy, Progress, Role, Verb
 from iifuse.core.ticket import Lent
-from iifuse.engine import enable, exchange, passthrough, pit, reset, verify
+from iifuse.engine import attach, enable, exchange, passthrough, pit, reset, verify
 from iifuse.engine.engine import Engine
 from iifuse.engine.exchange import Borrowing
 from iifuse.engine.opening import NewSet
@@ -55,6 +55,8 @@ class Dispatcher:
             protocol.Move: self._alone(self._move),
             protocol.Control: self._alone(self._control),
             protocol.Release: self._alone(self._release),
+            protocol.Attach: self._alone(self._attach),
+            protocol.Tune: self._alone(self._tune),
         }
 
     async def answer(self, request: AnyRequest) -> object:
@@ -123,10 +125,20 @@ class Dispatcher:
     async def _enable(self, request: protocol.Enable) -> Noted:
         if request.group is not None:
             _check_group_name(request.group)
-        new = NewSet(
-            _KINDS[request.kind], request.master, request.shadow, request.bitmap, request.group
-        )
+        names = (request.master, request.shadow, request.bitmap, request.group)
+        policy = _tuned(Policy(), request.tuning)
+        new = NewSet(_KINDS[request.kind], *names, policy=policy, reserve=request.reserve)
         await enable.enable(self._engine, new)
+        return Noted()
+
+    async def _attach(self, request: protocol.Attach) -> Noted:
+        if request.group is not None:
+            _check_group_name(request.group)
+        return Noted(tuple(await attach.attach(self._engine, request.bitmaps, request.group)))
+
+    async def _tune(self, request: protocol.Tune) -> Noted:
+        for member in self._select(request.target):
+            await enable.tune(self._engine, member, _tuned(member.policy, request.tuning))
         return Noted()
 
     async def _disable(self, request: protocol.Disable) -> Noted:
@@ -140,7 +152,7 @@ class Dispatcher:
     async def _check_all(self, sets: list[VolumeSet], verb: Verb) -> None:
         """What would refuse one set refuses all, before the first is touched."""
         for member in sets:
-            check(member.name, member.state, verb)
+            member.check(verb)
         views = [self._engine.views.get(member.name) for member in sets]
         async with self._engine.closed(views, "close it first"):
             pass
@@ -219,6 +231,14 @@ class Dispatcher:
         return Noted(tuple(await passthrough.release(self._engine, request.volumes)))
 
 
+def _tuned(policy: Policy, tuning: protocol.Tuning) -> Policy:
+    broken, limit = tuning.break_write, tuning.limit_s
+    return Policy(
+        policy.break_write if broken is None else broken,
+        policy.limit_s if limit is None else limit,
+    )
+
+
 def _check_finished(sets: list[VolumeSet]) -> None:
     for member in sets:
         if member.header.progress is not Progress.IDLE:
@@ -269,4 +289,7 @@ def status(member: VolumeSet) -> SetStatus:
         out_of_space=False,
         export_number=header.export_number or None,
         copied_chunks=member.copied_chunks,
+        break_write=header.policy.break_write,
+        limit_s=header.policy.limit_s or None,
+        space_percent=member.space_percent,
     )

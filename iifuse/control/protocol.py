@@ -17,6 +17,7 @@ MESSAGE_BYTES_MAX: Final = 8 * 1024 * 1024
 REPLY_BYTES_MAX: Final = 64 * 1024 * 1024
 Chunks = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 """A chunk's number, or how many of them."""
+LIMIT_S_MAX: Final = 86_400
 DEFAULT_SOCKET: Final = "/run/iifuse/control.sock"
 SOCKET_VARIABLE: Final = "IIFUSE_SOCKET"
 
@@ -28,6 +29,13 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     group: str | None = None
 
 
+class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """See state.Policy; what is None stays as it is. `limit_s` in seconds, 0 for no limit."""
+
+    break_write: bool | None = None
+    limit_s: Annotated[int, msgspec.Meta(ge=0, le=LIMIT_S_MAX)] | None = None
+
+
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="verb"):
     """Base of all requests."""
 
@@ -37,13 +45,32 @@ class Hello(Request, frozen=True, tag="hello"):
 
 
 class Enable(Request, frozen=True, tag="enable"):
-    """`-e`: make a set; with `group` it becomes a member. Answered with Noted."""
+    """`-e`: make a set; with `group` it becomes a member. Answered with Noted.
+
+    `reserve`: all of the shadow's space is allocated now.
+    """
 
     kind: Literal["ind", "dep"]
     master: Path
     shadow: Path
     bitmap: Path
     group: str | None = None
+    tuning: Tuning = Tuning()
+    reserve: bool = False
+
+
+class Attach(Request, frozen=True, tag="attach"):
+    """`--attach`: take sets in again of which only the bitmap volumes know. Answered with Noted."""
+
+    bitmaps: tuple[Path, ...]
+    group: str | None = None
+
+
+class Tune(Request, frozen=True, tag="tune"):
+    """`-o`: what a failing or slow shadow means for the master's writers. Answered with Noted."""
+
+    target: Target
+    tuning: Tuning
 
 
 class Disable(Request, frozen=True, tag="disable"):
@@ -162,7 +189,7 @@ class Volumes(Request, frozen=True, tag="volumes"):
 
 AnyRequest = (
     Hello | Enable | Disable | Flip | Abort | Wait | Status | Reset | Export | Import | CheckJoin
-    | Join | Compare | MarkChanged | Move | Groups | Control | Release | Volumes
+    | Join | Compare | MarkChanged | Move | Groups | Control | Release | Volumes | Attach | Tune
 )  # fmt: skip
 
 
@@ -229,6 +256,10 @@ class SetStatus(msgspec.Struct, frozen=True):
     export_number: int | None = None
     copied_chunks: int = 0
     """Chunks that the running or the last copy has brought since its PIT."""
+    break_write: bool = False
+    limit_s: int | None = None
+    space_percent: int | None = None
+    """How full the file system of a sparse shadow is."""
 
 
 class Failure(msgspec.Struct, frozen=True):

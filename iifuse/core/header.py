@@ -14,6 +14,7 @@ from iifuse.core.state import (
     Change,
     Custody,
     Kind,
+    Policy,
     Progress,
     Role,
     SetState,
@@ -36,7 +37,7 @@ _FIXED: Final = struct.Struct(
     "<Q16sBBBBBBBBIIQ"  # sequence .. size_bytes
     "Q16sqQ16s16s"  # pit .. boot_id
     "BBxxxxxxQ16sq16s"  # pending .. transition_id
-    "qqqqqqB7xHHHH"  # volume stamps, joined count, lengths of reason and of three paths
+    "qqqqqqBB2xIHHHH"  # volume stamps .. limit_s, lengths of reason and of three paths
 )
 
 
@@ -105,6 +106,9 @@ class Header:
     master_stamp: Stamp = field(default_factory=Stamp)
     shadow_stamp: Stamp = field(default_factory=Stamp)
     joined: tuple[UUID, ...] = ()
+    policy: Policy = field(default_factory=Policy)
+    session: int = 0
+    """Drawn anew by each start, and known to the state database: an older copy lacks it."""
 
     @property
     def state(self) -> SetState:
@@ -142,7 +146,9 @@ def pack(header: Header) -> bytes:
             f"{PATHS_BYTES_MAX} bytes are the most",
         )  # fmt: skip
     joined = header.joined[-JOINED_MAX:]
-    body = _FIXED.pack(*_fixed_fields(header), len(joined), *map(len, texts))
+    body = _FIXED.pack(
+        *_fixed_fields(header), len(joined), *_policy_fields(header), *map(len, texts)
+    )
     body += b"".join(u.bytes for u in joined).ljust(16 * JOINED_MAX, b"\0") + b"".join(texts)
     length = _PREFIX.size + len(body)
     crc = zlib.crc32(_PREFIX.pack(MAGIC, VERSION, length, 0, 0) + body)
@@ -153,7 +159,7 @@ def pack(header: Header) -> bytes:
 def _fixed_fields(h: Header) -> tuple[object, ...]:
     return (
         h.sequence, h.uuid.bytes, h.role, h.kind, h.progress, h.copying, h.custody, h.offline,
-        h.clean, h.process_durability, CHUNK_BYTES, 0, h.size_bytes,
+        h.clean, h.process_durability, CHUNK_BYTES, h.session, h.size_bytes,
         h.pit.number, h.pit.id.bytes, h.pit.time_ns, h.export_number, h.import_id.bytes,
         h.boot_id.bytes,
         h.pending, h.closure, h.pending_pit.number, h.pending_pit.id.bytes, h.pending_pit.time_ns,
@@ -161,6 +167,10 @@ def _fixed_fields(h: Header) -> tuple[object, ...]:
         h.master_stamp.size_bytes, h.master_stamp.mtime_ns, h.master_stamp.ctime_ns,
         h.shadow_stamp.size_bytes, h.shadow_stamp.mtime_ns, h.shadow_stamp.ctime_ns,
     )  # fmt: skip
+
+
+def _policy_fields(h: Header) -> tuple[int, int]:
+    return h.policy.break_write, h.policy.limit_s
 
 
 def unpack(path: str, slot: bytes) -> Header:
@@ -192,9 +202,10 @@ def unpack(path: str, slot: bytes) -> Header:
 def _unpack_body(body: bytes) -> Header:
     (
         sequence, uuid, role, kind, progress, copying, custody, offline, clean, process,
-        chunk_bytes, _, size, pit, pit_id, pit_time, export_number, import_id, boot_id,
+        chunk_bytes, session, size, pit, pit_id, pit_time, export_number, import_id, boot_id,
         pending, closure, next_pit, next_id, next_time, transition_id,
-        m_size, m_mtime, m_ctime, s_size, s_mtime, s_ctime, joined_count, *lengths,
+        m_size, m_mtime, m_ctime, s_size, s_mtime, s_ctime, joined_count,
+        break_write, limit_s, *lengths,
     ) = _FIXED.unpack_from(body)  # fmt: skip
     if chunk_bytes != CHUNK_BYTES or joined_count > JOINED_MAX or size <= 0 or size >= 1 << 60:
         raise ValueError("chunk size, volume size or joined imports")
@@ -214,6 +225,7 @@ def _unpack_body(body: bytes) -> Header:
         pending_pit=Pit(next_pit, UUID(bytes=next_id), next_time),
         transition_id=UUID(bytes=transition_id), master_stamp=Stamp(m_size, m_mtime, m_ctime),
         shadow_stamp=Stamp(s_size, s_mtime, s_ctime), joined=joined,
+        policy=Policy(bool(break_write), limit_s), session=session,
     )  # fmt: skip
 
 

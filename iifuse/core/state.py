@@ -58,6 +58,19 @@ class Verb(StrEnum):
         return self in (Verb.UPDATE_MASTER, Verb.COPY_MASTER)
 
 
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a shadow that fails, or is slow, means for a write to the master.
+
+    `break_write`: the writer gets the error and the shadow stays good; else the shadow goes
+    offline and the write goes on. `limit_s`: seconds after which a call on the shadow counts as
+    failed; 0: it is waited for.
+    """
+
+    break_write: bool = False
+    limit_s: int = 0
+
+
 PIT_VERBS = (Verb.UPDATE_SHADOW, Verb.UPDATE_MASTER, Verb.COPY_SHADOW, Verb.COPY_MASTER)
 
 

@@ -3,7 +3,6 @@
 import errno
 import logging
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Final
 
 import trio
@@ -14,7 +13,6 @@ from iifuse.core.plan import Side, Touch
 from iifuse.core.state import Progress, Role
 from iifuse.engine.chunklock import Mode
 from iifuse.engine.family import Family
-from iifuse.engine.threads import blocking
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.units import Run
 
@@ -122,13 +120,15 @@ class Copier:
             await self.family.touch(Touch(Side.RAW, self.member.key, *run))
         (step,) = plan.copy_ahead(self.member.member, run)
         try:
-            await blocking(partial(self.family.copy, step))
+            await self.family.bring(step)
         except OSError as error:
             await self._blame(error)
             raise
 
     async def _blame(self, error: OSError) -> None:
-        """A shadow that fails goes offline; a master never does."""
+        """A shadow that fails goes offline, unless it may fail writes; a master never does."""
+        if self.member.policy.break_write:
+            return
         if self.member.shadow is None or error.filename == self.member.shadow.path:
             await self.member.take_offline(Role.SHADOW, str(error))
 
@@ -137,7 +137,9 @@ class Copier:
         offset, size = first << CHUNK_SHIFT, self.member.header.size_bytes
         source, target = plan.copy_direction(self.member.state)
         volumes = [self.family.volume(self.member.key, role) for role in (source, target)]
-        data = await blocking(lambda: min(v.data_from(offset, size)[0] for v in volumes))
+        data = await self.member.within_limit(
+            lambda: min(v.data_from(offset, size)[0] for v in volumes)
+        )
         hole = (data - offset) >> CHUNK_SHIFT if data < size else HOLE_CHUNKS
         return min(max(STEP_CHUNKS, hole), HOLE_CHUNKS)
 

@@ -1,4 +1,4 @@
-"""Enable and disable sets (`iiadm -e`, `-d`)."""
+"""Enable, tune and disable sets (`iiadm -e`, `-o`, `-d`)."""
 
 import time
 from dataclasses import replace
@@ -9,11 +9,11 @@ from iifuse.core import state
 from iifuse.core.bits import Bits
 from iifuse.core.header import Closure, Header, Pit, pack
 from iifuse.core.sector import Region
-from iifuse.core.state import Custody, Kind, Progress, Verb
+from iifuse.core.state import Custody, Kind, Policy, Progress, Verb
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
 from iifuse.engine.opening import NewSet, Opened, open_set
-from iifuse.engine.pit import storage
+from iifuse.engine.pit import storage, storage_error
 from iifuse.engine.threads import blocking
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
@@ -47,7 +47,7 @@ async def enable(engine: Engine, request: NewSet) -> VolumeSet:
 
 async def _make(engine: Engine, request: NewSet, opened: Opened) -> tuple[VolumeSet, float]:
     """(the set, milliseconds for which writes were held)"""
-    header = _new_header(request, opened)
+    header = _new_header(engine, request, opened)
     bitmap = BitmapFile(opened.bitmap)
     bits = Bits.blank(header.geometry.chunks)
     if header.copying:
@@ -58,7 +58,7 @@ async def _make(engine: Engine, request: NewSet, opened: Opened) -> tuple[Volume
     return member, await _begin(engine, family, member)
 
 
-def _new_header(request: NewSet, opened: Opened) -> Header:
+def _new_header(engine: Engine, request: NewSet, opened: Opened) -> Header:
     independent = request.kind is Kind.INDEPENDENT
     header = Header(
         uuid=uuid4(),
@@ -69,6 +69,8 @@ def _new_header(request: NewSet, opened: Opened) -> Header:
         bitmap=request.bitmap,
         progress=Progress.TO_SHADOW if independent else Progress.IDLE,
         copying=independent,
+        policy=request.policy,
+        session=engine.session,
     )
     pack(header)  # paths that do not fit are refused before anything is written
     return header
@@ -98,11 +100,19 @@ async def _begin(engine: Engine, family: Family, member: VolumeSet) -> float:
 def _commit(engine: Engine, member: VolumeSet, header: Header) -> None:
     """The header first: a set in the database always has one."""
     assert member.bitmap is not None
-    header = replace(
-        header, boot_id=engine.boot_id, process_durability=not engine.ordered
-    )
+    header = replace(header, boot_id=engine.boot_id, process_durability=not engine.ordered)
     member.header = member.bitmap.write_header(header)
     engine.db.add_set(SetRow.of(header, member.group))
+
+
+async def tune(engine: Engine, member: VolumeSet, policy: Policy) -> None:
+    """Change what a failing or slow shadow means, from now on. Raises StorageError."""
+    try:
+        await member.commit(policy=policy)
+    except OSError as error:
+        raise storage_error(error, "nothing was changed") from error
+    how = "write" if policy.break_write else "shadow"
+    await engine.note(member, f"-o break={how},limit={policy.limit_s or 'none'}")
 
 
 # -- disable --------------------------------------------------------------------------------
@@ -115,11 +125,12 @@ async def disable(engine: Engine, member: VolumeSet) -> list[str]:
     copy, is incomplete: 56 KiB of it are wiped so that nobody mounts it by mistake. Raises the
     state table's refusals and Busy.
     """
-    state.check(member.name, member.state, Verb.DISABLE)
+    member.check(Verb.DISABLE)
     view = engine.views.get(member.name)
     async with engine.closed([view], "close it first"):
         if view is not None:
             await engine.hide(view)
+    await blocking(partial(engine.db.closing, member.name, True))
     family = engine.family(member)
     await engine.stop_copy(member)
     wiped = is_incomplete(member.header) and member.shadow is not None

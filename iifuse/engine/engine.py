@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -67,6 +68,8 @@ class Engine:
         self.directory, self.db, self.transitions = directory, db, transitions
         self.hooks, self.nursery = hooks, nursery
         self.boot_id, self.ordered = boot_id, ordered
+        self.session = 1 + secrets.randbelow((1 << 32) - 1)
+        """In every header and in the state database, so that an older copy of a bitmap is known."""
         self.admin = trio.Lock()
         self.families: list[Family] = []
         self.sets: dict[str, VolumeSet] = {}
@@ -237,9 +240,7 @@ class Engine:
         log.info("%s: %s (PIT %d)", member.name, event, pit)
         try:
             await blocking(partial(self.db.record, member.name, event, pit, held_ms, chunks))
-            await blocking(
-                partial(self.db.remember, member.name, header.progress, header.custody)
-            )
+            await blocking(partial(self.db.remember, member.name, header.progress, header.custody))
         except Exception:
             log.exception("the history could not be written")
 

@@ -55,7 +55,7 @@ async def export(engine: Engine, member: VolumeSet) -> Lent:
 
     Raises the state table's refusals, Busy, and StorageError (the set is local then).
     """
-    state.check(member.name, member.state, Verb.EXPORT)
+    member.check(Verb.EXPORT)
     view = engine.views[member.name]
     async with engine.closed([view], "unmount it or stop the program first"):
         path = await _hand_over(engine, member, view)
@@ -213,7 +213,7 @@ def _import_header(engine: Engine, request: Borrowing, lent: Lent) -> Header:
         shadow=request.shadow, bitmap=request.bitmap, role=BitmapRole.IMPORTED,
         custody=Custody.IMPORTED, pit=Pit(lent.pit, lent.pit_id, time_ns),
         export_number=lent.export_number, import_id=uuid4(), boot_id=engine.boot_id,
-        process_durability=not engine.ordered,
+        process_durability=not engine.ordered, session=engine.session,
     )  # fmt: skip
     pack(header)  # paths that do not fit are refused before anything is written
     return header
@@ -333,9 +333,7 @@ def reopen_lent(member: VolumeSet) -> Volume:
     return volume
 
 
-async def _merge(
-    engine: Engine, member: VolumeSet, secondary: BitmapFile, changes: Bitmap
-) -> None:
+async def _merge(engine: Engine, member: VolumeSet, secondary: BitmapFile, changes: Bitmap) -> None:
     """OR, sync, header (design, section 4); under the gate, since every bit is written anew."""
     other = await blocking(secondary.read_header)
     joined = (*member.header.joined, other.import_id)

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
+from itertools import groupby
 from uuid import UUID
 
 from iifuse.core import plan
@@ -23,8 +24,15 @@ log = logging.getLogger(__name__)
 Work = list[tuple[Step, Callable[[], None]]]
 
 
-class RestoreFailed(OSError):
-    """A chunk that the master's truth needs could not be brought from the shadow."""
+Failed = dict[UUID, tuple[Step, OSError]]
+"""The first failure of each set in a series of calls."""
+
+
+class TouchFailed(OSError):
+    """What a write needs could not be done, and so the write must not be done either.
+
+    A chunk could not be restored, or the set's policy is break-write.
+    """
 
 
 class Family:
@@ -63,7 +71,7 @@ class Family:
     # -- group commit -----------------------------------------------------------------------
 
     async def touch(self, touch: Touch) -> None:
-        """Make chunks ready to be written; the caller holds their lock. Raises RestoreFailed."""
+        """Make chunks ready to be written; the caller holds their lock. Raises TouchFailed."""
         await self._commits.submit(touch)
 
     async def clear(self, clear: Clear) -> None:
@@ -73,12 +81,12 @@ class Family:
     async def _commit(self, items: list[Touch | Clear]) -> list[Exception | None]:
         """One batch: first what has become true, then what the waiting writes need."""
         touches = [item for item in items if isinstance(item, Touch)]
-        with suppress(RestoreFailed):  # the set is offline then, which its copier sees
+        with suppress(TouchFailed):  # the set is offline then, which its copier sees
             await self.execute(_clear_steps(item for item in items if isinstance(item, Clear)))
         errors: dict[int, Exception | None] = {}
         try:
             await self._touch_all(touches)
-        except RestoreFailed as error:
+        except TouchFailed as error:
             if len(touches) == 1:
                 return [error if isinstance(item, Touch) else None for item in items]
             for touch in touches:  # only the writes that need the bad chunk may fail
@@ -87,26 +95,27 @@ class Family:
 
     async def _touch_all(self, touches: list[Touch]) -> None:
         members = [s.member for s in self.sets]
-        await self.execute(plan.first_touch(members, touches, ordered=self.ordered))
+        steps = plan.first_touch(members, touches, ordered=self.ordered)
+        await self.execute(steps, for_write=True)
         for member in self.sets:
             if member.unnoted:  # a restart would believe bits that lack these writes
                 raise OSError(errno.EIO, member.header.offline_reason, member.name)
 
     # -- executing steps --------------------------------------------------------------------
 
-    async def execute(self, steps: list[Step]) -> None:
+    async def execute(self, steps: list[Step], *, for_write: bool = False) -> None:
         """Execute steps in order. A set drops out at its first failure and goes offline.
 
-        Raises RestoreFailed when a chunk could not be brought to the master.
+        `for_write`: a write waits for them, which may fail instead (Policy). Raises TouchFailed.
         """
         work: Work = []
         for step in steps:
             if isinstance(step, Mark | Clear):
-                await self._work_off(work)  # what the bits will say has to be true first
+                await self._work_off(work, for_write)  # what bits will say has to be true first
             prepared = self._prepare(step)
             if prepared is not None:
                 work.append((step, prepared))
-        await self._work_off(work)
+        await self._work_off(work, for_write)
         for step in steps:
             if isinstance(step, Mark) and not self._has_dropped_out(step.key):
                 self.member(step.key).bits.settle(list(step.runs), list(step.ahead))
@@ -123,7 +132,9 @@ class Family:
         if self._has_dropped_out(step.key):
             if not member.restoring:
                 return None
-            raise RestoreFailed(errno.EIO, member.header.offline_reason, member.name)
+            raise TouchFailed(errno.EIO, member.header.offline_reason, member.name)
+        if member.stuck:
+            raise TouchFailed(errno.EIO, "an earlier call has not come back yet", member.name)
         if isinstance(step, Copy):
             return partial(self.copy, step)
         if isinstance(step, Sync):
@@ -144,24 +155,54 @@ class Family:
     def _sync(self, step: Sync) -> None:
         self.volume(step.key, step.role).sync()
 
-    async def _work_off(self, work: Work) -> None:
-        """Do the gathered blocking calls in one thread; then see who failed."""
-        if not work:
-            return
+    async def _work_off(self, work: Work, for_write: bool) -> None:
+        """Do the gathered blocking calls in their order; then see who failed."""
         calls, work[:] = work[:], []
-        failed = await blocking(partial(_run_all, calls))
-        for step, error in failed:
-            await self._fail(step, error)
+        failed: Failed = {}
+        for limited, part in groupby(calls, lambda call: self._limited(call[0])):
+            await self._run(limited, list(part), failed)
+        refused = [await self._fail(*failure, for_write) for failure in failed.values()]
+        for error in filter(None, refused):
+            raise error
 
-    async def _fail(self, step: Step, error: OSError) -> None:
+    def _limited(self, step: Step) -> VolumeSet | None:
+        """The set whose time limit a step has to keep.
+
+        Never a restore's: a write that was given up would come late over what others wrote.
+        """
         member = self.member(step.key)
-        role = _blamed(step)
-        if role is Role.MASTER:  # the error of the master goes to the caller; the copy stops
+        on_shadow = isinstance(step, Copy | Sync) and _blamed(step) is Role.SHADOW
+        return member if on_shadow and member.policy.limit_s else None
+
+    async def _run(self, limited: VolumeSet | None, calls: Work, failed: Failed) -> None:
+        run = partial(_run_all, calls, failed.copy())
+        if limited is None:
+            failed.update(await blocking(run))
+            return
+        try:
+            failed.update(await limited.within_limit(run))
+        except OSError as error:
+            failed[limited.key] = (calls[0][0], error)
+
+    async def bring(self, step: Copy) -> None:
+        """A step of the background copy. Raises OSError, which names the volume."""
+        limited = self._limited(step)
+        call = partial(self.copy, step)
+        await (limited.within_limit(call) if limited else blocking(call))
+
+    async def _fail(self, step: Step, error: OSError, for_write: bool) -> TouchFailed | None:
+        """Take offline what failed, or answer with the error of the write that must fail."""
+        member, role = self.member(step.key), _blamed(step)
+        refuse = for_write and member.policy.break_write and role is not Role.MASTER
+        if refuse:
+            log.error("%s: a write fails for it: %s", member.name, error)
+        elif role is Role.MASTER:  # the error of the master goes to the caller; the copy stops
             await member.end_copy()
         else:
             await member.take_offline(role, str(error))
-        if member.restoring:
-            raise RestoreFailed(error.errno, error.strerror, error.filename) from error
+        if refuse or member.restoring:
+            return TouchFailed(error.errno, error.strerror, error.filename)
+        return None
 
 
 def _blamed(step: Step) -> Role:
@@ -178,9 +219,8 @@ def _clear_steps(clears: Iterable[Clear]) -> list[Step]:
     return steps
 
 
-def _run_all(calls: Work) -> list[tuple[Step, OSError]]:
+def _run_all(calls: Work, failed: Failed) -> Failed:
     """In a thread: do the calls in order; a set's later calls are left out once one failed."""
-    failed: dict[UUID, tuple[Step, OSError]] = {}
     for step, call in calls:
         if step.key in failed:
             continue
@@ -188,4 +228,4 @@ def _run_all(calls: Work) -> list[tuple[Step, OSError]]:
             call()
         except OSError as error:
             failed[step.key] = (step, error)
-    return list(failed.values())
+    return failed

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from iifuse import errors
 from iifuse.core import sector
 from iifuse.core.geometry import Geometry
-from iifuse.core.state import Kind
+from iifuse.core.state import Kind, Policy
 from iifuse.engine.engine import Engine, check_outside, checked_path
 from iifuse.engine.family import Family
 from iifuse.store.volume import Identity, Volume, create_file, open_volume
@@ -24,6 +24,9 @@ class NewSet:
     shadow: str
     bitmap: str
     group: str | None = None
+    policy: Policy = field(default_factory=Policy)
+    reserve: bool = False
+    """All of the shadow's space is allocated now, so that no later write can lack it."""
 
 
 @dataclass
@@ -57,6 +60,8 @@ def open_set(engine: Engine, request: NewSet) -> Opened:
         bitmap = open_or_create(request.bitmap, need, undo, sparse=False)
         check_size(shadow, geometry.size_bytes, "a shadow")
         check_size(bitmap, need, "a bitmap")
+        if request.reserve or not shadow.is_sparse():
+            _reserve(shadow)
         return Opened(family, master, shadow, bitmap, undo.pop_all())
 
 
@@ -171,6 +176,18 @@ def _too_small(path: str, size: int, need: int, what: str) -> errors.BadVolume:
         f"is too small for {what} of this master: {format_size(size)} ({size} bytes)",
         f"it needs {format_size(need)} ({need} bytes)",
     )
+
+
+def _reserve(shadow: Volume) -> None:
+    """Raise BadVolume when the file system has not the space that the whole shadow takes."""
+    try:
+        shadow.reserve()
+    except OSError as error:
+        raise errors.BadVolume(
+            shadow.path,
+            f"its {format_size(shadow.size_bytes)} cannot be reserved ({error.strerror})",
+            "make room, or choose another place",
+        ) from error
 
 
 def open_or_create(path: str, size: int, undo: ExitStack, *, sparse: bool) -> Volume:

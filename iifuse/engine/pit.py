@@ -47,7 +47,7 @@ def check(engine: Engine, verb: Verb, sets: Sequence[VolumeSet]) -> None:
         raise errors.NotFound("", "no set is named")
     restored: dict[int, VolumeSet] = {}
     for member in sets:
-        state.check(member.name, member.state, verb)
+        member.check(verb)
         family = engine.family(member)
         _check_siblings(family, member, verb)
         other = restored.setdefault(id(family), member)
@@ -147,7 +147,7 @@ async def storage(call: Callable[[], object]) -> None:
     try:
         await blocking(call)
     except OSError as error:
-        raise _storage_error(error, "nothing was changed") from error
+        raise storage_error(error, "nothing was changed") from error
 
 
 async def _commit(engine: Engine, changes: Changes) -> list[Flip]:
@@ -160,13 +160,13 @@ async def _commit(engine: Engine, changes: Changes) -> list[Flip]:
         await blocking(run.all)
     except OSError as error:  # before the record: nothing has changed
         await _blame_bitmaps(changes, error)
-        raise _storage_error(error, "nothing was changed") from error
+        raise storage_error(error, "nothing was changed") from error
     for part in run.done:
         _adopt(engine, part)
     for key, failure in run.failed.items():
         await run.flips[key].member.take_offline(Role.BITMAP | Role.SHADOW, str(failure))
     for failure in run.failed.values():
-        raise _storage_error(failure, "that set is offline now, see 'iiadm -i'") from failure
+        raise storage_error(failure, "that set is offline now, see 'iiadm -i'") from failure
     return run.done
 
 
@@ -176,7 +176,8 @@ async def _blame_bitmaps(sets: Iterable[VolumeSet], error: OSError) -> None:
             await member.take_offline(Role.BITMAP, str(error))
 
 
-def _storage_error(error: OSError, todo: str) -> errors.StorageError:
+def storage_error(error: OSError, todo: str) -> errors.StorageError:
+    """What a failed call looks like to people."""
     return errors.StorageError(str(error.filename or ""), error.strerror or str(error), todo)
 
 

@@ -5,11 +5,11 @@ the others, and its master is served.
 """
 
 import logging
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
 from iifuse import errors
-from iifuse.core.bitmap import Bitmap, runs_of
 from iifuse.core.bits import Bits
 from iifuse.core.header import BitmapRole, Closure, Header, Stamp
 from iifuse.core.sector import Region
@@ -21,17 +21,14 @@ from iifuse.engine.opening import check_size
 from iifuse.engine.rollforward import roll_forward
 from iifuse.engine.threads import blocking
 from iifuse.engine.tickets import restore_ticket
+from iifuse.engine.trust import Trouble, check_known, distrust, has_hints
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.statedb import SetRow
 from iifuse.store.volume import Volume, open_volume
-from iifuse.units import Run
 
 log = logging.getLogger(__name__)
 
-Trouble = list[tuple[Role, str]]
-Damaged = tuple[list[Run], list[Run]]
-"""Runs of chunks whose shadow bits, and whose copy bits, cannot be believed."""
 
 
 async def start(engine: Engine) -> None:
@@ -41,21 +38,42 @@ async def start(engine: Engine) -> None:
     """
     for path in await blocking(engine.db.volumes):
         await _open_master(engine, path)
-    for row in await blocking(engine.db.sets):
-        await _start_set(engine, row)
+    await bring_back(engine, await blocking(engine.db.sets))
     await _finish_transition(engine)
     for family in engine.families:
-        await _show(engine, family)
-    for member in engine.sets.values():
+        await show(engine, family)
+    start_copies(engine, engine.sets.values())
+
+
+def start_copies(engine: Engine, members: Iterable[VolumeSet]) -> None:
+    """Let the copies go on that ran when the sets were last in use."""
+    for member in members:
         if member.header.copying:
             engine.start_copy(member)
 
 
-async def _show(engine: Engine, family: Family) -> None:
-    if family.master is not None:
+async def bring_back(engine: Engine, rows: Iterable[SetRow]) -> list[VolumeSet]:
+    """Load sets and make their headers say that they are in use; nothing is shown yet.
+
+    The database knows a new session before the first header has it, and forgets the one before
+    after the last has: a start that is cut short finds every header known.
+    """
+    found = [await _start_set(engine, row) for row in rows]
+    members = [member for member in found if member is not None]
+    before = {s.name: s.header.session for s in members}
+    await blocking(partial(engine.db.begin_session, engine.session, before))
+    for member in members:
+        await _open_for_use(engine, member)
+    await blocking(engine.db.end_session_change)
+    return members
+
+
+async def show(engine: Engine, family: Family) -> None:
+    """Put a family's files on the mount, those that are not there yet."""
+    if family.master is not None and family.master.path not in engine.views:
         await engine.show_master(family)
     for member in family.sets:
-        if member.shadow is not None:
+        if member.shadow is not None and member.name not in engine.views:
             await engine.show_shadow(member)
 
 
@@ -65,7 +83,7 @@ async def stop(engine: Engine) -> None:
         await engine.stop_copy(member)
     for family in engine.families:
         async with family.locks.gate():
-            for volume in [family.master, *(s.shadow for s in family.sets)]:
+            for volume in [family.master, *(s.shadow for s in family.sets if not s.stuck)]:
                 await _sync_quietly(volume)
             for member in family.sets:
                 await _save(member, family.master)
@@ -109,23 +127,38 @@ def _close(family: Family) -> None:
 # -- one set --------------------------------------------------------------------------------
 
 
-async def _start_set(engine: Engine, row: SetRow) -> None:
+async def _start_set(engine: Engine, row: SetRow) -> VolumeSet | None:
     family = await _open_master(engine, row.master) if row.master else None
     try:
         member, trouble = await blocking(partial(_load, engine, row, family))
     except errors.IifuseError as error:
         log.error("%s: the set cannot come back: %s", row.shadow, error)  # noqa: TRY400
-        return
+        return None
     if member.header.closure is Closure.CLOSED:
-        await blocking(partial(finish_disable, engine, member))
-        log.info("%s: the disable that was cut short is done", member.name)
-        return
+        await blocking(partial(_forget_closed, engine, row, member))
+        return None
+    if row.closing:
+        await blocking(partial(engine.db.closing, row.shadow, False))
     if family is None or family.geometry != member.geometry:
         family = _family_without_master(engine, row, member)
     engine.register(family, member)
     for role, reason in trouble:
         await member.take_offline(role, reason)
-    await _open_for_use(engine, member)
+    return member
+
+
+def _forget_closed(engine: Engine, row: SetRow, member: VolumeSet) -> None:
+    """In a thread: a disable that was cut short, or one that this database never knew of.
+
+    After the latter the shadow may long have another use: nothing of it is wiped.
+    """
+    if row.closing:
+        finish_disable(engine, member)
+        log.info("%s: the disable that was cut short is done", member.name)
+        return
+    log.warning("%s: was disabled; the state database is older than that", member.name)
+    engine.db.remove_set(member.name)
+    member.close()
 
 
 def _family_without_master(engine: Engine, row: SetRow, member: VolumeSet) -> Family:
@@ -142,8 +175,9 @@ async def _open_for_use(engine: Engine, member: VolumeSet) -> None:
     """The header says unclean before anything can be written."""
     try:
         await member.commit(
-            clean=False, boot_id=engine.boot_id, process_durability=not engine.ordered
-        )
+            clean=False, boot_id=engine.boot_id, process_durability=not engine.ordered,
+            session=engine.session,
+        )  # fmt: skip
     except OSError as error:
         await member.take_offline(Role.BITMAP, str(error))
     if member.header.custody is Custody.EXPORTED:
@@ -184,7 +218,7 @@ def _load(engine: Engine, row: SetRow, family: Family | None) -> tuple[VolumeSet
         trouble += _found_again(bitmap, header, bits)
     shadow = _load_shadow(header, trouble)
     written = _written_meanwhile(header, family.master if family else None, shadow)
-    if written and _has_hints(header):
+    if written and has_hints(header):
         log.warning("%s: %s: all chunks count as different", header.shadow, written)
         bits.shadow.fill()
         bitmap.write_region(header, Region.SHADOW, bits.shadow)
@@ -207,17 +241,13 @@ def _written_meanwhile(header: Header, master: Volume | None, shadow: Volume | N
 def _found_again(bitmap: BitmapFile, header: Header, bits: Bits) -> Trouble:
     """A master that could not be opened at an earlier start is back; who knows who wrote it."""
     reason = "its master was away and may have been written meanwhile"
-    if not _has_hints(header):
+    if not has_hints(header):
         return [(Role.SHADOW, reason)]
     log.warning("%s: %s: all chunks count as different", header.shadow, reason)
     bits.shadow.fill()
     bitmap.write_region(header, Region.SHADOW, bits.shadow)
     return []
 
-
-def _has_hints(header: Header) -> bool:
-    """Do bits only say where the volumes may differ? Then more of them do no harm."""
-    return header.kind is Kind.INDEPENDENT and header.progress is Progress.IDLE
 
 
 def _resized(header: Header, family: Family) -> str:
@@ -244,6 +274,7 @@ def _without_bitmap(row: SetRow, reason: str) -> tuple[VolumeSet, Trouble]:
         uuid=row.uuid, kind=row.kind, size_bytes=row.size_bytes,
         master=row.master or "", shadow=row.shadow, bitmap=row.bitmap, custody=row.custody,
         role=BitmapRole.MAIN if row.master else BitmapRole.IMPORTED,
+        session=row.session,
     )  # fmt: skip
     bits = Bits.blank(header.geometry.chunks)
     trouble: Trouble = [(Role.BITMAP, reason)]
@@ -276,90 +307,25 @@ def _load_shadow(header: Header, trouble: Trouble) -> Volume | None:
     return shadow
 
 
-def _load_bitmap(
-    engine: Engine, row: SetRow, trouble: Trouble
-) -> tuple[BitmapFile, Header, Bits]:
+def _load_bitmap(engine: Engine, row: SetRow, trouble: Trouble) -> tuple[BitmapFile, Header, Bits]:
     """Header and bits, a pending change repeated. Raises BadBitmap, BadVolume, OSError."""
     volume = open_volume(row.bitmap, exclusive=False)
     try:
         bitmap = BitmapFile(volume)
         volume.sync()
         header = bitmap.read_header()
-        _check_identity(row, header)
+        check_known(row, header)
         shadow, damaged_shadow = bitmap.read_bits(header, Region.SHADOW)
         copy, damaged_copy = bitmap.read_bits(header, Region.COPY)
         header, shadow, copy = roll_forward(engine, bitmap, header, shadow, copy)
         damaged = (damaged_shadow, damaged_copy)
-        if _distrust(engine, header, Bits(shadow, copy), damaged, trouble):
+        if distrust(engine, header, Bits(shadow, copy), damaged, trouble):
             bitmap.write_region(header, Region.SHADOW, shadow)
             bitmap.write_region(header, Region.COPY, copy)
     except BaseException:
         volume.close()
         raise
     return bitmap, header, Bits(shadow, copy)
-
-
-def _check_identity(row: SetRow, header: Header) -> None:
-    """Raise BadBitmap unless the header is this set's. A bitmap of its import has its UUID too."""
-    role = BitmapRole.MAIN if row.master else BitmapRole.IMPORTED
-    pairs = (
-        ("set", header.uuid, row.uuid),
-        ("role", header.role.name.lower(), role.name.lower()),
-        ("size", header.size_bytes, row.size_bytes),
-        ("kind", header.kind.name.lower(), row.kind.name.lower()),
-        ("shadow", header.shadow, row.shadow),
-        ("master", header.master, row.master or header.master),
-    )
-    for what, found, wanted in pairs:
-        if found != wanted:
-            why = f"belongs to another {what}: {found}, and the set has {wanted}"
-            raise errors.BadBitmap(row.bitmap, why)
-
-
-def _distrust(
-    engine: Engine, header: Header, bits: Bits, damaged: Damaged, trouble: Trouble
-) -> bool:
-    """Damaged bits, and bits that a power loss may have overtaken. True: bits were set.
-
-    `damaged`: runs of shadow bits and of copy bits. Raises BadBitmap for a dependent set that
-    restores: nothing can be said of it.
-    """
-    reason = "sectors of its bitmap are damaged"
-    if header.process_durability and not header.clean and header.boot_id != engine.boot_id:
-        damaged = ([(0, bits.chunks)], [(0, bits.chunks)])
-        reason = "the machine went down under durability=process"
-    runs = damaged[0] + damaged[1]
-    if not runs:
-        return False
-    if _has_hints(header):
-        log.warning("%s: %s: these chunks count as changed", header.shadow, reason)
-        bits.shadow.set_runs(runs)
-        return True
-    if header.kind is Kind.INDEPENDENT and not set(damaged[0]) & set(damaged[1]):
-        log.warning("%s: %s: the other bitmap stands in", header.shadow, reason)
-        _stand_in(bits.shadow, bits.copy, damaged[0])
-        _stand_in(bits.copy, bits.shadow, damaged[1])
-        return True
-    return _doubt(header, bits, runs, reason, trouble)
-
-
-def _stand_in(lost: Bitmap, whole: Bitmap, runs: list[Run]) -> None:
-    """During a copy no chunk has both bits: what the one does not claim may be the other's."""
-    for first, count in runs:
-        word = ~whole.word(first, count) & ((1 << count) - 1)
-        lost.set_runs(runs_of(word, first))
-
-
-def _doubt(header: Header, bits: Bits, runs: list[Run], reason: str, trouble: Trouble) -> bool:
-    if header.progress is not Progress.TO_MASTER:
-        trouble.append((Role.SHADOW, reason))
-        return False
-    if header.kind is Kind.DEPENDENT:
-        raise errors.BadBitmap(header.bitmap, f"{reason} in the middle of a restore")
-    bits.shadow.clear_runs(runs)
-    bits.copy.set_runs(runs)  # restored anew; the master takes writes there after -R
-    trouble.append((Role.BITMAP, reason))
-    return True
 
 
 async def _finish_transition(engine: Engine) -> None:
@@ -370,4 +336,3 @@ async def _finish_transition(engine: Engine) -> None:
     here = {s.key: s for s in engine.sets.values() if s.bitmap is not None}
     if all(m.uuid in here for m in transition.members):
         await blocking(engine.transitions.finish)
-

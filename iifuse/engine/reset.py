@@ -32,6 +32,7 @@ async def reset(engine: Engine, member: VolumeSet) -> list[str]:
 
     On an exported set: take the shadow back from an importer that is lost, all chunks different.
     """
+    member.check_answering()
     if member.header.custody is Custody.EXPORTED:
         await _replace(engine, member, member.state.offline & Role.BITMAP)
         return await _take_back(engine, member)
@@ -160,9 +161,7 @@ def _recall(member: VolumeSet, bitmap: BitmapFile) -> None:
     bitmap.erase_headers()
 
 
-async def _adopt_master(
-    engine: Engine, member: VolumeSet, family: Family, master: Volume
-) -> None:
+async def _adopt_master(engine: Engine, member: VolumeSet, family: Family, master: Volume) -> None:
     """A replacement: nothing that a sibling knows of the old master is true of it."""
     for sibling in family.sets:
         if sibling is member:

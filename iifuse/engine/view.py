@@ -9,7 +9,7 @@ import errno
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
@@ -22,6 +22,8 @@ from iifuse.engine.family import Family
 from iifuse.engine.threads import blocking
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.volume import Buffer, Volume
+
+T = TypeVar("T")
 
 Segment = tuple[Volume, int, int]
 """(raw volume, offset in bytes, length in bytes)."""
@@ -79,6 +81,19 @@ class View:
         """The volumes to sync, in this order, so that the view's content is durable."""
         raise NotImplementedError
 
+    @property
+    def inline(self) -> bool:
+        """May a write be done on the event loop?"""
+        return True
+
+    async def fetch(self, segments: list[Segment]) -> bytes:
+        """Read what is not in the page cache."""
+        return await blocking(partial(_read, segments))
+
+    async def put(self, offset: int, data: Buffer) -> int:
+        """Write to the raw volume what may be written now."""
+        return self.target().write(offset, data)
+
     # -- input and output -------------------------------------------------------------------
 
     async def read(self, offset: int, length: int) -> Buffer:
@@ -92,7 +107,7 @@ class View:
             if data is not None:
                 return data
         async with self.family.locks.hold(Mode.READ, *run):  # invariant 10
-            return await blocking(partial(_read, self.segments(offset, length)))
+            return await self.fetch(self.segments(offset, length))
 
     async def write(self, offset: int, data: Buffer) -> int:
         """Write at any offset; the number of bytes taken. Past the end: ENOSPC, as on a device.
@@ -107,12 +122,12 @@ class View:
         if not length:
             return 0
         run = self.family.geometry.span(offset, length)
-        if self.family.locks.free(Mode.WRITE, *run) and self.covers(*run):
+        if self.inline and self.family.locks.free(Mode.WRITE, *run) and self.covers(*run):
             return self.target().write(offset, data)
         async with self.family.locks.hold(Mode.WRITE, *run):
             if not self.covers(*run):
                 await self.family.touch(self.touch(*run))
-            return self.target().write(offset, data)
+            return await self.put(offset, data)
 
     async def sync(self) -> None:
         """Make this volume durable, and the bits that its content needs (invariant 12)."""
@@ -223,6 +238,33 @@ class ShadowView(View):
     def target(self) -> Volume:
         """The raw shadow."""
         return _online_shadow(self.member)
+
+    @property
+    def inline(self) -> bool:
+        """Not on a shadow that may be slow: it would hold up everybody."""
+        return not self.member.policy.limit_s
+
+    async def fetch(self, segments: list[Segment]) -> bytes:
+        """A shadow that does not answer must not keep the chunks locked for the master."""
+        if not any(volume is self.member.shadow for volume, _, _ in segments):
+            return await super().fetch(segments)
+        return await self._in_time(partial(_read, segments))
+
+    async def put(self, offset: int, data: Buffer) -> int:
+        """See fetch."""
+        if self.inline:
+            return self.target().write(offset, data)
+        if self.member.stuck:
+            raise OSError(errno.EIO, "an earlier call has not come back yet", self.path)
+        return await self._in_time(partial(self.target().write, offset, data))
+
+    async def _in_time(self, call: Callable[[], T]) -> T:
+        try:
+            return await self.member.within_limit(call)
+        except OSError as error:
+            if error.errno == errno.ETIMEDOUT and not self.member.policy.break_write:
+                await self.member.take_offline(Role.SHADOW, str(error))
+            raise
 
     def needed(self) -> list[Volume]:
         """See MasterView.needed."""

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import trio
@@ -17,13 +17,15 @@ from iifuse.core.geometry import Geometry
 from iifuse.core.header import Header
 from iifuse.core.plan import Member, PitStep, Store
 from iifuse.core.sector import Region
-from iifuse.core.state import Custody, Kind, Progress, Role, SetState
-from iifuse.engine.threads import blocking
+from iifuse.core.state import Custody, Kind, Policy, Progress, Role, SetState, Verb, check
+from iifuse.engine.threads import Stuck, blocking
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.volume import Volume
 from iifuse.units import Run
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _REGIONS = (Region.SHADOW, Region.COPY)
 
@@ -52,6 +54,10 @@ class VolumeSet:
         """It went offline and that could be noted nowhere: writes that need a bit get EIO."""
         self.second_place: Callable[[str], None] | None = None
         """Notes durably, with the reason, that the bitmap volume is not to be believed; blocks."""
+        self.space_percent: int | None = None
+        """How full the file system of a sparse shadow is."""
+        self.stuck = Stuck()
+        """Calls on the shadow that took longer than the policy allows."""
         self._header_lock = trio.Lock()
 
     @property
@@ -80,6 +86,23 @@ class VolumeSet:
         return self.header.progress is Progress.TO_MASTER
 
     @property
+    def policy(self) -> Policy:
+        """What a failing or slow shadow means for the master's writers."""
+        return self.header.policy
+
+    def check(self, verb: Verb) -> None:
+        """Raise Refused, CopyRunning or Busy unless the set allows the verb at this moment."""
+        check(self.name, self.state, verb)
+        self.check_answering()
+
+    def check_answering(self) -> None:
+        """Raise Busy while a call that was given up may still write to the shadow."""
+        if self.stuck:
+            raise errors.Busy(
+                self.name, "a call on it has not come back yet", "see to its disk, then try again"
+            )
+
+    @property
     def member(self) -> Member:
         """The set as the plan sees it."""
         return Member(self.key, self.state, self.bits)
@@ -92,6 +115,12 @@ class VolumeSet:
                 self.header = header
             else:
                 self.header = await blocking(partial(self.bitmap.write_header, header))
+
+    async def within_limit(self, call: Callable[[], T]) -> T:
+        """Run a call on the shadow for as long as the policy allows. Raises OSError after that."""
+        if not self.policy.limit_s:
+            return await blocking(call)
+        return await self.stuck.blocking(call, self.policy.limit_s, self.name)
 
     async def end_copy(self) -> None:
         """The copy stands aborted from now on; where that cannot be noted, the bitmap is lost."""

@@ -23,6 +23,9 @@ CREATE TABLE IF NOT EXISTS sets (
     progress INTEGER NOT NULL DEFAULT 0,
     custody INTEGER NOT NULL DEFAULT 0,
     doubt TEXT,                 -- why the bitmap is not believed until -R
+    session INTEGER NOT NULL,   -- as in the header, or
+    previous INTEGER,           -- while a start changes it: the one before
+    closing INTEGER NOT NULL DEFAULT 0,  -- a disable has begun
     master TEXT,                -- absent: an imported shadow
     bitmap TEXT NOT NULL UNIQUE,
     "group" TEXT
@@ -37,7 +40,8 @@ CREATE TABLE IF NOT EXISTS history (
     chunks INTEGER              -- copied, at the end of a copy
 );
 """
-_VERSION: Final = 1
+_VERSION: Final = 2
+_WAY_OUT: Final = "move it away and bring the sets back with 'iiadm --attach'"
 _FAILURES: Final = (sqlite3.Error, UnicodeError)
 """A damaged name of a table stands in the error, which Python then cannot decode."""
 
@@ -56,13 +60,17 @@ class SetRow:
     progress: Progress = Progress.IDLE
     custody: Custody = Custody.LOCAL
     doubt: str | None = None
+    session: int = 0
+    previous: int | None = None
+    closing: bool = False
 
     @classmethod
     def of(cls, header: Header, group: str | None = None) -> "SetRow":
         """The row of a new set."""
         master = None if header.custody is Custody.IMPORTED else header.master
         names = (header.shadow, header.uuid, master, header.bitmap, group)
-        return cls(*names, header.size_bytes, header.kind, header.progress, header.custody)
+        what = (header.size_bytes, header.kind, header.progress, header.custody)
+        return cls(*names, *what, session=header.session)
 
 
 class StateDB:
@@ -88,7 +96,7 @@ class StateDB:
         found = self._db.execute("PRAGMA integrity_check").fetchall()
         if found != [("ok",)]:
             raise errors.ServiceError(
-                self._path, f"is damaged ({found[0][0]})", "restore the state directory"
+                self._path, f"is damaged ({found[0][0]})", _WAY_OUT
             )
 
     def _rows(self, query: str, values: Sequence[object] = ()) -> list[Any]:
@@ -109,26 +117,26 @@ class StateDB:
         """All sets, in the order in which they were enabled."""
         rows = self._rows(
             'SELECT shadow, uuid, master, bitmap, "group", size_bytes, kind, progress, custody, '
-            "doubt FROM sets ORDER BY rowid"
+            "doubt, session, previous, closing FROM sets ORDER BY rowid"
         )
         try:
             return [
-                _checked(SetRow(s, UUID(u), m, b, g, size, Kind(k), Progress(p), Custody(c), doubt))
-                for s, u, m, b, g, size, k, p, c, doubt in rows
+                _checked(SetRow(s, UUID(u), m, b, g, size, Kind(k), Progress(p), Custody(c), *rest))
+                for s, u, m, b, g, size, k, p, c, *rest in rows
             ]
         except (ValueError, TypeError, AttributeError) as error:
             raise errors.ServiceError(
-                self._path, f"a row of its sets is damaged ({error})", "restore the state directory"
+                self._path, f"a row of its sets is damaged ({error})", _WAY_OUT
             ) from error
 
     def add_set(self, row: SetRow) -> None:
         """From the return on the set comes back at every start."""
         self._run(
             'INSERT INTO sets (shadow, uuid, master, bitmap, "group", size_bytes, kind, progress, '
-            "custody) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "custody, session) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 row.shadow, str(row.uuid), row.master, row.bitmap, row.group, row.size_bytes,
-                row.kind, row.progress, row.custody,
+                row.kind, row.progress, row.custody, row.session,
             ),
         )
 
@@ -138,6 +146,26 @@ class StateDB:
             "UPDATE sets SET progress = ?, custody = ? WHERE shadow = ?",
             (progress, custody, shadow),
         )
+
+    def begin_session(self, session: int, previous: dict[str, int]) -> None:
+        """The headers of these sets get a new session now, each from its previous one."""
+        rows = [(session, before, shadow) for shadow, before in previous.items()]
+        self._run("BEGIN")
+        try:
+            for row in rows:
+                self._run("UPDATE sets SET session = ?, previous = ? WHERE shadow = ?", row)
+            self._run("COMMIT")
+        except errors.StorageError:
+            self._db.rollback()
+            raise
+
+    def end_session_change(self) -> None:
+        """The headers have it: an older one is not taken any more."""
+        self._run("UPDATE sets SET previous = NULL")
+
+    def closing(self, shadow: str, yes: bool) -> None:
+        """A disable begins, or (False) has not come about."""
+        self._run("UPDATE sets SET closing = ? WHERE shadow = ?", (yes, shadow))
 
     def doubt(self, shadow: str, reason: str | None) -> None:
         """Believe a set's bitmap volume no more, should it come back; None: believe it again."""
@@ -204,6 +232,8 @@ def _checked(row: SetRow) -> SetRow:
         raise ValueError(f"a volume of {row.size_bytes} bytes")
     if not all(isinstance(text, str | None) for text in (row.group, row.doubt)):
         raise TypeError("a text that is none")
+    if not all(isinstance(n, int | None) for n in (row.session, row.previous, row.closing)):
+        raise TypeError("a session that is none")
     if (row.custody is Custody.IMPORTED) != (row.master is None):
         raise ValueError("a master that does not go with the custody")
     return row

@@ -144,6 +144,21 @@ class Volume:
         while offset < stop:
             offset += self.write(offset, bytes(min(_COPY_BYTES, stop - offset)))
 
+    def is_sparse(self) -> bool:
+        """Could a write into the volume find no space? A device has all of its own."""
+        return not self.is_device and self.stat().st_blocks * 512 < self.size_bytes
+
+    def reserve(self) -> None:
+        """Allocate what the file still lacks. Raises OSError, ENOSPC above all."""
+        if not self.is_device:
+            os.posix_fallocate(self.fd, 0, self.size_bytes)
+
+    def percent_used(self) -> int:
+        """How full the file system is for others than root, in per cent, rounded down."""
+        found = os.fstatvfs(self.fd)
+        used = found.f_blocks - found.f_bfree
+        return 100 * used // max(1, used + found.f_bavail)
+
     def forget(self, offset: int, length: int) -> None:
         """Drop clean pages of a copied extent, so that a copy does not push out everyone else's."""
         os.posix_fadvise(self.fd, offset, length, os.POSIX_FADV_DONTNEED)
@@ -199,9 +214,7 @@ def _identity(found: os.stat_result, path: str) -> Identity:
         return "block", found.st_rdev, 0
     if stat.S_ISREG(found.st_mode):
         return "file", found.st_dev, found.st_ino
-    raise errors.BadVolume(
-        path, "is neither a regular file nor a block device", "name one that is"
-    )
+    raise errors.BadVolume(path, "is neither a regular file nor a block device", "name one that is")
 
 
 def open_volume(path: str, *, exclusive: bool = True) -> Volume:

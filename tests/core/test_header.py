@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from iifuse import errors
 from iifuse.core import header as fmt
 from iifuse.core.header import BitmapRole, Closure, Header, Pit, Stamp
-from iifuse.core.state import Change, Custody, Kind, Progress, Role
+from iifuse.core.state import Change, Custody, Kind, Policy, Progress, Role
 
 PREFIX = struct.Struct("<8sIIII")
 """magic, version, length, CRC, incompatible features."""
@@ -50,6 +50,8 @@ headers = st.builds(
     pending=st.sampled_from(Change), pending_pit=pits, transition_id=st.uuids(),
     master_stamp=stamps, shadow_stamp=stamps,
     joined=st.lists(st.uuids(), max_size=fmt.JOINED_MAX).map(tuple),
+    policy=st.builds(Policy, break_write=st.booleans(), limit_s=st.integers(0, (1 << 32) - 1)),
+    session=st.integers(0, (1 << 32) - 1),
 ).map(sensible)  # fmt: skip
 PLAIN = Header(
     uuid=UUID(int=5), kind=Kind.INDEPENDENT, size_bytes=10**9, master="/m", shadow="/s",

@@ -10,7 +10,7 @@ from harness import CHUNK
 
 from iifuse.core.plan import Clear, Side, Touch
 from iifuse.core.state import Kind, Progress, Role
-from iifuse.engine.family import RestoreFailed
+from iifuse.engine.family import TouchFailed
 
 IND, DEP = Kind.INDEPENDENT, Kind.DEPENDENT
 NOTHING = Role(0)
@@ -120,7 +120,7 @@ async def test_restore_error_is_told_to_the_writes_that_need_the_chunk_only(benc
         lambda: bench.view.write(2 * CHUNK, b"two"),
         lambda: bench.view.write(3 * CHUNK, b"three"),
     )
-    assert isinstance(found[1], RestoreFailed)
+    assert isinstance(found[1], TouchFailed)
     assert found[0] is found[2] is found[3] is None
     assert bench.master.chunk(0) == b"zero" + chunks("A")[4:]
     assert bench.master.chunk(1) == chunks("b"), "nothing is written over half a truth"
@@ -134,7 +134,7 @@ async def test_restore_error_does_not_hurt_a_sibling(bench):
     member = bench.add("/s", IND, chunks("A", "B", "C", "D"), Progress.TO_MASTER, (1,))
     sibling = bench.add("/t", DEP, chunks("-", "-", "-", "-"))
     member.shadow.breaks.append(in_chunk("read", 1))
-    with pytest.raises(RestoreFailed):
+    with pytest.raises(TouchFailed):
         await bench.view.write(CHUNK, b"one")
     await bench.view.write(0, b"zero")
     assert await bench.shadow_view(sibling).read(0, 4 * CHUNK) == chunks("a", "b", "c", "d")

@@ -18,7 +18,17 @@ from iifuse.core import header as fmt
 from iifuse.core import sector, state
 from iifuse.core.geometry import Geometry
 from iifuse.core.header import BitmapRole, Closure, Header, Pit, Stamp
-from iifuse.core.state import PIT_VERBS, Change, Custody, Kind, Progress, Role, SetState, Verb
+from iifuse.core.state import (
+    PIT_VERBS,
+    Change,
+    Custody,
+    Kind,
+    Policy,
+    Progress,
+    Role,
+    SetState,
+    Verb,
+)
 from iifuse.units import parse_size
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -235,6 +245,9 @@ CHANGES = {
     "shadow_stamp.mtime_ns": {"shadow_stamp": Stamp(0, -1)},
     "shadow_stamp.ctime_ns": {"shadow_stamp": Stamp(0, 0, -1)},
     "joined": {"joined": (OTHER,)},
+    "session": {"session": 2**32 - 1},
+    "break_write": {"policy": Policy(break_write=True)},
+    "limit_s": {"policy": Policy(limit_s=2**32 - 1)},
 }
 """Field -> a change of the header that shows in this field only."""
 

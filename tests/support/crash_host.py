@@ -59,6 +59,22 @@ class MemoryDB:
             tuple(replace(r, group=group) if r.shadow in shadows else r for r in rows), volumes
         )
 
+    def begin_session(self, session: int, previous: dict[str, int]) -> None:
+        rows, volumes = self._content()
+        changed = (
+            replace(r, session=session, previous=previous[r.shadow])
+            if r.shadow in previous else r
+            for r in rows
+        )  # fmt: skip
+        self._put(tuple(changed), volumes)
+
+    def end_session_change(self) -> None:
+        rows, volumes = self._content()
+        self._put(tuple(replace(r, previous=None) for r in rows), volumes)
+
+    def closing(self, shadow: str, yes: bool) -> None:
+        self._change(shadow, closing=yes)
+
     def remove_set(self, shadow: str) -> None:
         rows, volumes = self._content()
         self._put(tuple(r for r in rows if r.shadow != shadow), volumes)
