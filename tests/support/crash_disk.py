@@ -306,7 +306,7 @@ class FakeOS:
     def _stat(self, number: int) -> Any:
         return SimpleNamespace(
             st_mode=stat.S_IFREG | 0o600, st_ino=number, st_dev=1, st_rdev=0, st_uid=0, st_gid=0,
-            st_size=len(self.disk.cache[number]), st_mtime_ns=0, st_ctime_ns=0,
+            st_size=len(self.disk.cache[number]), st_blocks=0, st_mtime_ns=0, st_ctime_ns=0,
         )  # fmt: skip
 
     def rename(self, old: str, new: str) -> None:
