@@ -159,6 +159,7 @@ class Service:
             os.makedirs(self.state, mode=0o700, exist_ok=True)
         except OSError as error:
             raise errors.ServiceError(self.state, f"cannot be made ({error.strerror})") from error
+        _warn_if_lost(self.state)
         transitions = TransitionFile.open(self.state)
         db = StateDB(self.state)
         try:
@@ -236,6 +237,15 @@ class Service:
             path,
             self.options.stop_wait,
             ", ".join(who) or "open handles",
+        )
+
+
+def _warn_if_lost(state: str) -> None:
+    """A state directory that was in use and has no database."""
+    path = os.path.join(state, "state.db")
+    if os.path.exists(os.path.join(state, "transitions")) and not os.path.exists(path):
+        log.warning(
+            "%s is missing, no set is known; 'iiadm --attach BITMAP...' brings them back", path
         )
 
 

@@ -5,7 +5,7 @@ the others, and its master is served.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -61,11 +61,25 @@ async def bring_back(engine: Engine, rows: Iterable[SetRow]) -> list[VolumeSet]:
     found = [await _start_set(engine, row) for row in rows]
     members = [member for member in found if member is not None]
     before = {s.name: s.header.session for s in members}
-    await blocking(partial(engine.db.begin_session, engine.session, before))
+    try:
+        await blocking(partial(engine.db.begin_session, engine.session, before))
+    except errors.StorageError:
+        log.exception("the state database cannot be written, sets keep the session they have")
+    else:
+        for member in members:
+            member.header = replace(member.header, session=engine.session)
     for member in members:
         await _open_for_use(engine, member)
-    await blocking(engine.db.end_session_change)
+    await _quietly(engine.db.end_session_change)
     return members
+
+
+async def _quietly(call: Callable[[], None]) -> None:
+    """For what a later start makes up for."""
+    try:
+        await blocking(call)
+    except errors.StorageError:
+        log.exception("the state database cannot be written")
 
 
 async def show(engine: Engine, family: Family) -> None:
@@ -138,7 +152,7 @@ async def _start_set(engine: Engine, row: SetRow) -> VolumeSet | None:
         await blocking(partial(_forget_closed, engine, row, member))
         return None
     if row.closing:
-        await blocking(partial(engine.db.closing, row.shadow, False))
+        await _quietly(partial(engine.db.closing, row.shadow, False))
     if family is None or family.geometry != member.geometry:
         family = _family_without_master(engine, row, member)
     engine.register(family, member)
@@ -175,9 +189,8 @@ async def _open_for_use(engine: Engine, member: VolumeSet) -> None:
     """The header says unclean before anything can be written."""
     try:
         await member.commit(
-            clean=False, boot_id=engine.boot_id, process_durability=not engine.ordered,
-            session=engine.session,
-        )  # fmt: skip
+            clean=False, boot_id=engine.boot_id, process_durability=not engine.ordered
+        )
     except OSError as error:
         await member.take_offline(Role.BITMAP, str(error))
     if member.header.custody is Custody.EXPORTED:

@@ -1,8 +1,10 @@
 """Stop, kill, start: what was in force before is in force again, and it is true."""
 
+import contextlib
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import threading
 
@@ -275,18 +277,24 @@ def test_export_survives_restart_and_kill(service, new_service, volume, place):
     assert service.read(master)[4 * CHUNK : 4 * CHUNK + 9] == b"over here"
 
 
-def test_interrupted_disable_is_finished_at_start(service, several, place):
-    _, shadows = several
+def undisabled(service, place, shadows, *, closing):
+    """Disable sets; then the state database is as it was before that, with the service down."""
+    shutil.copy(service.state / "state.db", place / "kept.db")
+    for shadow in shadows[1:]:
+        service.disable(shadow)
     service.stop()
-    shutil.copytree(service.state, place / "state.kept")
-    service.start()
-    service.disable(shadows[1])
-    service.disable(shadows[2])
-    whole = shadows[2].read_bytes()
-    service.stop()
-    shutil.rmtree(service.state)  # as if the end of `-d` had not reached the database
-    shutil.copytree(place / "state.kept", service.state)
+    shutil.copy(place / "kept.db", service.state / "state.db")
+    with contextlib.closing(sqlite3.connect(service.state / "state.db")) as db:
+        db.execute("UPDATE sets SET closing = ? WHERE shadow <> ?", (closing, str(shadows[0])))
+        db.commit()
     shadows[1].write_bytes(b"\xff" * shadows[1].stat().st_size)
+
+
+def test_interrupted_disable_is_finished_at_start(service, several, place):
+    """F5: as if the end of `-d` had not reached the database."""
+    _, shadows = several
+    whole = shadows[2].read_bytes()
+    undisabled(service, place, shadows, closing=True)
     service.start()
     assert [s.shadow for s in service.client.status()] == [str(shadows[0])]
     assert shadows[1].read_bytes()[8192:65536] == bytes(65536 - 8192)
@@ -295,3 +303,13 @@ def test_interrupted_disable_is_finished_at_start(service, several, place):
     assert service.run("iiadm", "-g", "-L").stdout == "night\n"
     service.restart()
     assert len(service.client.status()) == 1
+
+
+def test_state_database_older_than_a_disable_wipes_nothing(service, several, place):
+    """The shadow may be somebody's own volume by now."""
+    _, shadows = several
+    undisabled(service, place, shadows, closing=False)
+    service.start()
+    assert [s.shadow for s in service.client.status()] == [str(shadows[0])]
+    assert service.status(shadows[0]).offline == ()
+    assert set(shadows[1].read_bytes()) == {0xFF}

@@ -1,0 +1,188 @@
+"""A lost or outdated state directory: bitmap volumes alone bring their sets back, or say why not."""
+
+import os
+import shutil
+
+import pytest
+from harness import CHUNK
+
+from iifuse.control import protocol
+
+SIZE = 50 * CHUNK + 700
+
+
+@pytest.fixture
+def sets(service, volume, place):
+    """An independent and a dependent set of one master, changed on both sides."""
+    master = volume("m", SIZE)
+    shadows = place / "ind", place / "dep"
+    service.enable("ind", master, shadows[0], group="night")
+    service.enable("dep", master, shadows[1])
+    service.wait(*shadows)
+    for chunk in (0, 7, 50):
+        service.write(master, chunk * CHUNK, b"new")
+    service.write(shadows[0], 9 * CHUNK, b"own")
+    service.write(shadows[1], 11 * CHUNK, b"own")
+    return master, *shadows
+
+
+def lose_state(service):
+    shutil.rmtree(service.state)
+
+
+def bitmap(shadow):
+    return shadow.with_name(shadow.name + ".bmp")
+
+
+def attach(service, *shadows, group=()):
+    return service.run("iiadm", *group, "--attach", *map(bitmap, shadows))
+
+
+def test_sets_come_back_from_their_bitmaps_alone_after_a_clean_stop(service, sets):
+    _, ind, dep = sets
+    shown = [service.read(v) for v in sets]
+    before = [service.status(s) for s in (ind, dep)]
+    service.stop()
+    lose_state(service)
+    service.start()
+    assert service.client.status() == []
+    done = attach(service, ind, dep, group=("-g", "night"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [service.read(v) for v in sets] == shown
+    for row, old in zip((service.status(ind), service.status(dep)), before, strict=True):
+        assert row.group == "night"
+        assert (row.uuid, row.pit, row.shadow_bits) == (old.uuid, old.pit, old.shadow_bits)
+    service.flip("s", ind, dep)
+    service.wait(ind)
+    assert service.status(ind).copied_chunks == 4
+    assert service.read(ind) == service.read(dep) == service.read(sets[0])
+    service.kill()
+    service.start()
+    assert {row.shadow for row in service.client.status()} == {str(ind), str(dep)}
+    assert all(not row.offline for row in service.client.status())
+
+
+def test_after_a_crash_a_dependent_set_comes_back_offline_and_an_independent_one_true(
+    service, sets
+):
+    master, ind, dep = sets
+    shown = [service.read(v) for v in (master, ind)]
+    service.kill()
+    lose_state(service)
+    service.start()
+    done = attach(service, ind, dep)
+    assert done.returncode == 0
+    assert f"{dep}: offline (a group command may have been cut short" in done.stderr
+    assert service.status(ind).offline == ()
+    assert service.status(dep).offline == ("shadow",)
+    assert [service.read(v) for v in (master, ind)] == shown
+    service.flip("s", ind)
+    service.wait(ind)
+    assert service.read(ind) == service.read(master)
+    assert service.run("iiadm", "-R", dep).returncode == 0
+    assert service.read(dep) == service.read(master)
+
+
+def test_running_copy_and_restore_go_on_after_an_attach(service, volume, place, disk_place):
+    master = disk_place / "m"
+    master.write_bytes(os.urandom(64 << 20))
+    shadow = disk_place / "s"
+    service.enable("ind", master, shadow)
+    service.kill()
+    lose_state(service)
+    service.start()
+    assert attach(service, shadow).returncode == 0
+    service.write(master, 5, b"later")
+    service.wait(shadow)
+    assert service.status(shadow).progress == "idle"
+    assert service.read(shadow)[:5] == service.read(master)[:5]
+    assert service.read(shadow)[10:] == service.read(master)[10:]
+
+
+def test_exported_and_imported_sets_can_be_attached_and_joined(service, new_service, sets, place):
+    master, ind, _ = sets
+    other = new_service("backup")
+    second = place / "second"
+    assert service.run("iiadm", "-E", ind).returncode == 0
+    assert other.run("iiadm", "-I", ind, second).returncode == 0
+    other.write(ind, 20 * CHUNK, b"there")
+    for one in (service, other):
+        one.stop()
+        lose_state(one)
+        one.start()
+    assert attach(service, ind).returncode == 0
+    assert other.run("iiadm", "--attach", second).returncode == 0
+    assert service.status(ind).custody == "exported"
+    assert other.status(ind).custody == "imported"
+    other.write(ind, 21 * CHUNK, b"again")
+    other.disable(ind)
+    assert service.run("iiadm", "-J", ind, second).returncode == 0
+    service.flip("s", ind)
+    service.wait(ind)
+    assert service.read(ind) == service.read(master)
+
+
+def test_bitmap_that_was_moved_is_attached_where_it_is(service, sets):
+    _, ind, _ = sets
+    service.stop()
+    lose_state(service)
+    moved = ind.with_name("moved.bmp")
+    bitmap(ind).rename(moved)
+    service.start()
+    assert service.run("iiadm", "--attach", moved).returncode == 0
+    assert service.status(ind).bitmap == str(moved)
+    service.restart()
+    assert service.status(ind).offline == ()
+
+
+def test_attach_refuses_what_it_should_and_changes_nothing(service, sets, place, refused):
+    master, ind, dep = sets
+    refused(service, "iiadm", "--attach", bitmap(ind), says=("already",))
+    refused(service, "iiadm", "--attach", master, todo=False)
+    service.stop()
+    lose_state(service)
+    service.start()
+    twin = place / "twin"
+    shutil.copy(bitmap(ind), twin)
+    words = ("--attach", bitmap(ind), twin)
+    refused(service, "iiadm", *words, code=1, says=("one set",), todo=False)
+    cut = place / "cut"
+    cut.write_bytes(bitmap(dep).read_bytes()[:-512])
+    refused(service, "iiadm", "--attach", bitmap(ind), cut, says=(cut,), todo=False)
+    assert attach(service, ind, dep).returncode == 0
+    service.disable(dep)
+    refused(service, "iiadm", "--attach", bitmap(dep), says=("disabled",))
+
+
+def test_service_says_that_its_state_database_is_missing(service, sets):
+    service.stop()
+    (service.state / "state.db").unlink()
+    service.start()
+    assert "state.db is missing" in service.log.read_text()
+    assert "iiadm --attach" in service.log.read_text()
+
+
+def test_older_copy_of_a_bitmap_is_not_believed(service, sets):
+    """F14: the same set, the same point in time, fewer bits."""
+    master, ind, dep = sets
+    old = {s: bitmap(s).read_bytes() for s in (ind, dep)}
+    service.restart()
+    service.write(master, 30 * CHUNK, b"not in the older bitmaps")
+    service.stop()
+    for shadow, blob in old.items():
+        bitmap(shadow).write_bytes(blob)
+    service.start()
+    assert service.status(ind).offline == ("bitmap",)
+    assert set(service.status(dep).offline) == {"shadow", "bitmap"}
+    assert "is not as this service left it" in service.status(ind).offline_reason
+    for shadow in (ind, dep):
+        assert service.run("iiadm", "-R", shadow).returncode == 0
+    service.flip("s", ind)
+    service.wait(ind)
+    assert service.read(ind) == service.read(dep) == service.read(master)
+
+
+def test_group_name_of_an_attach_is_checked(service, sets):
+    request = protocol.Attach((str(bitmap(sets[1])),), "a b")
+    with pytest.raises(Exception, match="not a group name"):
+        service.client.notes(request)
