@@ -1,4 +1,4 @@
-"""A lost or outdated state directory: bitmap volumes alone bring their sets back, or say why not."""
+"""A lost or outdated state directory: bitmap volumes bring their sets back, or say why not."""
 
 import os
 import shutil
