@@ -101,6 +101,7 @@ async def stop(engine: Engine) -> None:
                 await _sync_quietly(volume)
             for member in family.sets:
                 await _save(member, family.master)
+                await _remember(engine, member)
         await blocking(partial(_close, family))
 
 
@@ -121,6 +122,17 @@ async def _save(member: VolumeSet, master: Volume | None) -> None:
         )
     except OSError:
         log.exception("%s: the exact bits could not be saved", member.name)
+
+
+async def _remember(engine: Engine, member: VolumeSet) -> None:
+    """What the header says, which decides what may be shown should the bitmap be missing."""
+    if member.bitmap is None:
+        return
+    header = member.header
+    try:
+        await blocking(partial(engine.db.remember, member.name, header.progress, header.custody))
+    except errors.StorageError as error:
+        log.error("%s: %s", member.name, error)  # noqa: TRY400 - a disk's error, not a defect
 
 
 def _stamp(volume: Volume | None) -> Stamp:
@@ -193,6 +205,7 @@ async def _open_for_use(engine: Engine, member: VolumeSet) -> None:
         )
     except OSError as error:
         await member.take_offline(Role.BITMAP, str(error))
+    await _remember(engine, member)
     if member.header.custody is Custody.EXPORTED:
         try:
             await blocking(partial(restore_ticket, engine, member.header))
