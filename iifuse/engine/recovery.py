@@ -155,13 +155,9 @@ def _close(family: Family) -> None:
 
 async def _start_set(engine: Engine, row: SetRow) -> VolumeSet | None:
     family = await _open_master(engine, row.master) if row.master else None
-    try:
-        member, trouble = await blocking(partial(_load, engine, row, family))
-    except errors.IifuseError as error:
-        log.error("%s: the set cannot come back: %s", row.shadow, error)  # noqa: TRY400
-        return None
+    member, trouble = await blocking(partial(_load, engine, row, family))
     if member.header.closure is Closure.CLOSED:
-        await blocking(partial(_forget_closed, engine, row, member))
+        await _quietly(partial(_forget_closed, engine, row, member))
         return None
     if row.closing:
         await _quietly(partial(engine.db.closing, row.shadow, False))
@@ -233,8 +229,9 @@ def _load(engine: Engine, row: SetRow, family: Family | None) -> tuple[VolumeSet
     try:
         bitmap, header, bits = _load_bitmap(engine, row, trouble)
     except (errors.IifuseError, OSError) as error:
-        engine.db.doubt(row.shadow, str(error))  # from now on writes are not noted in it
-        return _without_bitmap(row, str(error))
+        member, trouble = _without_bitmap(row, str(error))
+        member.unnoted = not _doubted(engine, row, str(error))
+        return member, trouble
     if row.master and family is None:
         trouble.append((_lost_with_master(header), "the master cannot be opened"))
     elif family and family.geometry != header.geometry:
@@ -251,6 +248,16 @@ def _load(engine: Engine, row: SetRow, family: Family | None) -> tuple[VolumeSet
     elif written:
         trouble.append((Role.SHADOW, written))
     return VolumeSet(header, bits, shadow, bitmap, row.group), trouble
+
+
+def _doubted(engine: Engine, row: SetRow, reason: str) -> bool:
+    """From now on writes are not noted in the bitmap; was that noted? Else they get EIO."""
+    try:
+        engine.db.doubt(row.shadow, reason)
+    except errors.StorageError:
+        log.critical("%s: that %s can be noted nowhere, writes fail now", row.shadow, reason)
+        return False
+    return True
 
 
 def _written_meanwhile(header: Header, master: Volume | None, shadow: Volume | None) -> str | None:
@@ -275,7 +282,6 @@ def _found_again(bitmap: BitmapFile, header: Header, bits: Bits) -> Trouble:
     return []
 
 
-
 def _resized(header: Header, family: Family) -> str:
     return (
         f"the master has {family.geometry.size_bytes} bytes and the set is of "
@@ -293,8 +299,9 @@ def _without_bitmap(row: SetRow, reason: str) -> tuple[VolumeSet, Trouble]:
     """What is safe to show of a set whose bits are not known.
 
     Idle and independent: all chunks differ. An independent set that restored: the restore is begun
-    anew, the master shows its point in time, and takes writes again after -R. Else nobody knows
-    what the shadow holds.
+    anew, the master shows its point in time, and takes writes again after -R. A dependent one that
+    restored: nobody knows which chunks of the master are right, so none is shown. Else nobody
+    knows what the shadow holds.
     """
     header = Header(
         uuid=row.uuid, kind=row.kind, size_bytes=row.size_bytes,
@@ -304,15 +311,18 @@ def _without_bitmap(row: SetRow, reason: str) -> tuple[VolumeSet, Trouble]:
     )  # fmt: skip
     bits = Bits.blank(header.geometry.chunks)
     trouble: Trouble = [(Role.BITMAP, reason)]
-    if row.kind is Kind.INDEPENDENT and row.progress is Progress.IDLE:
-        bits.shadow.fill()
-    elif row.kind is Kind.INDEPENDENT and row.progress is Progress.TO_MASTER:
+    if row.progress is Progress.TO_MASTER:
         header = replace(header, progress=Progress.TO_MASTER)
         bits.copy.fill()
-    else:
+    independent = row.kind is Kind.INDEPENDENT
+    if independent and row.progress is Progress.IDLE:
+        bits.shadow.fill()
+    elif not (independent and row.progress is Progress.TO_MASTER):
         trouble.append((Role.SHADOW, reason))
     shadow = _load_shadow(header, trouble)
-    return VolumeSet(header, bits, shadow, None, row.group), trouble
+    member = VolumeSet(header, bits, shadow, None, row.group)
+    member.bits_known = False
+    return member, trouble
 
 
 def _load_shadow(header: Header, trouble: Trouble) -> Volume | None:

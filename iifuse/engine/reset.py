@@ -38,6 +38,13 @@ async def reset(engine: Engine, member: VolumeSet) -> list[str]:
         return await _take_back(engine, member)
     if not member.state.offline:
         return [f"{member.name}: nothing is offline"]
+    if member.is_beyond_repair:
+        raise errors.Refused(
+            member.name,
+            "its bitmap was lost in the middle of a restore: nobody knows which chunks of the "
+            "master are right",
+            "disable it (-d), and get the master's content from a backup",
+        )
     await engine.stop_copy(member)
     family = engine.family(member)
     view = engine.views.get(member.name)

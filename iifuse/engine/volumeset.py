@@ -50,6 +50,8 @@ class VolumeSet:
         self.group = group
         self.copied_chunks = 0
         """Copy bits cleared since the PIT, by the background copy or for a writer."""
+        self.bits_known = True
+        """No: the bitmap volume was not believed at the start, and the bits are the safe ones."""
         self.unnoted = False
         """It went offline and that could be noted nowhere: writes that need a bit get EIO."""
         self.second_place: Callable[[str], None] | None = None
@@ -92,8 +94,18 @@ class VolumeSet:
 
     def check(self, verb: Verb) -> None:
         """Raise Refused, CopyRunning or Busy unless the set allows the verb at this moment."""
+        if verb is Verb.DISABLE and self.is_beyond_repair:
+            return
         check(self.name, self.state, verb)
         self.check_answering()
+
+    @property
+    def is_beyond_repair(self) -> bool:
+        """A restore that nobody can finish: which chunks of the master are right was lost.
+
+        Its shadow holds only what was preserved, so it can not be copied as a whole either.
+        """
+        return self.restoring and self.header.kind is Kind.DEPENDENT and not self.bits_known
 
     def check_answering(self) -> None:
         """Raise Busy while a call that was given up may still write to the shadow."""

@@ -1,7 +1,9 @@
 """A lost or outdated state directory: bitmap volumes bring their sets back, or say why not."""
 
+import contextlib
 import os
 import shutil
+import sqlite3
 
 import pytest
 from harness import CHUNK
@@ -186,3 +188,22 @@ def test_group_name_of_an_attach_is_checked(service, sets):
     request = protocol.Attach((str(bitmap(sets[1])),), "a b")
     with pytest.raises(Exception, match="not a group name"):
         service.client.notes(request)
+
+
+def test_dependent_restore_whose_bitmap_is_lost_shows_no_mixture(service, sets, refused):
+    """F4, F13: which chunks of the master are right, nobody knows; the way out is said."""
+    master, _, dep = sets
+    service.kill()
+    bitmap(dep).unlink()
+    with contextlib.closing(sqlite3.connect(service.state / "state.db")) as db:
+        # A restore of a few chunks is over before anybody can kill it.
+        db.execute("UPDATE sets SET progress = 2 WHERE shadow = ?", (str(dep),))
+        db.commit()
+    service.start()
+    with pytest.raises(OSError):
+        service.read(master)
+    with pytest.raises(OSError):
+        service.write(master, 3 * CHUNK, b"x")
+    refused(service, "iiadm", "-n", "-R", dep, says=("nobody knows which chunks", "-d"))
+    assert service.run("iiadm", "-d", dep).returncode == 0
+    assert service.read(master) == master.read_bytes()

@@ -130,21 +130,13 @@ async def _start(stage: Stage, blob: bytes, *, forged: bool) -> bool:
         host = Host(disk, "main")
         await host.up(nursery)
         for path in BESIDE[:2] if forged else stage.shown:
-            if not _MIXED(host, path):
-                _judge(host, path, stage.shown[path])
+            _judge(host, path, stage.shown[path])
         believed = SHADOW in host.engine.sets and not host.set(SHADOW).state.offline
         if SHADOW in host.engine.sets:
             await _go_on(host, forged=forged)
         await host.down()
         nursery.cancel_scope.cancel()
     return believed
-
-
-def _MIXED(host: Host, path: str) -> bool:
-    """A dependent set that lost its bitmap in a restore still serves its master as it is."""
-    member = host.engine.sets.get(SHADOW)
-    lost = member is not None and member.bitmap is None
-    return lost and member.header.kind is Kind.DEPENDENT and path == MASTER
 
 
 def _judge(host: Host, path: str, shown: bytes) -> None:
