@@ -163,6 +163,8 @@ async def _start_set(engine: Engine, row: SetRow) -> VolumeSet | None:
         await _quietly(partial(engine.db.closing, row.shadow, False))
     if family is None or family.geometry != member.geometry:
         family = _family_without_master(engine, row, member)
+        if row.master and not any(role & Role.MASTER for role, _ in trouble):
+            trouble.insert(0, (Role.MASTER, "the master cannot be used"))
     engine.register(family, member)
     for role, reason in trouble:
         await member.take_offline(role, reason)
