@@ -102,7 +102,7 @@ def _commit(engine: Engine, member: VolumeSet, header: Header) -> None:
     assert member.bitmap is not None
     header = replace(header, boot_id=engine.boot_id, process_durability=not engine.ordered)
     member.header = member.bitmap.write_header(header)
-    engine.db.add_set(SetRow.of(header, member.group))
+    engine.enter(SetRow.of(header, member.group))
 
 
 async def tune(engine: Engine, member: VolumeSet, policy: Policy) -> None:
@@ -128,9 +128,9 @@ async def disable(engine: Engine, member: VolumeSet) -> list[str]:
     member.check(Verb.DISABLE)
     view = engine.views.get(member.name)
     async with engine.closed([view], "close it first"):
+        await blocking(partial(engine.db.closing, member.name, True))
         if view is not None:
             await engine.hide(view)
-    await blocking(partial(engine.db.closing, member.name, True))
     family = engine.family(member)
     await engine.stop_copy(member)
     wiped = is_incomplete(member.header) and member.shadow is not None
@@ -167,7 +167,7 @@ def finish_disable(engine: Engine, member: VolumeSet) -> None:
     try:
         if shadow is not None and is_incomplete(member.header):
             wipe(shadow)
-        engine.db.remove_set(member.name)
+        engine.forget(member.name)
     finally:  # what fails here is done by the next start, which finds the bitmap closed
         member.close()
 

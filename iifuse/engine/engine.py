@@ -18,7 +18,7 @@ from iifuse.engine.family import Family
 from iifuse.engine.threads import blocking
 from iifuse.engine.view import MasterView, ShadowView, View
 from iifuse.engine.volumeset import VolumeSet
-from iifuse.store.statedb import StateDB
+from iifuse.store.statedb import SetRow, StateDB
 from iifuse.store.transitions import TransitionFile
 from iifuse.store.volume import Identity, Volume, identify
 
@@ -75,8 +75,21 @@ class Engine:
         self.sets: dict[str, VolumeSet] = {}
         self.views: dict[str, View] = {}
         self.copiers: dict[UUID, Copier] = {}
+        self._unforgotten: set[str] = set()
 
     # -- finding ----------------------------------------------------------------------------
+
+    def enter(self, row: SetRow) -> None:
+        """Put a set into the database. Blocks; raises StorageError."""
+        for name in list(self._unforgotten):
+            self.forget(name)
+        self.db.add_set(row)
+
+    def forget(self, name: str) -> None:
+        """Take a set out of it; where that fails, before the next one is entered."""
+        self._unforgotten.add(name)
+        self.db.remove_set(name)
+        self._unforgotten.discard(name)
 
     def register(self, family: Family, member: VolumeSet) -> None:
         """The set is there from now on: its family tracks it."""

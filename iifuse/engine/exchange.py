@@ -226,11 +226,11 @@ def _write_import(engine: Engine, member: VolumeSet) -> None:
     for region in Region:
         member.bitmap.write_region(member.header, region, Bitmap(member.bits.chunks))
     closed = member.bitmap.write_header(replace(member.header, closure=Closure.CLOSED))
-    engine.db.add_set(SetRow.of(member.header))
+    engine.enter(SetRow.of(member.header))
     try:
         member.header = member.bitmap.write_header(replace(closed, closure=Closure.OPEN))
     except OSError:
-        engine.db.remove_set(member.name)
+        engine.forget(member.name)
         raise
 
 

@@ -19,14 +19,14 @@ SEED = int(os.environ.get("IIFUSE_CRASH_SEED", "1"))
 
 
 @pytest.fixture
-def play(place):
+def play(disk_place):
     """Play one script until `enough` says so of its tally."""
     worlds = []
 
     def run(seed, enough):
         print(f"seed {seed}", flush=True)
-        (place / str(seed)).mkdir()
-        worlds.append(World(place / str(seed), seed))
+        (disk_place / str(seed)).mkdir()
+        worlds.append(World(disk_place / str(seed), seed))
         worlds[-1].begin()
         script = Script(worlds[-1])
         while not enough(script.world.tally):

@@ -100,6 +100,19 @@ def test_writeback_cache_keeps_the_size_of_the_volume(new_service, volume):
     assert service.path(path).stat().st_size == 3 * CHUNK + 100
 
 
+def test_writeback_cache_acknowledges_no_fsync_of_bytes_behind_the_end(new_service, volume):
+    """The kernel takes such a write, since it keeps the size; what did not fit is an error."""
+    service = new_service("app", "writeback_cache", "stop_wait=2")
+    path = volume("v", 10 * CHUNK)
+    assert service.run("svadm", "-e", path).returncode == 0
+    with opened(service.path(path)) as fd:
+        os.pwrite(fd, b"x" * 5000, 10 * CHUNK - 100)
+        with pytest.raises(OSError):
+            os.fsync(fd)
+    assert path.stat().st_size == 10 * CHUNK
+    assert path.read_bytes()[-100:] == b"x" * 100, "what fits is written"
+
+
 def test_process_durability_survives_the_death_of_the_service(new_service, volume, place):
     service = new_service("app", "durability=process", "stop_wait=2")
     master, dependent, independent = volume("v"), place / "dep", place / "ind"

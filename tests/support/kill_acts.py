@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from kill_sectors import Part, Truth, check_instant, clock, tags_of
+from kill_sectors import Part, Truth, check_instant, clock, read_windows, tags_of
 from kill_world import Member, World, target
 
 from iifuse.control import protocol
@@ -170,7 +170,8 @@ class Renew(Act):
         if row is None:
             assert self.ended is None, "it was answered and is not in force"
             if member.enabled and member.kind == "ind":
-                member.shadow.settle(self._raw())
+                raw = read_windows(Path(member.shadow.name), member.shadow.count)
+                member.shadow.settle(raw)
             member.enabled = False
             return
         if member.enabled and row.uuid == member.uuid:
@@ -179,15 +180,12 @@ class Renew(Act):
         assert self.disabled, "a set that nobody made"
         assert self.begun is not None
         assert row.pit == 1
-        shown = self.world.app.path(member.shadow.name).read_bytes()
+        shown = read_windows(self.world.app.path(member.shadow.name), member.shadow.count)
         tags = tags_of(member.shadow.name, shown)
         check_instant([Part(member.master, member.shadow.name, tags)], self.begun, self.ended)
         member.shadow.become(tags)
         member.enabled, member.uuid, member.pit, member.aborted = True, row.uuid, row.pit, False
         self.learned = True
-
-    def _raw(self) -> bytes:
-        return Path(self.member.shadow.name).read_bytes()[: self.member.shadow.count * 512]
 
 
 class Export(Act):

@@ -5,15 +5,23 @@ the write. Numbers come from one clock for all volumes, so they also tell what c
 """
 
 import itertools
+import os
 import struct
 import threading
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 SECTOR = 512
+WINDOW = 1024
+"""Sectors at the beginning of each region that are ever written; the rest are holes."""
+
+REGION_BYTES = 4 << 20
+"""What the service marks ahead as a whole: a kill must not make all chunks differ."""
+
 NUMBER = (1 << 48) - 1
 
 clock: Callable[[], int] = itertools.count(1).__next__
@@ -22,6 +30,28 @@ clock: Callable[[], int] = itertools.count(1).__next__
 
 class Lost(AssertionError):
     """A promise was broken."""
+
+
+def offset_of(sector: int) -> int:
+    """Where in its file a sector lies, counted over the windows."""
+    return sector // WINDOW * REGION_BYTES + sector % WINDOW * SECTOR
+
+
+def size_of(count: int) -> int:
+    """Bytes of a file with so many sectors in its windows."""
+    return offset_of(count - 1) + SECTOR
+
+
+def read_windows(path: Path, count: int) -> bytes:
+    """The sectors of a file, without its holes."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        starts = range(0, count, WINDOW)
+        return b"".join(
+            os.pread(fd, min(WINDOW, count - n) * SECTOR, offset_of(n)) for n in starts
+        )
+    finally:
+        os.close(fd)
 
 
 def sectors(tag: int, first: int, count: int) -> bytes:

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import crash_format as fmt
 from harness import Service
-from kill_sectors import SECTOR, Truth, sectors
+from kill_sectors import WINDOW, Truth, offset_of, read_windows, sectors, size_of
 from kill_writers import HOW, Writer
 
 from iifuse.control import protocol
 from iifuse.control.protocol import SetStatus, Target
 
-SECTORS = {"m": 160 * 64 + 3, "a": 100 * 64 + 1, "b": 64 * 64}
-"""512-byte sectors of each master; two of them end within a chunk."""
+SECTORS = {"m": 3 * WINDOW + 515, "a": 2 * WINDOW + 301, "b": 2 * WINDOW}
+"""Sectors of each master that are ever written; two of them end within a chunk."""
 
 START_CUT = 0.2
 """How often a start is killed too."""
@@ -63,7 +63,11 @@ class World:
             self.truths[name] = Truth(str(place / name), number, SECTORS[name[0]])
         for name in SECTORS:
             truth = self.truths[name]
-            (place / name).write_bytes(sectors(int(truth.tags[0]), 0, truth.count))
+            with (place / name).open("wb") as file:
+                for first in range(0, truth.count, WINDOW):
+                    count = min(WINDOW, truth.count - first)
+                    file.seek(offset_of(first))
+                    file.write(sectors(int(truth.tags[0]), first, count))
         self.ind, self.dep = self._member("m.ind"), self._member("m.dep")
         self.group = [self._member("a.ind", "g"), self._member("b.ind", "g")]
         self.sets = [self.ind, self.dep, *self.group]
@@ -184,8 +188,7 @@ class World:
     def read(self, name: str) -> bytes:
         """What a file shows; of a lent shadow that nobody has in use, the raw volume."""
         shown = self.path_of(name)
-        path = shown[1] if shown else self.place / name
-        return path.read_bytes()[: self.truths[name].count * SECTOR]
+        return read_windows(shown[1] if shown else self.place / name, self.truths[name].count)
 
     def check(self) -> None:
         """Every view is what it has to be; the rows of the sets fit."""
@@ -243,9 +246,9 @@ class World:
         assert done.returncode == 0, done.stdout + done.stderr
         assert self.app.stop() == 0
         for member in ready:
-            raw = Path(member.shadow.name).read_bytes()[: member.shadow.count * SECTOR]
-            assert raw == Path(member.master.name).read_bytes()
-            member.master.settle(raw)
+            raw = [Path(truth.name).read_bytes() for truth in (member.master, member.shadow)]
+            assert raw[0] == raw[1][: size_of(member.master.count)]
+            member.master.settle(read_windows(Path(member.master.name), member.master.count))
 
 
 def comparable(found: fmt.Found) -> bool:

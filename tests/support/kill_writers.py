@@ -5,7 +5,7 @@ import random
 import threading
 from pathlib import Path
 
-from kill_sectors import SECTOR, Truth, sectors
+from kill_sectors import SECTOR, WINDOW, Truth, offset_of, sectors
 
 CHUNK_SECTORS = 64
 EXTENT_SECTORS = 3 * CHUNK_SECTORS
@@ -14,7 +14,10 @@ HOW = {"buffered": 0, "synced": 0, "direct": os.O_DIRECT, "dsync": os.O_DSYNC}
 
 
 class Writer(threading.Thread):
-    """Writes extents at random places of one file; `gone` is set when its service is killed."""
+    """Writes extents at random places of one window of a file.
+
+    `gone` is set when its service is killed.
+    """
 
     def __init__(
         self, truth: Truth, path: Path, how: str, seed: int, gone: threading.Event
@@ -22,6 +25,7 @@ class Writer(threading.Thread):
         super().__init__(daemon=True)
         self.truth, self.path, self.how, self.gone = truth, path, how, gone
         self.dice = random.Random(seed)
+        self.window = self.dice.randrange(-(-truth.count // WINDOW))
         self.failure: BaseException | None = None
         self._enough = threading.Event()
         self.start()
@@ -40,11 +44,13 @@ class Writer(threading.Thread):
 
     def _write(self, fd: int) -> None:
         count = self.dice.choice((1, 1, 8, 16, CHUNK_SECTORS, self.dice.randint(1, EXTENT_SECTORS)))
-        first = self.dice.randrange(self.truth.count - count + 1)
+        start = self.window * WINDOW
+        end = min(start + WINDOW, self.truth.count)
+        first = self.dice.randrange(start, end - count + 1)
         write = self.truth.begin(first, count)
         if write is None:
             return
-        done = os.pwrite(fd, sectors(write.tag, first, count), first * SECTOR)
+        done = os.pwrite(fd, sectors(write.tag, first, count), offset_of(first))
         if done != count * SECTOR:  # its service died on the way, or it must not happen
             raise OSError(f"{self.path}: {done} of {count * SECTOR} bytes")
         if self.how == "synced" and self.dice.random() < 0.2:

@@ -1,0 +1,43 @@
+"""What the engine keeps in the state database."""
+
+import pytest
+
+from iifuse import errors
+from iifuse.engine.engine import Engine
+
+
+class FullDatabase:
+    """Remembers rows by name; with `full`, nothing can be changed."""
+
+    def __init__(self):
+        self.rows, self.full = [], False
+
+    def _change(self):
+        if self.full:
+            raise errors.StorageError("state.db", "is full")
+
+    def add_set(self, row):
+        self._change()
+        assert row not in self.rows
+        self.rows.append(row)
+
+    def remove_set(self, name):
+        self._change()
+        if name in self.rows:
+            self.rows.remove(name)
+
+
+def test_row_that_could_not_be_removed_is_in_nobodys_way_once_there_is_room():
+    db = FullDatabase()
+    engine = Engine(
+        directory="", db=db, transitions=None, hooks=None, nursery=None, boot_id=None
+    )  # fmt: skip
+    engine.enter("s")
+    db.full = True
+    for verb in (engine.forget, engine.enter):
+        with pytest.raises(errors.StorageError):
+            verb("s")
+    db.full = False
+    engine.enter("s")
+    engine.enter("other")
+    assert db.rows == ["s", "other"]

@@ -1,0 +1,131 @@
+"""The ticket beside the shadow is that of the export in force, whatever came in between."""
+
+import json
+import os
+import struct
+import zlib
+
+import crash_format as fmt
+import pytest
+from harness import CHUNK
+
+SIZE = 300 * CHUNK
+
+
+@pytest.fixture
+def night(service, new_service, volume, place):
+    """A set of `service`, and another host: lend it, work there, take it back."""
+
+    class Night:
+        def __init__(self):
+            self.service, self.other = service, new_service("other")
+            self.master, self.shadow = volume("m", SIZE), place / "s"
+            self.ticket, self.second = place / "s.iiticket", place / "second"
+            service.enable("ind", self.master, self.shadow)
+            service.wait(self.shadow)
+
+        def run(self, service, *words):
+            done = service.run("iiadm", *words)
+            assert done.returncode == 0, done.stderr
+            return done.stderr
+
+        def export(self):
+            self.run(service, "-E", self.shadow)
+
+        def borrow(self, bitmap=None, chunk=None):
+            self.run(self.other, "-I", self.shadow, bitmap or self.second)
+            if chunk is not None:
+                self.other.write(self.shadow, chunk * CHUNK, os.urandom(100))
+            self.other.disable(self.shadow)
+
+        def join(self, bitmap=None):
+            return self.run(service, "-J", self.shadow, bitmap or self.second)
+
+        def update(self):
+            service.flip("s", self.shadow)
+            service.wait(self.shadow)
+            assert service.read(self.shadow) == service.read(self.master)
+
+        def number(self):
+            return json.loads(self.ticket.read_text())["sets"][0]["export_number"]
+
+    return Night()
+
+
+# -- export -----------------------------------------------------------------------------------
+
+
+def test_start_replaces_the_ticket_of_an_older_export(night):
+    """F5: a kill came after the header of the second export and before its ticket's name."""
+    night.export()
+    old = night.ticket.read_bytes()
+    night.borrow(chunk=3)
+    night.join()
+    night.update()
+    night.export()
+    night.service.kill()
+    os.rename(night.ticket, f"{night.ticket}.draft")
+    night.ticket.write_bytes(old)
+    night.service.start()
+    assert night.number() == 2
+    night.borrow(chunk=5)
+    night.join()
+    night.update()
+
+
+def test_export_whose_ticket_finds_no_place_says_that_the_set_is_exported(night):
+    """The draft is named, which works as the ticket; a start puts it into its place."""
+    night.ticket.mkdir()
+    done = night.service.run("iiadm", "-E", night.shadow)
+    assert done.returncode == 2
+    assert "is exported" in done.stderr
+    assert "nothing was changed" not in done.stderr
+    draft = f"{night.ticket}.draft"
+    assert draft in done.stderr
+    assert night.service.status(night.shadow).custody == "exported"
+    night.run(night.other, "-I", night.shadow, night.second, draft)
+    night.other.write(night.shadow, CHUNK, b"with the draft")
+    night.other.disable(night.shadow)
+    night.ticket.rmdir()
+    night.service.restart()
+    assert night.number() == 1
+    night.join()
+    night.update()
+
+
+# -- import -----------------------------------------------------------------------------------
+
+
+def test_import_that_brought_nothing_can_be_made_again_with_its_bitmap(night):
+    """As after a kill of the importing service, whose bitmap counts as closed until it is known."""
+    night.export()
+    night.borrow()
+    night.borrow(chunk=9)
+    done = night.other.run("iiadm", "-I", night.shadow, night.second)
+    assert done.returncode == 2, "this one has brought something"
+    night.join()
+    night.update()
+
+
+def test_join_counts_no_bits_behind_the_last_chunk(night):
+    """F13, F22: a secondary bitmap with such bits, its checksums right, does not wedge the set."""
+    night.export()
+    night.borrow(chunk=3)
+    set_bits_behind_the_last_chunk(night.second)
+    night.join()
+    status = night.service.status(night.shadow)
+    assert status.shadow_bits <= status.chunks
+    night.update()
+    night.export()
+
+
+def set_bits_behind_the_last_chunk(path):
+    """In the first sector of the shadow bitmap, with the checksum that the format asks for."""
+    blob = bytearray(path.read_bytes())
+    uuid = fmt.read(bytes(blob)).uuid
+    blob[24576 + 400] = 0xFF
+    place = zlib.crc32(struct.pack("<BQ", 1, 0), zlib.crc32(uuid))
+    crc = zlib.crc32(blob[24576 : 24576 + 508], place)
+    blob[24576 + 508 : 24576 + 512] = struct.pack("<I", crc)
+    path.write_bytes(blob)
+    assert fmt.read(bytes(blob)).shadow.count(True) < 300
