@@ -1,12 +1,11 @@
 """Every script of operations on a few chunks, cut by a crash between any two steps (F1 to F6).
 
 A power loss leaves each unsynced write done, dropped or (of a chunk) torn; a kill leaves them all.
-Then the real recovery decides, may be cut as well, and the script goes on. IIFUSE_CRASH_SECONDS
-looks at longer scripts for so long.
+Then the real recovery decides, may be cut as well, and the script goes on. `make test-crash` looks
+at longer scripts.
 """
 
 import multiprocessing
-import os
 import time
 
 import pytest
@@ -17,7 +16,6 @@ from crash_twists import TWISTS
 from iifuse.core.state import Kind, Progress, Verb
 
 WORKERS = 2
-SECONDS = float(os.environ.get("IIFUSE_CRASH_SECONDS", "0"))
 
 IND, DEP = Kind.INDEPENDENT, Kind.DEPENDENT
 dep, ind = Setup(DEP, shadow=GARBAGE), Setup(IND)
@@ -93,10 +91,10 @@ def test_script_model_finds_what_is_planted(name):
         print(caught.value)
 
 
-@pytest.mark.skipif(not SECONDS, reason="IIFUSE_CRASH_SECONDS is not set (make test-crash sets it)")
-def test_longer_scripts_lose_nothing():
+@pytest.mark.long
+def test_longer_scripts_lose_nothing(long_seconds):
     """As long as there is time: each case one operation longer, then two, and so on."""
-    stop, more = time.monotonic() + SECONDS, 1
+    stop, more = time.monotonic() + long_seconds, 1
     while time.monotonic() < stop:
         left = stop - time.monotonic()
         _run([(name, length + more, left) for name, (_, length) in CASES.items()])
