@@ -48,14 +48,23 @@ def before_restore(client: Client, target: protocol.Target, *, full: bool) -> No
         agree(f"Overwrite master {row.master} with its shadow {row.shadow}?", risk)
 
 
-def before_taking_back(client: Client, target: protocol.Target) -> None:
-    """Ask before lent shadows are taken from their importers. Raises Declined, or NotFound."""
+def before_reset(client: Client, target: protocol.Target) -> None:
+    """Ask before `-R` takes a lent shadow from its importer, or fills a master that was replaced.
+
+    Raises Declined, or NotFound.
+    """
     for row in client.status(target):
         if row.custody == "exported":
             agree(
                 f"{row.shadow} is exported, and its importer must never write to it again.\n"
                 "Take it back, all its chunks different?",
                 "would take an exported shadow from its importer",
+            )
+        elif "master" in row.offline and row.kind == "independent":
+            agree(
+                f"{row.master} was missing when the service started.\n"
+                f"Overwrite all that is there now with {row.shadow}?",
+                "would overwrite a master",
             )
 
 

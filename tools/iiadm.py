@@ -120,7 +120,7 @@ def _join(client: Client, command: Command) -> None:
 def _reset(client: Client, command: Command) -> None:
     target = _one(command)
     if not command.sure:
-        ask.before_taking_back(client, target)
+        ask.before_reset(client, target)
     common.tell(client, protocol.Reset(target))
 
 

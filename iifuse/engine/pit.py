@@ -49,7 +49,7 @@ def check(engine: Engine, verb: Verb, sets: Sequence[VolumeSet]) -> None:
     for member in sets:
         member.check(verb)
         family = engine.family(member)
-        _check_siblings(family, member, verb)
+        check_siblings(family, member, verb)
         other = restored.setdefault(id(family), member)
         if verb.to_master and other is not member:
             raise errors.Refused(
@@ -59,7 +59,8 @@ def check(engine: Engine, verb: Verb, sets: Sequence[VolumeSet]) -> None:
             )
 
 
-def _check_siblings(family: Family, member: VolumeSet, verb: Verb) -> None:
+def check_siblings(family: Family, member: VolumeSet, verb: str) -> None:
+    """Raise CopyRunning while another set restores the master: raw, it is no point in time."""
     restoring = family.restoring
     if restoring is not None and restoring is not member:
         raise errors.CopyRunning(

@@ -45,8 +45,10 @@ async def reset(engine: Engine, member: VolumeSet) -> list[str]:
             "master are right",
             "disable it (-d), and get the master's content from a backup",
         )
-    await engine.stop_copy(member)
     family = engine.family(member)
+    pit.check_siblings(family, member, "-R")
+    _check_something_left(member, family)
+    await engine.stop_copy(member)
     view = engine.views.get(member.name)
     async with engine.closed([view], "close it first"), family.locks.everything():
         lost = member.state.offline
@@ -58,14 +60,25 @@ async def reset(engine: Engine, member: VolumeSet) -> list[str]:
     return notes
 
 
+def _check_something_left(member: VolumeSet, family: Family) -> None:
+    """Neither of two lost volumes can be made true from the other; what is there may be needed."""
+    whole = member.state.kind is Kind.INDEPENDENT and member.header.custody is Custody.LOCAL
+    if whole and family.master is None and member.state.offline & Role.SHADOW:
+        raise errors.Refused(
+            member.name,
+            "is offline and so is its master: neither can be made true from the other",
+            "reset another set of that master first, or bring the master back and start anew",
+        )
+
+
 async def _take_back(engine: Engine, member: VolumeSet) -> list[str]:
     shadow = await blocking(partial(reopen_lent, member))
+    left = member.state.offline & Role.MASTER  # the next -R fills that
+    reason = member.header.offline_reason if left else ""
     async with engine.family(member).locks.gate():
         member.bits.shadow.fill()
         try:
-            await member.save_exact(
-                custody=Custody.LOCAL, offline=NOTHING_OFFLINE, offline_reason=""
-            )
+            await member.save_exact(custody=Custody.LOCAL, offline=left, offline_reason=reason)
         except OSError:
             shadow.close()
             raise
@@ -173,10 +186,14 @@ async def _adopt_master(engine: Engine, member: VolumeSet, family: Family, maste
     for sibling in family.sets:
         if sibling is member:
             continue
-        if sibling.state.kind is Kind.DEPENDENT:
-            await sibling.take_offline(Role.SHADOW, "its master was replaced")
+        why, own = "its master was replaced", sibling.state.kind is Kind.INDEPENDENT
+        if not own:
+            await sibling.take_offline(Role.SHADOW, why)
+        elif sibling.state.progress is Progress.IDLE:
+            why = sibling.header.offline_reason  # of a shadow that failed before
+        left = sibling.state.offline & ~Role.MASTER
         sibling.bits.shadow.fill()
-        await sibling.save_exact(offline=sibling.state.offline & ~Role.MASTER)
+        await sibling.save_exact(offline=left, offline_reason=why if left else "")
     family.master = master
     await engine.show_master(family)
 
@@ -186,7 +203,10 @@ async def _adopt_master(engine: Engine, member: VolumeSet, family: Family, maste
 
 async def _make_true(engine: Engine, member: VolumeSet, lost: Role) -> list[str]:
     header, name = member.header, member.name
-    if header.progress is Progress.TO_MASTER:
+    restoring = header.progress is Progress.TO_MASTER
+    if restoring and lost & Role.MASTER and header.kind is Kind.DEPENDENT:
+        await _give_up_restore(member)
+    elif restoring and not lost & Role.MASTER:
         await _resume_restore(engine, member)
         return [f"{name}: its restore stands aborted; '-u m' goes on with it"]
     if header.custody is Custody.IMPORTED:
@@ -196,7 +216,8 @@ async def _make_true(engine: Engine, member: VolumeSet, lost: Role) -> list[str]
         await _all_differ(engine, member)
         return [f"{name}: all its chunks count as different; '-u s' copies them"]
     change = _change(header.kind, lost)
-    await pit.change_all(engine, {member: change}, "-R", lambda: None)
+    recheck = partial(pit.check_siblings, engine.family(member), member, "-R")
+    await pit.change_all(engine, {member: change}, "-R", recheck)
     if member.header.copying:
         engine.start_copy(member)
     return [f"{name}: {_EFFECTS[change]}"]
@@ -227,6 +248,13 @@ async def _resume_restore(engine: Engine, member: VolumeSet) -> None:
         await member.save_exact(offline=NOTHING_OFFLINE, offline_reason="")
         member.bits = Bits(member.bits.shadow, member.bits.copy)
     await engine.note(member, "-R")
+
+
+async def _give_up_restore(member: VolumeSet) -> None:
+    """What a dependent shadow lacks was on the master that is lost; the set stays offline."""
+    member.bits.copy.zero()
+    await member.save_exact(progress=Progress.IDLE, copying=False)
+    member.bits = Bits(member.bits.shadow, member.bits.copy)
 
 
 async def _all_differ(engine: Engine, member: VolumeSet) -> None:

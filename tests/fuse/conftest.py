@@ -1,5 +1,7 @@
 """Loop devices, file systems and mortal services for the tests here."""
 
+import subprocess
+
 import pytest
 from devices import attach, mortal_services, mounted
 from refusing import refused
@@ -18,3 +20,17 @@ def disk(service, volume):
         return path, service.path(path)
 
     return make
+
+
+@pytest.fixture
+def small_place(place):
+    """A file system of 2 MiB in memory, and how to make room on it."""
+    directory = place / "small"
+    directory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "small", directory], check=True)
+
+    def enlarge():
+        subprocess.run(["mount", "-o", "remount,size=64m", directory], check=True)
+
+    yield directory, enlarge
+    subprocess.run(["umount", "-l", directory], check=True)

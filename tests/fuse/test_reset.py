@@ -1,7 +1,6 @@
 """`iiadm -R` by the real programs: what was lost comes back, and every byte is right after it."""
 
 import os
-import subprocess
 
 import pytest
 from harness import CHUNK
@@ -38,20 +37,6 @@ def whole(service, volume, place):
     service.write(master, 7 * CHUNK, b"new on the master")
     service.write(shadow, 299 * CHUNK, b"new on the shadow")
     return master, shadow
-
-
-@pytest.fixture
-def small_place(place):
-    """A file system of 2 MiB in memory, and how to make room on it."""
-    directory = place / "small"
-    directory.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "small", directory], check=True)
-
-    def enlarge():
-        subprocess.run(["mount", "-o", "remount,size=64m", directory], check=True)
-
-    yield directory, enlarge
-    subprocess.run(["umount", "-l", directory], check=True)
 
 
 # -- nothing lost -----------------------------------------------------------------------------
@@ -266,7 +251,7 @@ def test_master_destroyed_is_refilled_and_usable_at_once(service, whole):
     assert service.read(shadow) == pit
     master.touch()
     os.truncate(master, size)
-    assert "copied back" in reset(service, shadow)
+    assert "copied back" in reset(service, shadow, "-n")
     assert service.read(master) == pit
     service.write(master, 5 * CHUNK, b"at once")
     service.wait(shadow)
@@ -283,7 +268,7 @@ def test_master_of_another_size_is_refused(service, whole, size):
     lose_master(service, master)
     master.touch()
     os.truncate(master, size)
-    done = service.run("iiadm", "-R", shadow)
+    done = service.run("iiadm", "-R", shadow, "-n")
     assert done.returncode == 2
     assert "same size" in done.stderr
     assert offline(service, shadow) == {"master"}
@@ -292,7 +277,7 @@ def test_master_of_another_size_is_refused(service, whole, size):
 def test_master_still_missing_is_said(service, whole):
     master, shadow = whole
     lose_master(service, master)
-    done = service.run("iiadm", "-R", shadow)
+    done = service.run("iiadm", "-R", shadow, "-n")
     assert done.returncode == 2
     assert str(master) in done.stderr
     assert not master.exists()
@@ -309,7 +294,7 @@ def test_master_destroyed_leaves_its_other_sets_right(service, whole, place):
     size = lose_master(service, master)
     master.touch()
     os.truncate(master, size)
-    reset(service, shadow)
+    reset(service, shadow, "-n")
     service.wait(shadow)
     assert service.read(master) == pit
     assert service.read(other) == kept
