@@ -43,7 +43,8 @@ def unfinished(transition: Transition | None, header: Header) -> Header | None:
         return None
     members = transition.members if transition else ()
     member = next((m for m in members if m.uuid == header.uuid), None)
-    if transition is None or member is None or header.pit.number >= member.new_pit:
+    told = transition is not None and header.transition_id == transition.id  # done, or given up
+    if transition is None or member is None or told or header.pit.number >= member.new_pit:
         return header if header.pending is not Change.NONE else None
     if header.pit.number != member.old_pit:
         raise errors.BadBitmap(

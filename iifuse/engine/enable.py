@@ -1,11 +1,11 @@
 """Enable, tune and disable sets (`iiadm -e`, `-o`, `-d`)."""
 
+import logging
 import time
 from dataclasses import replace
 from functools import partial
 from uuid import uuid4
 
-from iifuse.core import state
 from iifuse.core.bits import Bits
 from iifuse.core.header import Closure, Header, Pit, pack
 from iifuse.core.sector import Region
@@ -19,6 +19,8 @@ from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.statedb import SetRow
 from iifuse.store.volume import Volume
+
+log = logging.getLogger(__name__)
 
 _WIPE = (8 * 1024, 56 * 1024)
 """(offset, length) that a disabled incomplete shadow loses (instant-image.md 4.10)."""
@@ -157,8 +159,8 @@ async def _close_bitmap(member: VolumeSet) -> None:
         if member.shadow is not None:
             await blocking(member.shadow.sync)
         await member.save_exact(closure=Closure.CLOSED, clean=True)
-    except OSError as error:
-        await member.take_offline(state.Role.BITMAP, str(error))
+    except OSError:
+        log.exception("%s: its bitmap is not closed", member.name)
 
 
 def finish_disable(engine: Engine, member: VolumeSet) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from uuid import uuid4
 
 from iifuse import errors
-from iifuse.core import sector, state, ticket
+from iifuse.core import sector, ticket
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.bits import Bits
 from iifuse.core.geometry import Geometry
@@ -26,7 +26,7 @@ from iifuse.engine.opening import (
     check_unused,
     open_or_create,
 )
-from iifuse.engine.pit import storage
+from iifuse.engine.pit import storage, sync
 from iifuse.engine.threads import blocking
 from iifuse.engine.tickets import lent_of, publish_ticket, ticket_path, write_ticket
 from iifuse.engine.view import View
@@ -80,11 +80,10 @@ async def _hand_over(engine: Engine, member: VolumeSet, view: View) -> str:
     lent = lent_of(replace(member.header, export_number=number))
     await storage(partial(write_ticket, f"{path}.draft", lent))
     async with engine.family(member).locks.gate():
-        await storage(shadow.sync)
+        await sync(shadow, [member])
         try:
             await member.save_exact(custody=Custody.EXPORTED, export_number=number, joined=())
         except OSError as error:
-            await member.take_offline(state.Role.BITMAP, str(error))
             raise errors.StorageError(
                 member.header.bitmap, str(error), "the set is still local"
             ) from error

@@ -23,6 +23,7 @@ from iifuse.engine.threads import blocking
 from iifuse.engine.view import View
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
+from iifuse.store.volume import Volume
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ async def flip(engine: Engine, verb: Verb, sets: Sequence[VolumeSet]) -> None:
     changes = {s: state.change_for(verb, s.state.kind) for s in sets if s not in resumed}
     try:
         for member in resumed:
-            await member.commit(copying=True)
+            await _resume(member)
         if changes:
             recheck = partial(check, engine, verb, list(changes))
             await change_all(engine, changes, f"{verb}", recheck)
@@ -112,6 +113,14 @@ async def change_all(
         await engine.note(part.member, event, held_ms=held_ms)
 
 
+async def _resume(member: VolumeSet) -> None:
+    try:
+        await member.commit(copying=True)
+    except OSError as error:
+        await member.take_offline(Role.BITMAP, str(error))
+        raise storage_error(error, "the restore still stands aborted") from error
+
+
 def _start_copies(engine: Engine, sets: Sequence[VolumeSet]) -> None:
     for member in sets:
         if member.header.copying and engine.running(member) is None:
@@ -140,7 +149,17 @@ async def _sync_sources(engine: Engine, changes: Changes) -> None:
     views = [engine.views[v.path] for v in sources if v.path in engine.views]
     await blocking(partial(engine.hooks.sync_mounted, views))
     for volume in sources:
+        await sync(volume, changes)
+
+
+async def sync(volume: Volume, sets: Iterable[VolumeSet]) -> None:
+    """Sync a volume of these sets; one that fails is offline. Raises StorageError."""
+    try:
         await storage(volume.sync)
+    except errors.StorageError as error:
+        for member in sets:
+            await member.lose(volume.path, error.why)
+        raise
 
 
 async def storage(call: Callable[[], object]) -> None:
@@ -160,7 +179,10 @@ async def _commit(engine: Engine, changes: Changes) -> list[Flip]:
     try:
         await blocking(run.all)
     except OSError as error:  # before the record: nothing has changed
-        await _blame_bitmaps(changes, error)
+        for member in changes:
+            await member.lose(error.filename, str(error))
+        if len(changes) > 1:
+            await _disown(changes, transition.id)
         raise storage_error(error, "nothing was changed") from error
     for part in run.done:
         _adopt(engine, part)
@@ -171,9 +193,12 @@ async def _commit(engine: Engine, changes: Changes) -> list[Flip]:
     return run.done
 
 
-async def _blame_bitmaps(sets: Iterable[VolumeSet], error: OSError) -> None:
+async def _disown(sets: Iterable[VolumeSet], transition: UUID) -> None:
+    """A record that failed may stand on the disk all the same: no set is to follow it."""
     for member in sets:
-        if member.bitmap is not None and member.bitmap.volume.path == error.filename:
+        try:
+            await member.commit(transition_id=transition)
+        except OSError as error:
             await member.take_offline(Role.BITMAP, str(error))
 
 

@@ -21,7 +21,7 @@ from iifuse.engine.opening import check_size
 from iifuse.engine.rollforward import roll_forward
 from iifuse.engine.threads import blocking
 from iifuse.engine.tickets import restore_ticket
-from iifuse.engine.trust import Trouble, check_known, distrust, doubt_siblings, has_hints
+from iifuse.engine.trust import Trouble, check_known, distrust, has_hints
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.statedb import SetRow
@@ -69,9 +69,6 @@ async def bring_back(engine: Engine, rows: Iterable[SetRow]) -> list[VolumeSet]:
         for member in members:
             member.header = replace(member.header, session=engine.session)
     for member in members:
-        if member.header.restored_offline:
-            await doubt_siblings(member, engine.family(member).sets)
-    for member in members:
         await _open_for_use(engine, member)
     await _quietly(engine.db.end_session_change)
     return members
@@ -81,8 +78,8 @@ async def _quietly(call: Callable[[], None]) -> None:
     """For what a later start makes up for."""
     try:
         await blocking(call)
-    except errors.StorageError:
-        log.exception("the state database cannot be written")
+    except (errors.StorageError, OSError) as error:
+        log.error("%s", error)  # noqa: TRY400 - a disk's error, not a defect
 
 
 async def show(engine: Engine, family: Family) -> None:
@@ -101,19 +98,23 @@ async def stop(engine: Engine) -> None:
     for family in engine.families:
         async with family.locks.gate():
             for volume in [family.master, *(s.shadow for s in family.sets if not s.stuck)]:
-                await _sync_quietly(volume)
+                await _sync_last(volume, family)
             for member in family.sets:
                 await _save(member, family.master)
                 await _remember(engine, member)
         await blocking(partial(_close, family))
 
 
-async def _sync_quietly(volume: Volume | None) -> None:
+async def _sync_last(volume: Volume | None, family: Family) -> None:
+    """A shadow that fails is offline when it comes back, whatever a later sync says."""
+    if volume is None:
+        return
     try:
-        if volume is not None:
-            await blocking(volume.sync)
-    except OSError:
-        log.exception("%s: the last sync failed", volume.path if volume else "")
+        await blocking(volume.sync)
+    except OSError as error:
+        log.error("%s: the last sync failed: %s", volume.path, error)  # noqa: TRY400
+        for member in family.sets:
+            await member.lose(volume.path, str(error))
 
 
 async def _save(member: VolumeSet, master: Volume | None) -> None:
@@ -131,8 +132,9 @@ async def _remember(engine: Engine, member: VolumeSet) -> None:
     """What the header says, which decides what may be shown should the bitmap be missing."""
     if member.bitmap is None:
         return
+    header = member.header
     try:
-        await blocking(partial(engine.db.remember, member.header))
+        await blocking(partial(engine.db.remember, member.name, header.progress, header.custody))
     except errors.StorageError as error:
         log.error("%s: %s", member.name, error)  # noqa: TRY400 - a disk's error, not a defect
 
@@ -201,10 +203,7 @@ async def _open_for_use(engine: Engine, member: VolumeSet) -> None:
     """The header says unclean before anything can be written."""
     try:
         await member.commit(
-            clean=False,
-            boot_id=engine.boot_id,
-            process_durability=not engine.ordered,
-            restored_offline=False,
+            clean=False, boot_id=engine.boot_id, process_durability=not engine.ordered
         )
     except OSError as error:
         await member.take_offline(Role.BITMAP, str(error))
@@ -314,7 +313,7 @@ def _without_bitmap(row: SetRow, reason: str) -> tuple[VolumeSet, Trouble]:
         uuid=row.uuid, kind=row.kind, size_bytes=row.size_bytes,
         master=row.master or "", shadow=row.shadow, bitmap=row.bitmap, custody=row.custody,
         role=BitmapRole.MAIN if row.master else BitmapRole.IMPORTED,
-        session=row.session, sequence=row.sequence,
+        session=row.session,
     )  # fmt: skip
     bits = Bits.blank(header.geometry.chunks)
     trouble: Trouble = [(Role.BITMAP, reason)]

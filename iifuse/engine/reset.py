@@ -56,6 +56,7 @@ async def reset(engine: Engine, member: VolumeSet) -> list[str]:
     if member.shadow is not None and view is None:
         await engine.show_shadow(member)
     notes = await _make_true(engine, member, lost)
+    member.unnoted = False
     await blocking(partial(engine.db.doubt, member.name, None))
     return notes
 
@@ -86,6 +87,7 @@ async def _take_back(engine: Engine, member: VolumeSet) -> list[str]:
     member.shadow = shadow
     await engine.show_shadow(member)
     await engine.note(member, "-R")
+    member.unnoted = False
     await blocking(partial(engine.db.doubt, member.name, None))
     return [f"{member.name}: taken back, all its chunks count as different; '-u s' copies them"]
 
@@ -216,20 +218,14 @@ async def _make_true(engine: Engine, member: VolumeSet, lost: Role) -> list[str]
         await _all_differ(engine, member)
         return [f"{name}: all its chunks count as different; '-u s' copies them"]
     change = _change(header.kind, lost)
-    if change is Change.CLEAR:
-        await _forget_bits(engine, member)
+    if change is Change.CLEAR:  # it leaves the copy bits alone, and a restore may have left some
+        member.bits.copy.zero()
+        await member.save_exact()
     recheck = partial(pit.check_siblings, engine.family(member), member, "-R")
     await pit.change_all(engine, {member: change}, "-R", recheck)
     if member.header.copying:
         engine.start_copy(member)
     return [f"{name}: {_EFFECTS[change]}"]
-
-
-async def _forget_bits(engine: Engine, member: VolumeSet) -> None:
-    """A restore that failed as it began may have left copy bits, which Change.CLEAR keeps."""
-    async with engine.family(member).locks.gate():
-        member.bits = Bits.blank(member.bits.chunks)
-        await member.save_exact(pending=Change.NONE)
 
 
 _EFFECTS = {

@@ -1,7 +1,6 @@
 """Which bits of a bitmap volume may be believed after a start."""
 
 import logging
-from collections.abc import Iterable
 
 from iifuse import errors
 from iifuse.core.bitmap import Bitmap, runs_of
@@ -9,7 +8,6 @@ from iifuse.core.bits import Bits
 from iifuse.core.header import BitmapRole, Closure, Header
 from iifuse.core.state import Kind, Progress, Role
 from iifuse.engine.engine import Engine
-from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.statedb import SetRow
 from iifuse.units import Run
 
@@ -40,8 +38,7 @@ def check_known(row: SetRow, header: Header) -> None:
         if found != wanted:
             why = f"belongs to another {what}: {found}, and the set has {wanted}"
             raise errors.BadBitmap(row.bitmap, why)
-    known = header.session in (row.session, row.previous) and header.sequence >= row.sequence
-    if header.closure is not Closure.CLOSED and not known:
+    if header.closure is not Closure.CLOSED and header.session not in (row.session, row.previous):
         raise errors.BadBitmap(
             row.bitmap,
             "is not as this service left it: an older copy, or one that another service used since",
@@ -97,24 +94,3 @@ def _doubt(header: Header, bits: Bits, runs: list[Run], reason: str, trouble: Tr
 def has_hints(header: Header) -> bool:
     """Do bits only say where the volumes may differ? Then more of them do no harm."""
     return header.kind is Kind.INDEPENDENT and header.progress is Progress.IDLE
-
-
-async def doubt_siblings(restored: VolumeSet, sets: Iterable[VolumeSet]) -> None:
-    """A restore of `restored` wrote to the master while no service preserved for its other sets.
-
-    Idle and independent: all chunks differ. Else the point in time was in part on the master.
-    """
-    reason = f"its master was overwritten by 'iibitmap finish' of {restored.name}"
-    for member in sets:
-        if member is restored:
-            continue
-        if not has_hints(member.header):
-            await member.take_offline(Role.SHADOW, reason)
-            continue
-        log.warning("%s: %s: all chunks count as different", member.name, reason)
-        member.bits.shadow.fill()
-        try:
-            await member.save_exact()
-        except OSError as error:
-            await member.take_offline(Role.BITMAP, str(error))
-        member.bits = Bits(member.bits.shadow, member.bits.copy)

@@ -94,6 +94,10 @@ class View:
         """Write to the raw volume what may be written now."""
         return self.target().write(offset, data)
 
+    def fails_with(self, volume: Volume) -> bool:
+        """Is the content in danger when this volume of `needed` cannot be synced?"""
+        raise NotImplementedError
+
     # -- input and output -------------------------------------------------------------------
 
     async def read(self, offset: int, length: int) -> Buffer:
@@ -135,8 +139,12 @@ class View:
             await self._syncs.submit(None)
 
     async def _sync_all(self, items: list[None]) -> list[Exception | None]:
-        await blocking(partial(_sync, self.needed()))
-        return [None] * len(items)
+        failed = await blocking(partial(_sync, self.needed()))
+        for volume, error in failed:
+            for member in self.family.sets:
+                await member.lose(volume.path, str(error))
+        own = [error for volume, error in failed if self.fails_with(volume)]
+        return [own[0] if own else None] * len(items)
 
     # -- open handles -----------------------------------------------------------------------
 
@@ -201,6 +209,11 @@ class MasterView(View):
     def needed(self) -> list[Volume]:
         """With `durability=process` first what the first touches have left unsynced."""
         return [*_unsynced(self.family, self.family.sets), self.target()]
+
+    def fails_with(self, volume: Volume) -> bool:
+        """Its own, and those of a restore, which hold part of its truth; not a mere shadow's."""
+        restoring = self.family.restoring
+        return volume is self.target() or (restoring is not None and restoring.has(volume))
 
 
 class ShadowView(View):
@@ -270,6 +283,10 @@ class ShadowView(View):
         """See MasterView.needed."""
         return [*_unsynced(self.family, [self.member]), self.target()]
 
+    def fails_with(self, volume: Volume) -> bool:  # noqa: ARG002
+        """Any of them."""
+        return True
+
 
 def _needs_nothing(member: VolumeSet) -> bool:
     offline = bool(member.state.offline & (Role.SHADOW | Role.BITMAP))
@@ -308,9 +325,15 @@ def _read(segments: list[Segment]) -> bytes:
     return b"".join(volume.read(offset, length) for volume, offset, length in segments)
 
 
-def _sync(volumes: list[Volume]) -> None:
+def _sync(volumes: list[Volume]) -> list[tuple[Volume, OSError]]:
+    """Those that failed."""
+    failed = []
     for volume in volumes:
-        volume.sync()
+        try:
+            volume.sync()
+        except OSError as error:
+            failed.append((volume, error))
+    return failed
 
 
 Holders = Callable[[View], list[str]]

@@ -11,7 +11,7 @@ import trio
 
 from iifuse import errors
 from iifuse.core import plan
-from iifuse.core.bitmap import sector_runs
+from iifuse.core.bitmap import Bitmap, sector_runs
 from iifuse.core.bits import Bits
 from iifuse.core.geometry import Geometry
 from iifuse.core.header import Header
@@ -105,9 +105,7 @@ class VolumeSet:
 
         Its shadow holds only what was preserved, so it can not be copied as a whole either.
         """
-        if not self.restoring or self.state.offline & Role.MASTER:  # -R gives a restore up then
-            return False
-        return self.header.kind is Kind.DEPENDENT and not self.bits_known
+        return self.restoring and self.header.kind is Kind.DEPENDENT and not self.bits_known
 
     def check_answering(self) -> None:
         """Raise Busy while a call that was given up may still write to the shadow."""
@@ -154,11 +152,44 @@ class VolumeSet:
             await self.commit(**changes)
         except OSError as error:
             changes["offline"] = roles | self._drags(Role.BITMAP)
-            self.header = replace(self.header, **changes)  # type: ignore[arg-type]
-            await self._note_elsewhere(f"{reason}; its header cannot be written ({error})")
+            log.error("%s: its header cannot be written: %s", self.name, error)  # noqa: TRY400
+            await self._note_again(changes)
+
+    async def _note_again(self, changes: dict[str, Any]) -> None:
+        """The header failed: write the whole bitmap volume anew, else note it elsewhere.
+
+        The header in memory changes when the note is durable and not before: whoever sees the set
+        offline writes on without it.
+        """
+        header = replace(self.header, **changes)
+        try:
+            assert self.bitmap is not None
+            extents = [
+                extent
+                for region in _REGIONS
+                for extent in self.bitmap.encode_all(header, region, self._memory(region))
+            ]
+            header = await blocking(partial(self.bitmap.write_anew, header, extents))
+        except OSError as error:
+            await self._note_elsewhere(f"{header.offline_reason}; nor can its bitmap ({error})")
+        self.header = header
+
+    def _memory(self, region: Region) -> Bitmap:
+        return self.bits.shadow if region is Region.SHADOW else self.bits.copy
+
+    def has(self, volume: Volume) -> bool:
+        """Is it the shadow or the bitmap of this set?"""
+        return volume is self.shadow or (self.bitmap is not None and volume is self.bitmap.volume)
+
+    async def lose(self, path: str, reason: str) -> None:
+        """A sync of a volume failed: if it is ours, nobody knows what it holds (invariant 9)."""
+        if self.shadow is not None and self.shadow.path == path:
+            await self.take_offline(Role.SHADOW, reason)
+        elif self.bitmap is not None and self.bitmap.volume.path == path:
+            await self.take_offline(Role.BITMAP, reason)
 
     async def _note_elsewhere(self, reason: str) -> None:
-        log.error("%s: %s", self.name, reason)
+        """In the state database; where that fails too, the master's writes fail."""
         try:
             if self.second_place is None:
                 raise errors.StorageError(self.name, "no second place is known")
@@ -185,17 +216,24 @@ class VolumeSet:
         return partial(self.bitmap.write_sectors, extents)
 
     async def save_exact(self, **changes: Any) -> None:
-        """Write the exact bits and commit a header with these fields changed. Raises OSError."""
+        """Write the exact bits and commit a header with these fields changed.
+
+        Raises OSError; the bitmap is offline then.
+        """
         self.bits.cool_all()
         *stores, _ = plan.exact_bits(self.key)
-        if self.bitmap is not None:
-            await blocking(partial(self._store, self.bitmap, stores))
-        await self.commit(**changes)
+        try:
+            if self.bitmap is not None:
+                await blocking(partial(self._store, self.bitmap, stores))
+            await self.commit(**changes)
+        except OSError as error:
+            await self.take_offline(Role.BITMAP, str(error))
+            raise
 
     def _store(self, bitmap: BitmapFile, steps: list[PitStep]) -> None:
         for step in steps:
             if isinstance(step, Store):
-                bits = self.bits.shadow if step.region is Region.SHADOW else self.bits.copy
+                bits = self._memory(step.region)
                 bitmap.write_sectors(bitmap.encode_all(self.header, step.region, bits))
             else:
                 bitmap.volume.sync()

@@ -56,6 +56,22 @@ class BitmapFile:
         self._slot = slot
         return header
 
+    def write_anew(self, header: Header, extents: Iterable[tuple[int, bytes]]) -> Header:
+        """After a failed sync: an offline header, then all bits; the header that was written.
+
+        The header first, because the one that failed may stand on the disk and speak of other
+        bits. Nothing that was lost is relied on; for everybody else the volume stays failed.
+        """
+        self._sequence = max(self._sequence, header.sequence) + 1
+        header = replace(header, sequence=self._sequence)
+        slot = 1 - self._slot
+        self.volume.write(fmt.SLOT_OFFSETS[slot], fmt.pack(header))
+        self.volume.sync_anew()
+        self._slot = slot
+        self.write_sectors(extents)
+        self.volume.sync_anew()
+        return header
+
     def erase_headers(self) -> None:
         """Forget whatever set this volume belonged to."""
         for at in fmt.SLOT_OFFSETS:
@@ -100,6 +116,4 @@ class BitmapFile:
 
 
 def _chunks_of(sectors: list[int], chunks: int) -> list[Run]:
-    return [
-        (s * SECTOR_CHUNKS, min(SECTOR_CHUNKS, chunks - s * SECTOR_CHUNKS)) for s in sectors
-    ]
+    return [(s * SECTOR_CHUNKS, min(SECTOR_CHUNKS, chunks - s * SECTOR_CHUNKS)) for s in sectors]

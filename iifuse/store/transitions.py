@@ -8,6 +8,7 @@ off the same state directory.
 import os
 import struct
 import zlib
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -69,8 +70,16 @@ class TransitionFile:
         return self._record.transition
 
     def begin(self, transition: Transition) -> None:
-        """From the return on the group counts as done."""
-        self._write(Record(transition))
+        """From the return on the group counts as done.
+
+        A record that fails may stand on the disk all the same, so another is written over it.
+        """
+        try:
+            self._write(Record(transition))
+        except OSError:
+            with suppress(OSError):
+                self._write(Record())
+            raise
 
     def finish(self) -> None:
         """Every member shows its new PIT: forget the record."""
@@ -87,7 +96,7 @@ class TransitionFile:
         sequence, slot = self._sequence + 1, 1 - self._slot
         crc = zlib.crc32(body, zlib.crc32(struct.pack("<Q", sequence)))
         self._volume.write(slot * SLOT_BYTES, _HEAD.pack(_MAGIC, sequence, len(body), crc) + body)
-        self._volume.sync()
+        self._volume.sync_anew()  # a slot counts as a whole, and this one is new as a whole
         self._sequence, self._slot, self._record = sequence, slot, record
 
     def _load(self) -> tuple[int, int, Record]:

@@ -97,6 +97,16 @@ class Volume:
                 self._sync_error = self._named(error)
                 raise
 
+    def sync_anew(self) -> None:
+        """Sync, whatever an earlier sync has said.
+
+        Only for who has written anew everything that the failed one may have lost.
+        """
+        try:
+            os.fdatasync(self.fd)
+        except OSError as error:
+            raise self._named(error) from None
+
     @property
     def is_synced(self) -> bool:
         """Is every write durable that has returned? No sync that runs counts."""

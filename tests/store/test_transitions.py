@@ -1,5 +1,6 @@
 """The record of a group command is there whole or not at all."""
 
+import os
 from uuid import UUID
 
 import pytest
@@ -124,14 +125,33 @@ def test_transition_of_too_many_sets_is_refused_before_anything_is_written(opene
     assert opened().transition is None
 
 
-def test_transition_write_that_fails_leaves_the_record_as_it_was(opened, monkeypatch):
+def failing(times):
+    """A sync that fails so often."""
+    left = [times]
+
+    def sync():
+        if left[0]:
+            left[0] -= 1
+            raise OSError(5, "planted")
+
+    return sync
+
+
+def test_transition_that_cannot_be_made_durable_is_overwritten(opened, monkeypatch):
+    """What was written may reach the disk all the same, and nothing may follow it (F11)."""
     file = opened()
-    file.begin(FIRST)
-
-    def broken():
-        raise OSError(5, "planted")
-
-    monkeypatch.setattr(file._volume, "sync", broken)
+    monkeypatch.setattr(file._volume, "sync_anew", failing(1))
     with pytest.raises(OSError, match="planted"):
-        file.begin(SECOND)
-    assert file.transition == FIRST
+        file.begin(FIRST)
+    assert opened().transition is None
+
+
+def test_transition_file_is_usable_again_after_a_failed_sync(opened, monkeypatch):
+    file = opened()
+    broken = failing(2)
+    monkeypatch.setattr(os, "fdatasync", lambda fd: broken())
+    with pytest.raises(OSError, match="planted"):
+        file.begin(FIRST)
+    monkeypatch.undo()
+    file.begin(SECOND)
+    assert opened().transition == SECOND

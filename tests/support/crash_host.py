@@ -8,8 +8,7 @@ import trio
 from crash_disk import Disk
 from crash_schedule import pause
 
-from iifuse.core.header import Header
-from iifuse.core.state import Verb
+from iifuse.core.state import Custody, Progress, Verb
 from iifuse.engine import pit, recovery
 from iifuse.engine.engine import Engine
 from iifuse.engine.view import View, _read
@@ -28,11 +27,11 @@ class MemoryDB:
         self._disk, self._host = disk, host
 
     def _content(self) -> tuple[tuple[SetRow, ...], tuple[str, ...]]:
+        pause()  # and not between this and the change, which are one statement
         return self._disk.dbs.get(self._host, ((), ()))
 
     def _put(self, rows: tuple[SetRow, ...], volumes: tuple[str, ...]) -> None:
-        if (rows, volumes) != self._content():
-            pause()
+        if (rows, volumes) != self._disk.dbs.get(self._host):
             self._disk.commit(self._host, (rows, volumes))
 
     def _change(self, shadow: str, **changes: Any) -> None:
@@ -48,9 +47,8 @@ class MemoryDB:
         rows, volumes = self._content()
         self._put((*rows, row), volumes)
 
-    def remember(self, header: Header) -> None:
-        known = {n: getattr(header, n) for n in ("progress", "custody", "sequence")}
-        self._change(header.shadow, **known)
+    def remember(self, shadow: str, progress: Progress, custody: Custody) -> None:
+        self._change(shadow, progress=progress, custody=custody)
 
     def doubt(self, shadow: str, reason: str | None) -> None:
         self._change(shadow, doubt=reason)
