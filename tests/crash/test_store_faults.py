@@ -1,0 +1,93 @@
+"""Every call of the store fails: once with EIO, once with ENOSPC, once short, once for good.
+
+`make test` takes an even choice of the calls, which IIFUSE_CRASH_SEED moves; `make test-crash`
+takes all of them. To repeat one: PYTHONHASHSEED=0 and what the message says.
+"""
+
+import multiprocessing
+import os
+import random
+import time
+
+import pytest
+from crash_explore import _recorded
+from crash_images import Durable
+from crash_judge import Case
+from fault_inject import Fault, Mode
+from fault_judge import calls_of, calls_of_start, judge_fault, judge_start
+from fault_scenarios import FAULT_SCENARIOS
+
+WORKERS = 2
+SEED = int(os.environ.get("IIFUSE_CRASH_SEED", "1"))
+STRIDE = 8
+"""One of so many calls is tried in `make test`."""
+STARTS = 2
+"""Images a scenario on which the start fails."""
+
+
+def chosen(calls, stride, chance):
+    """(number, mode) of an even choice."""
+    found = []
+    for mode in Mode:
+        able = [number for number, call in enumerate(calls, 1) if call.can(mode)]
+        found += [(number, mode) for number in able[chance.randrange(stride) :: stride]]
+    return found
+
+
+def fail_calls(job):
+    """One scenario; the number of failures that were judged."""
+    name, seed, stride = job
+    scenario = FAULT_SCENARIOS[name]
+    faults = chosen(calls_of(name, scenario, seed), stride, random.Random(f"{name} {seed}"))
+    for number, mode in faults:
+        judge_fault(name, scenario, seed, Fault(number, mode))
+    return len(faults)
+
+
+def fail_starts(job):
+    """Starts on what a kill at random moments has left."""
+    name, seed, stride = job
+    chance, count = random.Random(f"{name} {seed}"), 0
+    recording = _recorded(name, FAULT_SCENARIOS[name], seed)
+    for position in sorted(chance.sample(range(len(recording.log)), STARTS)):
+        state = Durable(recording.base)
+        for at, event in enumerate(recording.log[:position]):
+            state.apply(at, event)
+        case = Case(recording, position, state.whole(), killed=True)
+        for number, mode in chosen(calls_of_start(case), stride, chance):
+            if mode is not Mode.GONE:  # that is for -R, not for a start
+                judge_start(Case(recording, position, case.image, killed=True), Fault(number, mode))
+                count += 1
+    return count
+
+
+def run_all(work, seed, stride):
+    """All scenarios in two processes; prints and answers the number of failures."""
+    os.environ["PYTHONHASHSEED"] = "0"
+    began, total = time.monotonic(), 0
+    jobs = [(name, seed, stride) for name in FAULT_SCENARIOS]
+    with multiprocessing.get_context("spawn").Pool(WORKERS) as pool:
+        for count in pool.imap_unordered(work, jobs):
+            assert count, "a scenario without a failure"
+            total += count
+    print(f"\n{work.__name__}: {total} failures, seed {seed}, {time.monotonic() - began:.0f} s")
+    return total
+
+
+def test_store_call_that_fails_breaks_no_promise():
+    """F7, F8, F9, F10, F11, F24, and F12 as far as the order of things goes."""
+    assert run_all(fail_calls, SEED, STRIDE) >= 1000
+
+
+def test_store_call_that_fails_at_a_start_breaks_no_promise():
+    """F8, F9, F11."""
+    assert run_all(fail_starts, SEED, STRIDE) >= 200
+
+
+@pytest.mark.long
+def test_every_store_call_that_fails_breaks_no_promise(long_seconds):
+    stop, seed = time.monotonic() + long_seconds, SEED
+    while time.monotonic() < stop:
+        run_all(fail_calls, seed, 1)
+        run_all(fail_starts, seed, 1)
+        seed += 1
