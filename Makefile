@@ -15,7 +15,7 @@ PYTHON ?= $(firstword $(foreach p,/usr/bin/python3 python3,$(shell \
 	$(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
 
 BUILD_PACKAGES := fuse3 libfuse3-dev pkg-config gcc libc6-dev python3-dev python3-venv
-TEST_PACKAGES := e2fsprogs fio libarchive-tools mandoc mount sqlite3 systemd util-linux xfsprogs
+TEST_PACKAGES := e2fsprogs fio libarchive-tools mandoc mount sqlite3 strace systemd util-linux xfsprogs
 
 VENV := .venv
 BIN := $(VENV)/bin

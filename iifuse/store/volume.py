@@ -342,7 +342,12 @@ def sync_directory(path: str) -> None:
 def write_file(path: str, blob: bytes, *, mode: int = 0o600) -> None:
     """Replace a small file as a whole: new file, sync, rename, sync of the directory."""
     beside = f"{path}.new"
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(beside, flags, mode)
+    except FileExistsError:  # left by a crash; or a link to somebody's file, which is left alone
+        os.unlink(beside)
+        fd = os.open(beside, flags, mode)
     with os.fdopen(fd, "wb") as file:
         file.write(blob)
         file.flush()

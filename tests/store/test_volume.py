@@ -375,3 +375,13 @@ def test_write_file_replaces_the_whole_or_nothing(disk_place, monkeypatch):
     write_file(str(path), b"new")
     assert path.read_bytes() == b"new"
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_write_file_never_writes_through_a_name_that_somebody_left(disk_place, link):
+    (disk_place / "precious").write_bytes(b"precious")
+    link(disk_place / "precious", disk_place / "ticket.new")
+    write_file(str(disk_place / "ticket"), b"new")
+    assert (disk_place / "ticket").read_bytes() == b"new"
+    assert (disk_place / "precious").read_bytes() == b"precious"
+    assert sorted(os.listdir(disk_place)) == ["precious", "ticket"]
