@@ -8,7 +8,7 @@ from fake_volume import Bench, always, chunks, chunks_of, durable, in_chunk
 from harness import CHUNK
 
 from iifuse.core.state import Kind, Progress, Role
-from iifuse.engine.copier import Copier
+from iifuse.engine.copier import STEP_CHUNKS, Copier
 
 IND, DEP = Kind.INDEPENDENT, Kind.DEPENDENT
 TO_SHADOW, TO_MASTER = Progress.TO_SHADOW, Progress.TO_MASTER
@@ -154,3 +154,35 @@ async def test_copy_that_is_stopped_between_steps_can_be_taken_up_again(ended):
     await Copier(bench.family, member, ended).run()
     assert bytes(member.shadow.data) == bytes(bench.master.data)
     assert member.copied_chunks == 300
+
+
+# -- holes ------------------------------------------------------------------------------------
+
+
+def all_hole(offset: int, stop: int) -> tuple[int, int]:
+    return stop, stop
+
+
+@pytest.mark.parametrize("target", ["device", "hole"])
+async def test_step_over_a_hole_is_long_only_where_the_target_has_one_too(
+    ended, monkeypatch, target
+):
+    """A target that has to be written with zeros must not hold a writer up for gigabytes."""
+    count = 3 * STEP_CHUNKS + 5
+    bench = Bench(bytes(count * CHUNK))
+    member = bench.add("/s", IND, b"-" * (count * CHUNK), TO_SHADOW, tuple(range(count)))
+    bench.master.data_from = all_hole
+    if target == "hole":
+        member.shadow.data_from = all_hole
+    held, hold = [], bench.family.locks.hold
+
+    def spy(mode, first, chunks):
+        held.append(chunks)
+        return hold(mode, first, chunks)
+
+    monkeypatch.setattr(bench.family.locks, "hold", spy)
+    await Copier(bench.family, member, ended).run()
+    assert max(held) == (count if target == "hole" else STEP_CHUNKS)
+    assert ended.members == [member]
+    if target == "device":
+        assert member.shadow.durable == bench.master.data
