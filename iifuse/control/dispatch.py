@@ -207,10 +207,10 @@ class Dispatcher:
 
     async def _join(self, request: protocol.Join) -> Noted:
         member = self._engine.set(request.shadow)
-        await exchange.join(
+        notes = await exchange.join(
             self._engine, member, request.bitmap, accept_unclosed=request.accept_unclosed
         )
-        return Noted()
+        return Noted(tuple(notes))
 
     # -- groups and volumes -----------------------------------------------------------------
 

@@ -13,8 +13,18 @@ TICKET_BYTES_MAX: Final = 4 * 1024 * 1024
 Number = Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)]
 
 
+class Import(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An import that was made of a ticket, and the secondary bitmap that notes its changes."""
+
+    id: UUID
+    bitmap: Path
+
+
 class Lent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One exported shadow. `bitmap` is filled in by the importer: its secondary bitmap."""
+    """One exported shadow. `bitmap` is filled in by the importer: its secondary bitmap.
+
+    `imports`: those that could note themselves in the ticket; one bitmap holds only the last.
+    """
 
     uuid: UUID
     shadow: Path
@@ -26,6 +36,7 @@ class Lent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     size_bytes: int
     chunk_bytes: int = CHUNK_BYTES
     bitmap: Path | None = None
+    imports: tuple[Import, ...] = ()
 
 
 class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

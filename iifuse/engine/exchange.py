@@ -28,7 +28,14 @@ from iifuse.engine.opening import (
 )
 from iifuse.engine.pit import storage, sync
 from iifuse.engine.threads import blocking
-from iifuse.engine.tickets import lent_of, publish_ticket, ticket_path, write_ticket
+from iifuse.engine.tickets import (
+    lent_of,
+    note_import,
+    publish_ticket,
+    ticket_path,
+    unjoined,
+    write_ticket,
+)
 from iifuse.engine.view import View
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
@@ -116,6 +123,7 @@ async def take_in(engine: Engine, request: Borrowing) -> VolumeSet:
         member = VolumeSet(header, bits, shadow, BitmapFile(bitmap))
         await storage(partial(_write_import, engine, member))
         undo.pop_all()
+    await blocking(partial(note_import, member.header))
     family = Family(None, None, header.geometry, ordered=engine.ordered)
     engine.families.append(family)
     engine.register(family, member)
@@ -236,8 +244,12 @@ def _write_import(engine: Engine, member: VolumeSet) -> None:
 # -- join -----------------------------------------------------------------------------------
 
 
-async def join(engine: Engine, member: VolumeSet, path: str, *, accept_unclosed: bool) -> None:
+async def join(
+    engine: Engine, member: VolumeSet, path: str, *, accept_unclosed: bool
+) -> list[str]:
     """Merge a secondary bitmap; the next update copies the union. No data moves, no new PIT.
+
+    Answers with remarks: other imports of this export, whose changes are noted elsewhere.
 
     Any failed check or error changes nothing but harmless extra bits, and the set stays as it is.
     Raises Refused, BadSecondary, NotClosed, BadVolume, Busy, StorageError.
@@ -259,6 +271,12 @@ async def join(engine: Engine, member: VolumeSet, path: str, *, accept_unclosed:
             await engine.show_shadow(member)
         await blocking(partial(_stamp_joined, secondary))
     await engine.note(member, "-J")
+    others = await blocking(partial(unjoined, engine, member.header))
+    return [
+        f"{member.name}: an import with the bitmap {other} is not joined yet: join it before the "
+        "next update, or make that a full copy (-c s)"
+        for other in others
+    ]
 
 
 async def check_join(

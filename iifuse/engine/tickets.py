@@ -1,5 +1,6 @@
 """The ticket of an exported set: what it says, where it lies, how it gets there."""
 
+import logging
 import os
 import stat
 from datetime import UTC, datetime
@@ -9,9 +10,11 @@ import msgspec
 from iifuse import errors
 from iifuse.core import ticket
 from iifuse.core.header import Header
-from iifuse.core.ticket import Lent, Ticket
+from iifuse.core.ticket import Import, Lent, Ticket
 from iifuse.engine.engine import Engine
 from iifuse.store.volume import sync_directory, write_file
+
+log = logging.getLogger(__name__)
 
 
 def iso_time(time_ns: int) -> str:
@@ -62,11 +65,48 @@ def restore_ticket(engine: Engine, header: Header) -> None:
         write_ticket(path, lent_of(header))
 
 
-def _entry(path: str, header: Header) -> Lent | None:
-    """What an existing ticket says of the set, but for the bitmap that an importer has added."""
+def note_import(header: Header) -> None:
+    """Name an import in the ticket beside the shadow, as far as there is one. Blocks.
+
+    So that a join can tell that it is not the only one.
+    """
+    path = f"{header.shadow}.iiticket"
+    made = Import(header.import_id, header.bitmap)
     try:
-        with open(path, "rb") as file:
-            found = ticket.decode(path, file.read(ticket.TICKET_BYTES_MAX + 1))
-        return msgspec.structs.replace(ticket.find(path, found, header.shadow), bitmap=None)
+        found = _read(path)
+        sets = tuple(_with_import(lent, header, made) for lent in found.sets)
+        write_file(path, ticket.encode(msgspec.structs.replace(found, sets=sets)))
+    except (OSError, errors.BadTicket) as error:
+        log.info("%s: the import cannot be noted in the ticket: %s", header.shadow, error)
+
+
+def _with_import(lent: Lent, header: Header, made: Import) -> Lent:
+    if (lent.uuid, lent.export_number) != (header.uuid, header.export_number):
+        return lent
+    others = tuple(i for i in lent.imports if i.bitmap != made.bitmap)
+    return msgspec.structs.replace(lent, imports=(*others, made))
+
+
+def unjoined(engine: Engine, header: Header) -> list[str]:
+    """Bitmaps of imports of the last export that were not joined, as far as its ticket says."""
+    try:
+        lent = ticket.find("", _read(ticket_path(engine, header)), header.shadow)
+    except (OSError, errors.BadTicket):
+        return []
+    if (lent.uuid, lent.export_number) != (header.uuid, header.export_number):
+        return []
+    return [made.bitmap for made in lent.imports if made.id not in header.joined]
+
+
+def _read(path: str) -> Ticket:
+    with open(path, "rb") as file:
+        return ticket.decode(path, file.read(ticket.TICKET_BYTES_MAX + 1))
+
+
+def _entry(path: str, header: Header) -> Lent | None:
+    """What an existing ticket says of the set, but for what importers have added."""
+    try:
+        found = ticket.find(path, _read(path), header.shadow)
     except (OSError, errors.BadTicket):
         return None
+    return msgspec.structs.replace(found, bitmap=None, imports=())

@@ -156,6 +156,15 @@ async def test_copy_that_is_stopped_between_steps_can_be_taken_up_again(ended):
     assert member.copied_chunks == 300
 
 
+async def test_abort_that_cannot_be_noted_leaves_no_set_that_copies_for_ever(bench):
+    """F8: nobody would end what `-w` waits for."""
+    member = bench.add("/s", IND, chunks("-", "-", "-", "-"), TO_SHADOW, (0, 1, 3))
+    member.bitmap.volume.breaks.append(always("write"))
+    await member.end_copy()
+    assert not member.header.copying
+    assert member.state.offline & Role.BITMAP
+
+
 # -- holes ------------------------------------------------------------------------------------
 
 

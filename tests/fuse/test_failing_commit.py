@@ -85,21 +85,3 @@ def test_member_that_failed_in_a_group_update_neither_copies_nor_counts_after_a_
     service.wait(*shadows)
     for master, shadow in zip(masters, shadows, strict=True):
         assert service.read(shadow) == service.read(master)
-
-
-def test_abort_that_cannot_be_noted_leaves_no_copy_that_never_ends(
-    service, volume, place, attach
-):
-    """F8: `-w` answers; the volumes are devices, which the limit does not concern."""
-    backing = [volume(f"back{n}", 128 << 20) for n in range(2)]
-    master, shadow = (attach(path) for path in backing)
-    service.enable("ind", master, shadow, place / "b")
-    with files_end_at(service, 0), contextlib.suppress(errors.IifuseError):
-        service.abort(shadow)
-    status = service.status(shadow)
-    assert not status.copying or status.progress == "to_shadow"
-    with contextlib.suppress(errors.CopyStopped):
-        service.client.notes(protocol.Wait(Target((shadow,)), 30))
-    status = service.status(shadow)
-    assert not status.copying
-    assert service.stop() == 0

@@ -129,3 +129,32 @@ def set_bits_behind_the_last_chunk(path):
     blob[24576 + 508 : 24576 + 512] = struct.pack("<I", crc)
     path.write_bytes(blob)
     assert fmt.read(bytes(blob)).shadow.count(True) < 300
+
+
+# -- two imports of one export ----------------------------------------------------------------
+
+
+def test_join_names_every_other_import_of_the_export(night):
+    """The second one's bitmap lacks what was written under the first; both joined, none is lost."""
+    night.export()
+    night.borrow(chunk=3)
+    third = night.second.with_name("third")
+    night.borrow(third, chunk=250)
+    assert str(night.second) in night.join(third)
+    night.service.restart()  # the ticket keeps what the imports have noted in it
+    assert night.join() == ""
+    night.update()
+    night.export()
+    night.borrow(chunk=7)
+    assert night.join() == "", "those of an older export do not count"
+
+
+def test_import_needs_no_ticket_that_can_be_written(night, place):
+    night.export()
+    os.rename(night.ticket, place / "elsewhere")
+    night.ticket.mkdir()
+    night.run(night.other, "-I", night.shadow, night.second, place / "elsewhere")
+    night.other.write(night.shadow, 0, b"written")
+    night.other.disable(night.shadow)
+    night.join()
+    night.update()
