@@ -111,6 +111,9 @@ def test_reset_never_overwrites_a_master_that_was_only_late_at_one_start(service
     service.start()
     assert "master" in service.status(shadow).offline
     service.stop()
+    with open(f"{master}.away", "r+b") as file:
+        file.seek(20 * CHUNK)
+        file.write(b"by somebody else, meanwhile")
     os.rename(f"{master}.away", master)
     service.start()
     service.write(master, 7 * CHUNK, b"a week of work")

@@ -98,10 +98,14 @@ class Write:
 
 
 class Truth:
-    """What one file must show, kept outside: what it showed at first and every write since."""
+    """What one file must show, kept outside: what it showed at first and every write since.
+
+    `windows`: those that programs write to.
+    """
 
     def __init__(self, name: str, volume: int, count: int) -> None:
         self.name, self.volume, self.count = name, volume, count
+        self.windows = list(range(-(-count // WINDOW)))
         self.tags = np.full(count, volume << 48, dtype=np.uint64)
         self.writes: list[Write] = []
         self._under_way: list[Write] = []

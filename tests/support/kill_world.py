@@ -20,6 +20,9 @@ from iifuse.control.protocol import SetStatus, Target
 SECTORS = {"m": 3 * WINDOW + 515, "a": 2 * WINDOW + 301, "b": 2 * WINDOW}
 """Sectors of each master that are ever written; two of them end within a chunk."""
 
+COLD = 1
+"""The window of the masters that only restores write to: only shadows' bits are set there."""
+
 START_CUT = 0.2
 """How often a start is killed too."""
 
@@ -63,6 +66,7 @@ class World:
             self.truths[name] = Truth(str(place / name), number, SECTORS[name[0]])
         for name in SECTORS:
             truth = self.truths[name]
+            truth.windows.remove(COLD)
             with (place / name).open("wb") as file:
                 for first in range(0, truth.count, WINDOW):
                     count = min(WINDOW, truth.count - first)

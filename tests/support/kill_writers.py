@@ -25,7 +25,7 @@ class Writer(threading.Thread):
         super().__init__(daemon=True)
         self.truth, self.path, self.how, self.gone = truth, path, how, gone
         self.dice = random.Random(seed)
-        self.window = self.dice.randrange(-(-truth.count // WINDOW))
+        self.window = self.dice.choice(truth.windows)
         self.failure: BaseException | None = None
         self._enough = threading.Event()
         self.start()
