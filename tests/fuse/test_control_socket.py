@@ -1,11 +1,12 @@
 """Control clients that misbehave cost nobody his mount."""
 
 import contextlib
+import os
 import resource
 import socket
 import threading
 
-from devices import opened
+from devices import eventually, opened
 from harness import CHUNK
 
 from iifuse.control import protocol
@@ -48,13 +49,18 @@ def test_more_clients_than_descriptors_end_no_mount(service, volume, place):
     master, shadow = volume("m"), place / "s"
     service.enable("ind", master, shadow)
     service.wait(shadow)
-    crowd = []
     with contextlib.ExitStack() as stack:
-        for _ in range(DESCRIPTORS + 50):
-            crowd.append(stack.enter_context(contextlib.closing(socket.socket(socket.AF_UNIX))))
-            crowd[-1].settimeout(1)
-            with contextlib.suppress(TimeoutError, BlockingIOError):
-                crowd[-1].connect(str(service.socket))
+
+        def is_full():
+            """One more client; has the service a descriptor left?"""
+            client = stack.enter_context(contextlib.closing(socket.socket(socket.AF_UNIX)))
+            client.setblocking(False)
+            client.connect_ex(str(service.socket))
+            return len(os.listdir(f"/proc/{service.pid}/fd")) >= DESCRIPTORS
+
+        eventually(is_full, "the service has no descriptor left", 30)
+        for _ in range(20):
+            is_full()
         service.write(master, 3 * CHUNK, b"still here")
     answers = []
     asking = threading.Thread(target=lambda: answers.append(service.status(shadow)), daemon=True)

@@ -1,5 +1,6 @@
 """A random script of verbs and kills over one world, drawn from a seed."""
 
+import math
 import threading
 import time
 from collections import Counter
@@ -80,6 +81,7 @@ class Script:
         while True:
             yield self.dice.choice(verbs)()
             yield Flip(w, "s", *w.group)
+            yield self.dice.choice(verbs)()
             for stage, act in (
                 ("local", Export), ("exported", Import), ("imported", Return), ("returned", Join),
             ):  # fmt: skip
@@ -112,8 +114,10 @@ class Script:
         again = act.name == self._last[self.round % 2]  # cut short before: now it may be done
         self._last[self.round % 2] = act.name
         outside = again or self.dice.random() < OUTSIDE
-        delay = self.dice.uniform(0, 1.2 * self._seconds.get(act.name, FIRST_GUESS))
-        victims = [act.victim] if self.dice.random() < 0.8 else ["app", "backup"]
+        # Most of what matters comes late in a verb.
+        delay = 1.1 * self._seconds.get(act.name, FIRST_GUESS) * math.sqrt(self.dice.random())
+        both = self.dice.random() < 0.2
+        victims = [n for n, s in world.services.items() if both or n == act.victim or s.is_old]
         actor = threading.Thread(target=self._act, args=(act, failures), daemon=True)
         actor.start()
         if again:

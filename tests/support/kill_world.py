@@ -27,6 +27,28 @@ START_CUT = 0.2
 """How often a start is killed too."""
 
 
+AGE_MAX = 60
+"""Seconds after which a service is killed though it is not its turn."""
+
+_start = Service.start
+
+
+class Mortal(Service):
+    """Should it hang, a signal of its own ends it after five minutes, and the test with it."""
+
+    born = 0.0
+
+    def start(self) -> "Mortal":
+        alarm = ("perl", "-e", "alarm shift; exec @ARGV", "300")
+        self.born = time.monotonic()
+        _start(self, prefix=alarm)
+        return self
+
+    @property
+    def is_old(self) -> bool:
+        return time.monotonic() - self.born > AGE_MAX
+
+
 @dataclass
 class Member:
     """A set, as far as it is known; `stage` goes local, exported, imported, returned, local."""
@@ -59,7 +81,7 @@ class World:
 
     def __init__(self, place: Path, seed: int) -> None:
         self.place, self.dice, self.tally = place, random.Random(seed), Tally()
-        self.services = {name: Service(place, name, ("stop_wait=2",)) for name in ("app", "backup")}
+        self.services = {name: Mortal(place, name, ("stop_wait=2",)) for name in ("app", "backup")}
         self.gone = {name: threading.Event() for name in self.services}
         self.truths: dict[str, Truth] = {}
         for number, name in enumerate(("m", "a", "b", "m.ind", "m.dep", "a.ind", "b.ind"), 1):
@@ -72,6 +94,8 @@ class World:
                     count = min(WINDOW, truth.count - first)
                     file.seek(offset_of(first))
                     file.write(sectors(int(truth.tags[0]), first, count))
+        for name in ("a.ind", "b.ind"):
+            self.truths[name].windows += [COLD, COLD]
         self.ind, self.dep = self._member("m.ind"), self._member("m.dep")
         self.group = [self._member("a.ind", "g"), self._member("b.ind", "g")]
         self.sets = [self.ind, self.dep, *self.group]
