@@ -3,10 +3,10 @@
 import subprocess
 
 import pytest
-from devices import attach, mortal_services, mounted
+from devices import attach, mortal_services, mounted, service_seconds
 from refusing import refused
 
-__all__ = ["attach", "mortal_services", "mounted", "refused"]
+__all__ = ["attach", "mortal_services", "mounted", "refused", "service_seconds"]
 
 
 @pytest.fixture
