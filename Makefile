@@ -15,7 +15,11 @@ PYTHON ?= $(firstword $(foreach p,/usr/bin/python3 python3,$(shell \
 	$(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
 
 BUILD_PACKAGES := fuse3 libfuse3-dev pkg-config gcc libc6-dev python3-dev python3-venv
-TEST_PACKAGES := e2fsprogs fio libarchive-tools mandoc mount sqlite3 strace systemd util-linux xfsprogs
+TEST_PACKAGES := e2fsprogs fio libarchive-tools mandoc mount postgresql sqlite3 strace systemd util-linux \
+	xfsprogs
+
+# The tests want PostgreSQL's programs; a server of the system is not to be made for them.
+NO_CLUSTER := /etc/postgresql-common/createcluster.d/iifuse.conf
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -94,6 +98,9 @@ define packages
 	fi; \
 	echo "installing$$missing"; \
 	export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=a; \
+	case "$$missing" in *postgresql*) \
+		trap 'rm -f $(NO_CLUSTER)' EXIT; mkdir -p $(dir $(NO_CLUSTER)); \
+		echo 'create_main_cluster = false' >$(NO_CLUSTER) ;; esac; \
 	{ apt-get -qq update && \
 	  apt-get -qq install -y --no-install-recommends $$missing; } </dev/null >/dev/null
 endef
