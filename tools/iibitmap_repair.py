@@ -47,7 +47,6 @@ def repair(found: BitmapReading, new: str) -> Repaired:
         mending = _Mending(found, BitmapFile(volume))
         mending.all()
         header = _header(found.header, offline=bool(mending.lost))
-        # The new volume has no older header, so its numbers may begin anew.
         mending.target.write_header(header)
     offline = tuple(roles(header.offline))
     return Repaired(found.volume.path, new, mending.damaged, mending.different, offline)
@@ -155,13 +154,16 @@ def _check_repairable(found: BitmapReading) -> None:
 
 
 def _header(header: Header, *, offline: bool) -> Header:
-    """After a loss `-R` begins anew, or goes on with a restore."""
+    """After a loss `-R` begins anew, or goes on with a restore.
+
+    Its number stays (a commit adds one): by it the service knows an older header when it sees one.
+    """
+    header = replace(header, sequence=max(0, header.sequence - 1))
     if not offline:
-        return replace(header, sequence=0)
+        return header
     role = Role.BITMAP if header.progress is Progress.TO_MASTER else Role.SHADOW
     return replace(
         header,
-        sequence=0,
         offline=header.offline | role,
         offline_reason=REASON,
         copying=False,

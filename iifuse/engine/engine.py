@@ -253,7 +253,7 @@ class Engine:
         log.info("%s: %s (PIT %d)", member.name, event, pit)
         try:
             await blocking(partial(self.db.record, member.name, event, pit, held_ms, chunks))
-            await blocking(partial(self.db.remember, member.name, header.progress, header.custody))
+            await blocking(partial(self.db.remember, header))
         except Exception:
             log.exception("the history could not be written")
 

@@ -132,9 +132,8 @@ async def _remember(engine: Engine, member: VolumeSet) -> None:
     """What the header says, which decides what may be shown should the bitmap be missing."""
     if member.bitmap is None:
         return
-    header = member.header
     try:
-        await blocking(partial(engine.db.remember, member.name, header.progress, header.custody))
+        await blocking(partial(engine.db.remember, member.header))
     except errors.StorageError as error:
         log.error("%s: %s", member.name, error)  # noqa: TRY400 - a disk's error, not a defect
 
@@ -313,7 +312,7 @@ def _without_bitmap(row: SetRow, reason: str) -> tuple[VolumeSet, Trouble]:
         uuid=row.uuid, kind=row.kind, size_bytes=row.size_bytes,
         master=row.master or "", shadow=row.shadow, bitmap=row.bitmap, custody=row.custody,
         role=BitmapRole.MAIN if row.master else BitmapRole.IMPORTED,
-        session=row.session,
+        session=row.session, sequence=row.sequence,
     )  # fmt: skip
     bits = Bits.blank(header.geometry.chunks)
     trouble: Trouble = [(Role.BITMAP, reason)]

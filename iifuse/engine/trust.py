@@ -38,7 +38,8 @@ def check_known(row: SetRow, header: Header) -> None:
         if found != wanted:
             why = f"belongs to another {what}: {found}, and the set has {wanted}"
             raise errors.BadBitmap(row.bitmap, why)
-    if header.closure is not Closure.CLOSED and header.session not in (row.session, row.previous):
+    known = header.session in (row.session, row.previous) and header.sequence >= row.sequence
+    if header.closure is not Closure.CLOSED and not known:
         raise errors.BadBitmap(
             row.bitmap,
             "is not as this service left it: an older copy, or one that another service used since",

@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS sets (
     session INTEGER NOT NULL,   -- as in the header, or
     previous INTEGER,           -- while a start changes it: the one before
     closing INTEGER NOT NULL DEFAULT 0,  -- a disable has begun
+    sequence INTEGER NOT NULL DEFAULT 0,  -- of the header, or of one before it
     master TEXT,                -- absent: an imported shadow
     bitmap TEXT NOT NULL UNIQUE,
     "group" TEXT
@@ -63,6 +64,7 @@ class SetRow:
     session: int = 0
     previous: int | None = None
     closing: bool = False
+    sequence: int = 0
 
     @classmethod
     def of(cls, header: Header, group: str | None = None) -> "SetRow":
@@ -70,7 +72,7 @@ class SetRow:
         master = None if header.custody is Custody.IMPORTED else header.master
         names = (header.shadow, header.uuid, master, header.bitmap, group)
         what = (header.size_bytes, header.kind, header.progress, header.custody)
-        return cls(*names, *what, session=header.session)
+        return cls(*names, *what, session=header.session, sequence=header.sequence)
 
 
 class StateDB:
@@ -117,7 +119,7 @@ class StateDB:
         """All sets, in the order in which they were enabled."""
         rows = self._rows(
             'SELECT shadow, uuid, master, bitmap, "group", size_bytes, kind, progress, custody, '
-            "doubt, session, previous, closing FROM sets ORDER BY rowid"
+            "doubt, session, previous, closing, sequence FROM sets ORDER BY rowid"
         )
         try:
             return [
@@ -133,18 +135,18 @@ class StateDB:
         """From the return on the set comes back at every start."""
         self._run(
             'INSERT INTO sets (shadow, uuid, master, bitmap, "group", size_bytes, kind, progress, '
-            "custody, session) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "custody, session, sequence) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 row.shadow, str(row.uuid), row.master, row.bitmap, row.group, row.size_bytes,
-                row.kind, row.progress, row.custody, row.session,
+                row.kind, row.progress, row.custody, row.session, row.sequence,
             ),
         )
 
-    def remember(self, shadow: str, progress: Progress, custody: Custody) -> None:
-        """What the header says now, should the bitmap volume be missing at the next start."""
+    def remember(self, header: Header) -> None:
+        """What the header says now, should another one or none be there at the next start."""
         self._run(
-            "UPDATE sets SET progress = ?, custody = ? WHERE shadow = ?",
-            (progress, custody, shadow),
+            "UPDATE sets SET progress = ?, custody = ?, sequence = ? WHERE shadow = ?",
+            (header.progress, header.custody, header.sequence, header.shadow),
         )
 
     def begin_session(self, session: int, previous: dict[str, int]) -> None:
@@ -232,8 +234,9 @@ def _checked(row: SetRow) -> SetRow:
         raise ValueError(f"a volume of {row.size_bytes} bytes")
     if not all(isinstance(text, str | None) for text in (row.group, row.doubt)):
         raise TypeError("a text that is none")
-    if not all(isinstance(n, int | None) for n in (row.session, row.previous, row.closing)):
-        raise TypeError("a session that is none")
+    numbers = (row.session, row.previous or 0, row.closing, row.sequence)
+    if not all(isinstance(n, int) and 0 <= n < 1 << 62 for n in numbers):
+        raise TypeError("a session or a number that is none")
     if (row.custody is Custody.IMPORTED) != (row.master is None):
         raise ValueError("a master that does not go with the custody")
     return row

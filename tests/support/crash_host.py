@@ -8,7 +8,8 @@ import trio
 from crash_disk import Disk
 from crash_schedule import pause
 
-from iifuse.core.state import Custody, Progress, Verb
+from iifuse.core.header import Header
+from iifuse.core.state import Verb
 from iifuse.engine import pit, recovery
 from iifuse.engine.engine import Engine
 from iifuse.engine.view import View, _read
@@ -47,8 +48,9 @@ class MemoryDB:
         rows, volumes = self._content()
         self._put((*rows, row), volumes)
 
-    def remember(self, shadow: str, progress: Progress, custody: Custody) -> None:
-        self._change(shadow, progress=progress, custody=custody)
+    def remember(self, header: Header) -> None:
+        known = {n: getattr(header, n) for n in ("progress", "custody", "sequence")}
+        self._change(header.shadow, **known)
 
     def doubt(self, shadow: str, reason: str | None) -> None:
         self._change(shadow, doubt=reason)

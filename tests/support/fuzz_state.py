@@ -189,9 +189,8 @@ def _judge_database(folder: str) -> bool:
         rows = db.sets()
         assert all(isinstance(path, str) for path in db.volumes())
         for row in rows:
-            _judge_row(row)
             db.history(row.shadow)
-            db.remember(row.shadow, row.progress, row.custody)
+            db.remember(_judge_row(row))
             db.doubt(row.shadow, "no longer believed")
             assert next(r for r in db.sets() if r.shadow == row.shadow).doubt
         db.add_set(SetRow("/new", UUID(int=5), None, "/new.b", None, 1, Kind.INDEPENDENT,
@@ -203,16 +202,18 @@ def _judge_database(folder: str) -> bool:
     return True
 
 
-def _judge_row(row: SetRow) -> None:
+def _judge_row(row: SetRow) -> Header:
     assert isinstance(row.uuid, UUID)
     assert isinstance(row.progress, Progress)
     assert 0 < row.size_bytes < 1 << 60
     header = Header(
         uuid=row.uuid, kind=row.kind, size_bytes=row.size_bytes, master=row.master or "",
-        shadow=row.shadow, bitmap=row.bitmap, progress=row.progress,
+        shadow=row.shadow, bitmap=row.bitmap, progress=row.progress, session=row.session,
+        custody=row.custody, sequence=row.sequence,
     )  # fmt: skip
     with contextlib.suppress(errors.UsageError):  # paths that are too long together
         fmt.pack(header)
+    return header
 
 
 PARTS = [Part("transitions", 1500, _transitions), Part("state database", 500, _databases)]
