@@ -1,19 +1,18 @@
 """Take sets in again of which only the bitmap volumes know (`iiadm --attach`): a lost database.
 
-What a set is stands in the header of its bitmap volume. What the lost state directory alone knew
-is whether a group command was under way when the service died; where that can matter, nothing is
-believed that it may have touched.
+What a set is stands in the header of its bitmap volume. After a clean stop the bits are believed
+as at any start. After anything else they are not: only the lost state directory knew whether a
+group command was under way, and whether the set was still in use when its master was last written.
 """
 
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 from iifuse import errors
-from iifuse.core.bitmap import Bitmap
 from iifuse.core.header import Closure, Header
-from iifuse.core.sector import Region
-from iifuse.core.state import Custody, Kind, Progress, Role
+from iifuse.core.state import Custody
 from iifuse.engine import recovery
 from iifuse.engine.engine import Engine, checked_path
 from iifuse.engine.opening import check_distinct, check_unused
@@ -21,6 +20,8 @@ from iifuse.engine.threads import blocking
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.statedb import SetRow
 from iifuse.store.volume import open_volume
+
+_REASON: Final = "it was not stopped cleanly, and the state directory that it belonged to is lost"
 
 
 async def attach(engine: Engine, paths: tuple[str, ...], group: str | None) -> list[str]:
@@ -31,17 +32,26 @@ async def attach(engine: Engine, paths: tuple[str, ...], group: str | None) -> l
     with ExitStack() as undo:
         found = [await blocking(partial(_read, engine, path, undo)) for path in paths]
         _check_each_once([header for _, header in found])
-        notes = [await blocking(partial(_adopt, *one)) for one in found]
-    rows = [SetRow.of(replace(h, bitmap=bitmap.volume.path), group) for bitmap, h in found]
+        for one in found:
+            await blocking(partial(_adopt, *one))
+    rows = [_row(*one, group) for one in found]
     for row in rows:
-        await blocking(partial(engine.db.add_set, row))
+        await blocking(partial(_remember, engine, row))
     members = await recovery.bring_back(engine, rows)
     for member in members:
         await recovery.show(engine, engine.family(member))
         await engine.note(member, "--attach")
     recovery.start_copies(engine, members)
-    offline = [f"{s.name}: offline ({s.header.offline_reason})" for s in members if s.state.offline]
-    return [note for note in notes if note] + offline
+    return [
+        f"{s.name}: offline, {s.header.offline_reason}; see 'iiadm -R'"
+        for s in members if s.state.offline
+    ]  # fmt: skip
+
+
+def _remember(engine: Engine, row: SetRow) -> None:
+    engine.db.add_set(row)
+    if row.doubt is not None:
+        engine.db.doubt(row.shadow, row.doubt)
 
 
 def _check_each_once(headers: list[Header]) -> None:
@@ -72,26 +82,12 @@ def _check(engine: Engine, path: str, header: Header) -> None:
     check_unused(engine, header.shadow)
 
 
-def _adopt(bitmap: BitmapFile, header: Header) -> str | None:
-    """In a thread: the header says where the bitmap is, and only what is certain; a remark."""
-    header = replace(header, bitmap=bitmap.volume.path)
-    unsure = not header.clean and header.progress is Progress.IDLE
-    if unsure and header.kind is Kind.DEPENDENT:
-        reason = "a group command may have been cut short, and the state directory is lost"
-        offline = header.offline | Role.SHADOW
-        header = replace(header, offline=offline, offline_reason=reason)
-    header = bitmap.write_header(header)
-    return _keep_union(bitmap, header) if unsure else None
+def _adopt(bitmap: BitmapFile, header: Header) -> None:
+    """In a thread: the header says from now on where the bitmap is."""
+    if header.bitmap != bitmap.volume.path:
+        bitmap.write_header(replace(header, bitmap=bitmap.volume.path))
 
 
-def _keep_union(bitmap: BitmapFile, header: Header) -> str | None:
-    """An update that was cut short has set copy bits before it cleared the first shadow bit."""
-    shadow, damaged = bitmap.read_bits(header, Region.SHADOW)
-    copy, damaged_too = bitmap.read_bits(header, Region.COPY)
-    if header.kind is Kind.DEPENDENT or not (damaged_too or copy.count()):
-        return None
-    shadow.merge(copy)
-    shadow.set_runs(damaged + damaged_too)
-    bitmap.write_region(header, Region.SHADOW, shadow)
-    bitmap.write_region(header, Region.COPY, Bitmap(shadow.chunks))
-    return f"{header.shadow}: an update that was cut short was taken back"
+def _row(bitmap: BitmapFile, header: Header, group: str | None) -> SetRow:
+    doubt = None if header.clean else _REASON
+    return replace(SetRow.of(header, group), bitmap=bitmap.volume.path, doubt=doubt)

@@ -218,14 +218,20 @@ async def _make_true(engine: Engine, member: VolumeSet, lost: Role) -> list[str]
         await _all_differ(engine, member)
         return [f"{name}: all its chunks count as different; '-u s' copies them"]
     change = _change(header.kind, lost)
-    if change is Change.CLEAR:  # it leaves the copy bits alone, and a restore may have left some
-        member.bits.copy.zero()
-        await member.save_exact()
+    if change is Change.CLEAR:
+        await _forget_bits(engine, member)
     recheck = partial(pit.check_siblings, engine.family(member), member, "-R")
     await pit.change_all(engine, {member: change}, "-R", recheck)
     if member.header.copying:
         engine.start_copy(member)
     return [f"{name}: {_EFFECTS[change]}"]
+
+
+async def _forget_bits(engine: Engine, member: VolumeSet) -> None:
+    """A restore that failed as it began may have left copy bits, which Change.CLEAR keeps."""
+    async with engine.family(member).locks.gate():
+        member.bits = Bits.blank(member.bits.chunks)
+        await member.save_exact(pending=Change.NONE)
 
 
 _EFFECTS = {

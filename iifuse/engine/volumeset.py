@@ -105,7 +105,9 @@ class VolumeSet:
 
         Its shadow holds only what was preserved, so it can not be copied as a whole either.
         """
-        return self.restoring and self.header.kind is Kind.DEPENDENT and not self.bits_known
+        if not self.restoring or self.state.offline & Role.MASTER:  # -R gives a restore up then
+            return False
+        return self.header.kind is Kind.DEPENDENT and not self.bits_known
 
     def check_answering(self) -> None:
         """Raise Busy while a call that was given up may still write to the shadow."""

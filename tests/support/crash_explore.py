@@ -49,12 +49,14 @@ class Options:
 
     `again`: share of images whose recovery is itself cut short at each of its events. `kill`: share
     of stops at which the service is killed first, and the power fails after the next start.
+    `lost`: share of images at which the state directory is lost as well.
     """
 
     per_stop: int = PER_STOP
     go_on: float = 0.4
     again: float = 0.01
     kill: float = 0.1
+    lost: float = 0.03
     images_max: int = 1 << 60
 
 
@@ -123,6 +125,9 @@ class Explorer:
         go_on, again = (self.chance.random() for _ in range(2))
         self.tally.judged += 1
         log = self._judged(case, go_on=go_on < self.options.go_on)
+        if self.chance.random() < self.options.lost:
+            lost = Case(case.recording, case.position, case.image, lost=True)
+            self._judged(lost, go_on=True)
         if again < self.options.again and log:
             self._again(case, Durable(case.image), log)
 

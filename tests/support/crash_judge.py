@@ -12,8 +12,9 @@ from crash_host import BOOT, Host
 from crash_rig import HOSTS, Recording, stamp
 from crash_schedule import run
 
+from iifuse import errors
 from iifuse.core.state import Custody, Progress, Verb
-from iifuse.engine import enable, exchange, reset
+from iifuse.engine import attach, enable, exchange, reset
 
 SECONDS = 60.0
 """No recovery and no copy of a few chunks takes so long, even here."""
@@ -30,6 +31,8 @@ class Case:
     """What was written after a kill and a restart, before the power failed as well."""
     killed: bool = False
     """Only the service died: the page cache is as it was."""
+    lost: bool = False
+    """The state directory is gone as well: the sets are attached from their bitmaps."""
 
     @property
     def history(self) -> History:
@@ -50,7 +53,11 @@ async def _judge(case: Case, go_on: bool, write: bool) -> list[Event]:
         async with trio.open_nursery() as nursery:
             hosts = [_host(case, name) for name in HOSTS]
             for host in hosts:
+                if case.lost:
+                    _lose_state(host)
                 await _start(host, nursery)
+                if case.lost:
+                    await _attach_all(host)
             Check(case, hosts).all()
             if write:
                 case.after = {n: await _write_all(h, n) for h in hosts for n in h.engine.views}
@@ -66,6 +73,24 @@ def _host(case: Case, name: str) -> Host:
     host.ordered = case.recording.ordered
     host.boot = BOOT if case.killed else uuid4()
     return host
+
+
+def _lose_state(host: Host) -> None:
+    host.disk.dbs.pop(host.name, None)
+    for name in [n for n in host.disk.names if n.startswith(host.directory)]:
+        host.disk.rename(name, None)
+
+
+async def _attach_all(host: Host) -> None:
+    """One after the other; a bitmap of a set in use must not be refused."""
+    ending = ".b" if host.name == HOSTS[0] else ".b2"
+    for path in [n for n in host.disk.names if n.endswith(ending)]:
+        found = fmt.read(host.disk.content(path))
+        try:
+            await attach.attach(host.engine, (path,), None)
+        except errors.IifuseError as error:
+            if found is not None and found.closure == 0:
+                raise Lost(f"{path} cannot be attached: {error}") from error
 
 
 async def _start(host: Host, nursery: trio.Nursery) -> None:
@@ -144,12 +169,24 @@ class Check:
 
     def _compare_views(self, shown: dict[str, bytes]) -> None:
         for name, host in self.views.items():
-            if not self._offline(name) and host.look(name) != shown[name]:
+            if not self._offline(name) and self._look(host, name, shown[name]) != shown[name]:
                 raise Lost(f"the bits on disk say that {name} shows something else")
+
+    def _look(self, host: Host, name: str, shown: bytes) -> bytes:
+        """With lost bits in a restore nobody may read the master until -R."""
+        try:
+            return host.look(name)
+        except OSError:
+            if self.case.lost and any(s.restoring for s in host.engine.sets.values()):
+                return shown
+            raise
 
     def _fit_one_world(self, shown: dict[str, bytes]) -> None:
         """All views together: of a group all members have the old PIT, or all the new one."""
         wrong: list[str] = []
+        if self.case.lost:
+            self._fit_some_world(shown)
+            return
         for world in self.case.history.worlds(self.case.position):
             bad = [name for name in shown if self._misfit(name, shown[name], world)]
             late = [s for s in self.main.engine.sets if self._other_pit(s, world)]
@@ -158,6 +195,20 @@ class Check:
             wrong += [f"PITs {world}: {name[-3:]} has another PIT number" for name in late]
             wrong += [self._explain(name, shown[name], world) for name in bad]
         raise Lost("; ".join(wrong))
+
+    def _fit_some_world(self, shown: dict[str, bytes]) -> None:
+        """Each set by itself: who knew that they belong together is lost."""
+        worlds = self.case.history.worlds(self.case.position)
+        worlds += [world[:-1] for world in worlds if world]
+        torn = {s.header.master for s in self.main.engine.sets.values() if s.restoring}
+        for name in self.views.keys() - torn:
+            members = [s for s in self.main.engine.sets if s == name]
+            if not any(
+                not self._misfit(name, shown[name], world)
+                and not any(self._other_pit(s, world) for s in members)
+                for world in worlds
+            ):
+                raise Lost("; ".join(self._explain(name, shown[name], w) for w in worlds))
 
     def _misfit(self, name: str, content: bytes, world: World) -> bool:
         if self._offline(name) or (self._retired(name) and name not in self.views):
@@ -189,6 +240,7 @@ class Check:
         member = self.main.engine.sets[shadow]
         recording = self.case.recording
         allowed = recording.may_be_offline or not (recording.ordered or self.case.killed)
+        allowed |= self.case.lost
         if member.state.offline and not allowed:
             raise Lost(f"{shadow[-3:]} went offline: {member.header.offline_reason}")
         if found is None or member.state.offline:
@@ -213,7 +265,7 @@ class Future:
         self.main, self.other = hosts
 
     async def all(self) -> None:
-        before = {n: self.main.look(n) for n in self.main.engine.views if self._online(n)}
+        before = {n: self.main.look(n) for n in self.main.engine.views if self._readable(n)}
         await self._wait_all()
         for name, content in before.items():
             if self._online(name) and self.main.look(name) != content:
@@ -228,6 +280,10 @@ class Future:
         for shadow in shadows:
             self._expect_equal(shadow)
 
+    def _readable(self, name: str) -> bool:
+        torn = {s.header.master for s in self.main.engine.sets.values() if s.restoring}
+        return self._online(name) and not (self.case.lost and name in torn)
+
     def _online(self, name: str) -> bool:
         member = self.main.engine.sets.get(name)
         return member is None or not member.state.offline
@@ -238,8 +294,13 @@ class Future:
 
     async def _finish_all(self) -> None:
         for shadow, member in list(self.main.engine.sets.items()):
+            if member.is_beyond_repair:
+                await enable.disable(self.main.engine, member)
+                continue
             if member.state.offline:
                 self._remove_stubs(shadow)
+                if shadow in self.other.engine.sets:
+                    await enable.disable(self.other.engine, self.other.set(shadow))
                 await reset.reset(self.main.engine, member)
                 await self.main.wait(shadow)
             if member.header.custody is Custody.EXPORTED:
