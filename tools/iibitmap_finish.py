@@ -171,6 +171,7 @@ class _Run:
                 clean=False,
                 boot_id=UUID(boot_id()),
                 process_durability=False,
+                restored_offline=self.target is self.parts.master,
                 master_stamp=Stamp(),
                 shadow_stamp=Stamp(),
             )

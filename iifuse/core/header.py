@@ -36,7 +36,7 @@ _PREFIX: Final = struct.Struct("<8sIIII")  # magic, version, length, crc, incomp
 _FIXED: Final = struct.Struct(
     "<Q16sBBBBBBBBIIQ"  # sequence .. size_bytes
     "Q16sqQ16s16s"  # pit .. boot_id
-    "BBxxxxxxQ16sq16s"  # pending .. transition_id
+    "BBBxxxxxQ16sq16s"  # pending .. transition_id
     "qqqqqqBB2xIHHHH"  # volume stamps .. limit_s, lengths of reason and of three paths
 )
 
@@ -96,6 +96,8 @@ class Header:
     clean: bool = False
     process_durability: bool = False
     closure: Closure = Closure.OPEN
+    restored_offline: bool = False
+    """`iibitmap finish` wrote to the master, and knew no other set of it: theirs are in doubt."""
     pit: Pit = field(default_factory=Pit)
     export_number: int = 0
     import_id: UUID = _NIL
@@ -162,8 +164,8 @@ def _fixed_fields(h: Header) -> tuple[object, ...]:
         h.clean, h.process_durability, CHUNK_BYTES, h.session, h.size_bytes,
         h.pit.number, h.pit.id.bytes, h.pit.time_ns, h.export_number, h.import_id.bytes,
         h.boot_id.bytes,
-        h.pending, h.closure, h.pending_pit.number, h.pending_pit.id.bytes, h.pending_pit.time_ns,
-        h.transition_id.bytes,
+        h.pending, h.closure, h.restored_offline,
+        h.pending_pit.number, h.pending_pit.id.bytes, h.pending_pit.time_ns, h.transition_id.bytes,
         h.master_stamp.size_bytes, h.master_stamp.mtime_ns, h.master_stamp.ctime_ns,
         h.shadow_stamp.size_bytes, h.shadow_stamp.mtime_ns, h.shadow_stamp.ctime_ns,
     )  # fmt: skip
@@ -203,7 +205,7 @@ def _unpack_body(body: bytes) -> Header:
     (
         sequence, uuid, role, kind, progress, copying, custody, offline, clean, process,
         chunk_bytes, session, size, pit, pit_id, pit_time, export_number, import_id, boot_id,
-        pending, closure, next_pit, next_id, next_time, transition_id,
+        pending, closure, restored_offline, next_pit, next_id, next_time, transition_id,
         m_size, m_mtime, m_ctime, s_size, s_mtime, s_ctime, joined_count,
         break_write, limit_s, *lengths,
     ) = _FIXED.unpack_from(body)  # fmt: skip
@@ -220,6 +222,7 @@ def _unpack_body(body: bytes) -> Header:
         progress=Progress(progress), copying=bool(copying), custody=Custody(custody),
         offline=_roles(offline), offline_reason=reason, clean=bool(clean),
         process_durability=bool(process), closure=Closure(closure),
+        restored_offline=bool(restored_offline),
         pit=Pit(pit, UUID(bytes=pit_id), pit_time), export_number=export_number,
         import_id=UUID(bytes=import_id), boot_id=UUID(bytes=boot_id), pending=Change(pending),
         pending_pit=Pit(next_pit, UUID(bytes=next_id), next_time),

@@ -21,7 +21,7 @@ from iifuse.engine.opening import check_size
 from iifuse.engine.rollforward import roll_forward
 from iifuse.engine.threads import blocking
 from iifuse.engine.tickets import restore_ticket
-from iifuse.engine.trust import Trouble, check_known, distrust, has_hints
+from iifuse.engine.trust import Trouble, check_known, distrust, doubt_siblings, has_hints
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.statedb import SetRow
@@ -68,6 +68,9 @@ async def bring_back(engine: Engine, rows: Iterable[SetRow]) -> list[VolumeSet]:
     else:
         for member in members:
             member.header = replace(member.header, session=engine.session)
+    for member in members:
+        if member.header.restored_offline:
+            await doubt_siblings(member, engine.family(member).sets)
     for member in members:
         await _open_for_use(engine, member)
     await _quietly(engine.db.end_session_change)
@@ -202,7 +205,10 @@ async def _open_for_use(engine: Engine, member: VolumeSet) -> None:
     """The header says unclean before anything can be written."""
     try:
         await member.commit(
-            clean=False, boot_id=engine.boot_id, process_durability=not engine.ordered
+            clean=False,
+            boot_id=engine.boot_id,
+            process_durability=not engine.ordered,
+            restored_offline=False,
         )
     except OSError as error:
         await member.take_offline(Role.BITMAP, str(error))

@@ -1,6 +1,7 @@
 """Which bits of a bitmap volume may be believed after a start."""
 
 import logging
+from collections.abc import Iterable
 
 from iifuse import errors
 from iifuse.core.bitmap import Bitmap, runs_of
@@ -8,6 +9,7 @@ from iifuse.core.bits import Bits
 from iifuse.core.header import BitmapRole, Closure, Header
 from iifuse.core.state import Kind, Progress, Role
 from iifuse.engine.engine import Engine
+from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.statedb import SetRow
 from iifuse.units import Run
 
@@ -95,3 +97,24 @@ def _doubt(header: Header, bits: Bits, runs: list[Run], reason: str, trouble: Tr
 def has_hints(header: Header) -> bool:
     """Do bits only say where the volumes may differ? Then more of them do no harm."""
     return header.kind is Kind.INDEPENDENT and header.progress is Progress.IDLE
+
+
+async def doubt_siblings(restored: VolumeSet, sets: Iterable[VolumeSet]) -> None:
+    """A restore of `restored` wrote to the master while no service preserved for its other sets.
+
+    Idle and independent: all chunks differ. Else the point in time was in part on the master.
+    """
+    reason = f"its master was overwritten by 'iibitmap finish' of {restored.name}"
+    for member in sets:
+        if member is restored:
+            continue
+        if not has_hints(member.header):
+            await member.take_offline(Role.SHADOW, reason)
+            continue
+        log.warning("%s: %s: all chunks count as different", member.name, reason)
+        member.bits.shadow.fill()
+        try:
+            await member.save_exact()
+        except OSError as error:
+            await member.take_offline(Role.BITMAP, str(error))
+        member.bits = Bits(member.bits.shadow, member.bits.copy)

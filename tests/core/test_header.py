@@ -46,6 +46,7 @@ headers = st.builds(
     progress=st.sampled_from(Progress), copying=st.booleans(), custody=st.sampled_from(Custody),
     offline=st.integers(0, 15).map(Role), offline_reason=names,
     clean=st.booleans(), process_durability=st.booleans(), closure=st.sampled_from(Closure),
+    restored_offline=st.booleans(),
     pit=pits, export_number=u64, import_id=st.uuids(), boot_id=st.uuids(),
     pending=st.sampled_from(Change), pending_pit=pits, transition_id=st.uuids(),
     master_stamp=stamps, shadow_stamp=stamps,

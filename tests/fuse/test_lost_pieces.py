@@ -257,3 +257,70 @@ def test_set_that_lost_both_volumes_overwrites_neither(service, volume, place):
     assert "neither" in tool(service, "iiadm", "-n", "-R", shadow, code=2)
     assert shadow.read_bytes()[: len(left)] == left
     assert truth(service, shadow)[0] == ("master", "shadow")
+
+
+# -- the service, in the middle of a restore ------------------------------------------------
+
+
+def finish(service, master, shadow):
+    """The commands of the manual, with no service."""
+    bitmap = shadow.with_name(f"{shadow.name}.bmp")
+    assert f"{bitmap}: fine" in tool(service, "iibitmap", "check", bitmap)
+    assert "overwrite a master" in tool(
+        service, "iibitmap", "finish", bitmap, master, shadow, code=1
+    )
+    said = tool(service, "iibitmap", "-n", "finish", bitmap, master, shadow)
+    assert "chunks copied" in said
+
+
+@pytest.mark.parametrize("kind", ["ind", "dep"])
+def test_restore_is_finished_without_the_service(service, half_restored, small_place, kind):
+    """The raw master is right at once; a service that starts later finds the set idle and equal."""
+    master, shadow, kept = half_restored(kind)
+    service.kill()
+    small_place[1]()
+    finish(service, master, shadow)
+    assert master.read_bytes() == kept
+    service.start()
+    status = service.status(shadow)
+    assert (status.progress, status.copy_bits, status.offline) == ("idle", 0, ())
+    assert (service.read(master), service.read(shadow)) == (kept, kept)
+    service.write(master, 3 * CHUNK, b"life goes on")
+    assert service.read(shadow) == kept
+    tool(service, "iiresync", shadow)
+    assert service.read(shadow) == service.read(master)
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_sets_of_a_master_that_was_finished_offline_are_in_doubt(
+    service, volume, place, small_place, how
+):
+    """They were not there to preserve what the restore overwrote."""
+    master, shadow = small_place[0] / "m", place / "s"
+    dependent, other = place / "dependent", place / "other"
+    new_disk(master)
+    enabled(service, master, ("ind", shadow), ("dep", dependent), ("ind", other))
+    pit = service.read(other)
+    content = volume("content", SIZE).read_bytes()
+    for at in range(0, SIZE, 16 * CHUNK):
+        service.write(shadow, at, content[at : at + 16 * CHUNK])
+    service.flip("m", shadow)
+    tool(service, "iiadm", "-w", shadow, code=1)
+    getattr(service, how)()
+    small_place[1]()
+    finish(service, master, shadow)
+    for _ in range(2):  # what the first start finds, the second still knows
+        service.start()
+        assert truth(service, shadow) == ((), None)
+        offline, why = truth(service, dependent)
+        assert offline == ("shadow",)
+        assert "master was" in why
+        refuses(errno.EIO, service.read, dependent)
+        assert truth(service, other) == ((), None)
+        assert service.status(other).shadow_bits == CHUNKS + 1
+        assert service.read(other) == pit
+        service.kill()
+    service.start()
+    tool(service, "iiadm", "-R", dependent)
+    tool(service, "iiresync", other)
+    assert service.read(other) == service.read(dependent) == content

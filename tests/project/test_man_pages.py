@@ -234,6 +234,7 @@ CHANGES = {
     "boot_id": {"boot_id": OTHER},
     "pending": {"pending": Change.FILL_TO_MASTER},
     "closure": {"closure": Closure.JOINED},
+    "restored_offline": {"restored_offline": True},
     "pending_pit.number": {"pending_pit": Pit(number=2**64 - 1)},
     "pending_pit.id": {"pending_pit": Pit(id=OTHER)},
     "pending_pit.time_ns": {"pending_pit": Pit(time_ns=-1)},
