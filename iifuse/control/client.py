@@ -57,6 +57,8 @@ class Client:
     def _send(self, connection: socket.socket, line: bytes) -> None:
         try:
             connection.sendall(line)
+        except BrokenPipeError:
+            return  # it has heard enough, and has said why
         except OSError as error:
             raise errors.ServiceError(self.path, f"the connection broke ({error})") from error
 

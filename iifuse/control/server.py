@@ -21,6 +21,8 @@ Answer = Callable[[AnyRequest], Awaitable[object]]
 _REQUEST_SECONDS: Final = 30.0
 """How long a client may take to send its request."""
 
+_FAREWELL_SECONDS: Final = 1.0
+
 _PEERS: Final = struct.Struct("3i")  # pid, uid, gid
 
 
@@ -64,7 +66,7 @@ class Server:
                     await self._talk(stream)
                 else:
                     error = errors.Refused(self.path, "only root may speak to this service")
-                    await stream.send_all(protocol.encode_failure(error))
+                    await _send_away(stream, error)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return  # the client has gone
             except Exception:
@@ -76,7 +78,7 @@ class Server:
             try:
                 line = await _receive_line(stream, rest)
             except errors.IifuseError as error:
-                await stream.send_all(protocol.encode_failure(error))
+                await _send_away(stream, error)
                 return
             if line is None:
                 return
@@ -107,6 +109,15 @@ class Server:
             log.exception("defect in a control verb")
             failure = errors.InternalError("", f"{type(error).__name__}: {error}", "see the log")
             return protocol.encode_failure(failure)
+
+
+async def _send_away(stream: trio.SocketStream, error: errors.IifuseError) -> None:
+    """Say why, and take in what is still on its way: unread, it would undo the answer."""
+    with trio.move_on_after(_FAREWELL_SECONDS):
+        await stream.send_all(protocol.encode_failure(error))
+        await stream.send_eof()
+        while await stream.receive_some(1 << 16):
+            pass
 
 
 async def _cancel_on_hangup(connection: trio.socket.SocketType, scope: trio.CancelScope) -> None:
