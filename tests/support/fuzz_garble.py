@@ -90,8 +90,9 @@ def fix_sector(blob: bytearray, at: int, uuid: bytes, region: int, number: int) 
 # -- JSON -----------------------------------------------------------------------------------
 
 TEXTS = (
-    "", "/", "/v", "relative", "/a/../b", "/nul\0byte", "/\ud800", "/" + "x" * 5000, "\x1b[31m",
-    "/\u202egpj", "null", "ind", "dep", "0", "iifuse-ticket-1", "9999-12-31T23:59:59Z",
+    "", "/", "/no/v", "relative", "/no/../b/c", "/nul\0byte", "/\ud800", "/" + "x" * 5000,
+    "\x1b[31m", "/no/\u202egpj",
+    "null", "ind", "dep", "0", "iifuse-ticket-1", "9999-12-31T23:59:59Z",
     "00000000-0000-0000-0000-000000000007", "9" * 400,
 )  # fmt: skip
 
@@ -133,11 +134,14 @@ def change(random: Random, found: Any) -> Any:
     return value(random)
 
 
-def line(random: Random, found: Any) -> bytes:
-    """A JSON line that was garbled as a value, as bytes, or both; never with a line end inside."""
+def line(random: Random, found: Any, *, raw: float = 0.25) -> bytes:
+    """A JSON line that was garbled as a value, as bytes, or both; never with a line end inside.
+
+    `raw`: how often its bytes are; then a path in it may become any other path.
+    """
     for _ in range(random.choice((0, 1, 1, 1, 2, 3))):
         found = change(random, found)
     blob = json.dumps(found, ensure_ascii=random.random() < 0.5).encode("utf-8", "surrogatepass")
-    if random.random() < 0.25:
+    if random.random() < raw:
         blob = bytes(garble(random, blob))
     return blob.replace(b"\n", b" ")
