@@ -31,6 +31,7 @@ def extents(size, count, seed):
 
 @pytest.mark.parametrize("kind", ["none", "ind", "dep"])
 def test_any_extent_reads_and_writes_as_on_a_disk(service, volume, place, kind):
+    """F31: sizes from one byte on."""
     masters = [volume(f"v{size}", size) for size in SIZES]
     files = {service.path(master): bytearray(master.read_bytes()) for master in masters}
     if kind == "none":
@@ -58,6 +59,7 @@ def test_any_extent_reads_and_writes_as_on_a_disk(service, volume, place, kind):
 
 @pytest.mark.parametrize("size", [1, 1000, CHUNK, 3 * CHUNK + 5])
 def test_end_of_the_volume_answers_as_a_device_does(disk, size):
+    """F31: nothing is read or written past the end."""
     path, file = disk(size=size)
     before = path.read_bytes()
     with opened(file) as fd:

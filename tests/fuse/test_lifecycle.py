@@ -210,6 +210,7 @@ def test_kill_leaves_a_dead_mount_that_start_cleans_up(service, several):
 
 
 def test_kill_while_writers_run_keeps_every_pit(service, volume, place):
+    """F1, F15."""
     master = volume("v", 64 * CHUNK)
     independent, dependent = place / "ind", place / "dep"
     service.enable("ind", master, independent)

@@ -53,6 +53,7 @@ def test_one_volume_in_two_parts_is_refused(service, refused, names, kind):
 @pytest.mark.parametrize("role", ["shadow", "bitmap"])
 @pytest.mark.parametrize("link", ["symlink", "link"])
 def test_one_volume_under_two_names_is_refused(service, refused, names, place, role, link):
+    """F16: symbolic and hard links."""
     present(names)
     other = place / "other name"
     getattr(os, link)(names["master"], other)
@@ -62,6 +63,7 @@ def test_one_volume_under_two_names_is_refused(service, refused, names, place, r
 
 @pytest.mark.parametrize("how", ["path", "symlink", "link"])
 def test_volume_of_another_set_is_refused(service, refused, names, taken, place, how):
+    """F18: sets share no shadow, and one's shadow is no other's master."""
     present(names)
     for part, path in taken.items():
         alias = path
@@ -153,6 +155,7 @@ def test_mounted_device_is_refused(service, refused, names, attach, mounted, pla
 
 
 def test_device_under_another_node_is_the_same_volume(service, refused, names, attach, place):
+    """F16: a device is known by its number."""
     device = attach(blank(place / "disk", SIZE // 512 * 512))
     service.enable("dep", device, place / "s1")
     node = place / "node"
@@ -186,6 +189,7 @@ def test_missing_places_are_refused(service, refused, names, place):
 
 
 def test_what_is_no_volume_is_refused(service, refused, names, place):
+    """F16: a directory, a fifo, a character device, a link that leads nowhere."""
     (place / "directory").mkdir()
     os.mkfifo(place / "fifo")
     (place / "nowhere").symlink_to(place / "gone")

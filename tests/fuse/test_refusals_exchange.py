@@ -144,6 +144,7 @@ def test_join_while_the_importer_lives_is_refused(refused, lent):
 
 
 def test_join_of_an_unclosed_bitmap_needs_a_yes(refused, lent):
+    """F23: its order is crash-safe, so that with a yes it is merged as it stands."""
     assert lent.other.run("iiadm", "-I", lent.shadow, lent.second).returncode == 0
     lent.other.write(lent.shadow, 3 * CHUNK, b"there")
     lent.other.kill()  # the host is lost
@@ -157,6 +158,7 @@ def test_join_of_an_unclosed_bitmap_needs_a_yes(refused, lent):
 
 
 def test_join_with_the_main_bitmap_or_none_is_refused(refused, lent, place):
+    """F14, F22."""
     main, gone = lent.shadow.with_name("s.bmp"), place / "gone"
     refused(lent.service, "iiadm", "-J", lent.shadow, main, says=(main,))
     refused(lent.service, "iiadm", "-J", lent.shadow, gone, says=(gone,), todo=False)
@@ -164,6 +166,7 @@ def test_join_with_the_main_bitmap_or_none_is_refused(refused, lent, place):
 
 
 def test_join_with_the_bitmap_of_another_set_is_refused(refused, lent, volume, place):
+    """F14, F22."""
     master, shadow = volume("m2", SIZE), place / "s2"
     lent.service.enable("ind", master, shadow)
     lent.service.wait(shadow)
@@ -175,6 +178,7 @@ def test_join_with_the_bitmap_of_another_set_is_refused(refused, lent, volume, p
 
 
 def test_join_after_an_import_with_another_ticket_is_refused(refused, lent, place):
+    """F22: another set, PIT, export or size."""
     for number, (fields, what) in enumerate(
         [
             ({"uuid": str(uuid4())}, "another set"),
@@ -192,6 +196,7 @@ def test_join_after_an_import_with_another_ticket_is_refused(refused, lent, plac
 
 
 def test_join_with_the_bitmap_of_an_older_export_is_refused(refused, lent, place):
+    """F14, F22."""
     lent.borrow(place / "old")
     lent.join(place / "old")
     shutil.copy(place / "old", place / "kept")
@@ -205,6 +210,7 @@ def test_join_with_the_bitmap_of_an_older_export_is_refused(refused, lent, place
 
 
 def test_same_import_joins_once_and_another_of_the_export_too(refused, lent, place):
+    """F22: a second join of one import is refused, a second import is merged."""
     lent.borrow()
     lent.borrow(place / "twin")
     lent.join()
@@ -233,6 +239,7 @@ def damaged(content):
 
 
 def test_join_with_a_damaged_bitmap_is_refused(refused, lent):
+    """F13, F22: cut short, garbled in header or bits."""
     lent.borrow()
     for damage, content in damaged(lent.second.read_bytes()):
         lent.second.write_bytes(content)

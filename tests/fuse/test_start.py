@@ -81,6 +81,7 @@ def run_second(service, **changed):
 
 @pytest.mark.parametrize("shared", ["state", "socket", "mountpoint"])
 def test_second_service_on_the_same_place_is_refused(service, volume, place, shared):
+    """F18: one state, one socket, one mount point."""
     masters, _ = two_sets(service, volume, place)
     before = service.client.status()
     with opened(service.path(masters[0])) as fd:
@@ -95,6 +96,7 @@ def test_second_service_on_the_same_place_is_refused(service, volume, place, sha
 
 
 def test_second_service_may_not_touch_the_volumes_of_the_first(service, new_service, volume, place):
+    """F18: a volume has one service."""
     masters, shadows = two_sets(service, volume, place)
     second = new_service("second")
     for program, *words in [

@@ -146,6 +146,32 @@ def test_bitmap_of_another_volume_size_is_refused(service, place):
     is_refused(service, piece, "another set", {"bitmap"})
 
 
+def test_bits_of_a_killed_service_are_at_least_what_was_written(service, place):
+    """F15: an unclean header; bits that were marked ahead count, and none that is needed lacks."""
+    pieces = stopped(service, place, "ind", ["unclean"]) | stopped_more(service, place)
+    service.start()
+    for piece in pieces.values():
+        service.write(piece.master, 4 * CHUNK, b"just before the kill")
+        piece.live = service.read(piece.master)
+    service.kill()
+    service.start()
+    marked = service.status(pieces["unclean"].shadow)
+    assert (marked.offline, 3 <= marked.shadow_bits <= marked.chunks) == ((), True)
+    exact = service.status(pieces["exact"].shadow)
+    assert (exact.offline, exact.shadow_bits) == ((), 3)
+    for piece in pieces.values():
+        assert service.read(piece.shadow) == piece.pit
+        assert service.read(piece.master) == piece.live
+        service.flip("s", piece.shadow)
+        service.wait(piece.shadow)
+        assert service.read(piece.shadow) == piece.live
+
+
+def stopped_more(service, place):
+    service.start()
+    return stopped(service, place, "dep", ["exact"])
+
+
 @pytest.fixture
 def lent(service, new_service, place):
     """A set that was exported, and an import of it in a second service; both are down."""

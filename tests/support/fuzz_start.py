@@ -159,6 +159,8 @@ async def _go_on(host: Host, *, forged: bool) -> None:
     """Bring it back, update, and compare: what the bits call equal is equal."""
     try:
         await _write(host, MASTER, 5, 77)
+        if len(host.disk.content(BITMAP)) < sector.bitmap_bytes(CHUNKS):
+            host.disk.rename(BITMAP, None)  # as the message asks for
         if host.set(SHADOW).state.offline:
             await reset.reset(host.engine, host.set(SHADOW))
         await host.wait(SHADOW)
