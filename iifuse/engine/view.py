@@ -81,6 +81,16 @@ class View:
         """The volumes to sync, in this order, so that the view's content is durable."""
         raise NotImplementedError
 
+    def concerned(self) -> list[VolumeSet]:
+        """The sets whose bits a write to this file may change."""
+        raise NotImplementedError
+
+    async def suspect(self, defect: Exception) -> None:
+        """A defect cut a write short: what its sets know of those chunks may be wrong (F29)."""
+        for member in self.concerned():
+            reason = f"suspect since a defect of the service ({defect!r}); its log says more"
+            await member.take_offline(Role.SHADOW, reason)
+
     @property
     def inline(self) -> bool:
         """May a write be done on the event loop?"""
@@ -215,6 +225,10 @@ class MasterView(View):
         restoring = self.family.restoring
         return volume is self.target() or (restoring is not None and restoring.has(volume))
 
+    def concerned(self) -> list[VolumeSet]:
+        """Every set of the master."""
+        return list(self.family.sets)
+
 
 class ShadowView(View):
     """The point-in-time copy, which may be written like any disk."""
@@ -286,6 +300,10 @@ class ShadowView(View):
     def fails_with(self, volume: Volume) -> bool:  # noqa: ARG002
         """Any of them."""
         return True
+
+    def concerned(self) -> list[VolumeSet]:
+        """Its own set."""
+        return [self.member]
 
 
 def _needs_nothing(member: VolumeSet) -> bool:

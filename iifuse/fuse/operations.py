@@ -89,8 +89,16 @@ class Operations(pyfuse3.Operations):
             if fh & _SYNC_FLAG:
                 await view.sync()
         except Exception as error:
+            if not isinstance(error, OSError | FUSEError):
+                await self._suspect(fh, error)
             raise _as_errno(error) from error
         return done
+
+    async def _suspect(self, fh: FileHandleT, defect: Exception) -> None:
+        try:
+            await self._view(fh >> 1).suspect(defect)
+        except Exception:
+            log.exception("a set that a defect met cannot be marked")
 
     @_handler
     async def fsync(self, fh: FileHandleT, datasync: bool) -> None:  # noqa: ARG002
