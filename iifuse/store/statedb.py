@@ -234,8 +234,8 @@ def _checked(row: SetRow) -> SetRow:
         raise ValueError(f"a volume of {row.size_bytes} bytes")
     if not all(isinstance(text, str | None) for text in (row.group, row.doubt)):
         raise TypeError("a text that is none")
-    numbers = (row.session, row.previous or 0, row.closing, row.sequence)
-    if not all(isinstance(n, int) and 0 <= n < 1 << 62 for n in numbers):
+    numbers = (row.session, row.previous or 0, row.closing, row.sequence >> 30)
+    if not all(isinstance(n, int) and 0 <= n < 1 << 32 for n in numbers):
         raise TypeError("a session or a number that is none")
     if (row.custody is Custody.IMPORTED) != (row.master is None):
         raise ValueError("a master that does not go with the custody")
