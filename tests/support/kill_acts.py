@@ -77,7 +77,7 @@ class Flip(Act):
         self.direction, self.full, self.abort = direction, full, abort
         kinds = "+".join(m.kind for m in members)
         self.name = f"-{'c' if full else 'u'} {direction} {kinds}{' -a' if abort else ''}"
-        self.goes_on = direction == "m" and members[0].aborted
+        self.goes_on = direction == "m" and bool(members[0].aborted)
         self.learned = False
 
     def closed(self) -> list[Truth]:
@@ -92,9 +92,7 @@ class Flip(Act):
         for member in self.members:
             member.aborted = False
         if self.abort:
-            for member in self.members:
-                member.aborted = True
-            app.abort(*(m.shadow.name for m in self.members))
+            self._abort()
         self.learn({Path(row.shadow).name: row for row in rows})
         for truth in self.closed():
             self.world.load(truth)
@@ -125,10 +123,16 @@ class Flip(Act):
         for member, truth, tags in zip(self.members, self.closed(), shown, strict=True):
             truth.become(tags)
             member.pit = rows[name_of(member)].pit
-            member.aborted = member.aborted and self.abort
-            if self.abort and self.ended is None:
-                member.aborted = not rows[name_of(member)].copying
+            if self.ended is None:
+                member.aborted = False
         self.learned = True
+
+    def _abort(self) -> None:
+        for member in self.members:
+            member.aborted = None
+        self.world.app.abort(*(m.shadow.name for m in self.members))
+        for member in self.members:
+            member.aborted = True
 
     def _taken_up(self, rows: Rows) -> None:
         """The same restore goes on, or is still aborted."""

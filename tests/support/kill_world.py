@@ -61,8 +61,8 @@ class Member:
     stage: str = "local"
     pit: int = 0
     uuid: object = None
-    aborted: bool = False
-    """Its copy was told to stop."""
+    aborted: bool | None = False
+    """Its copy was told to stop; None: it may have been."""
 
 
 @dataclass
@@ -235,7 +235,7 @@ class World:
         assert row.pit == member.pit, "a point in time that nobody asked for"
         assert row.group == member.group
         assert row.custody == ("local" if member.stage == "local" else "exported")
-        if row.progress != "idle":
+        if row.progress != "idle" and member.aborted is not None:
             assert row.copying != member.aborted, "a running copy goes on, an aborted one does not"
         member.aborted = row.progress != "idle" and not row.copying
 
