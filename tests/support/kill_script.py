@@ -41,7 +41,7 @@ class Script:
         verbs: list[Callable[[], Act]] = [
             lambda: Flip(w, "s", w.ind),
             lambda: Flip(w, "s", w.dep),
-            lambda: Flip(w, "s", *both),
+            *[lambda: Flip(w, "s", *both)] * 3,  # the parts of one command, where most can go wrong
             lambda: Flip(w, "s", w.ind, full=True),
             lambda: Flip(w, "s", w.ind, full=True, abort=True),
             lambda: Flip(w, "m", w.ind),
