@@ -1,4 +1,4 @@
-"""Every script of operations on a few chunks, cut by a crash between any two steps (F1 to F6).
+"""Every script of operations on a few chunks, cut by a crash between any two steps.
 
 A power loss leaves each unsynced write done, dropped or (of a chunk) torn; a kill leaves them all.
 Then the real recovery decides, may be cut as well, and the script goes on. `make test-crash` looks

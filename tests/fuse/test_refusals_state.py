@@ -77,6 +77,7 @@ def to_master(frozen, place):
 
 
 def test_idle_set_refuses_only_the_join(service, refused, pair):
+    """F21: a join when nothing is exported."""
     _, independent, _ = pair
     refused(service, "iiadm", "-J", independent, f"{independent}.bmp", says=("not exported",))
     done = service.run("iiadm", "-a", independent)
@@ -84,6 +85,7 @@ def test_idle_set_refuses_only_the_join(service, refused, pair):
 
 
 def test_running_copy_to_the_shadow_refuses_its_row(refused, to_shadow, place):
+    """F21: an export during a resync."""
     service, shadow = to_shadow
     assert service.status(shadow).copying
     for verb in (["-n", "-u", "m"], ["-n", "-c", "m"]):
@@ -146,6 +148,7 @@ def test_aborted_restore_can_only_go_on(refused, frozen, to_master, place):
 
 
 def test_exported_set_refuses_its_row(service, refused, pair):
+    """F21: an export of a dependent set, and a second one."""
     _, independent, dependent = pair
     refused(service, "iiadm", "-E", dependent, says=(dependent, "dependent", "independent"))
     refused(service, "iiadm", "-g", "both", "-E", says=(dependent, "dependent"))
@@ -213,6 +216,7 @@ def test_set_named_twice_is_updated_once(service, pair):
 
 
 def test_open_target_names_the_program_that_holds_it(service, refused, pair):
+    """F20."""
     master, independent, dependent = pair
     with held_open(service.path(independent)) as pid:
         for verb in ("-u", "-d", "-E"):
@@ -226,15 +230,20 @@ def test_open_target_names_the_program_that_holds_it(service, refused, pair):
 
 
 def test_mapped_target_names_the_program_that_holds_it(service, refused, pair):
+    """F20."""
     _, independent, _ = pair
     with held_open(service.path(independent), "map") as pid:
-        refused(service, "iiadm", "-u", independent, says=(independent, f"pid {pid}"))
+        for verb in ("-u", "-E"):
+            refused(service, "iiadm", verb, independent, says=(independent, f"pid {pid}"))
 
 
 def test_open_target_names_the_loop_device_that_holds_it(service, refused, pair, attach):
+    """F20."""
     master, independent, dependent = pair
     device = attach(service.path(dependent))
     refused(service, "iiadm", "-u", dependent, says=(dependent, device))
+    device = attach(service.path(independent))
+    refused(service, "iiadm", "-E", independent, says=(independent, device))
     device = attach(service.path(master))
     refused(service, "iiadm", "-n", "-u", "m", independent, says=(master, device))
 

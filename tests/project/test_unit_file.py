@@ -82,6 +82,7 @@ def test_unit_passes_systemd_security():
 
 @pytest.mark.parametrize("directive", NEEDED)
 def test_unit_has_directive(unit, directive):
+    """F28: among them what keeps the OOM killer away and lets memory be locked."""
     assert unit["Service"][directive] == NEEDED[directive]
 
 
