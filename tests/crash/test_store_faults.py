@@ -11,8 +11,10 @@ import time
 
 import pytest
 from crash_explore import _recorded
+from crash_history import Lost
 from crash_images import Durable
 from crash_judge import Case
+from fault_bugs import BUGS
 from fault_inject import Fault, Mode
 from fault_judge import calls_of, calls_of_start, judge_fault, judge_start
 from fault_scenarios import FAULT_SCENARIOS
@@ -91,3 +93,20 @@ def test_every_store_call_that_fails_breaks_no_promise(long_seconds):
         run_all(fail_calls, seed, 1)
         run_all(fail_starts, seed, 1)
         seed += 1
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_planted_answer_to_a_failure_is_caught(name):
+    plant, scenario, file = BUGS[name]
+    with plant(), pytest.raises(Lost) as caught:
+        for seed in range(SEED, SEED + 20):
+            fail_calls_on(file, scenario, seed)
+    print(caught.value)
+
+
+def fail_calls_on(file, scenario, seed):
+    """Every call on one file of a scenario."""
+    for number, call in enumerate(calls_of(scenario, FAULT_SCENARIOS[scenario], seed), 1):
+        for mode in (Mode.EIO, Mode.ENOSPC, Mode.SHORT, Mode.GONE):
+            if call.can(mode) and call.path.endswith(f"-{file}" if file[0] != "/" else file):
+                judge_fault(scenario, FAULT_SCENARIOS[scenario], seed, Fault(number, mode))
