@@ -1,0 +1,120 @@
+/* LD_PRELOAD: calls on chosen files fail while a trigger file says so.
+ *
+ * The file that FAULTS names holds one line: OPERATION ERRNO PATH, where OPERATION is read, write,
+ * sync or any, ERRNO a number (0: the first half is done, a short read or write), and PATH the end
+ * of the name of the file. No file, no failure.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+/* -1: go on; else an errno, 0 for short. */
+static int verdict(int fd, const char *operation)
+{
+    char rule[4300], wanted[16], path[4097], name[4097], link[64];
+    int code, saved = errno;
+    const char *where = getenv("FAULTS");
+    int file = where ? (int)syscall(SYS_openat, AT_FDCWD, where, O_RDONLY | O_CLOEXEC, 0) : -1;
+    if (file < 0) {
+        errno = saved;
+        return -1;
+    }
+    ssize_t length = syscall(SYS_read, file, rule, sizeof rule - 1);
+    syscall(SYS_close, file);
+    errno = saved;
+    rule[length > 0 ? length : 0] = 0;
+    if (sscanf(rule, "%15s %d %4096s", wanted, &code, path) != 3)
+        return -1;
+    if (strcmp(wanted, "any") && strcmp(wanted, operation))
+        return -1;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    length = readlink(link, name, sizeof name - 1);
+    errno = saved;
+    if (length < (ssize_t)strlen(path))
+        return -1;
+    name[length] = 0;
+    return strcmp(name + length - strlen(path), path) ? -1 : code;
+}
+
+#define REAL(name) __typeof__(&name) real = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
+#define JUDGE(operation, short_one)              \
+    int code = verdict(fd, operation);           \
+    if (code > 0) {                              \
+        errno = code;                            \
+        return -1;                               \
+    }                                            \
+    if (code == 0)                               \
+        return short_one;
+
+ssize_t pread64(int fd, void *data, size_t size, off64_t at)
+{
+    REAL(pread64);
+    JUDGE("read", real(fd, data, (size + 1) / 2, at))
+    return real(fd, data, size, at);
+}
+
+ssize_t pread(int fd, void *data, size_t size, off_t at) { return pread64(fd, data, size, at); }
+
+ssize_t preadv64v2(int fd, const struct iovec *parts, int count, off64_t at, int flags)
+{
+    REAL(preadv64v2);
+    JUDGE("read", real(fd, parts, count, at, flags))
+    return real(fd, parts, count, at, flags);
+}
+
+ssize_t preadv2(int fd, const struct iovec *parts, int count, off_t at, int flags)
+{
+    return preadv64v2(fd, parts, count, at, flags);
+}
+
+ssize_t pwrite64(int fd, const void *data, size_t size, off64_t at)
+{
+    REAL(pwrite64);
+    JUDGE("write", real(fd, data, (size + 1) / 2, at))
+    return real(fd, data, size, at);
+}
+
+ssize_t pwrite(int fd, const void *data, size_t size, off_t at)
+{
+    return pwrite64(fd, data, size, at);
+}
+
+ssize_t write(int fd, const void *data, size_t size)
+{
+    REAL(write);
+    JUDGE("write", real(fd, data, (size + 1) / 2))
+    return real(fd, data, size);
+}
+
+int fallocate64(int fd, int mode, off64_t at, off64_t size)
+{
+    REAL(fallocate64);
+    int code = verdict(fd, "write");
+    if (code > 0) {
+        errno = code;
+        return -1;
+    }
+    return real(fd, mode, at, size);
+}
+
+int fdatasync(int fd)
+{
+    REAL(fdatasync);
+    JUDGE("sync", real(fd))
+    return real(fd);
+}
+
+int fsync(int fd)
+{
+    REAL(fsync);
+    JUDGE("sync", real(fd))
+    return real(fd);
+}
