@@ -86,8 +86,9 @@ class Bits:
 
     def _cool(self, number: int) -> Run:
         first, count = self.region(number)
+        exact = self.shadow.word(first, count) & self.ready.word(first, count)
         self.ready.clear(first, count)
-        self.ready.set_runs(runs_of(self.shadow.word(first, count), first))
+        self.ready.set_runs(runs_of(exact, first))  # not a bit whose mark failed
         return first, count
 
     def cool_all(self) -> None:

@@ -5,7 +5,7 @@ as at any start. After anything else they are not: only the lost state directory
 group command was under way, and whether the set was still in use when its master was last written.
 """
 
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -13,8 +13,9 @@ from typing import Final
 from iifuse import errors
 from iifuse.core.header import Closure, Header
 from iifuse.core.state import Custody
-from iifuse.engine import recovery
+from iifuse.engine import pit, recovery
 from iifuse.engine.engine import Engine, checked_path
+from iifuse.engine.family import Family
 from iifuse.engine.opening import check_distinct, check_unused
 from iifuse.engine.threads import blocking
 from iifuse.store.bitmapfile import BitmapFile
@@ -22,6 +23,7 @@ from iifuse.store.statedb import SetRow
 from iifuse.store.volume import open_volume
 
 _REASON: Final = "it was not stopped cleanly, and the state directory that it belonged to is lost"
+_IN_USE: Final = "its master was in use here before the set was brought back"
 
 
 async def attach(engine: Engine, paths: tuple[str, ...], group: str | None) -> list[str]:
@@ -34,10 +36,13 @@ async def attach(engine: Engine, paths: tuple[str, ...], group: str | None) -> l
         _check_each_once([header for _, header in found])
         for one in found:
             await blocking(partial(_adopt, *one))
-    rows = [_row(*one, group) for one in found]
-    for row in rows:
-        await blocking(partial(_remember, engine, row))
-    members = await recovery.bring_back(engine, rows)
+    rows = [_row(*one, group, _family_in_use(engine, one[1])) for one in found]
+    async with AsyncExitStack() as gates:  # nothing is written between the look and the tracking
+        for family in pit.in_order(filter(None, (_family_in_use(engine, h) for _, h in found))):
+            await gates.enter_async_context(family.locks.gate())
+        for row in rows:
+            await blocking(partial(_remember, engine, row))
+        members = await recovery.bring_back(engine, rows)
     for member in members:
         await recovery.show(engine, engine.family(member))
         await engine.note(member, "--attach")
@@ -88,6 +93,14 @@ def _adopt(bitmap: BitmapFile, header: Header) -> None:
         bitmap.write_header(replace(header, bitmap=bitmap.volume.path))
 
 
-def _row(bitmap: BitmapFile, header: Header, group: str | None) -> SetRow:
+def _family_in_use(engine: Engine, header: Header) -> Family | None:
+    """That of the set's master, which is on the mount already and may have been written there."""
+    path = None if header.custody is Custody.IMPORTED else header.master
+    return next((f for f in engine.families if f.path == path is not None), None)
+
+
+def _row(bitmap: BitmapFile, header: Header, group: str | None, in_use: Family | None) -> SetRow:
     doubt = None if header.clean else _REASON
+    if doubt is None and in_use is not None and in_use.master and in_use.master.is_device:
+        doubt = _IN_USE  # of a file the times tell whether it was written
     return replace(SetRow.of(header, group), bitmap=bitmap.volume.path, doubt=doubt)

@@ -2,7 +2,8 @@
 
 import errno
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Final
 
 import trio
@@ -13,6 +14,7 @@ from iifuse.core.plan import Side, Touch
 from iifuse.core.state import Progress, Role
 from iifuse.engine.chunklock import Mode
 from iifuse.engine.family import Family
+from iifuse.engine.threads import blocking
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.units import Run
 
@@ -119,27 +121,33 @@ class Copier:
         if self.member.restoring:
             await self.family.touch(Touch(Side.RAW, self.member.key, *run))
         (step,) = plan.copy_ahead(self.member.member, run)
-        try:
+        async with self._blaming():
             await self.family.bring(step)
-        except OSError as error:
-            await self._blame(error)
-            raise
 
-    async def _blame(self, error: OSError) -> None:
+    @asynccontextmanager
+    async def _blaming(self) -> AsyncIterator[None]:
         """A shadow that fails goes offline, unless it may fail writes; a master never does."""
-        if self.member.policy.break_write:
-            return
-        if self.member.shadow is None or error.filename == self.member.shadow.path:
-            await self.member.take_offline(Role.SHADOW, str(error))
+        try:
+            yield
+        except OSError as error:
+            shadow = self.member.shadow
+            of_shadow = shadow is None or error.filename == shadow.path
+            if of_shadow and not self.member.policy.break_write:
+                await self.member.take_offline(Role.SHADOW, str(error))
+            raise
 
     async def _reach(self, first: int) -> int:
         """How far one step may go: a step's worth of data, or as far as both sides are a hole."""
         offset, size = first << CHUNK_SHIFT, self.member.header.size_bytes
         source, target = plan.copy_direction(self.member.state)
         volumes = [self.family.volume(self.member.key, role) for role in (source, target)]
-        data = await self.member.within_limit(
-            lambda: min(v.data_from(offset, size)[0] for v in volumes)
-        )
+
+        def look() -> int:
+            return min(v.data_from(offset, size)[0] for v in volumes)
+
+        async with self._blaming():  # a restore waits for its shadow without a limit
+            restoring = self.member.restoring
+            data = await (blocking(look) if restoring else self.member.within_limit(look))
         hole = (data - offset) >> CHUNK_SHIFT if data < size else HOLE_CHUNKS
         return min(max(STEP_CHUNKS, hole), HOLE_CHUNKS)
 

@@ -94,6 +94,9 @@ class Family:
         return [errors.get(id(item)) for item in items]
 
     async def _touch_all(self, touches: list[Touch]) -> None:
+        for member in self.sets:
+            if member.stuck and not member.policy.break_write:
+                await member.take_offline(Role.SHADOW, "a call on it has not come back yet")
         members = [s.member for s in self.sets]
         steps = plan.first_touch(members, touches, ordered=self.ordered)
         await self.execute(steps, for_write=True)

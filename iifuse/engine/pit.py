@@ -135,8 +135,12 @@ def _target_view(engine: Engine, member: VolumeSet, change: Change) -> View | No
 
 
 def _families(engine: Engine, sets: Iterable[VolumeSet]) -> list[Family]:
-    """The families of the sets, in the order in which their gates are taken (invariant 8)."""
-    found = {id(f): f for f in map(engine.family, sets)}
+    return in_order(map(engine.family, sets))
+
+
+def in_order(families: Iterable[Family]) -> list[Family]:
+    """Each once, in the order in which their gates are taken (invariant 8)."""
+    found = {id(f): f for f in families}
     return sorted(found.values(), key=lambda f: f.master.identity if f.master else ("", 0, 0))
 
 

@@ -30,7 +30,6 @@ from iifuse.store.volume import Volume, open_volume
 log = logging.getLogger(__name__)
 
 
-
 async def start(engine: Engine) -> None:
     """Bring everything back that the state database names. Raises only on a defect.
 
@@ -366,7 +365,9 @@ def _load_bitmap(engine: Engine, row: SetRow, trouble: Trouble) -> tuple[BitmapF
         copy, damaged_copy = bitmap.read_bits(header, Region.COPY)
         header, shadow, copy = roll_forward(engine, bitmap, header, shadow, copy)
         damaged = (damaged_shadow, damaged_copy)
-        if distrust(engine, header, Bits(shadow, copy), damaged, trouble):
+        changed = distrust(engine, header, Bits(shadow, copy), damaged, trouble)
+        # After a sync that failed the page cache may show bits that never reached the disk.
+        if changed or not (header.clean or any(damaged)):
             bitmap.write_region(header, Region.SHADOW, shadow)
             bitmap.write_region(header, Region.COPY, copy)
     except BaseException:

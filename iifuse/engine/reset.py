@@ -57,6 +57,7 @@ async def reset(engine: Engine, member: VolumeSet) -> list[str]:
         await engine.show_shadow(member)
     notes = await _make_true(engine, member, lost)
     member.unnoted = False
+    member.bits_known = True
     await blocking(partial(engine.db.doubt, member.name, None))
     return notes
 

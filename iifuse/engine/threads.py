@@ -3,16 +3,20 @@
 import errno
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import trio
 
 T = TypeVar("T")
 
 
-async def blocking(call: Callable[[], T]) -> T:
+CALLS_MAX: Final = 8
+"""Threads that one volume may keep: calls that hang must leave threads for everybody else."""
+
+
+async def blocking(call: Callable[[], T], limiter: trio.CapacityLimiter | None = None) -> T:
     """Run `call` in a worker thread and wait for it; it is never abandoned half-way."""
-    return await trio.to_thread.run_sync(call, abandon_on_cancel=False)
+    return await trio.to_thread.run_sync(call, abandon_on_cancel=False, limiter=limiter)
 
 
 class Stuck:
@@ -26,19 +30,24 @@ class Stuck:
         self._running: set[object] = set()
         self._given_up: set[object] = set()
         self._lock = threading.Lock()
+        self._limiter = trio.CapacityLimiter(CALLS_MAX)
 
     def __bool__(self) -> bool:
         return bool(self._running & self._given_up)
 
     async def blocking(self, call: Callable[[], T], limit_s: float, path: str) -> T:
-        """Run `call` in a worker thread, for `limit_s` seconds at most.
+        """Run `call` in a worker thread, for `limit_s` seconds at most; 0: for as long as it takes.
 
         Raises OSError (ETIMEDOUT), which names `path`, when it had to be given up.
         """
+        if not limit_s:
+            return await blocking(call, self._limiter)
         token = object()
         with trio.move_on_after(limit_s):
             tracked = self._tracked(token, call)
-            return await trio.to_thread.run_sync(tracked, abandon_on_cancel=True)
+            return await trio.to_thread.run_sync(
+                tracked, abandon_on_cancel=True, limiter=self._limiter
+            )
         with self._lock:  # one that has not begun yet never does
             self._given_up.add(token)
         raise OSError(errno.ETIMEDOUT, f"no answer within {limit_s:g} s", path)

@@ -132,8 +132,6 @@ class VolumeSet:
 
     async def within_limit(self, call: Callable[[], T]) -> T:
         """Run a call on the shadow for as long as the policy allows. Raises OSError after that."""
-        if not self.policy.limit_s:
-            return await blocking(call)
         return await self.stuck.blocking(call, self.policy.limit_s, self.name)
 
     async def end_copy(self) -> None:

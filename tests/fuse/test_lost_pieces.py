@@ -242,6 +242,29 @@ def test_master_lost_in_the_middle_of_a_restore(service, half_restored, small_pl
         assert (service.read(master), service.read(shadow)) == (kept, kept)
 
 
+def test_restore_is_not_disabled_although_the_bitmap_was_once_lost(
+    service, volume, place, small_place, refused
+):
+    """Since -R its bits are known: master and shadow are both incomplete, `-u m` ends that."""
+    master, shadow = small_place[0] / "m", place / "s"
+    new_disk(master)
+    enabled(service, master, ("dep", shadow))
+    service.stop()
+    shadow.with_name("s.bmp").unlink()
+    service.start()
+    tool(service, "iiadm", "-n", "-R", shadow)
+    content = volume("content", SIZE).read_bytes()
+    for at in range(0, SIZE, 16 * CHUNK):
+        service.write(shadow, at, content[at : at + 16 * CHUNK])
+    service.flip("m", shadow)
+    tool(service, "iiadm", "-w", shadow, code=1)
+    refused(service, "iiadm", "-n", "-d", shadow, says=("stands aborted",))
+    small_place[1]()
+    service.flip("m", shadow)
+    service.wait(shadow)
+    assert service.read(master) == content
+
+
 def test_set_that_lost_both_volumes_overwrites_neither(service, volume, place):
     """What is left of the shadow may be all there is."""
     master, shadow = volume("m", SIZE), place / "s"

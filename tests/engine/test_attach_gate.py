@@ -1,0 +1,65 @@
+"""The engine on real files, without a mount: what is written while sets come back."""
+
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+import trio
+import trio.testing
+from crash_host import BOOT, Hooks
+from fake_volume import chunks, chunks_of
+from harness import CHUNK
+
+from iifuse.core.state import Kind
+from iifuse.engine import attach, enable, passthrough, recovery
+from iifuse.engine.engine import Engine
+from iifuse.engine.opening import NewSet
+from iifuse.store.statedb import StateDB
+from iifuse.store.transitions import TransitionFile
+
+
+@asynccontextmanager
+async def service(state):
+    state.mkdir()
+    db, transitions = StateDB(str(state)), TransitionFile.open(str(state))
+    async with trio.open_nursery() as nursery:
+        engine = Engine(
+            directory=str(state), db=db, transitions=transitions, hooks=Hooks(), nursery=nursery,
+            boot_id=BOOT,
+        )  # fmt: skip
+        await recovery.start(engine)
+        yield engine
+        await recovery.stop(engine)
+    transitions.close()
+    db.close()
+
+
+@pytest.fixture
+async def stopped(tmp_path):
+    """The paths of a whole independent set that was stopped cleanly: master, shadow, bitmap."""
+    paths = [str(tmp_path / name) for name in ("m", "s", "b")]
+    (tmp_path / "m").write_bytes(chunks("a", "b", "c", "d"))
+    async with service(tmp_path / "state") as engine:
+        member = await enable.enable(engine, NewSet(Kind.INDEPENDENT, *paths))
+        await engine.copiers[member.key].wait()
+    return paths
+
+
+async def test_write_that_comes_while_a_set_is_attached_is_noted(tmp_path, stopped, monkeypatch):
+    """F15: between the look at the master's times and the first tracked write there is no gap."""
+    master, shadow, bitmap = stopped
+    look = recovery._written_meanwhile
+    async with trio.open_nursery() as nursery, service(tmp_path / "new") as engine:
+
+        def look_and_write(*volumes):
+            found = look(*volumes)
+            write = partial(engine.views[master].write, 2 * CHUNK, b"meanwhile")
+            trio.from_thread.run_sync(nursery.start_soon, write)
+            trio.from_thread.run(trio.testing.wait_all_tasks_blocked)
+            return found
+
+        await passthrough.control(engine, (master,))
+        monkeypatch.setattr(recovery, "_written_meanwhile", look_and_write)
+        await attach.attach(engine, (bitmap,), None)
+        async with engine.families[0].locks.gate():  # after the write
+            assert chunks_of(engine.sets[shadow].bits.shadow) == {2}
