@@ -55,8 +55,8 @@ def volumes(service):
 def judge(service, asked):
     """One request, one reply of one line."""
     with socket.socket(socket.AF_UNIX) as talk:
-        talk.settimeout(ANSWER_SECONDS)
         talk.connect(str(service.socket))
+        talk.settimeout(ANSWER_SECONDS)
         talk.sendall(asked + b"\n")
         reply = json.loads(talk.makefile().readline())
     assert set(reply) == {"result", "failure"}
