@@ -179,7 +179,8 @@ def _finish(args: argparse.Namespace) -> None:
         parts = iibitmap_finish.open_parts(bitmap, master, shadow, stack)
         if parts.found.header.progress is Progress.TO_MASTER and not args.sure:
             ask.agree(
-                f"Overwrite {master}? Its other dependent sets lose their points in time.",
+                f"Overwrite {master} with {shadow}?\n"
+                "If other sets of this master are dependent, they lose their points in time.",
                 "would overwrite a master",
             )
         result = iibitmap_finish.finish(parts)

@@ -91,4 +91,6 @@ def _notes(found: BitmapReading) -> list[str]:
         notes.append("is closed: the set was disabled")
     elif not header.clean:
         notes.append("was not closed in order: more chunks may be marked than differ")
+    if header.restored_offline:
+        notes.append("a restore was finished offline; a start tells the other sets of its master")
     return notes

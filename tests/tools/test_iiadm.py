@@ -186,6 +186,31 @@ def test_taking_an_exported_shadow_back_is_asked_about(on_terminal, lent_out, ty
     assert len(lent_out.asked(protocol.Reset)) == sent
 
 
+@pytest.mark.parametrize(("typed", "code", "sent"), [("y\n", 0, 1), ("\n", 1, 0)])
+def test_filling_a_new_master_is_asked_about(on_terminal, service, typed, code, sent):
+    service.rows = [row("/s", offline=("master",)), row("/t", offline=("shadow",))]
+    ended = on_terminal("iiadm", "-R", "/s", typed=typed)
+    assert ended.code == code
+    assert "was missing when the service started" in ended.err
+    assert "Overwrite all that is there now with /s?" in ended.err
+    assert len(service.asked(protocol.Reset)) == sent
+
+
+def test_filling_a_new_master_without_a_terminal_is_refused(run, service):
+    service.rows = [row("/s", offline=("master",))]
+    ended = run("iiadm", "-R", "/s")
+    assert (ended.code, service.changes) == (1, [])
+    assert "would overwrite a master" in ended.err
+
+
+def test_reset_that_overwrites_no_master_asks_nothing(run, service):
+    kind = {"kind": "dependent", "offline": ("master", "shadow")}
+    service.rows = [row("/s", offline=("shadow",)), row("/t", **kind)]
+    for name in ("/s", "/t"):
+        assert run("iiadm", "-R", name).code == 0
+    assert len(service.asked(protocol.Reset)) == 2
+
+
 def test_n_takes_an_exported_shadow_back_unasked(run, lent_out):
     assert run("iiadm", "-n", "-R", "/s").code == 0
     assert lent_out.requests == [protocol.Reset(Target(("/s",)))]

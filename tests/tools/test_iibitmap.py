@@ -140,6 +140,7 @@ def test_check_says_which_slot_is_damaged(run, checked, bitmap):
         ({"progress": Progress.TO_MASTER, "to_copy": ((1, 7),)}, "7 chunks are to come", 0),
         ({"closure": Closure.CLOSED}, "is closed", 0),
         ({"clean": False}, "was not closed in order", 0),
+        ({"restored_offline": True}, "a restore was finished offline", 0),
     ],
 )
 def test_check_tells_what_the_header_means(run, bitmap, fields, text, code):

@@ -100,7 +100,7 @@ def test_finish_of_a_restore_is_asked_about(on_terminal, place, typed, code):
         "iibitmap", "finish", *cut.words, typed=typed, streams=("stdin", "stderr")
     )
     assert ended.code == code
-    assert f"Overwrite {cut.master}?" in ended.err
+    assert f"Overwrite {cut.master} with {cut.shadow}?" in ended.err
     assert (cut.master.read_bytes() == before) is bool(code)
     assert ("100%" in ended.err) is not code
 
