@@ -5,7 +5,7 @@ as at any start. After anything else they are not: only the lost state directory
 group command was under way, and whether the set was still in use when its master was last written.
 """
 
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -40,8 +40,7 @@ async def attach(engine: Engine, paths: tuple[str, ...], group: str | None) -> l
     async with AsyncExitStack() as gates:  # nothing is written between the look and the tracking
         for family in pit.in_order(filter(None, (_family_in_use(engine, h) for _, h in found))):
             await gates.enter_async_context(family.locks.gate())
-        for row in rows:
-            await blocking(partial(_remember, engine, row))
+        await blocking(partial(_remember, engine, rows))
         members = await recovery.bring_back(engine, rows)
     for member in members:
         await recovery.show(engine, engine.family(member))
@@ -53,10 +52,18 @@ async def attach(engine: Engine, paths: tuple[str, ...], group: str | None) -> l
     ]  # fmt: skip
 
 
-def _remember(engine: Engine, row: SetRow) -> None:
-    engine.db.add_set(row)
-    if row.doubt is not None:
-        engine.db.doubt(row.shadow, row.doubt)
+def _remember(engine: Engine, rows: list[SetRow]) -> None:
+    """All of them or none. Raises StorageError."""
+    with ExitStack() as undo:
+        for row in rows:
+            engine.enter(row)
+            undo.callback(_forget, engine, row.shadow)
+        undo.pop_all()
+
+
+def _forget(engine: Engine, name: str) -> None:
+    with suppress(errors.StorageError):  # then it goes before the next one is entered
+        engine.forget(name)
 
 
 def _check_each_once(headers: list[Header]) -> None:

@@ -161,7 +161,7 @@ def _close(family: Family) -> None:
 async def _start_set(engine: Engine, row: SetRow) -> VolumeSet | None:
     family = await _open_master(engine, row.master) if row.master else None
     member, trouble = await blocking(partial(_load, engine, row, family))
-    if member.header.closure is Closure.CLOSED:
+    if member.header.closure is not Closure.OPEN:
         await _quietly(partial(_forget_closed, engine, row, member))
         return None
     if row.closing:
@@ -177,15 +177,16 @@ async def _start_set(engine: Engine, row: SetRow) -> VolumeSet | None:
 
 
 def _forget_closed(engine: Engine, row: SetRow, member: VolumeSet) -> None:
-    """In a thread: a disable that was cut short, or one that this database never knew of.
+    """In a thread: a disable that was cut short, or an end that this database never knew of.
 
-    After the latter the shadow may long have another use: nothing of it is wiped.
+    After the latter, a join while this service was down among them, the shadow may long be
+    somebody else's: nothing of it is wiped.
     """
     if row.closing:
         finish_disable(engine, member)
         log.info("%s: the disable that was cut short is done", member.name)
         return
-    log.warning("%s: was disabled; the state database is older than that", member.name)
+    log.warning("%s: was disabled or joined since this service last had it", member.name)
     engine.db.remove_set(member.name)
     member.close()
 

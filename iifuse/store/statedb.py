@@ -135,10 +135,10 @@ class StateDB:
         """From the return on the set comes back at every start."""
         self._run(
             'INSERT INTO sets (shadow, uuid, master, bitmap, "group", size_bytes, kind, progress, '
-            "custody, session, sequence) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "custody, session, sequence, doubt) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 row.shadow, str(row.uuid), row.master, row.bitmap, row.group, row.size_bytes,
-                row.kind, row.progress, row.custody, row.session, row.sequence,
+                row.kind, row.progress, row.custody, row.session, row.sequence, row.doubt,
             ),
         )
 

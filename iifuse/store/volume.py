@@ -160,8 +160,12 @@ class Volume:
 
     def reserve(self) -> None:
         """Allocate what the file still lacks. Raises OSError, ENOSPC above all."""
-        if not self.is_device:
-            os.posix_fallocate(self.fd, 0, self.size_bytes)
+        if self.is_device:
+            return
+        lacking, room = self.size_bytes - self.stat().st_blocks * 512, os.fstatvfs(self.fd)
+        if lacking > room.f_bavail * room.f_frsize:  # a call that fails may leave the rest full
+            raise self._named(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+        os.posix_fallocate(self.fd, 0, self.size_bytes)
 
     def percent_used(self) -> int:
         """How full the file system is for others than root, in per cent, rounded down."""

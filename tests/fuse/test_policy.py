@@ -212,6 +212,21 @@ def test_reserve_allocates_the_whole_shadow_or_refuses(service, volume, place, s
     assert service.status(at / "s").space_percent is None
 
 
+def test_reserve_that_is_refused_leaves_the_room_to_others(service, place, frozen):
+    """F12: ext4 keeps what it has allocated when it finds too late that the rest is missing."""
+    master, shadow = place / "m", frozen / "s"
+    for path in (master, shadow):
+        path.touch()
+        os.truncate(path, 128 << 20)
+    free = os.statvfs(frozen).f_bavail
+    words = ("-o", "reserve", "-e", "dep", master, shadow, place / "b")
+    done = service.run("iiadm", *words)
+    assert done.returncode == 2
+    assert "cannot be reserved" in done.stderr
+    assert os.statvfs(frozen).f_bavail == free
+    assert shadow.stat().st_blocks == 0
+
+
 def test_sparse_shadow_on_a_file_system_that_fills_is_told_of(service, volume, place, small):
     master, at = volume("m", CHUNKS * CHUNK), small(4)
     enabled(service, "dep", master, at / "s", place / "b")

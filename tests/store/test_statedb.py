@@ -41,6 +41,15 @@ def test_state_sets_come_back_in_the_order_of_their_enabling(db, place):
     assert db.sets() == [TWO, ONE]
 
 
+def test_state_set_and_its_doubt_are_entered_together(db):
+    """F15: a crash in between would let a start believe what the doubt is about."""
+    statements: list[str] = []
+    db._db.set_trace_callback(statements.append)
+    db.add_set(replace(ONE, doubt="why"))
+    assert len(statements) == 1
+    assert db.sets()[0].doubt == "why"
+
+
 def test_state_refuses_a_shadow_or_a_bitmap_twice(db):
     db.add_set(ONE)
     for row in (replace(TWO, shadow="/s1"), replace(TWO, bitmap="/b1")):
