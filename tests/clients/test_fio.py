@@ -58,7 +58,11 @@ def stage(service, place, rounds):
         def kill_under_load(self):
             """What was written before is found; another fio is at work at another place."""
             load = rounds.begin(*self.files, half=1)
-            eventually(lambda: service.status(self.shadow).shadow_bits or not load.is_running, "")
+
+            def is_met():
+                return service.status(self.shadow).shadow_bits or not load.is_running
+
+            eventually(is_met, "fio has begun", 30)
             service.kill()
             load.give_up()
             service.start()

@@ -30,6 +30,7 @@ fsync=16
 end_fsync=1
 allow_file_create=0
 fallocate=none
+invalidate=0
 thread=0
 """
 
@@ -44,7 +45,8 @@ class Written:
     def jobs(self, file: Path, *, turned: bool = False) -> str:
         """Every other job is direct, with several requests under way; `turned`: the others."""
         return "".join(
-            f"[{file.name}-{self.half}-{number}]\nfilename={file}\nrandseed={self.seed + number}\n"
+            f"[{file.name}-{self.half}-{number}-{turned:d}]\n"
+            f"filename={file}\nrandseed={self.seed + number}\n"
             f"offset={self.half * HALF_BYTES + number * JOB_BYTES}\nsize={JOB_BYTES}\n"
             + ("ioengine=libaio\niodepth=4\ndirect=1\n" if (number % 2) ^ turned else _BUFFERED)
             for number in range(JOBS)
@@ -108,9 +110,12 @@ class Rounds:
         self.begin(*files).finish()
 
     def found(self, file: Path, of: Path | None = None) -> None:
-        """A file has what was written last to it, or to `of` at whose place it now stands."""
+        """A file has what was written last to it, or to `of` at whose place it now stands.
+
+        Read past the page cache and through it, which may hold what the file showed before.
+        """
         written = self.last[of or file, 0]
         self._number += 1
-        jobs = written.jobs(file, turned=True)
+        jobs = written.jobs(file) + written.jobs(file, turned=True)
         Fio(self.home, f"verify{self._number}", jobs, "verify_only=1").finish()
         self.last[file, 0] = written
