@@ -82,8 +82,8 @@ def test_short_call_is_not_the_end_of_it(faulty, volume, place, role, operation)
     """F10: every read and write is done in halves of halves, and all is as it should be."""
     service = faulty.service
     master, shadow = volume("m"), place / "s"
+    kept = master.read_bytes()
     service.enable("dep", master, shadow)
-    kept = service.read(shadow)
     new = os.urandom(3 * CHUNK)
     path = {"master": master, "shadow": shadow, "bitmap": place / "s.bmp"}[role]
     with faulty.failing(operation, path, 0):
@@ -92,9 +92,9 @@ def test_short_call_is_not_the_end_of_it(faulty, volume, place, role, operation)
         expected = kept[: CHUNK // 2] + new + kept[CHUNK // 2 + len(new) :]
         assert service.read(master) == expected
         assert service.read(shadow) == kept
-        service.flip("s", shadow)
-        assert service.read(shadow) == expected
+    faulty.kill_and_start()
     assert service.status(shadow).offline == ()
+    assert (service.read(master), service.read(shadow)) == (expected, kept)
 
 
 def test_shrunken_shadow_answers_eio_and_the_master_goes_on(made):
