@@ -128,6 +128,7 @@ async def disable(engine: Engine, member: VolumeSet) -> list[str]:
     state table's refusals and Busy.
     """
     member.check(Verb.DISABLE)
+    await member.try_shadow()
     view = engine.views.get(member.name)
     async with engine.closed([view], "close it first"):
         await blocking(partial(engine.db.closing, member.name, True))
@@ -157,7 +158,7 @@ async def _close_bitmap(member: VolumeSet) -> None:
     """The mark from which on a restart finishes the disable; exact bits for a later join."""
     try:
         if member.shadow is not None:
-            await blocking(member.shadow.sync)
+            await member.within_limit(member.shadow.sync)
         await member.save_exact(closure=Closure.CLOSED, clean=True)
     except OSError:
         log.exception("%s: its bitmap is not closed", member.name)

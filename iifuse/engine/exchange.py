@@ -63,6 +63,7 @@ async def export(engine: Engine, member: VolumeSet) -> Lent:
     Raises the state table's refusals, Busy, and StorageError (the set is local then).
     """
     member.check(Verb.EXPORT)
+    await member.try_shadow()
     view = engine.views[member.name]
     async with engine.closed([view], "unmount it or stop the program first"):
         path = await _hand_over(engine, member, view)

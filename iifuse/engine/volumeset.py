@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -115,6 +116,16 @@ class VolumeSet:
             raise errors.Busy(
                 self.name, "a call on it has not come back yet", "see to its disk, then try again"
             )
+
+    async def try_shadow(self) -> None:
+        """Sync the shadow before a verb does it under the gate. Raises Busy when it hangs.
+
+        What fails otherwise, the verb will find out.
+        """
+        if self.shadow is not None and self.policy.limit_s:
+            with suppress(OSError):
+                await self.within_limit(self.shadow.sync)
+        self.check_answering()
 
     @property
     def member(self) -> Member:

@@ -1,5 +1,6 @@
-"""The engine on real files, without a mount: what is written while sets come back."""
+"""The engine on real files, without a mount: what is written while a verb is under way."""
 
+import threading
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -10,8 +11,9 @@ from crash_host import BOOT, Hooks
 from fake_volume import chunks, chunks_of
 from harness import CHUNK
 
-from iifuse.core.state import Kind
-from iifuse.engine import attach, enable, passthrough, recovery
+from iifuse import errors
+from iifuse.core.state import Custody, Kind, Policy
+from iifuse.engine import attach, enable, exchange, passthrough, recovery
 from iifuse.engine.engine import Engine
 from iifuse.engine.opening import NewSet
 from iifuse.store.statedb import StateDB
@@ -20,7 +22,7 @@ from iifuse.store.transitions import TransitionFile
 
 @asynccontextmanager
 async def service(state):
-    state.mkdir()
+    state.mkdir(exist_ok=True)
     db, transitions = StateDB(str(state)), TransitionFile.open(str(state))
     async with trio.open_nursery() as nursery:
         engine = Engine(
@@ -63,3 +65,23 @@ async def test_write_that_comes_while_a_set_is_attached_is_noted(tmp_path, stopp
         await attach.attach(engine, (bitmap,), None)
         async with engine.families[0].locks.gate():  # after the write
             assert chunks_of(engine.sets[shadow].bits.shadow) == {2}
+
+
+@pytest.mark.parametrize("verb", [enable.disable, exchange.export])
+async def test_verb_that_waits_for_a_shadow_that_hangs_holds_up_no_write(tmp_path, stopped, verb):
+    """F27: it syncs the shadow, and not first of all while it holds the master's gate."""
+    master, shadow, _ = stopped
+    with trio.fail_after(60):
+        async with service(tmp_path / "state") as engine:
+            member, released = engine.sets[shadow], threading.Event()
+            await enable.tune(engine, member, Policy(limit_s=1))
+            real, member.shadow.sync = member.shadow.sync, lambda: released.wait(50)
+            try:
+                with pytest.raises(errors.Busy, match="has not come back"):
+                    await verb(engine, member)
+                assert await engine.views[master].write(0, b"new") == 3
+            finally:
+                released.set()
+            member.shadow.sync = real
+            assert shadow in engine.views
+            assert member.header.custody is Custody.LOCAL
