@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -93,6 +94,39 @@ def test_stalled_shadow_blocks_its_writers_and_nothing_is_skipped(service, volum
     assert not writer.is_alive()
     assert service.read(master)[9 * CHUNK :][:5] == b"waits"
     assert service.read(shadow) == kept
+
+
+WRITER = "import os, sys; os.pwrite(os.open(sys.argv[1], os.O_WRONLY), b'unseen', 9 * 32768)"
+
+
+def test_client_killed_in_the_middle_of_its_write_leaves_it_whole_or_undone(
+    service, volume, place, slow
+):
+    """F26: the write waits for a stalled shadow; what has begun is finished without the client."""
+    master, shadow = volume("m", SIZE), slow / "s"
+    service.enable("dep", master, shadow, place / "b")
+    kept = service.read(shadow)
+    watchdog = threading.Timer(30, thaw, (slow,))
+    subprocess.run(["fsfreeze", "-f", slow], check=True)
+    with subprocess.Popen([sys.executable, "-c", WRITER, service.path(master)]) as client:
+        try:
+            watchdog.start()
+            with pytest.raises(subprocess.TimeoutExpired):
+                client.wait(3)
+            client.kill()
+        finally:
+            watchdog.cancel()
+            thaw(slow)
+        assert client.wait(60) == -signal.SIGKILL
+    written = service.read(master)
+    assert written[9 * CHUNK :][:6] in (b"unseen", kept[9 * CHUNK :][:6])
+    assert written[9 * CHUNK + 6 :] == kept[9 * CHUNK + 6 :]
+    assert service.read(shadow) == kept
+    service.write(master, 9 * CHUNK, b"later")
+    assert service.read(shadow) == kept
+    service.flip("s", shadow)
+    assert service.read(shadow) == service.read(master)
+    assert service.stop() == 0
 
 
 # -- memory -----------------------------------------------------------------------------------
