@@ -57,12 +57,11 @@ def stage(service, place, rounds):
 
         def kill_under_load(self):
             """What was written before is found; another fio is at work at another place."""
+            before = service.status(self.shadow).shadow_bits
             load = rounds.begin(*self.files, half=1)
-
-            def is_met():
-                return service.status(self.shadow).shadow_bits or not load.is_running
-
-            eventually(is_met, "fio has begun", 30)
+            eventually(
+                lambda: service.status(self.shadow).shadow_bits > before, "fio is at work", 30
+            )
             service.kill()
             load.give_up()
             service.start()
@@ -129,6 +128,7 @@ def test_fio_finds_what_was_synced_before_a_kill(service, stage, rounds, kind):
     stage.enable(kind)
     service.wait(stage.shadow)
     for _ in range(2):
+        stage.settle("s")  # so that what comes is first touches
         rounds.run(*stage.files)
         stage.kill_under_load()
         for file in stage.files:
