@@ -5,6 +5,7 @@ What a set *is* stands in the header of its bitmap volume; a lost database loses
 
 import os
 import sqlite3
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -80,6 +81,8 @@ class StateDB:
 
     def __init__(self, directory: str) -> None:
         path = self._path = os.path.join(directory, "state.db")
+        self._lock = threading.RLock()
+        """Threads share the connection: a transaction of one is not to take in another's change."""
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA synchronous=FULL")
@@ -111,7 +114,8 @@ class StateDB:
     def _run(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
         """One statement, one transaction. Raises StorageError."""
         try:
-            return self._db.execute(statement, values)
+            with self._lock:
+                return self._db.execute(statement, values)
         except _FAILURES as error:
             raise errors.StorageError(self._path, str(error), "see to its file system") from error
 
@@ -152,14 +156,15 @@ class StateDB:
     def begin_session(self, session: int, previous: dict[str, int]) -> None:
         """The headers of these sets get a new session now, each from its previous one."""
         rows = [(session, before, shadow) for shadow, before in previous.items()]
-        self._run("BEGIN")
-        try:
-            for row in rows:
-                self._run("UPDATE sets SET session = ?, previous = ? WHERE shadow = ?", row)
-            self._run("COMMIT")
-        except errors.StorageError:
-            self._db.rollback()
-            raise
+        with self._lock:
+            self._run("BEGIN")
+            try:
+                for row in rows:
+                    self._run("UPDATE sets SET session = ?, previous = ? WHERE shadow = ?", row)
+                self._run("COMMIT")
+            except errors.StorageError:
+                self._db.rollback()
+                raise
 
     def end_session_change(self) -> None:
         """The headers have it: an older one is not taken any more."""

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import threading
 from dataclasses import replace
 from uuid import UUID
 
@@ -56,6 +57,29 @@ def test_state_refuses_a_shadow_or_a_bitmap_twice(db):
         with pytest.raises(errors.StorageError):
             db.add_set(row)
     assert db.sets() == [ONE]
+
+
+def test_state_doubt_of_another_thread_is_no_part_of_a_session_change_that_fails(db, monkeypatch):
+    """F13: it was durable when it returned; a rollback beside it takes nothing of it back."""
+    db.add_set(ONE)
+    db.add_set(TWO)
+    threads: list[threading.Thread] = []
+    run = db._run
+
+    def run_and_interfere(statement, values=()):
+        done = run(statement, values)
+        if statement.startswith("UPDATE sets SET session") and not threads:
+            threads.append(threading.Thread(target=db.doubt, args=("/s2", "why")))
+            threads[0].start()
+            threads[0].join(0.5)
+        return done
+
+    monkeypatch.setattr(db, "_run", run_and_interfere)
+    with pytest.raises(errors.StorageError):
+        db.begin_session(5, {"/s1": 1, "/s2": object()})
+    threads[0].join()
+    assert [row.doubt for row in db.sets()] == [None, "why"]
+    assert [row.session for row in db.sets()] == [0, 0]
 
 
 def test_state_moves_all_sets_or_none(db):
