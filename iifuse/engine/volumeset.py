@@ -175,15 +175,22 @@ class VolumeSet:
         header = replace(self.header, **changes)
         try:
             assert self.bitmap is not None
-            extents = [
-                extent
-                for region in _REGIONS
-                for extent in self.bitmap.encode_all(header, region, self._memory(region))
-            ]
-            header = await blocking(partial(self.bitmap.write_anew, header, extents))
+            extents = self._extents(self.bitmap)
+            self.header = await blocking(partial(self.bitmap.write_anew, header, extents))
+            later = self._extents(self.bitmap)  # what writes have marked meanwhile
+            if later != extents:
+                self.header = await blocking(partial(self.bitmap.write_anew, self.header, later))
         except OSError as error:
             await self._note_elsewhere(f"{header.offline_reason}; nor can its bitmap ({error})")
-        self.header = header
+            self.header = replace(self.header, **changes)
+
+    def _extents(self, bitmap: BitmapFile) -> list[tuple[int, bytes]]:
+        """All bits as they are in memory, as sectors."""
+        return [
+            extent
+            for region in _REGIONS
+            for extent in bitmap.encode_all(self.header, region, self._memory(region))
+        ]
 
     def _memory(self, region: Region) -> Bitmap:
         return self.bits.shadow if region is Region.SHADOW else self.bits.copy

@@ -7,11 +7,11 @@ from uuid import UUID
 
 import pytest
 import trio
-from fake_volume import Bench, FakeVolume, always, chunks, durable
+from fake_volume import Bench, FakeVolume, always, chunks, chunks_of, durable
 from harness import CHUNK
 
 from iifuse.core.bits import HOT_REGIONS_MAX, REGION_CHUNKS, Bits
-from iifuse.core.state import Kind, Policy, Progress
+from iifuse.core.state import Kind, Policy, Progress, Role
 from iifuse.engine import recovery
 from iifuse.engine.copier import Copier
 from iifuse.engine.threads import blocking
@@ -149,3 +149,34 @@ async def test_bits_that_a_failed_sync_kept_from_the_disk_are_there_before_they_
     assert bits.ready.count()
     member.bitmap, member.header, member.bits = bitmap, header, bits
     assert durable(member)[1] >= {n for n in range(4) if bits.covers(n, 1)}
+
+
+async def test_write_that_is_marked_while_a_lost_bitmap_is_written_anew_stays_marked(bench):
+    """F13: its chunk was restored for it, and the restore may not come over it after a restart."""
+    copy = (0, 1, 2, 3)
+    member = bench.add("/s", IND, chunks("A", "B", "C", "D"), Progress.TO_MASTER, copy)
+    bitmap, begun, go_on = member.bitmap, threading.Event(), threading.Event()
+    fails = iter([True])
+    bitmap.volume.breaks.append(
+        lambda operation, offset, length: (
+            operation == "write" and offset < 24 * 1024 and next(fails, False)
+        )
+    )
+    write_anew = bitmap.write_anew
+
+    def write_slowly(*what):
+        begun.set()
+        go_on.wait(30)
+        return write_anew(*what)
+
+    bitmap.write_anew = write_slowly
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(member.take_offline, Role.SHADOW, "planted")
+            await blocking(lambda: begun.wait(30))
+            assert await bench.view.write(CHUNK, b"new") == 3
+            go_on.set()
+    header, _, still_to_restore = durable(member)
+    assert header.offline
+    assert member.header == header
+    assert still_to_restore == chunks_of(member.bits.copy) == {0, 2, 3}

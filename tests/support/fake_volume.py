@@ -79,6 +79,9 @@ class FakeVolume:
         self._do("sync")
         self.durable, self.is_synced = bytes(self.data), True
 
+    def sync_anew(self) -> None:
+        self.sync()
+
     def data_from(self, offset: int, stop: int) -> tuple[int, int]:
         return offset, stop
 
