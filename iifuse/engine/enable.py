@@ -112,7 +112,7 @@ async def tune(engine: Engine, member: VolumeSet, policy: Policy) -> None:
     try:
         await member.commit(policy=policy)
     except OSError as error:
-        raise storage_error(error, "nothing was changed") from error
+        raise storage_error(error, f"{member.name} and the sets after it are as before") from error
     how = "write" if policy.break_write else "shadow"
     await engine.note(member, f"-o break={how},limit={policy.limit_s or 'none'}")
 

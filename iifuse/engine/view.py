@@ -149,12 +149,22 @@ class View:
             await self._syncs.submit(None)
 
     async def _sync_all(self, items: list[None]) -> list[Exception | None]:
-        failed = await blocking(partial(_sync, self.needed()))
+        tried = [(volume, await self._sync_one(volume)) for volume in self.needed()]
+        failed = [(volume, error) for volume, error in tried if error is not None]
         for volume, error in failed:
             for member in self.family.sets:
                 await member.lose(volume.path, str(error))
         own = [error for volume, error in failed if self.fails_with(volume)]
         return [own[0] if own else None] * len(items)
+
+    async def _sync_one(self, volume: Volume) -> OSError | None:
+        """A shadow's within its limit: with durability=process the master's fsync needs it."""
+        slow = next((s for s in self.family.sets if s.shadow is volume), None)
+        try:
+            await (slow.within_limit(volume.sync) if slow else blocking(volume.sync))
+        except OSError as error:
+            return error
+        return None
 
     # -- open handles -----------------------------------------------------------------------
 
@@ -341,17 +351,6 @@ def _read_cached(segments: list[Segment]) -> Buffer | None:
 
 def _read(segments: list[Segment]) -> bytes:
     return b"".join(volume.read(offset, length) for volume, offset, length in segments)
-
-
-def _sync(volumes: list[Volume]) -> list[tuple[Volume, OSError]]:
-    """Those that failed."""
-    failed = []
-    for volume in volumes:
-        try:
-            volume.sync()
-        except OSError as error:
-            failed.append((volume, error))
-    return failed
 
 
 Holders = Callable[[View], list[str]]

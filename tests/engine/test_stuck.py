@@ -96,6 +96,19 @@ async def test_break_shadow_chosen_while_a_call_hangs_lets_writes_go_on(bench, h
     assert durable(member)[0].offline
 
 
+async def test_sync_of_the_master_waits_for_no_shadow_longer_than_its_limit(hang):
+    """With durability=process the master's fsync makes its shadows durable too."""
+    bench = Bench(chunks("a", "b"), ordered=False)
+    member = bench.add("/s", DEP, chunks("-", "-"))
+    tuned(member, limit_s=1)
+    await bench.view.write(0, b"new")
+    member.shadow.sync = hang
+    with trio.fail_after(30):
+        await bench.view.sync()
+    assert bench.master.is_synced
+    assert member.state.offline == Role.SHADOW
+
+
 def test_bits_whose_mark_failed_are_not_ready_when_their_region_cools():
     """Invariant 3: with break=write the set goes on after a mark that never reached the disk."""
     bits = Bits.blank((HOT_REGIONS_MAX + 2) * REGION_CHUNKS)
