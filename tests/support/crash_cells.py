@@ -37,6 +37,10 @@ class Disk:
     def get(self, cell: Cell) -> object:
         return self.pending[cell][-1] if cell in self.pending else self.durable[cell]
 
+    def values(self, cell: Cell) -> list[object]:
+        """What a cell holds, and what it may hold after a loss."""
+        return [self.durable[cell], *self.pending.get(cell, ())]
+
     def sync(self, volume: Cell) -> None:
         for cell in [c for c in self.pending if c[: len(volume)] == volume]:
             self.durable[cell] = self.pending.pop(cell)[-1]

@@ -1,5 +1,6 @@
 """What users, other hosts and the background copy may do to the sets of `crash_model`."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from uuid import UUID
@@ -9,13 +10,12 @@ from crash_model import RECORD, Actor, Far, Recorder, Stage, World, chunks_of, n
 
 from iifuse.core import plan, state
 from iifuse.core.bits import Bits
+from iifuse.core.header import Header
 from iifuse.core.plan import Side, Sync, Touch
 from iifuse.core.state import Custody, Kind, Progress, Role, Verb
 from iifuse.core.transition import Transition
 from iifuse.engine import pit
 from iifuse.errors import IifuseError
-
-COMMAND = Transition(UUID(int=1), UUID(int=1), 0, ())
 
 Operation = tuple
 """(name of a method, its arguments...)"""
@@ -94,20 +94,31 @@ class Machine(Stage):
     def point(self, verb: Verb, *numbers: int) -> Iterator[str]:
         """A point in time of one set, or of several at one instant."""
         parts = {}
+        command = self._command()
         for number in numbers:
             actor = self.actors[number]
             if actor.header.copying:
                 yield from self.stop_copy(number)
             change = state.change_for(verb, actor.header.kind)
-            parts[actor.key] = pit._prepare(actor, change, COMMAND)
+            parts[actor.key] = pit._prepare(actor, change, command)
         after = [self._flipped(w, verb, numbers) for w in self.worlds]
         self.worlds = [*self.worlds, *after]
-        record = pit._with_members(COMMAND, list(parts.values()))
+        record = pit._with_members(command, list(parts.values()))
         for step in plan.point_in_time({key: part.change for key, part in parts.items()}):
             yield from self._pit_step(step, parts, record)
         for part in parts.values():
             part.member.header, part.member.bits = part.header, Bits(part.shadow, part.copy)
         self.worlds = after
+
+    def _command(self) -> Transition:
+        """With the first id that no header and no record has: states stay equal over time."""
+        headers = [cell for cell in self.disk.durable if cell[-1] == "header"]
+        values = [v for cell in (*headers, RECORD) for v in self.disk.values(cell)]
+        used = {a.header.transition_id.int for a in self.actors}
+        used |= {v.transition_id.int for v in values if isinstance(v, Header)}
+        used |= {v.id.int for v in values if isinstance(v, Transition)}
+        free = next(number for number in itertools.count(1) if number not in used)
+        return Transition(UUID(int=free), UUID(int=1), 0, ())
 
     def stop_copy(self, number: int) -> Iterator[str]:
         """The copier comes to rest; what it has brought is noted."""
