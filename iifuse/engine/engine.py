@@ -253,7 +253,8 @@ class Engine:
         log.info("%s: %s (PIT %d)", member.name, event, pit)
         try:
             await blocking(partial(self.db.record, member.name, event, pit, held_ms, chunks))
-            await blocking(partial(self.db.remember, header))
+            if member.bitmap is not None:  # else the header is a stand-in and knows no progress
+                await blocking(partial(self.db.remember, header))
         except Exception:
             log.exception("the history could not be written")
 

@@ -13,7 +13,7 @@ from iifuse import errors
 from iifuse.core.bits import Bits
 from iifuse.core.header import BitmapRole, Closure, Header, Stamp
 from iifuse.core.sector import Region
-from iifuse.core.state import Custody, Kind, Progress, Role
+from iifuse.core.state import NOTHING_OFFLINE, Custody, Kind, Progress, Role
 from iifuse.engine.enable import finish_disable
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
@@ -72,6 +72,8 @@ async def bring_back(engine: Engine, rows: Iterable[SetRow]) -> list[VolumeSet]:
             await doubt_siblings(member, engine.family(member).sets)
     for member in members:
         await _open_for_use(engine, member)
+        for what in member.recovered:
+            await engine.note(member, f"start: {what}")
     await _quietly(engine.db.end_session_change)
     return members
 
@@ -172,7 +174,10 @@ async def _start_set(engine: Engine, row: SetRow) -> VolumeSet | None:
             trouble.insert(0, (Role.MASTER, "the master cannot be used"))
     engine.register(family, member)
     for role, reason in trouble:
+        if not role:
+            log.warning("%s: %s", member.name, reason)
         await member.take_offline(role, reason)
+        member.recovered.append(reason)
     return member
 
 
@@ -253,7 +258,7 @@ def _load(engine: Engine, row: SetRow, family: Family | None) -> tuple[VolumeSet
     shadow = _load_shadow(header, trouble)
     written = _written_meanwhile(header, family.master if family else None, shadow)
     if written and has_hints(header):
-        log.warning("%s: %s: all chunks count as different", header.shadow, written)
+        trouble.append((NOTHING_OFFLINE, f"{written}: all chunks count as different"))
         bits.shadow.fill()
         bitmap.write_region(header, Region.SHADOW, bits.shadow)
     elif written:
@@ -287,10 +292,9 @@ def _found_again(bitmap: BitmapFile, header: Header, bits: Bits) -> Trouble:
     reason = "its master was away and may have been written meanwhile"
     if not has_hints(header):
         return [(Role.SHADOW, reason)]
-    log.warning("%s: %s: all chunks count as different", header.shadow, reason)
     bits.shadow.fill()
     bitmap.write_region(header, Region.SHADOW, bits.shadow)
-    return []
+    return [(NOTHING_OFFLINE, f"{reason}: all chunks count as different")]
 
 
 def _resized(header: Header, family: Family) -> str:
@@ -364,7 +368,11 @@ def _load_bitmap(engine: Engine, row: SetRow, trouble: Trouble) -> tuple[BitmapF
         check_known(row, header)
         shadow, damaged_shadow = bitmap.read_bits(header, Region.SHADOW)
         copy, damaged_copy = bitmap.read_bits(header, Region.COPY)
+        before = header.pit.number
         header, shadow, copy = roll_forward(engine, bitmap, header, shadow, copy)
+        if header.pit.number != before:
+            done = f"point in time {header.pit.number}, which was cut short, is completed"
+            trouble.append((NOTHING_OFFLINE, done))
         damaged = (damaged_shadow, damaged_copy)
         changed = distrust(engine, header, Bits(shadow, copy), damaged, trouble)
         # After a sync that failed the page cache may show bits that never reached the disk.

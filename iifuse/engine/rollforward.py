@@ -1,7 +1,5 @@
 """Changes that a crash cut short: their steps are run again, from the bits on disk."""
 
-import logging
-
 from iifuse.core import plan
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.bits import Bits
@@ -12,8 +10,6 @@ from iifuse.engine.pit import Flip, execute_change
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
 
-log = logging.getLogger(__name__)
-
 
 def roll_forward(
     engine: Engine, bitmap: BitmapFile, header: Header, shadow: Bitmap, copy: Bitmap
@@ -22,7 +18,6 @@ def roll_forward(
     pending = unfinished(engine.transitions.transition, header)
     if pending is None:
         return header, shadow, copy
-    log.info("%s: PIT %d is completed", header.shadow, pending.pending_pit.number)
     change = pending.pending
     part = Flip(
         VolumeSet(header, Bits(shadow, copy), None, bitmap),

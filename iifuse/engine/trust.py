@@ -7,7 +7,7 @@ from iifuse import errors
 from iifuse.core.bitmap import Bitmap, runs_of
 from iifuse.core.bits import Bits
 from iifuse.core.header import BitmapRole, Closure, Header
-from iifuse.core.state import Kind, Progress, Role
+from iifuse.core.state import NOTHING_OFFLINE, Kind, Progress, Role
 from iifuse.engine.engine import Engine
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.statedb import SetRow
@@ -16,7 +16,7 @@ from iifuse.units import Run
 log = logging.getLogger(__name__)
 
 Trouble = list[tuple[Role, str]]
-"""What has to go offline, and why."""
+"""What has to go offline and why; or with no role, what was done about it."""
 
 Damaged = tuple[list[Run], list[Run]]
 """Runs of chunks whose shadow bits, and whose copy bits, cannot be believed."""
@@ -64,11 +64,11 @@ def distrust(
     if not runs:
         return False
     if has_hints(header):
-        log.warning("%s: %s: these chunks count as changed", header.shadow, reason)
+        trouble.append((NOTHING_OFFLINE, f"{reason}: these chunks count as changed"))
         bits.shadow.set_runs(runs)
         return True
     if header.kind is Kind.INDEPENDENT and not set(damaged[0]) & set(damaged[1]):
-        log.warning("%s: %s: the other bitmap stands in", header.shadow, reason)
+        trouble.append((NOTHING_OFFLINE, f"{reason}: the other bitmap stands in"))
         _stand_in(bits.shadow, bits.copy, damaged[0])
         _stand_in(bits.copy, bits.shadow, damaged[1])
         return True
@@ -112,6 +112,7 @@ async def doubt_siblings(restored: VolumeSet, sets: Iterable[VolumeSet]) -> None
             await member.take_offline(Role.SHADOW, reason)
             continue
         log.warning("%s: %s: all chunks count as different", member.name, reason)
+        member.recovered.append(f"{reason}: all chunks count as different")
         member.bits.shadow.fill()
         try:
             await member.save_exact()

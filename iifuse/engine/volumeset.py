@@ -51,6 +51,8 @@ class VolumeSet:
         self.group = group
         self.copied_chunks = 0
         """Copy bits cleared since the PIT, by the background copy or for a writer."""
+        self.recovered: list[str] = []
+        """What the start had to do about it, for the history."""
         self.bits_known = True
         """No: the bitmap volume was not believed at the start, and the bits are the safe ones."""
         self.unnoted = False

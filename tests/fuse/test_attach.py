@@ -116,6 +116,42 @@ def test_copy_bits_of_a_restore_that_failed_as_it_began_do_not_outlive_a_reset(s
     assert service.status(dep).copy_bits == 0
 
 
+def history(service, shadow):
+    with contextlib.closing(sqlite3.connect(service.state / "state.db")) as db:
+        rows = db.execute("SELECT event FROM history WHERE shadow = ?", (str(shadow),))
+        return [event for (event,) in rows]
+
+
+def test_what_a_start_had_to_do_stands_in_the_history(service, sets):
+    """F15, F17: a point in time completed, a volume written behind our back."""
+    _, ind, dep = sets
+    service.stop()
+    file = BitmapFile(open_volume(str(bitmap(dep))))
+    header = replace(file.read_header(), pending=Change.CLEAR, pending_pit=Pit(2, uuid4(), 1))
+    file.write_header(header)
+    file.volume.close()
+    os.utime(ind)
+    service.start()
+    assert "start: point in time 2, which was cut short, is completed" in history(service, dep)
+    assert any("was written or replaced" in event for event in history(service, ind))
+    assert service.read(dep) == service.read(sets[0])
+
+
+def test_set_without_its_bitmap_keeps_what_the_database_knows_of_it(service, sets):
+    """A stand-in for the header must not make a copy that was cut short look finished."""
+    _, ind, _ = sets
+    service.kill()
+    bitmap(ind).rename(bitmap(ind).with_name("away"))
+    with contextlib.closing(sqlite3.connect(service.state / "state.db")) as db:
+        db.execute("UPDATE sets SET progress = 1 WHERE shadow = ?", (str(ind),))
+        db.commit()
+    for _ in range(2):
+        service.start()
+        assert set(service.status(ind).offline) == {"shadow", "bitmap"}
+        assert service.run("iiadm", "-o", "limit=9", ind).returncode == 0
+        service.kill()
+
+
 def test_running_copy_goes_on_after_an_attach(service, disk_place):
     master = disk_place / "m"
     master.write_bytes(os.urandom(256 << 20))
