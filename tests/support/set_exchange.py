@@ -12,6 +12,13 @@ from iifuse.control import protocol
 from iifuse.core.ticket import Lent
 
 
+def brought_nothing(loan: Import | None) -> set[bool]:
+    """Is an import over without a change? After a kill its bits may be more than its changes."""
+    if loan is None or not loan.closed or loan.joined or loan.lower:
+        return {False}
+    return {True, not loan.upper}
+
+
 class TwoHosts(World):
     """What `-E`, `-I` and `-J` do, and what the end of a service must leave on disk."""
 
@@ -36,14 +43,15 @@ class TwoHosts(World):
             assert raw_content(member.name, member.shadow).differing(member.shadow) == set()
 
     def take_in(self, member: ModelSet, bitmap: str) -> None:
-        """A bitmap that holds another import of this export is refused; of an older one, reused."""
+        """A bitmap that holds changes of this export is refused; without any, or older, reused."""
         export = (member.life, member.exports)
         old = member.imports.get(bitmap)
         free = member.custody == "exported" and member.name not in self.lent
         before = self.backup.client.status()
+        unused = old is None or old.export != export
         if self.attempt(
             lambda: self.backup.client.notes(protocol.Import(member.name, bitmap)),
-            {free and (old is None or old.export != export)},
+            {free and (unused or over) for over in brought_nothing(old)},
         ):
             self.lent[member.name] = member.imports[bitmap] = Import(bitmap, export, member.pit)
         else:
