@@ -258,7 +258,7 @@ def test_handle_that_goes_in_time_is_waited_for(service, pair):
                 env={**os.environ, "IIFUSE_SOCKET": str(service.socket)},
             )
             with pytest.raises(subprocess.TimeoutExpired):
-                waiting.wait(0.7)
+                waiting.wait(0.4)
         memory.close()
         stack.pop_all()
         assert waiting.wait(10) == 0
