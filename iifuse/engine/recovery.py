@@ -254,15 +254,13 @@ def _load(engine: Engine, row: SetRow, family: Family | None) -> tuple[VolumeSet
         trouble.append((Role.MASTER | Role.SHADOW, _resized(header, family)))
     elif header.offline & Role.MASTER:
         header = replace(header, offline=header.offline & ~Role.MASTER)
-        trouble += _found_again(bitmap, header, bits)
+        # It could not be opened at an earlier start; who knows who wrote it.
+        reason = "its master was away and may have been written meanwhile"
+        trouble += _doubt_all(bitmap, header, bits, reason)
     shadow = _load_shadow(header, trouble)
     written = _written_meanwhile(header, family.master if family else None, shadow)
-    if written and has_hints(header):
-        trouble.append((NOTHING_OFFLINE, f"{written}: all chunks count as different"))
-        bits.shadow.fill()
-        bitmap.write_region(header, Region.SHADOW, bits.shadow)
-    elif written:
-        trouble.append((Role.SHADOW, written))
+    if written:
+        trouble += _doubt_all(bitmap, header, bits, written)
     return VolumeSet(header, bits, shadow, bitmap, row.group), trouble
 
 
@@ -287,9 +285,8 @@ def _written_meanwhile(header: Header, master: Volume | None, shadow: Volume | N
     return None
 
 
-def _found_again(bitmap: BitmapFile, header: Header, bits: Bits) -> Trouble:
-    """A master that could not be opened at an earlier start is back; who knows who wrote it."""
-    reason = "its master was away and may have been written meanwhile"
+def _doubt_all(bitmap: BitmapFile, header: Header, bits: Bits, reason: str) -> Trouble:
+    """The volumes were or may have been written past us: any chunk may differ."""
     if not has_hints(header):
         return [(Role.SHADOW, reason)]
     bits.shadow.fill()
