@@ -17,6 +17,8 @@ PYTHON ?= $(firstword $(foreach p,/usr/bin/python3 python3,$(shell \
 BUILD_PACKAGES := fuse3 libfuse3-dev pkg-config gcc libc6-dev python3-dev python3-venv
 TEST_PACKAGES := e2fsprogs fio libarchive-tools mandoc mount postgresql sqlite3 strace systemd util-linux \
 	xfsprogs
+BENCH_PACKAGES := e2fsprogs fio libnbd-bin mount nbdkit postgresql qemu-system-common rsync util-linux \
+	xfsprogs
 
 # The tests want PostgreSQL's programs; a server of the system is not to be made for them.
 NO_CLUSTER := /etc/postgresql-common/createcluster.d/iifuse.conf
@@ -32,7 +34,8 @@ SBIN := $(PREFIX)/sbin
 MAN := $(PREFIX)/share/man
 UNITS := $(PREFIX)/lib/systemd/system
 
-.PHONY: help demo test test-crash lint check venv bench install clean build-packages test-packages
+.PHONY: help demo test test-crash lint check venv bench bench-quick install clean
+.PHONY: build-packages test-packages bench-packages
 
 help:
 	@echo 'make demo     the LAN-free backup procedure on real data, from start to end'
@@ -40,7 +43,8 @@ help:
 	@echo 'make test-crash  the long tests, for an hour or for IIFUSE_CRASH_SECONDS'
 	@echo 'make lint     ruff, mypy, manual pages and the rules of the project'
 	@echo 'make venv     leave all programs in $(BIN)'
-	@echo 'make bench    benchmarks'
+	@echo 'make bench    how fast it is beside other programs: 40 minutes, writes benchmarks/RESULTS.md'
+	@echo 'make bench-quick  the same in 3 minutes, roughly; writes nothing'
 	@echo 'make install  install under PREFIX=$(PREFIX) (DESTDIR is honoured)'
 	@echo 'make clean    remove what was built here'
 
@@ -70,9 +74,11 @@ $(VENV)/types/iitools: $(STAMP)
 	ln -sfn ../../tools $@
 	touch -h $@
 
-bench:
-	@echo 'make bench: not yet: the benchmarks are a later issue' >&2
-	@exit 1
+bench: venv bench-packages
+	$(BIN)/python benchmarks/bench.py
+
+bench-quick: venv bench-packages
+	$(BIN)/python benchmarks/bench.py --quick
 
 venv: $(STAMP)
 
@@ -110,6 +116,9 @@ build-packages:
 
 test-packages:
 	$(call packages,$(TEST_PACKAGES))
+
+bench-packages:
+	$(call packages,$(BENCH_PACKAGES))
 
 # A virtual environment under PREFIX/lib, links to its programs in PREFIX/sbin. The scripts are
 # told where they will lie, which DESTDIR hides from pip. An old build/ would be installed along.

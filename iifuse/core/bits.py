@@ -25,7 +25,7 @@ class Bits:
     there may the disk hold more shadow bits than memory.
     """
 
-    __slots__ = ("_hot", "copy", "ready", "shadow")
+    __slots__ = ("_hot", "_marks", "copy", "ready", "shadow")
 
     def __init__(self, shadow: Bitmap, copy: Bitmap) -> None:
         """Adopt bitmaps whose content is durable."""
@@ -33,6 +33,7 @@ class Bits:
         self.ready = shadow.copy()
         self.ready.drop(copy)
         self._hot: OrderedDict[int, None] = OrderedDict()
+        self._marks: list[Run] = []
 
     @classmethod
     def blank(cls, chunks: int) -> "Bits":
@@ -56,19 +57,26 @@ class Bits:
         return True
 
     def mark(self, runs: list[Run], ahead: list[int]) -> list[Run]:
-        """Shadow bits := 1, copy bits := 0, and heat regions; the runs that changed on disk.
+        """Begin to mark chunks and to heat regions; the runs whose shadow bits change on disk.
 
-        The caller writes their sectors, syncs and then calls `settle`.
+        What the disk has to hold (`disk_rows`) has shadow bits 1 and copy bits 0 from now on. The
+        caller writes it, syncs, and then calls `settle`; memory changes only then, because what
+        the bits say (a chunk was preserved) may still be on its way. If it fails: `drop_marks`.
         """
-        self.shadow.set_runs(runs)
-        self.copy.clear_runs(runs)
-        cooled = self._heat(ahead)
-        return runs + [self.region(number) for number in ahead] + cooled
+        self._marks = runs
+        return runs + [self.region(number) for number in ahead] + self._heat(ahead)
 
     def settle(self, runs: list[Run], ahead: list[int]) -> None:
-        """The marks are durable: the chunks are ready."""
+        """The marks are durable: shadow bits := 1, copy bits := 0, and the chunks are ready."""
+        self._marks = []
+        self.shadow.set_runs(runs)
+        self.copy.clear_runs(runs)
         self.ready.set_runs(runs)
         self.ready.set_runs(self.region(number) for number in ahead if number in self._hot)
+
+    def drop_marks(self) -> None:
+        """The marks have failed: the bits stay as they are."""
+        self._marks = []
 
     def region(self, number: int) -> Run:
         """The chunks of a region, cut at the end of the volume."""
@@ -101,15 +109,20 @@ class Bits:
 
         `ahead`: the regions that are being heated now and are not ready yet.
         """
-        if region is Region.COPY:
-            return self.copy.packed[first : first + count]
-        rows = self.shadow.packed[first : first + count] | self.ready.packed[first : first + count]
-        window, base = Bitmap(count * SECTOR_CHUNKS, rows), first * SECTOR_CHUNKS
-        for start, length in (self.region(number) for number in ahead if number in self._hot):
+        window = Bitmap(count * SECTOR_CHUNKS, self._rows(region, first, count))
+        base, is_copy = first * SECTOR_CHUNKS, region is Region.COPY
+        heated = [] if is_copy else [self.region(n) for n in ahead if n in self._hot]
+        for start, length in [*self._marks, *heated]:
             low, high = max(start - base, 0), min(start + length - base, window.chunks)
             if low < high:
-                window.set(low, high - low)
-        return rows
+                (window.clear if is_copy else window.set)(low, high - low)
+        return window.packed
+
+    def _rows(self, region: Region, first: int, count: int) -> Packed:
+        rows = slice(first, first + count)
+        if region is Region.COPY:
+            return self.copy.packed[rows].copy()
+        return self.shadow.packed[rows] | self.ready.packed[rows]
 
 
 def marks_ahead(kind: Kind, progress: Progress) -> bool:

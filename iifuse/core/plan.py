@@ -11,9 +11,11 @@ the next plan is made, so that memory and disk agree whenever a plan is made.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from uuid import UUID
+
+import msgspec
 
 from iifuse.core.bitmap import runs_of
 from iifuse.core.bits import Bits, regions_of
@@ -22,8 +24,7 @@ from iifuse.core.state import Change, Kind, Progress, Role, SetState
 from iifuse.units import Run
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
+class Copy(msgspec.Struct, frozen=True):
     """Copy chunks of a set from one of its volumes to the other; whole chunks, holes as zeros."""
 
     key: UUID
@@ -32,16 +33,14 @@ class Copy:
     runs: tuple[Run, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Sync:
+class Sync(msgspec.Struct, frozen=True):
     """Make a volume of a set durable. `key` names one set of the family, also for the master."""
 
     key: UUID
     role: Role
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(msgspec.Struct, frozen=True):
     """Shadow bits := 1 and copy bits := 0, in memory and on disk; `ahead`: regions to heat."""
 
     key: UUID
@@ -49,16 +48,14 @@ class Mark:
     ahead: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(msgspec.Struct, frozen=True):
     """Shadow bits := 1 in memory: on disk they were marked ahead (invariant 7)."""
 
     key: UUID
     runs: tuple[Run, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Clear:
+class Clear(msgspec.Struct, frozen=True):
     """Copy bits := 0, in memory and on disk: the target's chunks are durable (invariant 5)."""
 
     key: UUID
@@ -68,8 +65,7 @@ class Clear:
 Step = Copy | Sync | Mark | Note | Clear
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(msgspec.Struct, frozen=True):
     """A set of the family as the plan sees it."""
 
     key: UUID
@@ -88,8 +84,7 @@ class Side(Enum):
     """The raw master, by the restore of set `key`: its siblings are concerned, it is not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Touch:
+class Touch(msgspec.Struct, frozen=True):
     """A write that is about to be done to a run of chunks, which the writer has locked."""
 
     side: Side
@@ -98,14 +93,17 @@ class Touch:
     count: int
 
 
-@dataclass(slots=True)
 class _Needs:
     """Runs of one set, gathered over the touches of a batch."""
 
-    note: list[Run] = field(default_factory=list)
-    preserve: list[Run] = field(default_factory=list)
-    mark: list[Run] = field(default_factory=list)
-    restore: list[Run] = field(default_factory=list)
+    __slots__ = ("mark", "member", "note", "preserve", "restore")
+
+    def __init__(self, member: Member) -> None:
+        self.member = member
+        self.note: list[Run] = []
+        self.preserve: list[Run] = []
+        self.mark: list[Run] = []
+        self.restore: list[Run] = []
 
 
 def first_touch(
@@ -115,34 +113,38 @@ def first_touch(
 
     `ordered`: with the syncs that survive a power loss (`durability=ordered`).
     """
-    needs = {member.key: _Needs() for member in members}
+    needs = [_Needs(member) for member in members]
     for touch in touches:
-        _gather(needs, members, touch)
+        _gather(needs, touch)
     # Notes come first: a mark may cool the very region that a note relies on.
-    steps: list[Step] = [Note(k, tuple(n.note)) for k, n in needs.items() if n.note]
-    for group in (_preserves(members, needs), _marks(members, needs), _restores(members, needs)):
+    steps: list[Step] = [Note(n.member.key, tuple(n.note)) for n in needs if n.note]
+    for group in (_preserves(needs), _marks(needs), _restores(needs)):
         steps += group
     return steps if ordered else [s for s in steps if not isinstance(s, Sync)]
 
 
-def _gather(needs: dict[UUID, _Needs], members: Sequence[Member], touch: Touch) -> None:
-    first, mask = touch.first, (1 << touch.count) - 1
-    restores = {m.key: _to_restore(m, touch, mask) for m in members}
+def _gather(needs: list[_Needs], touch: Touch) -> None:
+    first, count = touch.first, touch.count
+    mask = (1 << count) - 1
     raw = mask if touch.side is not Side.SHADOW else 0
-    for word in restores.values():
-        raw |= word
-    for member in members:
-        scope = _scope(member, touch, mask, raw)
-        ready = member.bits.ready.word(first, touch.count)
+    restored = next((n.member for n in needs if n.member.state.restoring), None)  # one at the most
+    restores = _to_restore(restored, touch, mask) if restored else 0
+    for need in needs:
+        member = need.member
+        scope = _scope(member, touch, mask, raw | restores)
+        ready = member.bits.ready.word(first, count)
+        unnoted = scope & ready & ~member.bits.shadow.word(first, count)
+        if unnoted:
+            need.note += runs_of(unnoted, first)
         untouched = scope & ~ready
-        restore = untouched & restores[member.key]
-        need = needs[member.key]
-        unnoted = scope & ready & ~member.bits.shadow.word(first, touch.count)
-        need.note += runs_of(unnoted, first)
-        if untouched and not _is_lost(member.state):
+        if not untouched:
+            continue
+        restore = untouched & restores if member is restored else 0
+        if restore:
+            need.restore += runs_of(restore, first)
+        if not _is_lost(member.state):
             need.preserve += runs_of(_to_preserve(member, touch, untouched & ~restore), first)
             need.mark += runs_of(untouched & ~restore, first)
-        need.restore += runs_of(restore, first)
 
 
 def _to_restore(member: Member, touch: Touch, mask: int) -> int:
@@ -174,34 +176,34 @@ def _is_lost(state: SetState) -> bool:
     Not so a dependent set that restores: its steps fail and with them the write, because raw
     master and shadow are both incomplete and `-R` has to find what it can go on with.
     """
-    if state.restoring and state.kind is Kind.DEPENDENT:
+    if not state.offline or (state.restoring and state.kind is Kind.DEPENDENT):
         return False
     return bool(state.offline & (Role.SHADOW | Role.BITMAP))
 
 
-def _preserves(members: Sequence[Member], needs: dict[UUID, _Needs]) -> list[Step]:
+def _preserves(needs: list[_Needs]) -> list[Step]:
     """Invariant 4: the shadow's chunk is complete and durable before its bit says so."""
-    runs = {m.key: tuple(needs[m.key].preserve) for m in members if needs[m.key].preserve}
+    runs = {n.member.key: tuple(n.preserve) for n in needs if n.preserve}
     copies: list[Step] = [Copy(key, Role.MASTER, Role.SHADOW, r) for key, r in runs.items()]
     return copies + [Sync(key, Role.SHADOW) for key in runs]
 
 
-def _marks(members: Sequence[Member], needs: dict[UUID, _Needs]) -> list[Step]:
+def _marks(needs: list[_Needs]) -> list[Step]:
     """Invariants 2 and 3: the bits are durable before the first byte changes."""
-    marked = [m for m in members if needs[m.key].mark]
-    marks: list[Step] = [_mark(m, needs[m.key].mark) for m in marked]
-    return marks + [Sync(m.key, Role.BITMAP) for m in marked]
+    marks: list[Step] = [_mark(n.member, n.mark) for n in needs if n.mark]
+    return marks + [Sync(n.member.key, Role.BITMAP) for n in needs if n.mark]
 
 
 def _mark(member: Member, runs: list[Run]) -> Mark:
     return Mark(member.key, tuple(runs), tuple(regions_of(member.state, runs)))
 
 
-def _restores(members: Sequence[Member], needs: dict[UUID, _Needs]) -> list[Step]:
+def _restores(needs: list[_Needs]) -> list[Step]:
     """A chunk still to be restored is brought before either side writes it; one set at the most."""
     steps: list[Step] = []
-    for key, runs in ((m.key, tuple(needs[m.key].restore)) for m in members):
-        if runs:
+    for need in needs:
+        if need.restore:
+            key, runs = need.member.key, tuple(need.restore)
             steps += [Copy(key, Role.SHADOW, Role.MASTER, runs), Sync(key, Role.MASTER)]
             steps += [Mark(key, runs), Sync(key, Role.BITMAP)]
     return steps

@@ -42,14 +42,14 @@ def bitmap_bytes(chunks: int) -> int:
 
 def encode(uuid: bytes, region: Region, first: int, bits: Packed) -> bytes:
     """Sectors for rows of packed bits, the first of them being sector number `first`."""
-    out = np.empty((len(bits), SECTOR_BYTES), np.uint8)
-    out[:, :SECTOR_BIT_BYTES] = bits
-    blob = bytearray(out.tobytes())
+    begin = zlib.crc32(uuid)
+    parts: list[bytes] = []
+    blob = bits.tobytes()
     for row in range(len(bits)):
-        at = row * SECTOR_BYTES
-        crc = _crc(uuid, region, first + row, blob[at : at + SECTOR_BIT_BYTES])
-        _CRC.pack_into(blob, at + SECTOR_BIT_BYTES, crc)
-    return bytes(blob)
+        part = blob[row * SECTOR_BIT_BYTES : (row + 1) * SECTOR_BIT_BYTES]
+        place = zlib.crc32(_PLACE.pack(region, first + row), begin)
+        parts += (part, _CRC.pack(zlib.crc32(part, place)))
+    return b"".join(parts)
 
 
 def decode(uuid: bytes, region: Region, first: int, blob: bytes) -> tuple[Packed, list[int]]:

@@ -9,24 +9,41 @@ T = TypeVar("T")
 
 
 class _Entry(Generic[T]):
-    __slots__ = ("done", "error", "item")
+    __slots__ = ("done", "error", "item", "task")
 
     def __init__(self, item: T) -> None:
         self.item = item
         self.done = False
         self.error: Exception | None = None
+        self.task: trio.lowlevel.Task | None = None
+
+    async def wait(self) -> None:
+        """Return when it is done or, if it is not, when it is its turn to lead."""
+        self.task = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(_never)
+
+    def wake(self) -> None:
+        if self.task is not None:
+            trio.lowlevel.reschedule(self.task)
+            self.task = None
+
+
+def _never(_: object) -> trio.lowlevel.Abort:
+    return trio.lowlevel.Abort.FAILED
 
 
 class Batcher(Generic[T]):
     """Runs `work` on batches of items, one batch at a time, in order of arrival.
 
     While a batch runs, later items gather and make up the next one, so that they share its syncs.
-    `work` answers with one error or None for each item.
+    `work` answers with one error or None for each item. Who finds nobody at work goes through
+    without a trip to the scheduler; who waited in a batch is woken with all others of it.
     """
 
     def __init__(self, work: Callable[[list[T]], Awaitable[list[Exception | None]]]) -> None:
         self._work = work
-        self._lock = trio.Lock()
+        self.is_led = False
+        """Is a batch under way, or about to be?"""
         self._waiting: list[_Entry[T]] = []
 
     async def submit(self, item: T) -> None:
@@ -34,13 +51,15 @@ class Batcher(Generic[T]):
         entry = _Entry(item)
         self._waiting.append(entry)
         with trio.CancelScope(shield=True):  # a step once begun is finished (F26)
-            async with self._lock:
-                if not entry.done:
-                    await self._lead()
+            if self.is_led:
+                await entry.wait()
+            if not entry.done:
+                await self._lead()
         if entry.error is not None:
             raise entry.error
 
     async def _lead(self) -> None:
+        self.is_led = True
         batch, self._waiting = self._waiting, []
         try:
             results = await self._work([entry.item for entry in batch])
@@ -48,3 +67,11 @@ class Batcher(Generic[T]):
             results = [error] * len(batch)
         for entry, result in zip(batch, results, strict=True):
             entry.done, entry.error = True, result
+            entry.wake()
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        """The first of those who came meanwhile leads them; nobody overtakes."""
+        self.is_led = bool(self._waiting)
+        if self._waiting:
+            self._waiting[0].wake()

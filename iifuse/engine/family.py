@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from itertools import groupby
+from typing import Final
 from uuid import UUID
 
 from iifuse.core import plan
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 Work = list[tuple[Step, Callable[[], None]]]
 
+AT_ONCE_CHUNKS: Final = 64
+"""Chunks that may be copied on the event loop, from page cache to page cache: 2 MiB."""
 
 Failed = dict[UUID, tuple[Step, OSError]]
 """The first failure of each set in a series of calls."""
@@ -48,6 +51,7 @@ class Family:
         self.path, self.master, self.geometry, self.ordered = path, master, geometry, ordered
         self.sets: list[VolumeSet] = []
         self.locks = ChunkLocks()
+        self._failed_at_once: Failed = {}
         self._commits: Batcher[Touch | plan.Clear] = Batcher(self._commit)
 
     @property
@@ -57,13 +61,20 @@ class Family:
 
     def member(self, key: UUID) -> VolumeSet:
         """The set of a key."""
-        return next(s for s in self.sets if s.key == key)
+        for member in self.sets:
+            if member.key is key or member.key == key:  # every step of every first touch asks
+                return member
+        raise KeyError(key)
 
     def volume(self, key: UUID, role: Role) -> Volume:
         """The open volume that plays a role in a set. Raises OSError when it is not there."""
         member = self.member(key)
-        bitmap = member.bitmap.volume if member.bitmap else None
-        found = {Role.MASTER: self.master, Role.SHADOW: member.shadow, Role.BITMAP: bitmap}[role]
+        if role is Role.MASTER:
+            found = self.master
+        elif role is Role.SHADOW:
+            found = member.shadow
+        else:
+            found = member.bitmap.volume if member.bitmap else None
         if found is None:
             raise OSError(errno.EIO, f"the {role.name} of {member.name} is not available")
         return found
@@ -97,12 +108,53 @@ class Family:
         for member in self.sets:
             if member.stuck and not member.policy.break_write:
                 await member.take_offline(Role.SHADOW, "a call on it has not come back yet")
+        failed, self._failed_at_once = self._failed_at_once, {}
+        await self._fail_all(failed, for_write=True)
         members = [s.member for s in self.sets]
         steps = plan.first_touch(members, touches, ordered=self.ordered)
         await self.execute(steps, for_write=True)
         for member in self.sets:
             if member.unnoted:  # a restart would believe bits that lack these writes
                 raise OSError(errno.EIO, member.header.offline_reason, member.name)
+
+    # -- at once ----------------------------------------------------------------------------
+
+    def touch_at_once(self, touch: Touch) -> bool:
+        """Make free chunks ready in the same breath; False if that is not possible.
+
+        It is not if a sync is needed, or anything may have to wait: then nothing was begun, or
+        what was done is done again by `touch`, which has to follow. A call that fails is not
+        tried again: the batch begins with its failure (invariant 9).
+        """
+        if self.ordered or self._commits.is_led or touch.count > AT_ONCE_CHUNKS:
+            return False
+        if not all(member.answers_at_once for member in self.sets):
+            return False
+        members = [member.member for member in self.sets]
+        return all(map(self._do_at_once, plan.first_touch(members, (touch,), ordered=False)))
+
+    def _do_at_once(self, step: Step) -> bool:
+        member = self.member(step.key)
+        try:
+            if isinstance(step, Copy):
+                return self._copy_at_once(step)
+            write = self._prepare(step)
+            if write is not None:
+                write()
+        except OSError as error:
+            member.bits.drop_marks()
+            self._failed_at_once[step.key] = (step, error)
+            return False
+        if isinstance(step, Mark):
+            member.count_copied(step.runs)
+            member.bits.settle(list(step.runs), list(step.ahead))
+        return True
+
+    def _copy_at_once(self, step: Copy) -> bool:
+        source, target = self.volume(step.key, step.source), self.volume(step.key, step.target)
+        return all(
+            store.copy_cached(source, target, *self.geometry.extent(run)) for run in step.runs
+        )
 
     # -- executing steps --------------------------------------------------------------------
 
@@ -113,26 +165,20 @@ class Family:
         """
         work: Work = []
         for step in steps:
-            if isinstance(step, Mark | Clear):
-                await self._work_off(work, for_write)  # what bits will say has to be true first
+            if _must_see(step, work):
+                await self._work_off(work, for_write)
             prepared = self._prepare(step)
             if prepared is not None:
                 work.append((step, prepared))
         await self._work_off(work, for_write)
-        for step in steps:
-            if isinstance(step, Mark) and not self._has_dropped_out(step.key):
-                self.member(step.key).bits.settle(list(step.runs), list(step.ahead))
-
-    def _has_dropped_out(self, key: UUID) -> bool:
-        return bool(self.member(key).state.offline & (Role.SHADOW | Role.BITMAP))
 
     def _prepare(self, step: Step) -> Callable[[], None] | None:
-        """Change the bits in memory; what remains to be done blocks."""
+        """What remains to be done and blocks. Bits in memory wait for a mark, not for a clear."""
         member = self.member(step.key)
         if isinstance(step, Note):
             member.bits.shadow.set_runs(step.runs)
             return None
-        if self._has_dropped_out(step.key):
+        if member.is_lost:
             if not member.restoring:
                 return None
             raise TouchFailed(errno.EIO, member.header.offline_reason, member.name)
@@ -142,12 +188,10 @@ class Family:
             return partial(self.copy, step)
         if isinstance(step, Sync):
             return partial(self._sync, step)
-        member.copied_chunks += sum(member.bits.copy.word(*r).bit_count() for r in step.runs)
-        if isinstance(step, Clear):
-            member.bits.copy.clear_runs(step.runs)
-            return member.write_runs(list(step.runs), [])
-        runs = member.bits.mark(list(step.runs), list(step.ahead))
-        return member.write_runs(runs, list(step.ahead))
+        if isinstance(step, Mark):
+            return member.mark(list(step.runs), list(step.ahead))
+        member.count_copied(step.runs)
+        return member.clear(list(step.runs))
 
     def copy(self, step: Copy) -> None:
         """In a thread: copy the chunks of a step. Raises OSError, which names the volume."""
@@ -164,9 +208,26 @@ class Family:
         failed: Failed = {}
         for limited, part in groupby(calls, lambda call: self._limited(call[0])):
             await self._run(limited, list(part), failed)
+        for step, _ in calls:
+            if isinstance(step, Mark):
+                await self._settle(step, failed)
+        await self._fail_all(failed, for_write)
+
+    async def _fail_all(self, failed: Failed, for_write: bool) -> None:
         refused = [await self._fail(*failure, for_write) for failure in failed.values()]
         for error in filter(None, refused):
             raise error
+
+    async def _settle(self, step: Mark, failed: Failed) -> None:
+        """What a mark says is true and durable now, or never will be."""
+        member = self.member(step.key)
+        if step.key in failed:
+            member.bits.drop_marks()
+            return
+        member.count_copied(step.runs)
+        member.bits.settle(list(step.runs), list(step.ahead))
+        if member.is_lost:  # meanwhile: who noted it knew nothing of these marks
+            await member.note_again()
 
     def _limited(self, step: Step) -> VolumeSet | None:
         """The set whose time limit a step has to keep.
@@ -206,6 +267,18 @@ class Family:
         if refuse or member.restoring:
             return TouchFailed(error.errno, error.strerror, error.filename)
         return None
+
+
+def _must_see(step: Step, work: Work) -> bool:
+    """Does a step depend on bits that the gathered work is about to change?
+
+    A clear says that copies are durable. A second mark of a set has to carry the first one's bits.
+    """
+    if isinstance(step, Clear):
+        return bool(work)
+    return isinstance(step, Mark) and any(
+        isinstance(earlier, Mark) and earlier.key == step.key for earlier, _ in work
+    )
 
 
 def _blamed(step: Step) -> Role:

@@ -14,9 +14,24 @@ CALLS_MAX: Final = 8
 """Threads that one volume may keep: calls that hang must leave threads for everybody else."""
 
 
+class _Running:
+    """How many callers wait for a thread."""
+
+    count = 0
+
+
+def are_running() -> bool:
+    """Does anybody wait for a thread? Whoever polls then would keep the interpreter from it."""
+    return _Running.count > 0
+
+
 async def blocking(call: Callable[[], T], limiter: trio.CapacityLimiter | None = None) -> T:
     """Run `call` in a worker thread and wait for it; it is never abandoned half-way."""
-    return await trio.to_thread.run_sync(call, abandon_on_cancel=False, limiter=limiter)
+    _Running.count += 1
+    try:
+        return await trio.to_thread.run_sync(call, abandon_on_cancel=False, limiter=limiter)
+    finally:
+        _Running.count -= 1
 
 
 class Stuck:

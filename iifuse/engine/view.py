@@ -136,7 +136,9 @@ class View:
         if not length:
             return 0
         run = self.family.geometry.span(offset, length)
-        if self.inline and self.family.locks.free(Mode.WRITE, *run) and self.covers(*run):
+        if self.inline and self.family.locks.free(Mode.WRITE, *run) and (
+            self.covers(*run) or self.family.touch_at_once(self.touch(*run))
+        ):
             return self.target().write(offset, data)
         async with self.family.locks.hold(Mode.WRITE, *run):
             if not self.covers(*run):

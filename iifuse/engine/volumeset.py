@@ -1,12 +1,11 @@
 """One volume set: its header, its bits and its open volumes."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
-from uuid import UUID
+from typing import Any, Final, TypeVar
 
 import trio
 
@@ -47,6 +46,7 @@ class VolumeSet:
         group: str | None = None,
     ) -> None:
         self.header, self.bits = header, bits
+        self.key: Final = header.uuid
         self.shadow, self.bitmap = shadow, bitmap
         self.group = group
         self.copied_chunks = 0
@@ -66,19 +66,22 @@ class VolumeSet:
         self._header_lock = trio.Lock()
 
     @property
-    def key(self) -> UUID:
-        """The set's UUID."""
-        return self.header.uuid
-
-    @property
     def name(self) -> str:
         """The shadow's path."""
         return self.header.shadow
 
     @property
-    def state(self) -> SetState:
-        """What decides over verbs and write order."""
-        return self.header.state
+    def header(self) -> Header:
+        """The committed header."""
+        return self._header
+
+    @header.setter
+    def header(self, header: Header) -> None:
+        self._header = header
+        self.state: SetState = header.state
+        """What decides over verbs and write order; every first touch asks for it."""
+        self.is_lost = bool(header.offline & (Role.SHADOW | Role.BITMAP))
+        """Is the shadow or the bitmap offline? Then writes of others need nothing of this set."""
 
     @property
     def geometry(self) -> Geometry:
@@ -130,6 +133,11 @@ class VolumeSet:
         self.check_answering()
 
     @property
+    def answers_at_once(self) -> bool:
+        """Can nothing of a first touch have to wait? Not so for a slow shadow, or in a restore."""
+        return not (self.header.policy.limit_s or self.stuck or self.unnoted or self.restoring)
+
+    @property
     def member(self) -> Member:
         """The set as the plan sees it."""
         return Member(self.key, self.state, self.bits)
@@ -167,6 +175,10 @@ class VolumeSet:
             changes["offline"] = roles | self._drags(Role.BITMAP)
             log.error("%s: its header cannot be written: %s", self.name, error)  # noqa: TRY400
             await self._note_again(changes)
+
+    async def note_again(self) -> None:
+        """The bits have changed since it was noted that the set is offline."""
+        await self._note_again({})
 
     async def _note_again(self, changes: dict[str, Any]) -> None:
         """The header failed: write the whole bitmap volume anew, else note it elsewhere.
@@ -223,15 +235,25 @@ class VolumeSet:
         exact = self.state.kind is Kind.DEPENDENT or self.state.progress is not Progress.IDLE
         return role | Role.SHADOW if role & Role.BITMAP and exact else role
 
-    def write_runs(self, runs: list[Run], ahead: list[int]) -> Callable[[], None]:
-        """Encode the sectors of `runs` now; the result writes them, in a thread, unsynced."""
+    def mark(self, runs: list[Run], ahead: list[int]) -> Callable[[], None]:
+        """Begin to mark (Bits.mark); the result writes the sectors, in a thread, unsynced."""
+        changed = self.bits.mark(runs, ahead)
+        to_clear = [run for run in runs if self.bits.copy.any(*run)]
+        return self._writer({Region.SHADOW: changed, Region.COPY: to_clear}, ahead)
+
+    def clear(self, runs: list[Run]) -> Callable[[], None]:
+        """Copy bits := 0 in memory; the result writes their sectors, in a thread, unsynced."""
+        self.bits.copy.clear_runs(runs)
+        return self._writer({Region.COPY: runs}, [])
+
+    def _writer(self, changed: dict[Region, list[Run]], ahead: list[int]) -> Callable[[], None]:
         assert self.bitmap is not None
         extents = [
             self.bitmap.encode(
                 self.header, region, self.bits.disk_rows(region, *sectors, ahead), sectors[0]
             )
+            for region, runs in changed.items()
             for sectors in sector_runs(runs)
-            for region in _REGIONS
         ]
         return partial(self.bitmap.write_sectors, extents)
 
@@ -257,6 +279,11 @@ class VolumeSet:
                 bitmap.write_sectors(bitmap.encode_all(self.header, step.region, bits))
             else:
                 bitmap.volume.sync()
+
+    def count_copied(self, runs: Iterable[Run]) -> None:
+        """Copy bits of these runs are about to be cleared: the copy has brought so many chunks."""
+        copy = self.bits.copy
+        self.copied_chunks += sum(copy.word(*run).bit_count() for run in runs)
 
     def close(self) -> None:
         """Give up the volumes of the set; the master belongs to the family."""

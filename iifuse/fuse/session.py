@@ -12,7 +12,9 @@ import trio
 from pyfuse3 import FileNameT, InodeT
 
 from iifuse import errors
+from iifuse.engine import threads
 from iifuse.engine.view import View
+from iifuse.fuse import polling
 from iifuse.fuse.holders import holders
 from iifuse.fuse.namespace import Namespace
 from iifuse.fuse.operations import Operations
@@ -21,6 +23,8 @@ from iifuse.store import linux
 log = logging.getLogger(__name__)
 
 _TASKS_MAX: Final = 64
+_TASKS_MIN: Final = 16
+"""Tasks that stay when they have nothing to do: beginning one costs more than a request."""
 _BACKGROUND_MAX: Final = 64
 """Requests under way; the kernel's own 12 would bound the size of a group commit."""
 
@@ -57,7 +61,8 @@ class Mount:
 
     async def run(self) -> None:
         """Serve requests until `stop`."""
-        await pyfuse3.main(max_tasks=_TASKS_MAX)
+        polling.install(threads.are_running)
+        await pyfuse3.main(min_tasks=_TASKS_MIN, max_tasks=_TASKS_MAX)
 
     async def wait_ready(self) -> None:
         """Return once the mount answers."""

@@ -1,0 +1,143 @@
+"""How the service waits for the kernel's next request: it looks a little before it sleeps.
+
+pyfuse3 waits for each request with a lock and the event loop's epoll, two trips through trio's
+scheduler, which cost more than the request itself. pyfuse3's own switch to asyncio replaces its
+module global `trio`; the same switch puts this in its place. Whoever finds a request waiting goes
+on with it at once; who finds none looks for some tens of microseconds and sleeps only then.
+"""
+
+import select
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final
+
+import pyfuse3
+import trio
+
+LOOK_NS_MAX: Final = 50_000
+"""How long to look before sleeping: a program at depth 1 is back with its next request by then."""
+
+_LOOK_NS_MIN: Final = 10_000
+_SOON_NS: Final = 150_000
+"""A sleep shorter than this was a mistake: it is mostly the way to sleep and back."""
+
+IN_A_ROW_MAX: Final = 32
+"""Requests served one after the other before every other task gets its turn; and while a thread
+is at work, whose end would else be noticed late:"""
+
+IN_A_ROW_BUSY_MAX: Final = 8
+
+
+class Baton:
+    """Who has it reads the next request. A lock that need not be handed over.
+
+    trio's own lock goes to who waits, so that two tasks would take turns at every request. Here a
+    task that comes back first keeps it, and the others sleep until it has to wait for something.
+    """
+
+    def __init__(self) -> None:
+        self._held = False
+        self._others = trio.lowlevel.ParkingLot()
+        self._is_one_woken = False
+
+    async def __aenter__(self) -> None:
+        while self._held:
+            await self._others.park()
+            self._is_one_woken = False
+        self._held = True
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._held = False
+        if self._others and not self._is_one_woken:  # else all would wake for one request
+            self._is_one_woken = True
+            self._others.unpark()
+
+
+class Patience:
+    """How long to look before sleeping, from how long the last waits were.
+
+    As KVM does before it puts a virtual processor to sleep: longer when the next request came just
+    after we slept, not at all when it came long after. So nobody pays for looking who is not there
+    to be served, and an idle service does not look at all.
+    """
+
+    def __init__(self) -> None:
+        self.look_ns = 0
+
+    def slept(self, waited_ns: int) -> None:
+        """A wait that ended in sleep took so long, from its first look on."""
+        if waited_ns > _SOON_NS:
+            self.look_ns //= 2
+            if self.look_ns < _LOOK_NS_MIN:
+                self.look_ns = 0
+        else:
+            self.look_ns = min(max(2 * self.look_ns, _LOOK_NS_MIN), LOOK_NS_MAX)
+
+
+class Waiter:
+    """Waits for requests. `busy()`: is somebody else at work, whom looking would hold up?"""
+
+    def __init__(self, busy: Callable[[], bool]) -> None:
+        self._busy = busy
+        self._patience = Patience()
+        self._poll = select.poll()
+        self._fd = -1
+        self._in_a_row = 0
+
+    async def wait_readable(self, fd: int) -> None:
+        """Return when a request waits. Raises trio.ClosedResourceError when the session ends."""
+        if fd != self._fd:
+            self._poll, self._fd = select.poll(), fd
+            self._poll.register(fd, select.POLLIN)
+        busy = self._busy()
+        if self._poll.poll(0) or (not busy and self._patience.look_ns and self._look()):
+            self._in_a_row += 1
+            if self._in_a_row < (IN_A_ROW_BUSY_MAX if busy else IN_A_ROW_MAX):
+                return
+            self._in_a_row = 0
+            await trio.lowlevel.checkpoint()
+            return
+        self._in_a_row = 0
+        began = time.perf_counter_ns()
+        await trio.lowlevel.wait_readable(fd)
+        self._patience.slept(time.perf_counter_ns() - began)
+
+    def _look(self) -> bool:
+        now, poll = time.perf_counter_ns, self._poll.poll
+        deadline = now() + self._patience.look_ns
+        while now() < deadline:
+            if poll(0):
+                return True
+        return False
+
+
+class _Lowlevel:
+    """`trio.lowlevel` with our way of waiting."""
+
+    def __init__(self, waiter: Waiter) -> None:
+        self.wait_readable = waiter.wait_readable
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(trio.lowlevel, name)
+
+
+class _Trio:
+    """`trio` as pyfuse3 sees it."""
+
+    def __init__(self, waiter: Waiter) -> None:
+        self.lowlevel = _Lowlevel(waiter)
+        self.Lock = Baton
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(trio, name)
+
+
+def install(busy: Callable[[], bool]) -> None:
+    """Let pyfuse3 wait in this way; before its main loop begins."""
+    pyfuse3.trio = _Trio(Waiter(busy))  # type: ignore[attr-defined]

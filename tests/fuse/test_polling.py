@@ -1,0 +1,213 @@
+"""Who reads the next request, how long to look before sleeping, and that nobody else starves."""
+
+import os
+from contextlib import contextmanager
+
+import pyfuse3
+import pytest
+import trio
+import trio.testing
+
+from iifuse.fuse import polling
+from iifuse.fuse.polling import (
+    IN_A_ROW_BUSY_MAX,
+    IN_A_ROW_MAX,
+    LOOK_NS_MAX,
+    Baton,
+    Patience,
+    Waiter,
+)
+
+
+@contextmanager
+def pipe(*, full: bool = False):
+    """A descriptor to wait for, and the one that makes it readable."""
+    reader, writer = os.pipe()
+    if full:
+        os.write(writer, b"x")
+    try:
+        yield reader, writer
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+async def test_baton_stays_with_who_comes_back_first(nursery):
+    baton, order = Baton(), []
+
+    async def serve(name: str, turns: int) -> None:
+        for _ in range(turns):
+            async with baton:
+                order.append(name)
+
+    nursery.start_soon(serve, "a", 3)
+    await trio.testing.wait_all_tasks_blocked()
+    assert order == ["a"] * 3, "free, it is had without a trip through the scheduler"
+
+    async with baton:
+        for name in "bc":
+            nursery.start_soon(serve, name, 2)
+        await trio.testing.wait_all_tasks_blocked()
+        assert order == ["a"] * 3, "one has it"
+    async with baton:
+        order.append("main")
+    await trio.testing.wait_all_tasks_blocked()
+    assert order[3] == "main"
+    assert sorted(order[4:]) == ["b", "b", "c", "c"], "all get it in the end"
+
+
+async def test_baton_is_passed_on_when_its_holder_is_cancelled(nursery):
+    baton, done = Baton(), trio.Event()
+    scope = trio.CancelScope()
+
+    async def hold() -> None:
+        with scope:
+            async with baton:
+                await trio.sleep_forever()
+
+    async def follow() -> None:
+        async with baton:
+            done.set()
+
+    nursery.start_soon(hold)
+    await trio.testing.wait_all_tasks_blocked()
+    nursery.start_soon(follow)
+    await trio.testing.wait_all_tasks_blocked()
+    assert not done.is_set()
+    scope.cancel()
+    with trio.fail_after(5):
+        await done.wait()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+async def test_baton_of_a_waiter_that_is_cancelled_goes_to_the_others(nursery, number):
+    baton, had = Baton(), []
+    scopes = [trio.CancelScope(), trio.CancelScope()]
+
+    async def wait(index: int) -> None:
+        with scopes[index]:
+            async with baton:
+                had.append(index)
+
+    async with baton:
+        for index in range(2):
+            nursery.start_soon(wait, index)
+            await trio.testing.wait_all_tasks_blocked()
+        scopes[number].cancel()
+        await trio.testing.wait_all_tasks_blocked()
+    await trio.testing.wait_all_tasks_blocked()
+    assert had == [1 - number]
+
+
+def test_patience_grows_while_requests_come_soon_and_ends_when_they_do_not():
+    patience = Patience()
+    assert patience.look_ns == 0, "an idle service does not look"
+    for _ in range(10):
+        patience.slept(20_000)
+    assert patience.look_ns == LOOK_NS_MAX
+    for _ in range(10):
+        patience.slept(5_000_000)
+    assert patience.look_ns == 0
+
+
+async def test_waiter_lets_others_have_their_turn_although_requests_never_end(nursery):
+    waiter, turns = Waiter(lambda: False), []
+
+    async def other() -> None:
+        while True:
+            turns.append(None)
+            await trio.lowlevel.checkpoint()
+
+    with pipe(full=True) as (fd, _):
+        nursery.start_soon(other)
+        await trio.lowlevel.checkpoint()
+        before = len(turns)
+        for _ in range(4 * IN_A_ROW_MAX):
+            await waiter.wait_readable(fd)
+        assert 3 <= len(turns) - before <= 6
+    nursery.cancel_scope.cancel()
+
+
+async def test_waiter_gives_turns_more_often_while_a_thread_is_at_work(nursery):
+    waiter, turns = Waiter(lambda: True), []
+
+    async def other() -> None:
+        while True:
+            turns.append(None)
+            await trio.lowlevel.checkpoint()
+
+    with pipe(full=True) as (fd, _):
+        nursery.start_soon(other)
+        await trio.lowlevel.checkpoint()
+        before = len(turns)
+        for _ in range(4 * IN_A_ROW_BUSY_MAX):
+            await waiter.wait_readable(fd)
+        assert 3 <= len(turns) - before <= 6
+    nursery.cancel_scope.cancel()
+
+
+async def test_waiter_sleeps_and_is_woken(nursery):
+    waiter, woken = Waiter(lambda: False), trio.Event()
+
+    async def wait(fd: int) -> None:
+        await waiter.wait_readable(fd)
+        woken.set()
+
+    with pipe() as (fd, writer):
+        nursery.start_soon(wait, fd)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not woken.is_set()
+        os.write(writer, b"x")
+        with trio.fail_after(5):
+            await woken.wait()
+
+
+@pytest.mark.parametrize(("busy", "looks"), [(False, True), (True, False)])
+async def test_waiter_looks_only_when_it_holds_up_nobody(nursery, busy, looks):
+    waiter, looked = Waiter(lambda: busy), []
+    waiter._patience.look_ns = LOOK_NS_MAX
+    with pipe() as (fd, writer):
+        waiter._fd = fd
+        waiter._poll = _Poll(looked)
+        nursery.start_soon(waiter.wait_readable, fd)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (len(looked) > 1) == looks
+        os.write(writer, b"x")
+
+
+class _Poll:
+    """Never readable; counts who asks."""
+
+    def __init__(self, looked: list) -> None:
+        self.looked = looked
+
+    def poll(self, _: int) -> list:
+        self.looked.append(None)
+        return []
+
+
+async def test_waiter_ends_with_the_session(nursery):
+    waiter, ended = Waiter(lambda: False), trio.Event()
+
+    async def wait(fd: int) -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await waiter.wait_readable(fd)
+        ended.set()
+
+    with pipe() as (fd, _):
+        nursery.start_soon(wait, fd)
+        await trio.testing.wait_all_tasks_blocked()
+        trio.lowlevel.notify_closing(fd)
+        with trio.fail_after(5):
+            await ended.wait()
+
+
+def test_polling_leaves_pyfuse3_the_rest_of_trio():
+    before = pyfuse3.trio
+    try:
+        polling.install(lambda: False)
+        assert pyfuse3.trio.open_nursery is trio.open_nursery
+        assert pyfuse3.trio.ClosedResourceError is trio.ClosedResourceError
+        assert pyfuse3.trio.lowlevel.notify_closing is trio.lowlevel.notify_closing
+    finally:
+        pyfuse3.trio = before
