@@ -63,12 +63,12 @@ class Bits:
         caller writes it, syncs, and then calls `settle`; memory changes only then, because what
         the bits say (a chunk was preserved) may still be on its way. If it fails: `drop_marks`.
         """
-        self._marks = runs
+        self._marks += runs
         return runs + [self.region(number) for number in ahead] + self._heat(ahead)
 
     def settle(self, runs: list[Run], ahead: list[int]) -> None:
-        """The marks are durable: shadow bits := 1, copy bits := 0, and the chunks are ready."""
-        self._marks = []
+        """Marks are durable: shadow bits := 1, copy bits := 0, and the chunks are ready."""
+        self._marks = [run for run in self._marks if run not in runs]
         self.shadow.set_runs(runs)
         self.copy.clear_runs(runs)
         self.ready.set_runs(runs)

@@ -363,7 +363,7 @@ def offline_noted_in_memory_only():
         yield
 
 
-@bug("process-ind", kill=0.2, seed=2)
+@bug("process-ind", "last_chunk-process", kill=0.2, seed=2)
 def copy_finished_before_its_target_is_durable():
     """Only durability=process leaves it to the end of the copy."""
 

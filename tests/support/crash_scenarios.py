@@ -74,12 +74,18 @@ async def neighbours(rig: Rig) -> None:
     rig.check()
 
 
-async def last_chunk(rig: Rig) -> None:
-    """A writer brings the last chunk of a copy while the copier is about to end."""
+async def last_chunk(rig: Rig, *, relaxed: bool = False) -> None:
+    """A writer brings the last chunk of a copy while the copier is about to end.
+
+    `relaxed`: with durability=process, where it brings it at once and without a sync; but no
+    restore, of which a power failure leaves nothing that could be judged then.
+    """
     master, shadow = await _set(rig, IND)
     await rig.touch(master, 2)
+    if relaxed:
+        await rig.relax()
     rig.begin()
-    for name in (master, shadow):
+    for name in (master,) if relaxed else (master, shadow):
         verb = Verb.UPDATE_SHADOW if name == master else Verb.UPDATE_MASTER
         await rig.flip(verb, shadow)
         await rig.together(
@@ -354,6 +360,7 @@ SCENARIOS: dict[str, Scenario] = {
     "group-restore": partial(group, verb=Verb.UPDATE_MASTER),
     "neighbours": neighbours,
     "last_chunk": last_chunk,
+    "last_chunk-process": partial(last_chunk, relaxed=True),
     "group-many": group_many,
     "exchange": exchange,
     "join": join,
