@@ -260,6 +260,7 @@ def _harden() -> None:
     signal.signal(signal.SIGIO, signal.SIG_IGN)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # three descriptors a set
+    linux.keep_memory()
     if not linux.lock_memory():
         log.info("memory cannot be locked (CAP_IPC_LOCK, LimitMEMLOCK)")
     linux.be_io_flusher()

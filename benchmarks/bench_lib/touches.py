@@ -12,7 +12,6 @@ from .contenders import nbd, qemu
 from .figures import OURS, Case
 from .fio import Work
 from .place import Place, fill
-from .volumes import cool
 
 Present = Callable[[Place], Path]
 """Starts a contender with nothing preserved; the file to write to."""
@@ -66,8 +65,6 @@ class _Measure:
         with ExitStack() as stack:
             here = Place(self.place.memory, self.place.disk, stack, self.place.scale)
             path = str(self.present(here))
-            for shadow in self.place.disk.glob("*.shadow"):
-                cool(shadow)
             os.sync()
             return work.mib_s(path) if self.unit == "MiB/s" else work.iops(path)
 
