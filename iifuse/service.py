@@ -7,6 +7,7 @@ import re
 import resource
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from iifuse.store.statedb import StateDB
 from iifuse.store.transitions import TransitionFile
 
 log = logging.getLogger("iifuse")
+
+_STACK_BYTES: Final = 1 << 20
 
 DEFAULT_STATE: Final = "/var/lib/iifuse"
 
@@ -260,6 +263,7 @@ def _harden() -> None:
     signal.signal(signal.SIGIO, signal.SIG_IGN)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # three descriptors a set
+    threading.stack_size(_STACK_BYTES)  # locked memory: a thread's whole stack is resident
     linux.keep_memory()
     if not linux.lock_memory():
         log.info("memory cannot be locked (CAP_IPC_LOCK, LimitMEMLOCK)")

@@ -73,8 +73,11 @@ class Bitmap:
 
     def word(self, first: int, count: int) -> int:
         """The bits of `count` chunks from `first` on, as an integer."""
+        shift = first & 7
+        if shift + count <= 8:  # a short request: one byte, and no integer to build
+            return self._bytes[first >> 3] >> shift & ((1 << count) - 1)
         data = self._bytes[first >> 3 : (first + count + 7) >> 3]
-        return int.from_bytes(data, "little") >> (first & 7) & ((1 << count) - 1)
+        return int.from_bytes(data, "little") >> shift & ((1 << count) - 1)
 
     def all(self, first: int, count: int) -> bool:
         """Is every bit of the run set?"""
@@ -86,16 +89,24 @@ class Bitmap:
 
     def set(self, first: int, count: int) -> None:
         """Set the bits of a run."""
+        shift = first & 7
+        if shift + count <= 8:
+            self._bytes[first >> 3] |= ((1 << count) - 1) << shift
+            return
         start, stop = first >> 3, (first + count + 7) >> 3
         value = int.from_bytes(self._bytes[start:stop], "little")
-        value |= ((1 << count) - 1) << (first & 7)
+        value |= ((1 << count) - 1) << shift
         self._bytes[start:stop] = value.to_bytes(stop - start, "little")
 
     def clear(self, first: int, count: int) -> None:
         """Clear the bits of a run."""
+        shift = first & 7
+        if shift + count <= 8:
+            self._bytes[first >> 3] &= ~(((1 << count) - 1) << shift)
+            return
         start, stop = first >> 3, (first + count + 7) >> 3
         value = int.from_bytes(self._bytes[start:stop], "little")
-        value &= ~(((1 << count) - 1) << (first & 7))
+        value &= ~(((1 << count) - 1) << shift)
         self._bytes[start:stop] = value.to_bytes(stop - start, "little")
 
     def set_runs(self, runs: Iterable[Run]) -> None:
@@ -173,6 +184,11 @@ class Bitmap:
 
 def sector_runs(runs: Iterable[Run]) -> list[Run]:
     """(first sector, count) of the sectors that hold the bits of `runs`, merged and ascending."""
+    runs = list(runs)
+    if len(runs) == 1:
+        first, count = runs[0]
+        start = first // SECTOR_CHUNKS
+        return [(start, (first + count - 1) // SECTOR_CHUNKS + 1 - start)]
     touched = sorted({s for first, count in runs for s in _sectors(first, count)})
     merged: list[Run] = []
     for sector in touched:

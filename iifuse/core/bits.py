@@ -1,6 +1,7 @@
 """The bits of one set in memory, and what its bitmap volume is known to hold."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Final
 
 from iifuse.core.bitmap import SECTOR_CHUNKS, Bitmap, Packed, runs_of
@@ -56,7 +57,7 @@ class Bits:
             self.shadow.set(first, count)
         return True
 
-    def mark(self, runs: list[Run], ahead: list[int]) -> list[Run]:
+    def mark(self, runs: Sequence[Run], ahead: Sequence[int]) -> list[Run]:
         """Begin to mark chunks and to heat regions; the runs whose shadow bits change on disk.
 
         What the disk has to hold (`disk_rows`) has shadow bits 1 and copy bits 0 from now on. The
@@ -64,15 +65,20 @@ class Bits:
         the bits say (a chunk was preserved) may still be on its way. If it fails: `drop_marks`.
         """
         self._marks += runs
-        return runs + [self.region(number) for number in ahead] + self._heat(ahead)
+        if not ahead:
+            return list(runs)
+        return [*runs, *map(self.region, ahead), *self._heat(ahead)]
 
-    def settle(self, runs: list[Run], ahead: list[int]) -> None:
+    def settle(self, runs: Sequence[Run], ahead: Sequence[int]) -> None:
         """Marks are durable: shadow bits := 1, copy bits := 0, and the chunks are ready."""
         self._marks = [run for run in self._marks if run not in runs]
-        self.shadow.set_runs(runs)
-        self.copy.clear_runs(runs)
-        self.ready.set_runs(runs)
-        self.ready.set_runs(self.region(number) for number in ahead if number in self._hot)
+        for first, count in runs:
+            self.shadow.set(first, count)
+            self.copy.clear(first, count)
+            self.ready.set(first, count)
+        for number in ahead:
+            if number in self._hot:
+                self.ready.set(*self.region(number))
 
     def drop_marks(self) -> None:
         """The marks have failed: the bits stay as they are."""
@@ -83,7 +89,7 @@ class Bits:
         first = number * REGION_CHUNKS
         return first, min(REGION_CHUNKS, self.chunks - first)
 
-    def _heat(self, ahead: list[int]) -> list[Run]:
+    def _heat(self, ahead: Sequence[int]) -> list[Run]:
         """Add regions; the runs of those that go for it, maybe some of `ahead` themselves."""
         for number in ahead:
             self._hot[number] = None
@@ -104,25 +110,35 @@ class Bits:
         while self._hot:
             self._cool(self._hot.popitem()[0])
 
-    def disk_rows(self, region: Region, first: int, count: int, ahead: list[int]) -> Packed:
+    def disk_rows(self, region: Region, first: int, count: int, ahead: Sequence[int]) -> Packed:
         """What `count` sectors from `first` on have to hold: shape (count, 508), dtype uint8.
 
         `ahead`: the regions that are being heated now and are not ready yet.
         """
         window = Bitmap(count * SECTOR_CHUNKS, self._rows(region, first, count))
-        base, is_copy = first * SECTOR_CHUNKS, region is Region.COPY
-        heated = [] if is_copy else [self.region(n) for n in ahead if n in self._hot]
-        for start, length in [*self._marks, *heated]:
-            low, high = max(start - base, 0), min(start + length - base, window.chunks)
-            if low < high:
-                (window.clear if is_copy else window.set)(low, high - low)
+        is_copy = region is Region.COPY
+        for run in self._marks:
+            (window.clear if is_copy else window.set)(*_within(run, first, window.chunks))
+        if not is_copy:
+            for number in ahead:
+                if number in self._hot:
+                    window.set(*_within(self.region(number), first, window.chunks))
         return window.packed
 
     def _rows(self, region: Region, first: int, count: int) -> Packed:
         rows = slice(first, first + count)
         if region is Region.COPY:
             return self.copy.packed[rows].copy()
+        if not self._hot:  # then nothing is ready that is not marked
+            return self.shadow.packed[rows].copy()
         return self.shadow.packed[rows] | self.ready.packed[rows]
+
+
+def _within(run: Run, sector: int, chunks: int) -> Run:
+    """The part of a run in a window of `chunks` chunks from a sector on; relative to its start."""
+    start = run[0] - sector * SECTOR_CHUNKS
+    low, high = max(start, 0), min(start + run[1], chunks)
+    return (low, high - low) if low < high else (0, 0)
 
 
 def marks_ahead(kind: Kind, progress: Progress) -> bool:
@@ -130,7 +146,7 @@ def marks_ahead(kind: Kind, progress: Progress) -> bool:
     return kind is Kind.INDEPENDENT and progress is Progress.IDLE
 
 
-def regions_of(state: SetState, runs: list[Run]) -> list[int]:
+def regions_of(state: SetState, runs: Sequence[Run]) -> list[int]:
     """The regions to mark ahead together with `runs`; none where bits have to be exact."""
     if not marks_ahead(state.kind, state.progress):
         return []

@@ -118,33 +118,40 @@ def first_touch(
         _gather(needs, touch)
     # Notes come first: a mark may cool the very region that a note relies on.
     steps: list[Step] = [Note(n.member.key, tuple(n.note)) for n in needs if n.note]
-    for group in (_preserves(needs), _marks(needs), _restores(needs)):
-        steps += group
-    return steps if ordered else [s for s in steps if not isinstance(s, Sync)]
+    steps += _preserves(needs, ordered)
+    steps += _marks(needs, ordered)
+    steps += _restores(needs, ordered)
+    return steps
 
 
 def _gather(needs: list[_Needs], touch: Touch) -> None:
     first, count = touch.first, touch.count
     mask = (1 << count) - 1
     raw = mask if touch.side is not Side.SHADOW else 0
-    restored = next((n.member for n in needs if n.member.state.restoring), None)  # one at the most
-    restores = _to_restore(restored, touch, mask) if restored else 0
+    for need in needs:
+        raw |= _to_restore(need.member, touch, mask)
     for need in needs:
         member = need.member
-        scope = _scope(member, touch, mask, raw | restores)
+        scope = _scope(member, touch, mask, raw)
         ready = member.bits.ready.word(first, count)
         unnoted = scope & ready & ~member.bits.shadow.word(first, count)
         if unnoted:
             need.note += runs_of(unnoted, first)
         untouched = scope & ~ready
-        if not untouched:
-            continue
-        restore = untouched & restores if member is restored else 0
-        if restore:
-            need.restore += runs_of(restore, first)
-        if not _is_lost(member.state):
-            need.preserve += runs_of(_to_preserve(member, touch, untouched & ~restore), first)
-            need.mark += runs_of(untouched & ~restore, first)
+        if untouched:
+            _gather_untouched(need, touch, untouched, untouched & _to_restore(member, touch, mask))
+
+
+def _gather_untouched(need: _Needs, touch: Touch, untouched: int, restore: int) -> None:
+    if restore:
+        need.restore += runs_of(restore, touch.first)
+        untouched &= ~restore
+    if _is_lost(need.member.state):
+        return
+    preserve = _to_preserve(need.member, touch, untouched)
+    if preserve:
+        need.preserve += runs_of(preserve, touch.first)
+    need.mark += runs_of(untouched, touch.first)
 
 
 def _to_restore(member: Member, touch: Touch, mask: int) -> int:
@@ -181,31 +188,39 @@ def _is_lost(state: SetState) -> bool:
     return bool(state.offline & (Role.SHADOW | Role.BITMAP))
 
 
-def _preserves(needs: list[_Needs]) -> list[Step]:
+def _preserves(needs: list[_Needs], ordered: bool) -> list[Step]:
     """Invariant 4: the shadow's chunk is complete and durable before its bit says so."""
-    runs = {n.member.key: tuple(n.preserve) for n in needs if n.preserve}
-    copies: list[Step] = [Copy(key, Role.MASTER, Role.SHADOW, r) for key, r in runs.items()]
-    return copies + [Sync(key, Role.SHADOW) for key in runs]
+    found = [n for n in needs if n.preserve]
+    steps: list[Step] = [
+        Copy(n.member.key, Role.MASTER, Role.SHADOW, tuple(n.preserve)) for n in found
+    ]
+    if ordered:
+        steps += [Sync(n.member.key, Role.SHADOW) for n in found]
+    return steps
 
 
-def _marks(needs: list[_Needs]) -> list[Step]:
+def _marks(needs: list[_Needs], ordered: bool) -> list[Step]:
     """Invariants 2 and 3: the bits are durable before the first byte changes."""
-    marks: list[Step] = [_mark(n.member, n.mark) for n in needs if n.mark]
-    return marks + [Sync(n.member.key, Role.BITMAP) for n in needs if n.mark]
+    found = [n for n in needs if n.mark]
+    steps: list[Step] = [_mark(n.member, n.mark) for n in found]
+    if ordered:
+        steps += [Sync(n.member.key, Role.BITMAP) for n in found]
+    return steps
 
 
 def _mark(member: Member, runs: list[Run]) -> Mark:
     return Mark(member.key, tuple(runs), tuple(regions_of(member.state, runs)))
 
 
-def _restores(needs: list[_Needs]) -> list[Step]:
+def _restores(needs: list[_Needs], ordered: bool) -> list[Step]:
     """A chunk still to be restored is brought before either side writes it; one set at the most."""
     steps: list[Step] = []
     for need in needs:
         if need.restore:
             key, runs = need.member.key, tuple(need.restore)
-            steps += [Copy(key, Role.SHADOW, Role.MASTER, runs), Sync(key, Role.MASTER)]
-            steps += [Mark(key, runs), Sync(key, Role.BITMAP)]
+            copy, mark = Copy(key, Role.SHADOW, Role.MASTER, runs), Mark(key, runs)
+            syncs = Sync(key, Role.MASTER), Sync(key, Role.BITMAP)
+            steps += [copy, syncs[0], mark, syncs[1]] if ordered else [copy, mark]
     return steps
 
 

@@ -9,16 +9,19 @@ from itertools import groupby
 from typing import Final
 from uuid import UUID
 
+import msgspec
+
 from iifuse.core import plan
 from iifuse.core.geometry import Geometry
 from iifuse.core.plan import Clear, Copy, Mark, Note, Step, Sync, Touch
 from iifuse.core.state import Role
 from iifuse.engine.batch import Batcher
 from iifuse.engine.chunklock import ChunkLocks
-from iifuse.engine.threads import blocking
+from iifuse.engine.threads import blocking, swiftly
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store import volume as store
 from iifuse.store.volume import Volume
+from iifuse.units import Run
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +54,10 @@ class Family:
         self.path, self.master, self.geometry, self.ordered = path, master, geometry, ordered
         self.sets: list[VolumeSet] = []
         self.locks = ChunkLocks()
-        self._failed_at_once: Failed = {}
+        self._copied_early: set[tuple[UUID, Run]] = set()
+        """Preserved, not synced, and waiting for their batch."""
+        self._failed_early: dict[int, Failed] = {}
+        """By id of the touch: what failed before its batch, which has to deal with it."""
         self._commits: Batcher[Touch | plan.Clear] = Batcher(self._commit)
 
     @property
@@ -83,7 +89,13 @@ class Family:
 
     async def touch(self, touch: Touch) -> None:
         """Make chunks ready to be written; the caller holds their lock. Raises TouchFailed."""
-        await self._commits.submit(touch)
+        copied = set() if id(touch) in self._failed_early else self._copy_early(touch)
+        self._copied_early |= copied
+        try:
+            await self._commits.submit(touch)
+        finally:
+            self._copied_early -= copied
+            self._failed_early.pop(id(touch), None)
 
     async def clear(self, clear: Clear) -> None:
         """Note that the background copy has brought chunks; their targets are durable."""
@@ -108,8 +120,8 @@ class Family:
         for member in self.sets:
             if member.stuck and not member.policy.break_write:
                 await member.take_offline(Role.SHADOW, "a call on it has not come back yet")
-        failed, self._failed_at_once = self._failed_at_once, {}
-        await self._fail_all(failed, for_write=True)
+        for touch in touches:
+            await self._fail_all(self._failed_early.get(id(touch), {}), for_write=True)
         members = [s.member for s in self.sets]
         steps = plan.first_touch(members, touches, ordered=self.ordered)
         await self.execute(steps, for_write=True)
@@ -126,14 +138,24 @@ class Family:
         what was done is done again by `touch`, which has to follow. A call that fails is not
         tried again: the batch begins with its failure (invariant 9).
         """
-        if self.ordered or self._commits.is_led or touch.count > AT_ONCE_CHUNKS:
+        if self.ordered or self._commits.is_led:
             return False
-        if not all(member.answers_at_once for member in self.sets):
+        members = self._at_once(touch)
+        if not members:
             return False
-        members = [member.member for member in self.sets]
-        return all(map(self._do_at_once, plan.first_touch(members, (touch,), ordered=False)))
+        steps = plan.first_touch(members, (touch,), ordered=False)
+        return all(self._do_at_once(step, touch) for step in steps)
 
-    def _do_at_once(self, step: Step) -> bool:
+    def _at_once(self, touch: Touch) -> list[plan.Member]:
+        """The family as the plan sees it; empty if something of the touch may have to wait."""
+        members: list[plan.Member] = []
+        for member in self.sets:
+            if touch.count > AT_ONCE_CHUNKS or not member.answers_at_once:
+                return []
+            members.append(member.member)
+        return members
+
+    def _do_at_once(self, step: Step, touch: Touch) -> bool:
         member = self.member(step.key)
         try:
             if isinstance(step, Copy):
@@ -143,11 +165,11 @@ class Family:
                 write()
         except OSError as error:
             member.bits.drop_marks()
-            self._failed_at_once[step.key] = (step, error)
+            self._failed_early.setdefault(id(touch), {})[step.key] = (step, error)
             return False
         if isinstance(step, Mark):
             member.count_copied(step.runs)
-            member.bits.settle(list(step.runs), list(step.ahead))
+            member.bits.settle(step.runs, step.ahead)
         return True
 
     def _copy_at_once(self, step: Copy) -> bool:
@@ -155,6 +177,18 @@ class Family:
         return all(
             store.copy_cached(source, target, *self.geometry.extent(run)) for run in step.runs
         )
+
+    def _copy_early(self, touch: Touch) -> set[tuple[UUID, Run]]:
+        """Preserve what can be copied at once, while the batch before this one still syncs.
+
+        The writer has locked the chunks, so nobody changes them up to its own batch. That leaves
+        these copies out and syncs them, with a sync that begins after they have returned.
+        """
+        copied: set[tuple[UUID, Run]] = set()
+        for step in plan.first_touch(self._at_once(touch), (touch,), ordered=False):
+            if isinstance(step, Copy) and self._do_at_once(step, touch):
+                copied.update((step.key, run) for run in step.runs)
+        return copied
 
     # -- executing steps --------------------------------------------------------------------
 
@@ -185,13 +219,14 @@ class Family:
         if member.stuck:
             raise TouchFailed(errno.EIO, "an earlier call has not come back yet", member.name)
         if isinstance(step, Copy):
-            return partial(self.copy, step)
+            left = tuple(r for r in step.runs if (step.key, r) not in self._copied_early)
+            return partial(self.copy, msgspec.structs.replace(step, runs=left)) if left else None
         if isinstance(step, Sync):
             return partial(self._sync, step)
         if isinstance(step, Mark):
-            return member.mark(list(step.runs), list(step.ahead))
+            return member.mark(step.runs, step.ahead)
         member.count_copied(step.runs)
-        return member.clear(list(step.runs))
+        return member.clear(step.runs)
 
     def copy(self, step: Copy) -> None:
         """In a thread: copy the chunks of a step. Raises OSError, which names the volume."""
@@ -225,7 +260,7 @@ class Family:
             member.bits.drop_marks()
             return
         member.count_copied(step.runs)
-        member.bits.settle(list(step.runs), list(step.ahead))
+        member.bits.settle(step.runs, step.ahead)
         if member.is_lost:  # meanwhile: who noted it knew nothing of these marks
             await member.note_again()
 
@@ -241,7 +276,7 @@ class Family:
     async def _run(self, limited: VolumeSet | None, calls: Work, failed: Failed) -> None:
         run = partial(_run_all, calls, failed.copy())
         if limited is None:
-            failed.update(await blocking(run))
+            failed.update(await swiftly(run))
             return
         try:
             failed.update(await limited.within_limit(run))

@@ -1,14 +1,19 @@
-"""The one way from the event loop to blocking calls."""
+"""The ways from the event loop to blocking calls."""
 
 import errno
 import threading
 from collections.abc import Callable
-from typing import Final, TypeVar
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import trio
 
 T = TypeVar("T")
 
+
+WORKERS_KEPT: Final = 4
+"""Threads of the write path that stay when they have nothing to do."""
 
 CALLS_MAX: Final = 8
 """Threads that one volume may keep: calls that hang must leave threads for everybody else."""
@@ -34,6 +39,74 @@ async def blocking(call: Callable[[], T], limiter: trio.CapacityLimiter | None =
         _Running.count -= 1
 
 
+class _Job(Generic[T]):
+    """A call on its way to a worker and back."""
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        self.call = call
+        self.result: T
+        self.error: BaseException | None = None
+        self._task = trio.lowlevel.current_task()
+        self._token = trio.lowlevel.current_trio_token()
+
+    def do(self) -> None:
+        """In the worker."""
+        try:
+            self.result = self.call()
+        except BaseException as error:  # noqa: BLE001 - it is raised where the call is waited for
+            self.error = error
+
+    def tell(self) -> None:
+        """In the worker: who waits for it goes on."""
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(trio.lowlevel.reschedule, self._task)
+
+
+class _Worker:
+    """A thread that waits for jobs."""
+
+    idle: ClassVar[list["_Worker"]] = []
+    """Those that have nothing to do; the last one is the next."""
+
+    def __init__(self) -> None:
+        self.jobs: SimpleQueue[_Job[Any]] = SimpleQueue()
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            job = self.jobs.get()
+            job.do()
+            if len(self.idle) >= WORKERS_KEPT:
+                job.tell()
+                return
+            self.idle.append(self)  # before the next job can come
+            job.tell()
+
+
+async def _in_worker(call: Callable[[], T]) -> T:
+    job = _Job(call)
+    worker = _Worker.idle.pop() if _Worker.idle else _Worker()
+    worker.jobs.put(job)
+    await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
+    if job.error is not None:
+        raise job.error
+    return job.result
+
+
+async def swiftly(call: Callable[[], T]) -> T:
+    """As `blocking`, but there and back in a third of the time: for what a write waits for.
+
+    There are as many threads as there are calls under way, which is as many as the kernel has
+    requests under way at the most.
+    """
+    await trio.lowlevel.checkpoint_if_cancelled()
+    _Running.count += 1
+    try:
+        return await _in_worker(call)
+    finally:
+        _Running.count -= 1
+
+
 class Stuck:
     """Calls on one volume that were given up because they took too long, and still run.
 
@@ -48,7 +121,7 @@ class Stuck:
         self._limiter = trio.CapacityLimiter(CALLS_MAX)
 
     def __bool__(self) -> bool:
-        return bool(self._running & self._given_up)
+        return bool(self._given_up) and bool(self._running & self._given_up)
 
     async def blocking(self, call: Callable[[], T], limit_s: float, path: str) -> T:
         """Run `call` in a worker thread, for `limit_s` seconds at most; 0: for as long as it takes.

@@ -19,9 +19,10 @@ from iifuse.core.state import Role
 from iifuse.engine.batch import Batcher
 from iifuse.engine.chunklock import Mode
 from iifuse.engine.family import Family
-from iifuse.engine.threads import blocking
+from iifuse.engine.threads import swiftly
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.volume import Buffer, Volume
+from iifuse.units import Run
 
 T = TypeVar("T")
 
@@ -98,7 +99,7 @@ class View:
 
     async def fetch(self, segments: list[Segment]) -> bytes:
         """Read what is not in the page cache."""
-        return await blocking(partial(_read, segments))
+        return await swiftly(partial(_read, segments))
 
     async def put(self, offset: int, data: Buffer) -> int:
         """Write to the raw volume what may be written now."""
@@ -136,13 +137,21 @@ class View:
         if not length:
             return 0
         run = self.family.geometry.span(offset, length)
-        if self.inline and self.family.locks.free(Mode.WRITE, *run) and (
-            self.covers(*run) or self.family.touch_at_once(self.touch(*run))
-        ):
-            return self.target().write(offset, data)
+        if not (self.inline and self.family.locks.free(Mode.WRITE, *run)):
+            return await self._write_held(run, offset, data)
+        if not self.covers(*run):
+            touch = self.touch(*run)
+            if not self.family.touch_at_once(touch):
+                return await self._write_held(run, offset, data, touch)
+        return self.target().write(offset, data)
+
+    async def _write_held(
+        self, run: Run, offset: int, data: Buffer, touch: Touch | None = None
+    ) -> int:
+        """Write with the chunks locked. `touch`: tried at once, it may have failed."""
         async with self.family.locks.hold(Mode.WRITE, *run):
-            if not self.covers(*run):
-                await self.family.touch(self.touch(*run))
+            if touch or not self.covers(*run):
+                await self.family.touch(touch or self.touch(*run))
             return await self.put(offset, data)
 
     async def sync(self) -> None:
@@ -161,9 +170,9 @@ class View:
 
     async def _sync_one(self, volume: Volume) -> OSError | None:
         """A shadow's within its limit: with durability=process the master's fsync needs it."""
-        slow = next((s for s in self.family.sets if s.shadow is volume), None)
+        slow = next((s for s in self.family.sets if s.shadow is volume and s.policy.limit_s), None)
         try:
-            await (slow.within_limit(volume.sync) if slow else blocking(volume.sync))
+            await (slow.within_limit(volume.sync) if slow else swiftly(volume.sync))
         except OSError as error:
             return error
         return None
@@ -214,7 +223,10 @@ class MasterView(View):
 
     def covers(self, first: int, count: int) -> bool:
         """Ready in every set of the family; a lost set needs nothing."""
-        return all(s.bits.covers(first, count) or _needs_nothing(s) for s in self.family.sets)
+        for member in self.family.sets:  # no generator: every write asks
+            if not member.bits.covers(first, count) and not member.needs_nothing:
+                return False
+        return True
 
     def touch(self, first: int, count: int) -> Touch:
         """A write to the master concerns every set."""
@@ -318,11 +330,6 @@ class ShadowView(View):
         return [self.member]
 
 
-def _needs_nothing(member: VolumeSet) -> bool:
-    offline = bool(member.state.offline & (Role.SHADOW | Role.BITMAP))
-    return offline and not member.restoring and not member.unnoted
-
-
 def _online_shadow(member: VolumeSet) -> Volume:
     if member.shadow is None or member.state.offline & Role.SHADOW:
         raise OSError(errno.EIO, member.header.offline_reason or "offline", member.name)
@@ -333,7 +340,7 @@ def _unsynced(family: Family, sets: list[VolumeSet]) -> list[Volume]:
     """Shadows, then bitmaps: a bit must not be durable before what it speaks of (invariant 4)."""
     if family.ordered:
         return []
-    live = [s for s in sets if not _needs_nothing(s)]
+    live = [s for s in sets if not s.needs_nothing]
     shadows = [s.shadow for s in live if s.shadow is not None]
     return shadows + [s.bitmap.volume for s in live if s.bitmap is not None]
 

@@ -1,7 +1,7 @@
 """One volume set: its header, its bits and its open volumes."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -82,6 +82,7 @@ class VolumeSet:
         """What decides over verbs and write order; every first touch asks for it."""
         self.is_lost = bool(header.offline & (Role.SHADOW | Role.BITMAP))
         """Is the shadow or the bitmap offline? Then writes of others need nothing of this set."""
+        self._is_plain = not header.policy.limit_s and not self.state.restoring
 
     @property
     def geometry(self) -> Geometry:
@@ -135,7 +136,12 @@ class VolumeSet:
     @property
     def answers_at_once(self) -> bool:
         """Can nothing of a first touch have to wait? Not so for a slow shadow, or in a restore."""
-        return not (self.header.policy.limit_s or self.stuck or self.unnoted or self.restoring)
+        return self._is_plain and not self.stuck and not self.unnoted
+
+    @property
+    def needs_nothing(self) -> bool:
+        """May the master be written whatever this set's bits are? So it is with a lost one."""
+        return self.is_lost and not self.restoring and not self.unnoted
 
     @property
     def member(self) -> Member:
@@ -235,27 +241,31 @@ class VolumeSet:
         exact = self.state.kind is Kind.DEPENDENT or self.state.progress is not Progress.IDLE
         return role | Role.SHADOW if role & Role.BITMAP and exact else role
 
-    def mark(self, runs: list[Run], ahead: list[int]) -> Callable[[], None]:
+    def mark(self, runs: Sequence[Run], ahead: Sequence[int]) -> Callable[[], None]:
         """Begin to mark (Bits.mark); the result writes the sectors, in a thread, unsynced."""
-        changed = self.bits.mark(runs, ahead)
+        extents = self._sectors(Region.SHADOW, self.bits.mark(runs, ahead), ahead)
         to_clear = [run for run in runs if self.bits.copy.any(*run)]
-        return self._writer({Region.SHADOW: changed, Region.COPY: to_clear}, ahead)
+        if to_clear:
+            extents += self._sectors(Region.COPY, to_clear, ())
+        assert self.bitmap is not None
+        return partial(self.bitmap.write_sectors, extents)
 
-    def clear(self, runs: list[Run]) -> Callable[[], None]:
+    def clear(self, runs: Sequence[Run]) -> Callable[[], None]:
         """Copy bits := 0 in memory; the result writes their sectors, in a thread, unsynced."""
         self.bits.copy.clear_runs(runs)
-        return self._writer({Region.COPY: runs}, [])
-
-    def _writer(self, changed: dict[Region, list[Run]], ahead: list[int]) -> Callable[[], None]:
         assert self.bitmap is not None
-        extents = [
-            self.bitmap.encode(
-                self.header, region, self.bits.disk_rows(region, *sectors, ahead), sectors[0]
-            )
-            for region, runs in changed.items()
-            for sectors in sector_runs(runs)
+        return partial(self.bitmap.write_sectors, self._sectors(Region.COPY, runs, ()))
+
+    def _sectors(
+        self, region: Region, runs: Sequence[Run], ahead: Sequence[int]
+    ) -> list[tuple[int, bytes]]:
+        """(offset in bytes, encoded sectors) of runs of chunks, as the disk has to hold them."""
+        assert self.bitmap is not None
+        encode, rows = self.bitmap.encode, self.bits.disk_rows
+        return [
+            encode(self.header, region, rows(region, first, count, ahead), first)
+            for first, count in sector_runs(runs)
         ]
-        return partial(self.bitmap.write_sectors, extents)
 
     async def save_exact(self, **changes: Any) -> None:
         """Write the exact bits and commit a header with these fields changed.

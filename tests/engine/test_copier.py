@@ -36,7 +36,8 @@ def ended():
 
 def write_from_thread(view, offset: int, data: bytes):
     """A hook of a volume: another task writes, while the copier's thread stands still."""
-    return partial(trio.from_thread.run, view.write, offset, data)
+    token = trio.lowlevel.current_trio_token()
+    return partial(trio.from_thread.run, view.write, offset, data, trio_token=token)
 
 
 async def test_copy_to_the_shadow_ends_idle_with_durable_zero_copy_bits(bench, ended):

@@ -376,6 +376,7 @@ def installed():
         locks = SimpleNamespace(Lock=CooperativeLock)
         stack.enter_context(patch("iifuse.store.volume.threading", locks))
         stack.enter_context(patch("trio.to_thread.run_sync", run_sync))
+        stack.enter_context(patch("iifuse.engine.threads._in_worker", run_sync))
         for name, value in SMALL.items():
             stack.enter_context(patch(name, value))
         yield SYSTEM

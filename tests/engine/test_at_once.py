@@ -1,0 +1,164 @@
+"""First touches that go through in one breath, and copies that come before their batch."""
+
+from contextlib import contextmanager
+from dataclasses import replace
+from unittest.mock import patch
+
+import pytest
+import trio
+import trio.testing
+from fake_volume import Bench, always, chunks, durable, in_chunk
+from harness import CHUNK
+
+from iifuse.core.state import Kind, Policy, Progress, Role
+from iifuse.engine import family as family_module
+from iifuse.engine.family import TouchFailed
+
+IND, DEP = Kind.INDEPENDENT, Kind.DEPENDENT
+BLANK = chunks("-", "-", "-", "-")
+
+
+@contextmanager
+def no_thread():
+    """Whoever goes to a thread fails."""
+
+    async def refuse(call):
+        raise AssertionError("nothing of this needs a thread")
+
+    with patch.object(family_module, "swiftly", refuse):
+        yield
+
+
+@pytest.fixture
+def relaxed():
+    return Bench(chunks("a", "b", "c", "d"), ordered=False)
+
+
+@pytest.fixture
+def bench():
+    return Bench(chunks("a", "b", "c", "d"))
+
+
+@pytest.mark.parametrize("kind", [IND, DEP])
+async def test_at_once_with_durability_process_a_first_touch_needs_no_thread(relaxed, kind):
+    member = relaxed.add("/s", kind, BLANK if kind is DEP else chunks("a", "b", "c", "d"))
+    with no_thread():
+        assert await relaxed.view.write(CHUNK - 2, b"four") == 4
+    assert await relaxed.shadow_view(member).read(0, 4 * CHUNK) == chunks("a", "b", "c", "d")
+    assert {0, 1} <= {c for r in member.bits.shadow.runs() for c in range(r[0], sum(r))}
+    relaxed.diary.clear()
+    await relaxed.view.write(CHUNK - 2, b"more")
+    assert relaxed.diary == [("/m", "write")]
+
+
+async def test_at_once_the_order_is_that_of_the_plan(relaxed):
+    relaxed.add("/s", DEP, BLANK)
+    await relaxed.view.write(0, b"new")
+    assert [d for d in relaxed.diary if d[1] != "read"] == [
+        ("/s", "write"), ("/s.b", "write"), ("/m", "write"),
+    ]  # fmt: skip
+
+
+async def test_at_once_a_cold_master_is_read_in_a_thread(relaxed):
+    member = relaxed.add("/s", DEP, BLANK)
+    relaxed.master.read_cached = lambda offset, length: None
+    assert await relaxed.view.write(0, b"new") == 3
+    assert member.shadow.chunk(0) == chunks("a")
+
+
+async def test_at_once_not_for_a_shadow_with_a_time_limit(relaxed):
+    member = relaxed.add("/s", DEP, BLANK)
+    member.header = replace(member.header, policy=Policy(limit_s=5))
+    copied_by = []
+    member.shadow.hooks["write"] = lambda: copied_by.append(trio.lowlevel.in_trio_run())
+    await relaxed.view.write(0, b"new")
+    assert copied_by == [False]
+
+
+async def test_at_once_not_in_a_restore(relaxed):
+    member = relaxed.add("/s", IND, chunks("A", "B", "C", "D"), Progress.TO_MASTER, (0, 1))
+    assert not member.answers_at_once
+    await relaxed.view.write(5, b"new")
+    assert relaxed.master.chunk(0) == b"AAAAAnew" + chunks("A")[8:]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("broken", ["/s", "/m", "/s.b"])
+async def test_at_once_a_failure_takes_the_shadow_offline_and_is_not_tried_again(ordered, broken):
+    """Invariant 9; the write goes on."""
+    bench = Bench(chunks("a", "b", "c", "d"), ordered=ordered)
+    member = bench.add("/s", DEP, BLANK)
+    volumes = {"/s": member.shadow, "/m": bench.master, "/s.b": member.bitmap.volume}
+    failed = []
+
+    def once(operation, offset, length):
+        hit = operation == ("read" if broken == "/m" else "write") and offset >= 0 and not failed
+        if hit and (broken != "/s.b" or offset >= 24 * 1024):
+            failed.append(operation)
+            return True
+        return False
+
+    volumes[broken].breaks.append(once)
+    assert await bench.view.write(CHUNK, b"new") == 3
+    assert failed, "it was planted for nothing"
+    assert durable(member)[0].offline & Role.SHADOW
+    assert "planted" in durable(member)[0].offline_reason
+    assert bench.master.chunk(1).startswith(b"new")
+    if broken != "/s.b":
+        assert durable(member)[1] == set()
+        assert member.shadow.data == bytearray(BLANK), "it would have worked the second time"
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_at_once_with_break_write_only_the_write_that_met_the_failure_fails(ordered):
+    bench = Bench(chunks("a", "b", "c", "d"), ordered=ordered)
+    member = bench.add("/s", DEP, BLANK)
+    member.header = replace(member.header, policy=Policy(break_write=True))
+    member.shadow.breaks.append(in_chunk("write", 1))
+    found: dict[int, object] = {}
+
+    async def write(chunk: int) -> None:
+        try:
+            found[chunk] = await bench.view.write(chunk * CHUNK, b"new")
+        except TouchFailed as error:
+            found[chunk] = error
+
+    async with trio.open_nursery() as nursery:
+        bench.family._commits.is_led = True  # as if a batch were running
+        for chunk in range(3):
+            nursery.start_soon(write, chunk)
+            await trio.testing.wait_all_tasks_blocked()
+        bench.family._commits._pass_on()
+    assert isinstance(found[1], TouchFailed)
+    assert found[0] == found[2] == 3
+    assert bench.master.chunk(1) == chunks("b")
+    assert not member.state.offline
+    assert not bench.family._failed_early, "nobody else inherits a failure"
+
+
+async def test_copies_come_early_while_another_batch_syncs_and_are_not_made_twice(bench):
+    member = bench.add("/s", DEP, BLANK)
+    bench.family._commits.is_led = True  # as if a batch were running
+    async with trio.open_nursery() as nursery:
+        for chunk in (0, 2):
+            nursery.start_soon(bench.view.write, chunk * CHUNK, b"new")
+        await trio.testing.wait_all_tasks_blocked()
+        assert bench.diary.count(("/s", "write")) == 2, "both are preserved before their batch"
+        assert ("/s", "sync") not in bench.diary
+        assert member.bits.shadow.is_zero()
+        bench.family._commits._pass_on()
+    assert bench.diary.count(("/s", "write")) == 2
+    assert bench.diary.count(("/s", "sync")) == bench.diary.count(("/s.b", "sync")) == 1
+    last = len(bench.diary) - 1 - bench.diary[::-1].index(("/s", "write"))
+    assert bench.diary.index(("/s", "sync")) > last, "the sync covers the early copies"
+    assert durable(member)[1] == {0, 2}
+    assert member.shadow.durable[: 3 * CHUNK] == chunks("a", "-", "c")
+    assert not bench.family._copied_early
+
+
+async def test_early_copies_whose_sync_fails_are_not_believed(bench):
+    member = bench.add("/s", DEP, BLANK)
+    member.shadow.breaks.append(always("sync"))
+    await bench.view.write(0, b"new")
+    assert durable(member)[0].offline == Role.SHADOW
+    assert durable(member)[1] == set()

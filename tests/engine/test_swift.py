@@ -1,0 +1,76 @@
+"""The short way to a thread and back: what comes of a call, and what becomes of the threads."""
+
+import threading
+from functools import partial
+
+import pytest
+import trio
+import trio.testing
+
+from iifuse.engine import threads
+from iifuse.engine.threads import WORKERS_KEPT, swiftly
+
+
+async def test_swiftly_answers_with_the_result_of_a_thread():
+    assert await swiftly(threading.get_ident) != threading.get_ident()
+
+
+async def test_swiftly_raises_what_the_call_raised():
+    def fail() -> None:
+        raise OSError(5, "planted")
+
+    with pytest.raises(OSError, match="planted"):
+        await swiftly(fail)
+    assert await swiftly(lambda: 7) == 7, "the worker lives on"
+
+
+async def test_swiftly_uses_the_same_thread_again():
+    first = await swiftly(threading.get_ident)
+    assert {await swiftly(threading.get_ident) for _ in range(20)} == {first}
+
+
+async def test_swiftly_has_as_many_threads_as_calls_and_keeps_a_few(nursery):
+    """Eighteen calls that wait for each other: with fewer threads they would wait for ever."""
+    count = WORKERS_KEPT + 14
+    barrier = threading.Barrier(count + 1)
+    for _ in range(count):
+        nursery.start_soon(swiftly, partial(barrier.wait, 30))
+    await swiftly(partial(barrier.wait, 30))
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(threads._Worker.idle) <= WORKERS_KEPT
+
+
+async def test_swiftly_is_not_abandoned_when_its_caller_is_cancelled(nursery):
+    begun, release, ended = trio.Event(), threading.Event(), []
+    token = trio.lowlevel.current_trio_token()
+
+    def work() -> str:
+        token.run_sync_soon(begun.set)
+        release.wait(30)
+        return "done"
+
+    async def call(scope: trio.CancelScope) -> None:
+        with scope:
+            ended.append(await swiftly(work))
+
+    scope = trio.CancelScope()
+    nursery.start_soon(call, scope)
+    await begun.wait()
+    assert threads.are_running()
+    scope.cancel()
+    await trio.testing.wait_all_tasks_blocked()
+    assert not ended
+    release.set()
+    with trio.fail_after(30):
+        while not ended:
+            await trio.lowlevel.checkpoint()
+    assert ended == ["done"]
+    assert not threads.are_running()
+
+
+async def test_swiftly_does_not_begin_for_who_is_cancelled_already():
+    called = []
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await swiftly(partial(called.append, 1))
+    assert not called
