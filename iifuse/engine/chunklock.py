@@ -1,11 +1,15 @@
 """Locks over runs of chunks of one master and all its shadows, and the gate (invariant 8)."""
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
 from typing import Final
 
 import trio
+
+from iifuse.units import Run
 
 _EVERYTHING: Final = 1 << 62
 
@@ -45,11 +49,35 @@ class _Request:
             return True
         return self.mode is Mode.GATE and mode is Mode.GATE
 
+    def waits_for(self, earlier: "_Request") -> bool:
+        return earlier.conflicts(self.mode, self.first, self.stop)
+
+
+class _Scattered(_Request):
+    """Several runs, ascending; a kind of its own, so that every write's test stays short."""
+
+    __slots__ = ("runs",)
+
+    def __init__(self, mode: Mode, runs: Sequence[Run]) -> None:
+        super().__init__(mode, runs[0][0], sum(runs[-1]))
+        self.runs = runs
+
+    def conflicts(self, mode: Mode, first: int, stop: int) -> bool:
+        if not super().conflicts(mode, first, stop):
+            return False
+        after = bisect_right(self.runs, first, key=sum)  # the first run that ends behind `first`
+        return after < len(self.runs) and self.runs[after][0] < stop
+
+    def waits_for(self, earlier: _Request) -> bool:
+        if not super().waits_for(earlier):
+            return False
+        return any(earlier.conflicts(self.mode, at, at + count) for at, count in self.runs)
+
 
 class ChunkLocks:
     """First come, first served: a request waits for every earlier one that conflicts with it.
 
-    One request covers a whole run at once, so two requests cannot wait for each other; the gate
+    One request covers all its runs at once, so two requests cannot wait for each other; the gate
     is a request over all chunks, which drains the running writes and holds back the later ones.
     """
 
@@ -67,6 +95,10 @@ class ChunkLocks:
         """`async with locks.hold(...)`: chunks `first` to `first + count - 1` are ours."""
         return Held(self, _Request(mode, first, first + count))
 
+    def hold_runs(self, mode: Mode, runs: Sequence[Run]) -> "Held":
+        """The same for several runs, ascending and at least one; what lies between stays free."""
+        return Held(self, _Scattered(mode, runs))
+
     def gate(self) -> "Held":
         """`async with locks.gate()`: no write runs, none begins."""
         return Held(self, _Request(Mode.GATE, 0, _EVERYTHING))
@@ -82,8 +114,8 @@ class ChunkLocks:
         return ChunkLockStatistics(len(self._requests) - waiting, waiting, gate)
 
     def _first_come(self, index: int) -> bool:
-        r = self._requests[index]
-        return not any(e.conflicts(r.mode, r.first, r.stop) for e in self._requests[:index])
+        request = self._requests[index]
+        return not any(request.waits_for(earlier) for earlier in self._requests[:index])
 
     async def _acquire(self, request: _Request) -> None:
         self._requests.append(request)

@@ -6,23 +6,34 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from iifuse.core.bitmap import runs_of
 from iifuse.engine.chunklock import ChunkLocks, Mode
 
 READ, WRITE, GATE = Mode.READ, Mode.WRITE, Mode.GATE
 EVERYTHING = 1 << 40
 
-requests = st.lists(
-    st.tuples(st.sampled_from([READ, WRITE, WRITE, GATE]), st.integers(0, 6), st.integers(1, 4)),
-    min_size=1,
-    max_size=9,
+modes = st.sampled_from([READ, WRITE, WRITE, GATE])
+wholes = st.builds(
+    lambda first, count: set(range(first, first + count)), st.integers(0, 6), st.integers(1, 4)
 )
+scattered = st.sets(st.integers(0, 9), min_size=1, max_size=5)
+requests = st.lists(st.tuples(modes, wholes | scattered), min_size=1, max_size=9)
+"""(mode, chunks)"""
 
 
 def excludes(a, b) -> bool:
     """May two holders not hold at once? Written down anew, from the design."""
-    if a[0] is not GATE and b[0] is not GATE and not (a[1] < b[1] + b[2] and b[1] < a[1] + a[2]):
+    if a[0] is not GATE and b[0] is not GATE and not a[1] & b[1]:
         return False
     return {a[0], b[0]} not in ({READ}, {READ, GATE})
+
+
+def held_by(locks: ChunkLocks, mode: Mode, chunks: set[int]):
+    """The request, with one run wherever that is possible."""
+    if mode is GATE:
+        return locks.gate()
+    runs = runs_of(sum(1 << chunk for chunk in chunks), 0)
+    return locks.hold(mode, *runs[0]) if len(runs) == 1 else locks.hold_runs(mode, runs)
 
 
 class Crowd:
@@ -37,8 +48,7 @@ class Crowd:
         self.scopes = [trio.CancelScope() for _ in wanted]
 
     async def come(self, number: int) -> None:
-        mode, first, count = self.wanted[number]
-        held = self.locks.gate() if mode is GATE else self.locks.hold(mode, first, count)
+        held = held_by(self.locks, *self.wanted[number])
         with self.scopes[number]:
             async with held:
                 self.holding.add(number)
@@ -144,3 +154,13 @@ async def test_chunk_lock_is_released_by_an_error_inside():
         async with locks.hold(WRITE, 0, 1):
             raise OSError("disk")
     assert locks.statistics().held == 0
+
+
+async def test_chunk_lock_over_several_runs_leaves_free_what_lies_between():
+    locks = ChunkLocks()
+    async with locks.hold_runs(WRITE, [(2, 2), (10, 1), (20, 5)]):
+        for free in ((0, 2), (4, 6), (11, 9), (25, 9)):
+            assert locks.free(WRITE, *free)
+        for taken in ((0, 3), (3, 1), (4, 7), (10, 1), (11, 10), (24, 1), (0, EVERYTHING)):
+            assert not locks.free(WRITE, *taken)
+            assert not locks.free(READ, *taken)
