@@ -1,6 +1,7 @@
 """A bitmap is a set of chunk numbers."""
 
 from itertools import pairwise
+from unittest.mock import patch
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,6 +75,18 @@ class BitmapAgainstSet(RuleBasedStateMachine):
         assert self.bitmap.next_set(first) == min(later, default=None)
         limit = self.bitmap.run_from(first, count)
         assert limit == next((n for n, bit in enumerate(asked) if not bit), count)
+
+    @rule(data=st.data(), room=st.integers(1, 5000), look=st.sampled_from([16, 1 << 14]))
+    def gather(self, data, room, look):
+        first, count = self.run(data)
+        with patch("iifuse.core.bitmap.GATHER_CHUNKS", look):
+            found = self.bitmap.gather(first, first + count, room)
+        for run, following in pairwise(found):
+            assert sum(run) < following[0], "runs are ascending, and as long as they can be"
+        got = sorted(chunks_of(found))
+        assert got == sorted(c for c in self.model if first <= c < first + count)[: len(got)]
+        assert len(got) <= room
+        assert got or not self.bitmap.any(first, count)
 
     @rule()
     def copy_is_independent(self):
