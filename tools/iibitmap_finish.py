@@ -23,7 +23,8 @@ from iifuse.core.sector import Region
 from iifuse.core.state import Change, Custody, Role
 from iifuse.core.state import Progress as Direction
 from iifuse.store.bitmapfile import BitmapFile
-from iifuse.store.volume import Volume, copy, identify
+from iifuse.store.copying import Copying
+from iifuse.store.volume import Volume, identify
 from iifuse.units import Run
 
 from .bars import bars
@@ -153,8 +154,8 @@ class _Run:
         total, copied = self.bits.count(), 0
         task = self.display.add_task(escape(self.target.path), total=total)
         for stretch in _stretches(self.bits):
-            for run in stretch:
-                copied += copy(self.source, self.target, *self.header.geometry.extent(run))
+            copying = Copying(self.source, self.target)
+            copied += sum(copying.extent(*self.header.geometry.extent(run)) for run in stretch)
             self.target.sync()
             self._clear(stretch)
             self.display.advance(task, sum(count for _, count in stretch))

@@ -20,6 +20,7 @@ from iifuse.engine.chunklock import ChunkLocks
 from iifuse.engine.threads import blocking, swiftly
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store import volume as store
+from iifuse.store.copying import Copying
 from iifuse.store.volume import Volume
 from iifuse.units import Run
 
@@ -231,8 +232,9 @@ class Family:
     def copy(self, step: Copy) -> None:
         """In a thread: copy the chunks of a step. Raises OSError, which names the volume."""
         source, target = self.volume(step.key, step.source), self.volume(step.key, step.target)
+        copying = Copying(source, target)
         for run in step.runs:
-            store.copy(source, target, *self.geometry.extent(run))
+            copying.extent(*self.geometry.extent(run))
 
     def _sync(self, step: Sync) -> None:
         self.volume(step.key, step.role).sync()

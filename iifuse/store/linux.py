@@ -14,6 +14,7 @@ MNT_DETACH: Final = 2
 
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
+_SYNC_FILE_RANGE_WRITE: Final = 2
 _BLKGETSIZE64: Final = 0x80081272
 _BLKFLSBUF: Final = 0x1261
 _MS_BIND: Final = 4096
@@ -48,6 +49,15 @@ def zero_range(fd: int, offset: int, length: int) -> bool:
             return False
         raise
     return True
+
+
+def start_writeback(fd: int, offset: int, length: int) -> None:
+    """sync_file_range(2): begin to write dirty pages, and wait for none of them.
+
+    Only so the next fdatasync still tells of every error: to wait here would take it away.
+    """
+    extent = ctypes.c_longlong(offset), ctypes.c_longlong(length)
+    _check(_libc.sync_file_range(fd, *extent, _SYNC_FILE_RANGE_WRITE))
 
 
 def is_tmpfs(fd: int) -> bool:

@@ -17,6 +17,7 @@ Identity = tuple[str, int, int]
 _COPY_BYTES: Final = 1 << 20
 _ZEROS: Final = bytes(2 * _COPY_BYTES)
 _MAKE: Final = "make it by hand, or choose another place"
+_UNSUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ESPIPE)
 Buffer = bytes | bytearray | memoryview
 
 
@@ -32,6 +33,7 @@ class Volume:
         self.path, self.fd, self.size_bytes, self.identity = path, fd, size_bytes, identity
         self.is_device: Final = identity[0] == "block"
         self._in_memory = not self.is_device and linux.is_tmpfs(fd)
+        self.has_disk: Final = not self._in_memory
         self._dirty = True  # what an earlier process wrote may not be durable yet
         self._syncing = threading.Lock()
         self._sync_error: OSError | None = None
@@ -97,6 +99,17 @@ class Volume:
             except OSError as error:
                 self._sync_error = self._named(error)
                 raise
+
+    def start_writeback(self, offset: int, length: int) -> None:
+        """Begin to write an extent to the disk, so that the next sync finds less to do.
+
+        It promises nothing, and its failure is that of every later sync (invariant 9).
+        """
+        try:
+            linux.start_writeback(self.fd, offset, length)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                self._sync_error = self._named(error)
 
     def sync_anew(self) -> None:
         """Sync, whatever an earlier sync has said.
@@ -197,21 +210,6 @@ class Volume:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-
-
-def copy(source: Volume, target: Volume, offset: int, length: int) -> int:
-    """Copy an extent; holes of the source become zeros of the target. Returns bytes of data."""
-    stop, copied = offset + length, 0
-    while offset < stop:
-        start, end = source.data_from(offset, stop)
-        if start > offset:
-            target.zero(offset, start - offset)
-        for at in range(start, end, _COPY_BYTES):
-            step = min(_COPY_BYTES, end - at)
-            target.write(at, source.read(at, step))
-            copied += step
-        offset = end
-    return copied
 
 
 def copy_cached(source: Volume, target: Volume, offset: int, length: int) -> bool:

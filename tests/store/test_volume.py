@@ -11,6 +11,7 @@ import pytest
 from iifuse import errors
 from iifuse.store import linux
 from iifuse.store import volume as store
+from iifuse.store.copying import Copying
 from iifuse.store.volume import create_file, open_volume, write_file
 
 MIB = 1 << 20
@@ -184,7 +185,7 @@ def test_volume_knows_its_holes(sparse):
 
 def test_copy_leaves_zeros_where_the_source_has_holes(sparse, make):
     target = make("t", b"old" * (3 * MIB))
-    copied = store.copy(sparse, target, 0, sparse.size_bytes)
+    copied = Copying(sparse, target).extent(0, sparse.size_bytes)
     assert copied == 2 * MIB
     assert target.read(0, sparse.size_bytes) == sparse.read(0, sparse.size_bytes)
     rest = target.size_bytes - sparse.size_bytes
@@ -196,7 +197,7 @@ def test_copy_into_a_sparse_target_keeps_it_sparse(sparse, disk_place):
     create_file(str(path), sparse.size_bytes)
     target = open_volume(str(path))
     try:
-        store.copy(sparse, target, 0, sparse.size_bytes)
+        Copying(sparse, target).extent(0, sparse.size_bytes)
         assert target.read(0, sparse.size_bytes) == sparse.read(0, sparse.size_bytes)
         assert os.stat(path).st_blocks * 512 < 3 * MIB
     finally:
@@ -206,7 +207,7 @@ def test_copy_into_a_sparse_target_keeps_it_sparse(sparse, disk_place):
 def test_copy_of_a_piece_touches_nothing_else(sparse, make):
     target = make("t", b"o" * (8 * MIB))
     start, length = 3 * MIB - 1000, 2 * MIB + 2000
-    store.copy(sparse, target, start, length)
+    Copying(sparse, target).extent(start, length)
     assert target.read(start, length) == sparse.read(start, length)
     assert target.read(0, start) == b"o" * start
     rest = 8 * MIB - start - length

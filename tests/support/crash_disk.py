@@ -243,6 +243,11 @@ class FakeOS:
     def zero_range(self, fd: int, offset: int, length: int) -> bool:
         return self.pwrite(fd, bytes(length), offset) == length
 
+    def start_writeback(self, fd: int, offset: int, length: int) -> None:
+        """Nothing is durable by it; without it anything may be, as every image shows."""
+        pause()
+        self.disk.fail(fd, "sync")
+
     def lseek(self, fd: int, offset: int, whence: int) -> int:
         """A chunk of zeros is a hole."""
         data, at = self.disk.cache[self.disk.handles[fd][0]], offset
@@ -362,8 +367,10 @@ SMALL = {
     "iifuse.core.bits.HOT_REGIONS_MAX": 2,
     "iifuse.engine.copier.STEP_CHUNKS": 2,
     "iifuse.engine.copier.STRETCH_CHUNKS": 3,
+    "iifuse.engine.copier.STEP_S": 1e9,
+    "iifuse.engine.copier.STRETCH_S": 1e9,
 }
-"""So that a few chunks have cooling regions and copies of several stretches."""
+"""So that a few chunks have cooling regions and copies of several stretches; nothing is timed."""
 
 
 @contextmanager

@@ -233,12 +233,12 @@ def _half(offset: int, length: int) -> int:
 
 
 def _sync(injector: Injector, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-    def call(fd: int) -> None:
-        if injector.fails("sync", _path(fd)):
+    def call(fd: int, *extent: int) -> None:
+        if injector.fails(name if extent else "sync", _path(fd)):
             pause()
             SYSTEM.disk.log.append(FailedSync(SYSTEM.disk.handles[fd][0], len(SYSTEM.disk.log)))
             raise injector.error(_path(fd))
-        real(fd)
+        real(fd, *extent)
 
     return call
 
@@ -283,6 +283,7 @@ _WRAPPERS = {
     "pwrite": _pwrite,
     "fdatasync": _sync,
     "fsync": _sync,
+    "start_writeback": _sync,
     "zero_range": _on_handle,
     "lseek": _on_handle,
     "ftruncate": _on_handle,
