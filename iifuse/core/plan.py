@@ -231,9 +231,9 @@ def copy_direction(state: SetState) -> tuple[Role, Role]:
     return Role.MASTER, Role.SHADOW
 
 
-def copy_ahead(member: Member, run: Run) -> list[Copy]:
+def copy_ahead(member: Member, *runs: Run) -> list[Copy]:
     """One step of the background copy; its copy bits stay until `copied` is done."""
-    return [Copy(member.key, *copy_direction(member.state), (run,))]
+    return [Copy(member.key, *copy_direction(member.state), runs)]
 
 
 def copied(member: Member, runs: Iterable[Run]) -> list[Step]:

@@ -2,32 +2,63 @@
 
 import errno
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from functools import partial
+from typing import Final, NamedTuple, TypeVar
 
 import trio
 
 from iifuse.core import plan
+from iifuse.core.bitmap import runs_of
 from iifuse.core.geometry import CHUNK_SHIFT
-from iifuse.core.plan import Side, Touch
+from iifuse.core.plan import Copy, Side, Touch
 from iifuse.core.state import Progress, Role
 from iifuse.engine.chunklock import Mode
 from iifuse.engine.family import Family
 from iifuse.engine.threads import blocking
 from iifuse.engine.volumeset import VolumeSet
+from iifuse.store.copying import Copying
+from iifuse.store.volume import Volume
 from iifuse.units import Run
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 STEP_CHUNKS: Final = 128
 """Chunks that one step locks and copies: 4 MiB."""
 
-STRETCH_CHUNKS: Final = 1024
-"""Chunks that share a sync of the target: 32 MiB."""
+STEP_S: Final = 0.004
+"""Seconds after which a step begins no further run: writers wait for its lock."""
+
+STRETCH_CHUNKS: Final = 1 << 15
+"""Chunks that share a sync of the target, at the most: 1 GiB."""
+
+FIRST_CHUNKS: Final = 1024
+"""Chunks that share the first sync; then it is known how fast the disk is: 32 MiB."""
+
+STRETCH_RUNS: Final = 1024
+"""Runs that share a sync: to clear their bits takes the event loop 3 ms."""
+
+STRETCH_S: Final = 0.5
+"""Seconds after which a sync is due: so much of the copy may be lost by a crash or an error.
+
+The sync itself is to take half as long: who stops the copy waits for it.
+"""
 
 HOLE_CHUNKS: Final = 1 << 20
 """Chunks of a hole that one step may cross: 32 GiB."""
+
+
+class _Brought(NamedTuple):
+    """What a step has done, and what it has seen."""
+
+    runs: list[Run]
+    data_bytes: int
+    hole_stop: int
+    """Up to this chunk both volumes are a hole from the end of the step on."""
 
 
 class Copier:
@@ -46,6 +77,8 @@ class Copier:
         self._stop = False
         self._rest = trio.Event()
         self._cursor = 0
+        self._hole_stop = 0
+        self._room_chunks = FIRST_CHUNKS
 
     async def run(self) -> None:
         """Copy; afterwards the header says how it ended. Never raises."""
@@ -78,18 +111,28 @@ class Copier:
         await self._rest.wait()
 
     async def _stretch(self) -> list[Run]:
-        """Copy up to STRETCH_CHUNKS chunks, sync them with one sync and clear their bits."""
+        """Copy a stretch of chunks, sync them with one sync and clear their bits."""
         runs: list[Run] = []
-        weight = 0
-        while weight < STRETCH_CHUNKS and not self._stop and self.member.header.copying:
-            run = await self._step()
-            if run is None:
+        weight, due = 0, trio.current_time() + STRETCH_S
+        while not self._stop and self.member.header.copying:
+            brought = await self._step()
+            runs += brought
+            weight += min(sum(count for _, count in brought), STEP_CHUNKS)
+            is_full = weight >= min(self._room_chunks, STRETCH_CHUNKS) or len(runs) >= STRETCH_RUNS
+            if not brought or is_full or trio.current_time() >= due:
                 break
-            runs.append(run)
-            weight += min(run[1], STEP_CHUNKS)
         if runs:
+            began = trio.current_time()
             await self._settle(runs)
+            self._adapt(trio.current_time() - began)
         return runs
+
+    def _adapt(self, settled_s: float) -> None:
+        """A slow disk gets less at a time: its queue alone holds hundreds of MiB."""
+        if settled_s > STRETCH_S / 2:
+            self._room_chunks = max(self._room_chunks // 2, STEP_CHUNKS)
+        elif settled_s < STRETCH_S / 8:
+            self._room_chunks = min(2 * self._room_chunks, STRETCH_CHUNKS)
 
     async def _settle(self, runs: list[Run]) -> None:
         done = plan.copied(self.member.member, runs)
@@ -103,26 +146,98 @@ class Copier:
     def _has_dropped_out(self) -> bool:
         return bool(self.member.state.offline & (Role.SHADOW | Role.BITMAP))
 
-    async def _step(self) -> Run | None:
-        """Lock, copy and unlock the next run of chunks; None at the end of the bitmap."""
-        copy_bits = self.member.bits.copy
-        while (first := copy_bits.next_set(self._cursor)) is not None:
-            run = (first, copy_bits.run_from(first, await self._reach(first)))
-            async with self.family.locks.hold(Mode.WRITE, *run):
-                run = (first, copy_bits.run_from(first, run[1]))
-                self._cursor = first + max(run[1], 1)
-                if run[1]:  # else a writer was quicker and brought the chunk
-                    await self._copy(run)
-                    return run
-        self._cursor = 0
-        return None
+    async def _step(self) -> list[Run]:
+        """Lock, copy and unlock the next runs of chunks; empty at the end of the bitmap."""
+        while wanted := self._next():
+            async with self.family.locks.hold_runs(Mode.WRITE, wanted):
+                runs = self._still_missing(wanted)
+                self._cursor = sum(wanted[-1])
+                if not runs:  # a writer was quicker and brought the chunks
+                    continue
+                brought = await self._copy(runs)
+                self._cursor, self._hole_stop = sum(brought.runs[-1]), brought.hole_stop
+            if brought.data_bytes:
+                await self._write_back(brought.runs)
+            return brought.runs
+        self._cursor = self._hole_stop = 0
+        return []
 
-    async def _copy(self, run: Run) -> None:
+    def _next(self) -> list[Run]:
+        """The runs of the next step: a step's worth of data, or what lies in a common hole."""
+        bits, hole_stop = self.member.bits.copy, min(self._hole_stop, self._cursor + HOLE_CHUNKS)
+        in_hole = bits.gather(self._cursor, hole_stop, HOLE_CHUNKS)[:STEP_CHUNKS]
+        return in_hole or bits.gather(self._cursor, bits.chunks, STEP_CHUNKS)
+
+    def _still_missing(self, wanted: list[Run]) -> list[Run]:
+        """What of the runs still has its copy bit, now that they are locked."""
+        copy_bits = self.member.bits.copy
+        return [run for first, n in wanted for run in runs_of(copy_bits.word(first, n), first)]
+
+    async def _copy(self, runs: list[Run]) -> _Brought:
         if self.member.restoring:
-            await self.family.touch(Touch(Side.RAW, self.member.key, *run))
-        (step,) = plan.copy_ahead(self.member.member, run)
+            await self._touch_siblings(runs)
+        (step,) = plan.copy_ahead(self.member.member, *runs)
+        return await self._on_volumes(partial(self._bring, step))
+
+    async def _touch_siblings(self, runs: list[Run]) -> None:
+        """All at once, so that they share their syncs."""
+        errors: list[OSError] = []
+
+        async def touch(run: Run) -> None:
+            try:
+                await self.family.touch(Touch(Side.RAW, self.member.key, *run))
+            except OSError as error:
+                errors.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for run in runs:
+                nursery.start_soon(touch, run)
+        if errors:
+            raise errors[0]
+
+    def _bring(self, step: Copy) -> _Brought:
+        """In a thread: copy some of the runs, one at the least; then look for a hole behind them.
+
+        Who writes into that hole meanwhile clears the copy bits there, so what the look has found
+        stays true of the chunks that are still to be copied.
+        """
+        copying = Copying(*self._volumes(step.source, step.target))
+        until, done, data_bytes = time.monotonic() + STEP_S, 0, 0
+        for run in step.runs:
+            data_bytes += copying.extent(*self.member.geometry.extent(run))
+            done += 1
+            if time.monotonic() > until:
+                break
+        runs = list(step.runs[:done])
+        return _Brought(runs, data_bytes, self._hole_from(copying, sum(runs[-1])))
+
+    def _volumes(self, source: Role, target: Role) -> tuple[Volume, Volume]:
+        key = self.member.key
+        return self.family.volume(key, source), self.family.volume(key, target)
+
+    def _hole_from(self, copying: Copying, chunk: int) -> int:
+        """In a thread: the chunk at which one of the volumes has data again."""
+        size = self.member.header.size_bytes
+        data = copying.hole_stop(min(chunk << CHUNK_SHIFT, size), size)
+        return data >> CHUNK_SHIFT if data < size else self.member.geometry.chunks
+
+    async def _write_back(self, runs: list[Run]) -> None:
+        """Begin to write what a step has copied, unlocked: a disk that is busy lets us wait here.
+
+        The sync of the stretch finds little to do then, and the disk does not wait for it.
+        """
+        target = self.family.volume(self.member.key, plan.copy_direction(self.member.state)[1])
+        first, stop = runs[0][0], sum(runs[-1])
+        extent = self.member.geometry.extent((first, stop - first))
+        if target.has_disk:
+            await self._on_volumes(partial(target.start_writeback, *extent))
+
+    async def _on_volumes(self, call: Callable[[], T]) -> T:
+        """In a thread, within the shadow's limit; a restore waits for its shadow without one."""
         async with self._blaming():
-            await self.family.bring(step)
+            if self.member.restoring:
+                return await blocking(call)
+            return await self.member.within_limit(call)
 
     @asynccontextmanager
     async def _blaming(self) -> AsyncIterator[None]:
@@ -135,21 +250,6 @@ class Copier:
             if of_shadow and not self.member.policy.break_write:
                 await self.member.take_offline(Role.SHADOW, str(error))
             raise
-
-    async def _reach(self, first: int) -> int:
-        """How far one step may go: a step's worth of data, or as far as both sides are a hole."""
-        offset, size = first << CHUNK_SHIFT, self.member.header.size_bytes
-        source, target = plan.copy_direction(self.member.state)
-        volumes = [self.family.volume(self.member.key, role) for role in (source, target)]
-
-        def look() -> int:
-            return min(v.data_from(offset, size)[0] for v in volumes)
-
-        async with self._blaming():  # a restore waits for its shadow without a limit
-            restoring = self.member.restoring
-            data = await (blocking(look) if restoring else self.member.within_limit(look))
-        hole = (data - offset) >> CHUNK_SHIFT if data < size else HOLE_CHUNKS
-        return min(max(STEP_CHUNKS, hole), HOLE_CHUNKS)
 
     async def _finish(self) -> None:
         """Progress returns to idle only now that an all-zero copy bitmap is durable.

@@ -285,12 +285,6 @@ class Family:
         except OSError as error:
             failed[limited.key] = (calls[0][0], error)
 
-    async def bring(self, step: Copy) -> None:
-        """A step of the background copy. Raises OSError, which names the volume."""
-        limited = self._limited(step)
-        call = partial(self.copy, step)
-        await (limited.within_limit(call) if limited else blocking(call))
-
     async def _fail(self, step: Step, error: OSError, for_write: bool) -> TouchFailed | None:
         """Take offline what failed, or answer with the error of the write that must fail."""
         member, role = self.member(step.key), _blamed(step)

@@ -4,10 +4,13 @@ from functools import partial
 
 import pytest
 import trio
+import trio.testing
 from fake_volume import Bench, always, chunks, chunks_of, durable, in_chunk
 from harness import CHUNK
 
+from iifuse.core.plan import Side, Touch
 from iifuse.core.state import Kind, Progress, Role
+from iifuse.engine.chunklock import Mode
 from iifuse.engine.copier import STEP_CHUNKS, Copier
 
 IND, DEP = Kind.INDEPENDENT, Kind.DEPENDENT
@@ -184,15 +187,152 @@ async def test_step_over_a_hole_is_long_only_where_the_target_has_one_too(
     bench.master.data_from = all_hole
     if target == "hole":
         member.shadow.data_from = all_hole
-    held, hold = [], bench.family.locks.hold
-
-    def spy(mode, first, chunks):
-        held.append(chunks)
-        return hold(mode, first, chunks)
-
-    monkeypatch.setattr(bench.family.locks, "hold", spy)
+    held = holds_of(bench, monkeypatch)
     await Copier(bench.family, member, ended).run()
-    assert max(held) == (count if target == "hole" else STEP_CHUNKS)
+    first, *later = ([chunks for _, chunks in runs] for runs in held)
+    assert first == [STEP_CHUNKS], "what is there is seen in the first step"
+    steps = {"hole": [[count - STEP_CHUNKS]], "device": [[STEP_CHUNKS], [STEP_CHUNKS], [5]]}
+    assert later == steps[target]
     assert ended.members == [member]
     if target == "device":
         assert member.shadow.durable == bench.master.data
+
+
+# -- many runs --------------------------------------------------------------------------------
+
+
+def holds_of(bench, monkeypatch) -> list[list[tuple[int, int]]]:
+    """The runs of each request for a lock that the copier makes from now on."""
+    held, hold_runs = [], bench.family.locks.hold_runs
+
+    def spy(mode, runs):
+        held.append(list(runs))
+        return hold_runs(mode, runs)
+
+    monkeypatch.setattr(bench.family.locks, "hold_runs", spy)
+    return held
+
+
+def scattered(count: int, kind: Kind = IND, progress: Progress = TO_SHADOW):
+    """A bench with every other chunk of `count` still to be copied, and that set."""
+    bench = Bench(b"m" * (count * CHUNK))
+    copy = tuple(range(0, count, 2))
+    return bench, bench.add("/s", kind, b"s" * (count * CHUNK), progress, copy)
+
+
+async def test_one_step_brings_many_runs_and_leaves_free_what_lies_between(ended, monkeypatch):
+    bench, member = scattered(9)
+    held = holds_of(bench, monkeypatch)
+    free = []
+    member.shadow.hooks["write"] = lambda: free.extend(
+        chunk for chunk in range(9) if bench.family.locks.free(Mode.WRITE, chunk, 1)
+    )
+    await Copier(bench.family, member, ended).run()
+    assert held == [[(0, 1), (2, 1), (4, 1), (6, 1), (8, 1)]]
+    assert free == [1, 3, 5, 7]
+    assert member.shadow.durable == chunks(*"msmsmsmsm")
+    assert member.copied_chunks == 5
+
+
+async def test_step_that_takes_long_ends_after_its_run(ended, monkeypatch):
+    """A writer waits for a disk that seeks once, not a hundred times."""
+    monkeypatch.setattr("iifuse.engine.copier.STEP_S", -1)
+    bench, member = scattered(5)
+    held = holds_of(bench, monkeypatch)
+    await Copier(bench.family, member, ended).run()
+    assert [runs[0] for runs in held] == [(0, 1), (2, 1), (4, 1)]
+    assert member.shadow.durable == chunks(*"msmsm")
+    assert member.copied_chunks == 3
+    assert bench.diary.count(("/s", "sync")) == 2, "one for the stretch, one at the end"
+
+
+@pytest.mark.parametrize(("name", "value"), [("STRETCH_S", -1), ("STRETCH_RUNS", 1)])
+async def test_bits_are_cleared_after_some_time_or_many_runs(ended, monkeypatch, name, value):
+    """So that a crash costs little, and clearing holds nobody up."""
+    monkeypatch.setattr("iifuse.engine.copier.STEP_CHUNKS", 1)
+    monkeypatch.setattr(f"iifuse.engine.copier.{name}", value)
+    bench, member = scattered(5)
+    await Copier(bench.family, member, ended).run()
+    assert bench.diary.count(("/s", "sync")) == 4, "one for each stretch, one at the end"
+    assert member.copied_chunks == 3
+
+
+@pytest.mark.parametrize(
+    ("sync_s", "copied"), [(0, [0, 8, 24, 32]), (0.1, [0, 8, 16, 24, 32]), (1, [0, 8, 12, 14, 15])]
+)
+async def test_disk_that_syncs_slowly_gets_less_at_a_time(
+    ended, monkeypatch, autojump_clock, sync_s, copied
+):
+    """An abort or a point in time waits for a sync."""
+    for name, value in (("STEP_CHUNKS", 1), ("FIRST_CHUNKS", 8)):
+        monkeypatch.setattr(f"iifuse.engine.copier.{name}", value)
+    bench, member = scattered(64)
+    seen = []
+
+    def sync() -> None:
+        seen.append(member.copied_chunks)
+        trio.from_thread.run(trio.sleep, sync_s)
+
+    member.shadow.sync = sync
+    await Copier(bench.family, member, ended).run()
+    assert seen[:5] == copied
+
+
+async def test_writer_that_was_quicker_than_one_run_of_a_step_is_not_copied_over(ended, nursery):
+    """Independent, to the shadow: with the copy bit gone the shadow has its chunk for good."""
+    bench, member = scattered(5)
+    async with bench.family.locks.hold(Mode.WRITE, 2, 1):
+        copier = Copier(bench.family, member, ended)
+        nursery.start_soon(copier.run)
+        await trio.testing.wait_all_tasks_blocked()
+        await bench.family.touch(Touch(Side.MASTER, None, 2, 1))
+        bench.master.write(2 * CHUNK, chunks("n"))
+    await copier.wait()
+    assert bytes(member.shadow.data) == chunks(*"msmsm")
+
+
+async def test_runs_of_a_restore_share_the_syncs_of_their_siblings(ended):
+    bench, member = scattered(9, progress=TO_MASTER)
+    sibling = bench.add("/t", DEP, b"-" * (9 * CHUNK))
+    await Copier(bench.family, member, ended).run()
+    assert bytes(bench.master.data) == chunks(*"smsmsmsms")
+    assert await bench.shadow_view(sibling).read(0, 9 * CHUNK) == chunks(*"mmmmmmmmm")
+    assert bench.diary.count(("/t", "sync")) == 2, "of the first touch and of all others"
+
+
+async def test_restore_whose_sibling_cannot_be_noted_stops_before_the_master(ended):
+    bench, member = scattered(5, progress=TO_MASTER)
+    sibling = bench.add("/t", DEP, b"-" * (5 * CHUNK))
+    sibling.unnoted = True
+    await Copier(bench.family, member, ended).run()
+    assert bytes(bench.master.data) == chunks(*"mmmmm")
+    assert not member.header.copying
+
+
+# -- early writing ----------------------------------------------------------------------------
+
+
+async def test_what_was_copied_is_written_early_and_no_lock_waits_for_it(ended, nursery):
+    bench, member = scattered(5)
+    free, extents, begin = [], [], member.shadow.start_writeback
+
+    def spy(offset: int, length: int) -> None:
+        extents.append((offset, length))
+        begin(offset, length)
+
+    member.shadow.start_writeback = spy
+    member.shadow.hooks["start_writeback"] = lambda: free.append(
+        bench.family.locks.free(Mode.WRITE, 0, 5)
+    )
+    await Copier(bench.family, member, ended).run()
+    assert extents == [(0, 5 * CHUNK)]
+    assert free == [True]
+    steps = [operation for path, operation in bench.diary if path == "/s"]
+    assert steps == [*["write"] * 3, "start_writeback", "sync", "sync"]
+
+
+async def test_target_in_memory_is_not_written_early(ended):
+    bench, member = scattered(5)
+    member.shadow.has_disk = False
+    await Copier(bench.family, member, ended).run()
+    assert ("/s", "start_writeback") not in bench.diary

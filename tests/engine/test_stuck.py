@@ -66,7 +66,11 @@ async def test_readers_of_a_shadow_that_hangs_leave_threads_for_everybody_else(
     assert failed == MANY
 
 
-async def test_shadow_that_hangs_while_a_copy_looks_for_holes_fails_no_write(bench, hang):
+async def test_shadow_that_hangs_while_a_copy_looks_for_holes_fails_no_write(
+    bench, hang, monkeypatch
+):
+    monkeypatch.setattr("iifuse.engine.copier.STEP_CHUNKS", 2)
+    bench.master.data_from = lambda offset, stop: (stop, stop)
     member = bench.add("/s", IND, chunks("-", "-", "-", "-"), Progress.TO_SHADOW, (0, 1, 2, 3))
     tuned(member, limit_s=1)
     member.shadow.data_from = lambda offset, stop: hang()

@@ -145,9 +145,9 @@ def copy_bit_cleared_before_the_target_is_synced():
 def siblings_of_a_restore_forgotten():
     real = Copier._copy
 
-    async def copy(self, run):
+    async def copy(self, runs):
         with patch.object(self.family, "touch", _nothing):
-            await real(self, run)
+            return await real(self, runs)
 
     with patch.object(Copier, "_copy", copy):
         yield

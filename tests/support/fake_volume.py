@@ -40,6 +40,7 @@ class FakeVolume:
     """
 
     is_device = False
+    has_disk = True
 
     def __init__(self, path: str, data: bytes, diary: list[tuple[str, str]] | None = None) -> None:
         self.path, self.data, self.durable = path, bytearray(data), bytes(data)
@@ -78,6 +79,9 @@ class FakeVolume:
     def sync(self) -> None:
         self._do("sync")
         self.durable, self.is_synced = bytes(self.data), True
+
+    def start_writeback(self, offset: int, length: int) -> None:
+        self._do("start_writeback", offset, length)
 
     def sync_anew(self) -> None:
         self.sync()
