@@ -17,7 +17,7 @@ from iifuse.core.plan import Clear, Copy, Mark, Note, Step, Sync, Touch
 from iifuse.core.state import Role
 from iifuse.engine.batch import Batcher
 from iifuse.engine.chunklock import ChunkLocks
-from iifuse.engine.threads import blocking, swiftly
+from iifuse.engine.threads import swiftly
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store import volume as store
 from iifuse.store.copying import Copying

@@ -267,11 +267,11 @@ async def test_disk_that_syncs_slowly_gets_less_at_a_time(
     for name, value in (("STEP_CHUNKS", 1), ("FIRST_CHUNKS", 8)):
         monkeypatch.setattr(f"iifuse.engine.copier.{name}", value)
     bench, member = scattered(64)
-    seen = []
+    seen, token = [], trio.lowlevel.current_trio_token()
 
     def sync() -> None:
         seen.append(member.copied_chunks)
-        trio.from_thread.run(trio.sleep, sync_s)
+        trio.from_thread.run(trio.sleep, sync_s, trio_token=token)
 
     member.shadow.sync = sync
     await Copier(bench.family, member, ended).run()
