@@ -168,6 +168,8 @@ class Rig:
         began = self.now
         request = NewSet(kind, master, shadow, f"{shadow}.b", group)
         self.sets[shadow] = master
+        if shadow in self.disk.names:
+            self._line(shadow)  # as it is now: the copy may be quicker than its first writer
         await enable.enable(self.main.engine, request)
         at = next(
             n for n in range(began, self.now)
