@@ -7,12 +7,14 @@ and a sector of another set, region or place is never believed.
 
 import struct
 import zlib
+from collections.abc import Callable
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
-from iifuse.core.bitmap import SECTOR_BIT_BYTES, Packed, sectors_for
+from iifuse.core.bitmap import SECTOR_BIT_BYTES, Packed, sectors_for, words_of
 
 SECTOR_BYTES: Final = 512
 HEADER_REGION_BYTES: Final = 24 * 1024
@@ -20,6 +22,13 @@ HEADER_REGION_BYTES: Final = 24 * 1024
 
 _PLACE: Final = struct.Struct("<BQ")
 _CRC: Final = struct.Struct("<I")
+_FEW: Final = 8
+"""Rows that are encoded sooner one by one."""
+
+Numbers = npt.NDArray[np.int64]
+"""shape (rows,): numbers of sectors."""
+
+Sums = npt.NDArray[np.uint32]
 
 
 class Region(IntEnum):
@@ -42,28 +51,76 @@ def bitmap_bytes(chunks: int) -> int:
 
 def encode(uuid: bytes, region: Region, first: int, bits: Packed) -> bytes:
     """Sectors for rows of packed bits, the first of them being sector number `first`."""
+    if len(bits) > _FEW:
+        return encode_rows(uuid, region, np.arange(first, first + len(bits)), bits).tobytes()
     begin = zlib.crc32(uuid)
     parts: list[bytes] = []
-    blob = bits.tobytes()
-    for row in range(len(bits)):
-        part = blob[row * SECTOR_BIT_BYTES : (row + 1) * SECTOR_BIT_BYTES]
-        place = zlib.crc32(_PLACE.pack(region, first + row), begin)
+    for number, row in enumerate(bits, first):
+        part = row.tobytes()
+        place = zlib.crc32(_PLACE.pack(region, number), begin)
         parts += (part, _CRC.pack(zlib.crc32(part, place)))
     return b"".join(parts)
+
+
+def encode_rows(uuid: bytes, region: Region, numbers: Numbers, bits: Packed) -> Packed:
+    """Sectors for rows of packed bits, each with its own number; shape (rows, 512), uint8."""
+    sectors = np.empty((len(bits), SECTOR_BYTES), np.uint8)
+    sectors[:, :SECTOR_BIT_BYTES] = bits
+    sectors.view("<u4")[:, -1] = _checksums(uuid, region, numbers, bits)
+    return sectors
 
 
 def decode(uuid: bytes, region: Region, first: int, blob: bytes) -> tuple[Packed, list[int]]:
     """(packed bits, numbers of the damaged sectors); damaged rows come back as zeros."""
     rows = np.frombuffer(blob, np.uint8).reshape(-1, SECTOR_BYTES)
     bits = rows[:, :SECTOR_BIT_BYTES].copy()
-    bad = []
-    for row in range(len(bits)):
-        (stored,) = _CRC.unpack_from(blob, row * SECTOR_BYTES + SECTOR_BIT_BYTES)
-        if stored != _crc(uuid, region, first + row, bits[row].tobytes()):
-            bad.append(first + row)
-            bits[row] = 0
-    return bits, bad
+    sums = _checksums(uuid, region, np.arange(first, first + len(bits)), bits)
+    wrong = np.flatnonzero(rows.view("<u4")[:, -1] != sums)
+    bits[wrong] = 0
+    return bits, [first + row for row in wrong.tolist()]
 
 
-def _crc(uuid: bytes, region: Region, number: int, bits: bytes | bytearray) -> int:
-    return zlib.crc32(bits, zlib.crc32(_PLACE.pack(region, number), zlib.crc32(uuid)))
+# -- checksums of many rows -----------------------------------------------------------------
+#
+# CRC-32 is linear: crc(data, start) == crc(data, 0) ^ shift(start), and shift() is an XOR of one
+# table entry for each byte of `start`. So what differs from row to row, its number, needs no loop,
+# and a row of zeros or of ones, which most are, needs no look at its bytes.
+
+
+def _checksums(uuid: bytes, region: Region, numbers: Numbers, bits: Packed) -> Sums:
+    places = _look_up(_OF_NUMBER, numbers.astype("<u8"))
+    places ^= np.uint32(zlib.crc32(_PLACE.pack(region, 0), zlib.crc32(uuid)))
+    return _look_up(_OF_START, places.astype("<u4")) ^ _plain(bits)
+
+
+def _look_up(tables: Sums, values: npt.NDArray[Any]) -> Sums:
+    """XOR over the bytes of each value, the lowest first, of that byte's entry in its table."""
+    by_byte = values.view(np.uint8).reshape(len(values), len(tables))
+    found = np.zeros(len(values), np.uint32)
+    for place, table in enumerate(tables):
+        found ^= table[by_byte[:, place]]
+    return found
+
+
+def _plain(bits: Packed) -> Sums:
+    """CRC-32 of each row by itself."""
+    words = words_of(bits)
+    some, every = np.bitwise_or.reduce(words, axis=1), np.bitwise_and.reduce(words, axis=1)
+    full = every == _ONES
+    found = np.where(full, np.uint32(zlib.crc32(b"\xff" * SECTOR_BIT_BYTES)), _CRC_OF_ZEROS)
+    mixed = np.flatnonzero((some != 0) & ~full)
+    found[mixed] = [zlib.crc32(bits[row]) for row in mixed.tolist()]
+    return found
+
+
+def _tables(length: int, crc: Callable[[int], int]) -> Sums:
+    """What each byte adds to `crc` of an integer: shape (length, 256), dtype uint32."""
+    nothing = crc(0)
+    entries = [[crc(b << 8 * place) ^ nothing for b in range(256)] for place in range(length)]
+    return np.array(entries, np.uint32)
+
+
+_ONES: Final = np.uint32(0xFFFFFFFF)
+_CRC_OF_ZEROS: Final = np.uint32(zlib.crc32(bytes(SECTOR_BIT_BYTES)))
+_OF_NUMBER: Final = _tables(8, lambda number: zlib.crc32(_PLACE.pack(0, number)))
+_OF_START: Final = _tables(4, lambda start: zlib.crc32(bytes(SECTOR_BIT_BYTES), start))

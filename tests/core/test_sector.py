@@ -1,6 +1,8 @@
 """Damage is told from an honest crash; a moved or foreign sector is never believed."""
 
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -8,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iifuse.core.bitmap import SECTOR_BIT_BYTES, SECTOR_CHUNKS
-from iifuse.core.sector import SECTOR_BYTES, Region, bitmap_bytes, decode, encode, region_offset
+from iifuse.core.sector import (
+    SECTOR_BYTES,
+    Region,
+    bitmap_bytes,
+    decode,
+    encode,
+    encode_rows,
+    region_offset,
+)
 
 UUID = bytes(range(16))
 
@@ -45,6 +55,37 @@ def test_sector_with_any_bit_flipped_is_damaged_and_reads_as_zeros(at, bit):
 def test_sector_out_of_place_is_not_believed(uuid, region, first):
     blob = encode(UUID, Region.SHADOW, 4, rows(1))
     assert decode(uuid, region, first, blob)[1] == [first]
+
+
+row_strategy = st.sampled_from(
+    [bytes(508), b"\xff" * 508, b"\xff" * 507 + b"\x7f", bytes(507) + b"\1", os.urandom(508)]
+)
+
+
+@given(
+    st.lists(row_strategy, min_size=1, max_size=30), st.integers(0, 1 << 62),
+    st.sampled_from(Region), st.binary(min_size=16, max_size=16),
+)  # fmt: skip
+def test_sectors_of_many_rows_are_those_of_the_manual(found, first, region, uuid):
+    """iifuse-bitmap(5): CRC-32 over set UUID, region, sector number and the bits."""
+    bits = np.frombuffer(b"".join(found), np.uint8).reshape(-1, SECTOR_BIT_BYTES)
+    numbers = first + 3 * np.arange(len(found))
+    expected = [
+        row + struct.pack("<I", zlib.crc32(uuid + struct.pack("<BQ", region, number) + row))
+        for row, number in zip(found, numbers.tolist(), strict=True)
+    ]
+    assert encode_rows(uuid, region, numbers, bits).tobytes() == b"".join(expected)
+    for number, row, sector in zip(numbers.tolist(), found, expected, strict=True):
+        bits, bad = decode(uuid, region, number, sector)
+        assert (bits.tobytes(), bad) == (row, [])
+
+
+@given(st.lists(row_strategy, min_size=1, max_size=30), st.integers(0, 1 << 40))
+def test_sectors_are_the_same_one_by_one_and_together(found, first):
+    bits = np.frombuffer(b"".join(found), np.uint8).reshape(-1, SECTOR_BIT_BYTES)
+    together = encode(UUID, Region.COPY, first, bits)
+    alone = [encode(UUID, Region.COPY, first + n, bits[n : n + 1]) for n in range(len(bits))]
+    assert together == b"".join(alone)
 
 
 def test_sector_of_zeros_that_nobody_wrote_is_damaged():
