@@ -3,12 +3,12 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-import numpy as np
 import trio
 
 from iifuse import errors
 from iifuse.control import protocol
 from iifuse.control.protocol import AnyRequest, Noted, SetStatus, Target, VolumeStatus
+from iifuse.core.bitmap import sectors_for
 from iifuse.core.geometry import CHUNK_BYTES
 from iifuse.core.state import Custody, Kind, Policy, Progress, Role, Verb
 from iifuse.core.ticket import Lent
@@ -28,6 +28,8 @@ _VERBS: Final = {
 }
 _KINDS: Final = {"ind": Kind.INDEPENDENT, "dep": Kind.DEPENDENT}
 _GROUP_CHARACTERS_MAX: Final = 255
+_COUNT_SECTORS: Final = 1024
+"""Sectors of a bitmap whose bits are counted before others may go on: 128 GiB of a volume."""
 
 
 class Dispatcher:
@@ -80,7 +82,7 @@ class Dispatcher:
         return self._info
 
     async def _status(self, request: protocol.Status) -> list[SetStatus]:
-        return [status(s) for s in self._select(request.target, everything=True)]
+        return [await status(s) for s in self._select(request.target, everything=True)]
 
     async def _groups(self, request: protocol.Groups) -> list[str]:  # noqa: ARG002
         return sorted({s.group for s in self._engine.sets.values() if s.group})
@@ -160,7 +162,7 @@ class Dispatcher:
     async def _flip(self, request: protocol.Flip) -> list[SetStatus]:
         sets = self._select(request.target)
         await pit.flip(self._engine, _VERBS[request.direction, request.full], sets)
-        return [status(s) for s in sets]
+        return [await status(s) for s in sets]
 
     async def _abort(self, request: protocol.Abort) -> Noted:
         for member in self._select(request.target):
@@ -259,11 +261,27 @@ def _check_group_name(name: str) -> None:
         raise errors.UsageError(name[:20], "is not a group name: 1 to 255 characters")
 
 
-def status(member: VolumeSet) -> SetStatus:
+async def _counts(member: VolumeSet) -> tuple[int, int, int]:
+    """(shadow bits, copy bits, chunks with either), of the bits that the set has at the return.
+
+    Writes of others go on in between; each chunk counts with both its bits of one instant.
+    """
+    while True:
+        bits, total = member.bits, (0, 0, 0)
+        for first in range(0, sectors_for(bits.chunks), _COUNT_SECTORS):
+            if first:
+                await trio.lowlevel.checkpoint()
+            found = bits.counts(first, _COUNT_SECTORS)
+            total = (total[0] + found[0], total[1] + found[1], total[2] + found[2])
+        if member.bits is bits:  # else a point in time has come in between
+            return total
+
+
+async def status(member: VolumeSet) -> SetStatus:
     """The row of a set; its bits are the exact counts in memory."""
+    shadow_bits, copy_bits, changed = await _counts(member)
     header, bits = member.header, member.bits
     imported = header.custody is Custody.IMPORTED
-    changed = int(np.bitwise_count(bits.shadow.packed | bits.copy.packed).sum(dtype=np.int64))
     return SetStatus(
         master=None if imported else header.master,
         shadow=header.shadow,
@@ -280,8 +298,8 @@ def status(member: VolumeSet) -> SetStatus:
         size_bytes=header.size_bytes,
         chunk_bytes=CHUNK_BYTES,
         chunks=bits.chunks,
-        shadow_bits=bits.shadow.count(),
-        copy_bits=bits.copy.count(),
+        shadow_bits=shadow_bits,
+        copy_bits=copy_bits,
         percent=changed * 100 / bits.chunks,
         pit=header.pit.number,
         pit_id=header.pit.id,

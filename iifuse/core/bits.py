@@ -4,7 +4,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
-from iifuse.core.bitmap import SECTOR_CHUNKS, Bitmap, Packed, runs_of
+import numpy as np
+
+from iifuse.core.bitmap import SECTOR_CHUNKS, Bitmap, Packed, count_ones, runs_of
 from iifuse.core.sector import Region
 from iifuse.core.state import Kind, Progress, SetState
 from iifuse.units import Run
@@ -28,11 +30,13 @@ class Bits:
 
     __slots__ = ("_hot", "_marks", "copy", "ready", "shadow")
 
-    def __init__(self, shadow: Bitmap, copy: Bitmap) -> None:
-        """Adopt bitmaps whose content is durable."""
+    def __init__(self, shadow: Bitmap, copy: Bitmap, ready: Bitmap | None = None) -> None:
+        """Adopt bitmaps whose content is durable.
+
+        `ready`: shadow and not copy, from who knows it already; to work it out takes a while.
+        """
         self.shadow, self.copy = shadow, copy
-        self.ready = shadow.copy()
-        self.ready.drop(copy)
+        self.ready = _ready(shadow, copy) if ready is None else ready
         self._hot: OrderedDict[int, None] = OrderedDict()
         self._marks: list[Run] = []
 
@@ -45,6 +49,12 @@ class Bits:
     def chunks(self) -> int:
         """Number of chunks."""
         return self.shadow.chunks
+
+    def counts(self, first: int, count: int) -> tuple[int, int, int]:
+        """(shadow bits, copy bits, chunks with either of them) of `count` sectors from `first`."""
+        rows = slice(first, first + count)
+        shadow, copy = self.shadow.packed[rows], self.copy.packed[rows]
+        return count_ones(shadow), count_ones(copy), count_ones(shadow | copy)
 
     def covers(self, first: int, count: int) -> bool:
         """May the run be written at once? Notes the write if so (the fast path of every write).
@@ -139,6 +149,12 @@ def _within(run: Run, sector: int, chunks: int) -> Run:
     start = run[0] - sector * SECTOR_CHUNKS
     low, high = max(start, 0), min(start + run[1], chunks)
     return (low, high - low) if low < high else (0, 0)
+
+
+def _ready(shadow: Bitmap, copy: Bitmap) -> Bitmap:
+    packed = np.bitwise_not(copy.packed)
+    np.bitwise_and(packed, shadow.packed, out=packed)
+    return Bitmap(shadow.chunks, packed)
 
 
 def marks_ahead(kind: Kind, progress: Progress) -> bool:

@@ -106,16 +106,24 @@ class Change(IntEnum):
     FILL_TO_MASTER = 5
 
     @property
+    def merges(self) -> bool:
+        """Does the copy bitmap gain just the shadow bits?"""
+        return self in (Change.MERGE_TO_SHADOW, Change.MERGE_TO_MASTER)
+
+    @property
     def progress(self) -> Progress:
         """The progress of the set after the change."""
         if self in (Change.MERGE_TO_SHADOW, Change.FILL_TO_SHADOW):
             return Progress.TO_SHADOW
         return Progress.IDLE if self in (Change.NONE, Change.CLEAR) else Progress.TO_MASTER
 
-    def new_copy(self, shadow: Bitmap, copy: Bitmap) -> Bitmap:
-        """The copy bitmap after the change. Repeating it loses nothing: bits are only added."""
-        result = copy.copy()
-        if self in (Change.MERGE_TO_SHADOW, Change.MERGE_TO_MASTER):
+    def new_copy(self, shadow: Bitmap, copy: Bitmap, into: Bitmap | None = None) -> Bitmap:
+        """The copy bitmap after the change. Repeating it loses nothing: bits are only added.
+
+        `into`: a bitmap that may be overwritten for it.
+        """
+        result = copy.copy(into)
+        if self.merges:
             result.merge(shadow)
         elif self in (Change.FILL_TO_SHADOW, Change.FILL_TO_MASTER):
             result.fill()

@@ -2,27 +2,28 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
+from typing import Final
 from uuid import UUID, uuid4
+
+import trio
 
 from iifuse import errors
 from iifuse.core import plan, state
-from iifuse.core.bitmap import Bitmap
 from iifuse.core.bits import Bits
-from iifuse.core.header import Header, Pit
 from iifuse.core.plan import PitStep
-from iifuse.core.sector import Region
-from iifuse.core.state import NOTHING_OFFLINE, Change, Progress, Role, Verb
+from iifuse.core.state import Change, Progress, Role, Verb
 from iifuse.core.transition import Member, Transition
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
+from iifuse.engine.flip import Flip, Room, execute_change, make_room
+from iifuse.engine.flip import prepare as _prepare
 from iifuse.engine.threads import blocking
 from iifuse.engine.view import View
 from iifuse.engine.volumeset import VolumeSet
-from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.volume import Volume
 
 log = logging.getLogger(__name__)
@@ -30,16 +31,8 @@ log = logging.getLogger(__name__)
 Changes = dict[VolumeSet, Change]
 """What a PIT does to each of its sets."""
 
-
-@dataclass
-class Flip:
-    """One set's part of a PIT: its new bitmaps, and its header from step to step."""
-
-    member: VolumeSet
-    change: Change
-    header: Header
-    copy: Bitmap
-    shadow: Bitmap
+CHAINS_MAX: Final = 8
+"""Sets on whose volumes a PIT works at a time: other masters' writes need threads meanwhile."""
 
 
 def check(engine: Engine, verb: Verb, sets: Sequence[VolumeSet]) -> None:
@@ -98,19 +91,23 @@ async def change_all(
     `recheck` raises when something has failed while the writes drained. Raises Busy, StorageError.
     """
     targets = [_target_view(engine, member, change) for member, change in changes.items()]
-    await _sync_sources(engine, changes)
+    views = [engine.views[v.path] for v in _sources(engine, changes) if v.path in engine.views]
+    await _sync_sources(engine, changes, views)
     async with engine.closed(targets, "what an open file shows may not change"):
         for member in changes:
             await engine.stop_copy(member)
+        rooms = [await blocking(partial(make_room, m.bits, c)) for m, c in changes.items()]
+        await _sync_sources(engine, changes, [])  # what was written since: it is less each time
         async with AsyncExitStack() as stack:
             for family in _families(engine, changes):
                 await stack.enter_async_context(family.locks.gate())
             began = time.monotonic()
             recheck()
-            flips = await _commit(engine, changes)
+            run = await _commit(engine, changes, rooms)
             held_ms = (time.monotonic() - began) * 1000
-    for part in flips:
-        await engine.note(part.member, event, held_ms=held_ms)
+        await run.forget()
+    for member in changes:
+        await engine.note(member, event, held_ms=held_ms)
 
 
 async def _resume(member: VolumeSet) -> None:
@@ -144,16 +141,39 @@ def in_order(families: Iterable[Family]) -> list[Family]:
     return sorted(found.values(), key=lambda f: f.master.identity if f.master else ("", 0, 0))
 
 
-async def _sync_sources(engine: Engine, changes: Changes) -> None:
-    """Before the gate closes: what programs have written arrives, and most of it gets durable."""
-    sources = [
+async def _sync_sources(engine: Engine, changes: Changes, views: list[View]) -> None:
+    """Before the gate closes: most of the new truth gets durable.
+
+    `views`: what programs have written to these files arrives first; the mount has to answer then.
+    """
+    if views:
+        await blocking(partial(engine.hooks.sync_mounted, views))
+    sources = _sources(engine, changes)
+    await _side_by_side([partial(sync, volume, changes) for volume in sources])
+
+
+def _sources(engine: Engine, changes: Changes) -> list[Volume]:
+    return [
         engine.family(member).volume(member.key, plan.source_of(change))
         for member, change in changes.items()
     ]
-    views = [engine.views[v.path] for v in sources if v.path in engine.views]
-    await blocking(partial(engine.hooks.sync_mounted, views))
-    for volume in sources:
-        await sync(volume, changes)
+
+
+async def _side_by_side(calls: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    """All of them at once; one failure, if there are any, when all have ended."""
+    failures: list[errors.IifuseError] = []
+
+    async def one(call: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await call()
+        except errors.IifuseError as error:
+            failures.append(error)
+
+    async with trio.open_nursery() as nursery:
+        for call in calls:
+            nursery.start_soon(one, call)
+    for failure in failures:
+        raise failure
 
 
 async def sync(volume: Volume, sets: Iterable[VolumeSet]) -> None:
@@ -174,27 +194,33 @@ async def storage(call: Callable[[], object]) -> None:
         raise storage_error(error, "nothing was changed") from error
 
 
-async def _commit(engine: Engine, changes: Changes) -> list[Flip]:
+async def _commit(engine: Engine, changes: Changes, rooms: Sequence[Room]) -> "_Run":
     """Under the gates: the durable change on disk, then in memory."""
     transition = Transition(uuid4(), uuid4(), time.time_ns(), ())
-    flips = [_prepare(member, change, transition) for member, change in changes.items()]
+    flips = await blocking(
+        lambda: [
+            _prepare(member, change, transition, room)
+            for (member, change), room in zip(changes.items(), rooms, strict=True)
+        ]
+    )
     transition = _with_members(transition, flips)
     run = _Run(engine, {part.member.key: part for part in flips}, transition)
     try:
-        await blocking(run.all)
+        await run.all()
     except OSError as error:  # before the record: nothing has changed
         for member in changes:
             await member.lose(error.filename, str(error))
         if len(changes) > 1:
             await _disown(changes, transition.id)
         raise storage_error(error, "nothing was changed") from error
-    for part in run.done:
-        _adopt(engine, part)
+    for part in flips:
+        if part.member.key in run.done:
+            _adopt(engine, part)
     for key, failure in run.failed.items():
         await run.flips[key].member.take_offline(Role.BITMAP | Role.SHADOW, str(failure))
     for failure in run.failed.values():
         raise storage_error(failure, "that set is offline now, see 'iiadm -i'") from failure
-    return run.done
+    return run
 
 
 async def _disown(sets: Iterable[VolumeSet], transition: UUID) -> None:
@@ -211,20 +237,6 @@ def storage_error(error: OSError, todo: str) -> errors.StorageError:
     return errors.StorageError(str(error.filename or ""), error.strerror or str(error), todo)
 
 
-def _prepare(member: VolumeSet, change: Change, transition: Transition) -> Flip:
-    pit = Pit(member.header.pit.number + 1, transition.pit_id, transition.time_ns)
-    header = replace(
-        member.header,
-        pending=change,
-        pending_pit=pit,
-        transition_id=transition.id,
-        offline=NOTHING_OFFLINE,
-        offline_reason="",
-    )
-    copy = change.new_copy(member.bits.shadow, member.bits.copy)
-    return Flip(member, change, header, copy, Bitmap(member.bits.chunks))
-
-
 def _with_members(transition: Transition, flips: Sequence[Flip]) -> Transition:
     """The transition with a row for every set."""
     members = tuple(
@@ -235,7 +247,7 @@ def _with_members(transition: Transition, flips: Sequence[Flip]) -> Transition:
 
 
 class _Run:
-    """Executes the steps of a PIT in a thread.
+    """Executes the steps of a PIT in threads, those of different sets side by side.
 
     `done`: sets whose change counts. `failed`: sets that could not follow after the record was
     durable; the command counts as done all the same, and recovery finds the record again.
@@ -243,61 +255,86 @@ class _Run:
 
     def __init__(self, engine: Engine, flips: dict[UUID, Flip], transition: Transition) -> None:
         self.engine, self.flips, self.transition = engine, flips, transition
-        self.done: list[Flip] = []
+        self.done: set[UUID] = set()
         self.failed: dict[UUID, OSError] = {}
         self._decided = False
+        self._steps = plan.point_in_time({key: part.change for key, part in flips.items()})
 
-    def all(self) -> None:
-        """Every step in order. Raises OSError only while nothing has changed."""
-        for step in plan.point_in_time({k: f.change for k, f in self.flips.items()}):
-            key = None if isinstance(step, plan.Record | plan.Forget) else step.key
-            if key in self.failed or (self.failed and isinstance(step, plan.Forget)):
-                continue
-            try:
+    async def all(self) -> None:
+        """Every step in order, but what can wait. Raises OSError only while nothing has changed.
+
+        The order of a set's steps is the plan's, and a step of no set comes after all that stand
+        before it.
+        """
+        kept = self._steps[:-1] if isinstance(self._steps[-1], plan.Forget) else self._steps
+        for of_sets, steps in groupby(kept, lambda step: _set_of(step) is not None):
+            if of_sets:
+                await self._chains(list(steps))
+            else:
+                await blocking(partial(self._shared, list(steps)))
+
+    async def forget(self) -> None:
+        """The record of a group goes when writes go on: it names PITs that are made."""
+        if isinstance(self._steps[-1], plan.Forget):
+            await blocking(partial(self._shared, self._steps[-1:]))
+
+    async def _chains(self, steps: list[PitStep]) -> None:
+        """What is to be done to each set, in its order."""
+        chains: dict[UUID, list[PitStep]] = {}
+        for step in steps:
+            key = _set_of(step)
+            assert key is not None
+            chains.setdefault(key, []).append(step)
+        limiter = trio.CapacityLimiter(CHAINS_MAX)
+        async with trio.open_nursery() as nursery:
+            for key, chain in chains.items():
+                if key not in self.failed:
+                    nursery.start_soon(blocking, partial(self._chain, key, chain), limiter)
+        if not self._decided:
+            for failure in self.failed.values():
+                raise failure
+
+    def _chain(self, key: UUID, steps: list[PitStep]) -> None:
+        try:
+            for step in steps:
                 self._execute(step)
+        except OSError as error:
+            self.failed[key] = error
+
+    def _shared(self, steps: list[PitStep]) -> None:
+        for step in steps:
+            try:
+                if isinstance(step, plan.Record):
+                    self.engine.transitions.begin(self.transition)
+                    self._decided = True
+                elif not self.failed:
+                    self.engine.transitions.finish()
             except OSError as error:
                 if not self._decided:
                     raise
-                if key is None:  # the record stays and names PITs that are made: harmless
-                    log.warning("the record of a group command stays behind: %s", error)
-                else:
-                    self.failed[key] = error
+                log.warning("the record of a group command stays behind: %s", error)
 
     def _execute(self, step: PitStep) -> None:
         match step:
             case plan.Sync(key, role):
                 self.engine.family(self.flips[key].member).volume(key, role).sync()
-            case plan.Record():
-                self.engine.transitions.begin(self.transition)
-                self._decided = True
-            case plan.Forget():
-                self.engine.transitions.finish()
             case plan.Pend(key) | plan.Store(key) | plan.Commit(key):
                 execute_change(step, self.flips[key])
                 self._decided = True
                 if isinstance(step, plan.Commit):
-                    self.done.append(self.flips[key])
+                    self.done.add(key)
 
 
-def execute_change(step: PitStep, part: Flip, bitmap: BitmapFile | None = None) -> None:
-    """One step of a set's change, for the service and for recovery. Blocks; raises OSError."""
-    bitmap = bitmap or part.member.bitmap
-    assert bitmap is not None
-    match step:
-        case plan.Pend():
-            part.header = bitmap.write_header(part.header)
-        case plan.Store(_, region):
-            bits = part.copy if region is Region.COPY else part.shadow
-            bitmap.write_sectors(bitmap.encode_all(part.header, region, bits))
-        case plan.Commit():
-            part.header = bitmap.write_header(part.header.completed())
+def _set_of(step: PitStep) -> UUID | None:
+    """Whose step it is; None: of the group as a whole."""
+    return None if isinstance(step, plan.Record | plan.Forget) else step.key
 
 
 def _adopt(engine: Engine, part: Flip) -> None:
     """In memory, in one breath: the new header, the new bits, and what the kernel cached is old."""
     member = part.member
     member.header = part.header
-    member.bits = Bits(part.shadow, part.copy)
+    member.bits = Bits(part.shadow, part.copy, part.ready)
     member.copied_chunks = 0
     view = _target_view(engine, member, part.change)
     if view is not None:

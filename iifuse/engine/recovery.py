@@ -376,6 +376,9 @@ def _load_bitmap(engine: Engine, row: SetRow, trouble: Trouble) -> tuple[BitmapF
         if changed or not (header.clean or any(damaged)):
             bitmap.write_region(header, Region.SHADOW, shadow)
             bitmap.write_region(header, Region.COPY, copy)
+        elif header.clean and not any(damaged):
+            bitmap.believe(header, Region.SHADOW, shadow)
+            bitmap.believe(header, Region.COPY, copy)
     except BaseException:
         volume.close()
         raise

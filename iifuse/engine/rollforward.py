@@ -6,7 +6,7 @@ from iifuse.core.bits import Bits
 from iifuse.core.header import Header
 from iifuse.core.transition import unfinished
 from iifuse.engine.engine import Engine
-from iifuse.engine.pit import Flip, execute_change
+from iifuse.engine.flip import Flip, execute_change
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
 

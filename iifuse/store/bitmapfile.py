@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -9,13 +11,22 @@ import numpy as np
 from iifuse import errors
 from iifuse.core import header as fmt
 from iifuse.core import sector
-from iifuse.core.bitmap import SECTOR_CHUNKS, Bitmap, Packed, sectors_for
+from iifuse.core.bitmap import (
+    SECTOR_BIT_BYTES,
+    SECTOR_CHUNKS,
+    Bitmap,
+    Packed,
+    Rows,
+    sectors_for,
+)
 from iifuse.core.header import Header
-from iifuse.core.sector import SECTOR_BYTES, Region
-from iifuse.store.volume import Volume
+from iifuse.core.sector import SECTOR_BYTES, Numbers, Region
+from iifuse.store.volume import Buffer, Volume
+from iifuse.store.writtenrows import WrittenRows
 from iifuse.units import Run
 
 _BLOCK_SECTORS: Final = 2048
+_PAGE_SECTORS: Final = 4096 // SECTOR_BYTES
 
 
 class BitmapFile:
@@ -29,6 +40,7 @@ class BitmapFile:
         self.volume = volume
         self._slot = 1
         self._sequence = 0  # also of a header whose write failed: it may stand on the disk
+        self._rows: WrittenRows | None = None  # until the number of sectors is known
 
     def read_header(self) -> Header:
         """The newest valid header. Raises BadBitmap."""
@@ -43,6 +55,7 @@ class BitmapFile:
             raise errors.BadBitmap(
                 self.volume.path, f"is cut short ({self.volume.size_bytes} of {need} bytes)"
             )
+        self._known(header)
         return header
 
     def write_header(self, header: Header) -> Header:
@@ -56,7 +69,7 @@ class BitmapFile:
         self._slot = slot
         return header
 
-    def write_anew(self, header: Header, extents: Iterable[tuple[int, bytes]]) -> Header:
+    def write_anew(self, header: Header, extents: Iterable[tuple[int, Buffer]]) -> Header:
         """After a failed sync: an offline header, then all bits; the header that was written.
 
         The header first, because the one that failed may stand on the disk and speak of other
@@ -81,26 +94,65 @@ class BitmapFile:
     def read_bits(self, header: Header, region: Region) -> tuple[Bitmap, list[Run]]:
         """(the bitmap, runs of chunks whose sector is damaged; their bits read as 0)."""
         chunks = header.geometry.chunks
-        blocks: list[Packed] = []
+        packed = np.empty((sectors_for(chunks), SECTOR_BIT_BYTES), np.uint8)
         bad: list[int] = []
-        for first in range(0, sectors_for(chunks), _BLOCK_SECTORS):
-            count = min(_BLOCK_SECTORS, sectors_for(chunks) - first)
+        for first in range(0, len(packed), _BLOCK_SECTORS):
+            count = min(_BLOCK_SECTORS, len(packed) - first)
             at = sector.region_offset(region, chunks) + first * SECTOR_BYTES
             blob = self.volume.read(at, count * SECTOR_BYTES)
-            bits, damaged = sector.decode(header.uuid.bytes, region, first, blob)
-            blocks.append(bits)
+            packed[first : first + count], damaged = sector.decode(
+                header.uuid.bytes, region, first, blob
+            )
             bad += damaged
-        return Bitmap.from_disk(chunks, np.concatenate(blocks)), _chunks_of(bad, chunks)
+        return Bitmap.from_disk(chunks, packed), _chunks_of(bad, chunks)
+
+    def believe(self, header: Header, region: Region, bits: Bitmap) -> None:
+        """What was read, without damage, is durable: zeros need not be written where it has them.
+
+        Not so after a kill: what the page cache shows may never have reached the disk.
+        """
+        self._known(header).learn(_first(header, region), bits.rows_set())
 
     def encode(self, header: Header, region: Region, bits: Packed, first: int) -> tuple[int, bytes]:
         """(offset in bytes, sectors) for rows of bits; pure, so it can run before the write."""
         at = sector.region_offset(region, header.geometry.chunks) + first * SECTOR_BYTES
         return at, sector.encode(header.uuid.bytes, region, first, bits)
 
-    def write_sectors(self, extents: Iterable[tuple[int, bytes]]) -> None:
+    def write_sectors(self, extents: Iterable[tuple[int, Buffer]]) -> None:
         """Write encoded sectors; not durable before the volume's next sync."""
         for at, blob in extents:
-            self.volume.write(at, blob)
+            write = partial(self.volume.write, at, blob)
+            if self._rows is None:
+                write()
+            else:
+                first = (at - sector.HEADER_REGION_BYTES) // SECTOR_BYTES
+                self._rows.write(first, blob, write)
+
+    def encode_change(
+        self, header: Header, region: Region, bits: Bitmap
+    ) -> Iterator[tuple[int, Buffer]]:
+        """The extents that make a region hold `bits`, for `write_sectors`.
+
+        All but zeros where zeros were written last. Whole pages of the page cache: a part of one
+        that is not there would have to be read first.
+        """
+        first = _first(header, region)
+        needed = self._known(header).not_zero(first, len(bits.packed)) | bits.rows_set()
+        rows = np.flatnonzero(_whole_pages(needed, first))
+        begin = sector.region_offset(region, header.geometry.chunks)
+        for at in range(0, len(rows), _BLOCK_SECTORS):
+            block = rows[at : at + _BLOCK_SECTORS]
+            blob = sector.encode_rows(
+                header.uuid.bytes, region, block, bits.packed[block]
+            ).data.cast("B")
+            for start, stop in _stretches(block):
+                part = blob[start * SECTOR_BYTES : stop * SECTOR_BYTES]
+                yield begin + int(block[start]) * SECTOR_BYTES, part
+
+    def _known(self, header: Header) -> WrittenRows:
+        if self._rows is None:
+            self._rows = WrittenRows(len(Region) * sectors_for(header.geometry.chunks))
+        return self._rows
 
     def encode_all(
         self, header: Header, region: Region, bits: Bitmap
@@ -111,9 +163,30 @@ class BitmapFile:
 
     def write_region(self, header: Header, region: Region, bits: Bitmap) -> None:
         """Write a whole bitmap and make it durable."""
+        self._known(header)
         self.write_sectors(self.encode_all(header, region, bits))
         self.volume.sync()
 
 
 def _chunks_of(sectors: list[int], chunks: int) -> list[Run]:
     return [(s * SECTOR_CHUNKS, min(SECTOR_CHUNKS, chunks - s * SECTOR_CHUNKS)) for s in sectors]
+
+
+def _first(header: Header, region: Region) -> int:
+    """The number of a region's first sector among those of both."""
+    return 0 if region is Region.SHADOW else sectors_for(header.geometry.chunks)
+
+
+def _whole_pages(needed: Rows, first: int) -> Rows:
+    """With all sectors of a page if one of them is needed. `first`: see `_first`."""
+    before = (sector.HEADER_REGION_BYTES // SECTOR_BYTES + first) % _PAGE_SECTORS
+    padded = np.zeros(before + len(needed) + -(before + len(needed)) % _PAGE_SECTORS, np.bool_)
+    padded[before : before + len(needed)] = needed
+    pages = padded.reshape(-1, _PAGE_SECTORS).any(axis=1)
+    return pages.repeat(_PAGE_SECTORS)[before : before + len(needed)]
+
+
+def _stretches(rows: Numbers) -> Iterator[tuple[int, int]]:
+    """(first, stop) of the places in `rows` between which the numbers follow each other."""
+    cuts = np.flatnonzero(np.diff(rows) != 1) + 1
+    yield from pairwise([0, *cuts.tolist(), len(rows)])

@@ -105,7 +105,7 @@ class Recorder:
         self.actions += [("sync", self.name), put, ("sync", self.name)]
         return header
 
-    def encode_all(self, _header: Header, region: Region, bits: Bitmap) -> Action:
+    def encode_change(self, _header: Header, region: Region, bits: Bitmap) -> Action:
         return ("put", (*self.name, region), bits.word(0, self.chunks))
 
     def write_sectors(self, action: Action) -> None:

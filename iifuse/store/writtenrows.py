@@ -1,0 +1,65 @@
+"""Which sectors of a bitmap volume hold zeros already, so that zeros need not be written there."""
+
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from iifuse.core.bitmap import SECTOR_BIT_BYTES, Rows, rows_set, words_of
+from iifuse.core.sector import SECTOR_BYTES
+from iifuse.store.volume import Buffer
+
+_FEW: Final = 8
+_ZEROS: Final = bytes(SECTOR_BIT_BYTES)
+
+
+class WrittenRows:
+    """Knows of each sector whether the last write of it was one of zeros that went well.
+
+    What is not known counts as not zero: all of a volume that was just opened, a write that is
+    under way or has failed, and writes that were under way together. So nothing here relies on
+    what the bits in memory say of the disk.
+    """
+
+    def __init__(self, count: int) -> None:
+        """`count`: sectors of both bitmaps."""
+        self._not_zero = np.ones(count, np.bool_)
+        self._order = threading.Lock()
+        self._begun = self._running = 0
+
+    def learn(self, first: int, not_zero: Rows) -> None:
+        """Sectors were read, and they are durable as they were read."""
+        self._not_zero[first : first + len(not_zero)] = not_zero
+
+    def not_zero(self, first: int, count: int) -> Rows:
+        """Where something else than zeros may stand; shape (count,), a view."""
+        return self._not_zero[first : first + count]
+
+    def write(self, first: int, blob: Buffer, write: Callable[[], object]) -> None:
+        """Do a write of sectors from `first` on. Raises what `write` raises."""
+        count, good = len(blob) // SECTOR_BYTES, False
+        with self._order:
+            alone = not self._running
+            self._begun, self._running = self._begun + 1, self._running + 1
+            number = self._begun
+            self._not_zero[first : first + count] = True
+        try:
+            write()
+            good = True
+        finally:
+            not_zero = _rows_set(blob) if good else True
+            with self._order:
+                self._running -= 1
+                alone = alone and self._begun == number  # else who knows which was the last
+                self._not_zero[first : first + count] = not_zero if alone else True
+
+
+def _rows_set(blob: Buffer) -> Rows:
+    """Which sectors have a bit set: shape (sectors,), dtype bool."""
+    count = len(blob) // SECTOR_BYTES
+    if count <= _FEW:  # of a first touch, mostly
+        starts = range(0, len(blob), SECTOR_BYTES)
+        return np.array([blob[at : at + SECTOR_BIT_BYTES] != _ZEROS for at in starts], np.bool_)
+    rows = np.frombuffer(blob, np.uint8).reshape(count, SECTOR_BYTES)
+    return rows_set(words_of(rows)[:, : SECTOR_BIT_BYTES // 4])
