@@ -51,9 +51,7 @@ async def _make(engine: Engine, request: NewSet, opened: Opened) -> tuple[Volume
     """(the set, milliseconds for which writes were held)"""
     header = _new_header(engine, request, opened)
     bitmap = BitmapFile(opened.bitmap)
-    bits = Bits.blank(header.geometry.chunks)
-    if header.copying:
-        bits.copy.fill()
+    bits = await blocking(partial(_first_bits, header))
     await storage(partial(_write_bits, bitmap, header, bits))
     member = VolumeSet(header, bits, opened.shadow, bitmap, request.group)
     family = opened.family or await engine.add_master(opened.master)
@@ -76,6 +74,14 @@ def _new_header(engine: Engine, request: NewSet, opened: Opened) -> Header:
     )
     pack(header)  # paths that do not fit are refused before anything is written
     return header
+
+
+def _first_bits(header: Header) -> Bits:
+    """In a thread: the memory for them comes slowly."""
+    bits = Bits.blank(header.geometry.chunks)
+    if header.copying:
+        bits.copy.fill()
+    return bits
 
 
 def _write_bits(bitmap: BitmapFile, header: Header, bits: Bits) -> None:

@@ -120,7 +120,7 @@ async def take_in(engine: Engine, request: Borrowing) -> VolumeSet:
     """
     undo, shadow, bitmap, header = await blocking(partial(_open_lent, engine, request))
     with undo:
-        bits = Bits.blank(header.geometry.chunks)
+        bits = await blocking(partial(Bits.blank, header.geometry.chunks))
         member = VolumeSet(header, bits, shadow, BitmapFile(bitmap))
         await storage(partial(_write_import, engine, member))
         undo.pop_all()
@@ -363,7 +363,7 @@ async def _merge(engine: Engine, member: VolumeSet, secondary: BitmapFile, chang
             raise errors.StorageError(
                 member.header.bitmap, str(error), "nothing was joined"
             ) from error
-        member.bits = Bits(member.bits.shadow, member.bits.copy)
+        await member.renew_bits()
 
 
 def _stamp_joined(secondary: BitmapFile) -> None:

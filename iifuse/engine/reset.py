@@ -84,7 +84,7 @@ async def _take_back(engine: Engine, member: VolumeSet) -> list[str]:
         except OSError:
             shadow.close()
             raise
-        member.bits = Bits(member.bits.shadow, member.bits.copy)
+        await member.renew_bits()
     member.shadow = shadow
     await engine.show_shadow(member)
     await engine.note(member, "-R")
@@ -231,7 +231,7 @@ async def _make_true(engine: Engine, member: VolumeSet, lost: Role) -> list[str]
 async def _forget_bits(engine: Engine, member: VolumeSet) -> None:
     """A restore that failed as it began may have left copy bits, which Change.CLEAR keeps."""
     async with engine.family(member).locks.gate():
-        member.bits = Bits.blank(member.bits.chunks)
+        member.bits = await blocking(partial(Bits.blank, member.bits.chunks))
         await member.save_exact(pending=Change.NONE)
 
 
@@ -258,7 +258,7 @@ async def _resume_restore(engine: Engine, member: VolumeSet) -> None:
             member.bits.shadow.fill()
             member.bits.shadow.drop(member.bits.copy)
         await member.save_exact(offline=NOTHING_OFFLINE, offline_reason="")
-        member.bits = Bits(member.bits.shadow, member.bits.copy)
+        await member.renew_bits()
     await engine.note(member, "-R")
 
 
@@ -266,7 +266,7 @@ async def _give_up_restore(member: VolumeSet) -> None:
     """What a dependent shadow lacks was on the master that is lost; the set stays offline."""
     member.bits.copy.zero()
     await member.save_exact(progress=Progress.IDLE, copying=False)
-    member.bits = Bits(member.bits.shadow, member.bits.copy)
+    await member.renew_bits()
 
 
 async def _all_differ(engine: Engine, member: VolumeSet) -> None:
@@ -276,5 +276,5 @@ async def _all_differ(engine: Engine, member: VolumeSet) -> None:
         await member.save_exact(
             offline=NOTHING_OFFLINE, offline_reason="", progress=Progress.IDLE, copying=False
         )
-        member.bits = Bits(member.bits.shadow, member.bits.copy)
+        await member.renew_bits()
     await engine.note(member, "-R")

@@ -118,4 +118,4 @@ async def doubt_siblings(restored: VolumeSet, sets: Iterable[VolumeSet]) -> None
             await member.save_exact()
         except OSError as error:
             await member.take_offline(Role.BITMAP, str(error))
-        member.bits = Bits(member.bits.shadow, member.bits.copy)
+        await member.renew_bits()

@@ -282,6 +282,11 @@ class VolumeSet:
             await self.take_offline(Role.BITMAP, str(error))
             raise
 
+    async def renew_bits(self) -> None:
+        """Under the gate, after whole bitmaps have changed: what is ready, worked out anew."""
+        bits = self.bits
+        self.bits = await blocking(partial(Bits, bits.shadow, bits.copy))
+
     def _store(self, bitmap: BitmapFile, steps: list[PitStep]) -> None:
         for step in steps:
             if isinstance(step, Store):

@@ -233,7 +233,6 @@ class Stage:
 
     def execute(self, steps: Sequence[plan.Step], far: Actor | None = None) -> Iterator[str]:
         """Steps on single chunks. `far`: the steps are of the host that has imported its shadow."""
-        marks: list[Mark] = []
         for step in steps:
             actor = far or self.actors[step.key.int - 1]
             bits = actor.bits
@@ -244,22 +243,16 @@ class Stage:
                     yield from self.apply([("sync", actor.volume(role))])
                 case Note(_, runs):
                     bits.shadow.set_runs(runs)
-                case Mark(key, runs, ahead):
-                    if any(earlier.key == key for earlier in marks):  # as family._must_see says
-                        self._settle(marks, far)
-                    marks.append(step)
+                case Mark(_, runs, ahead):
                     bits.mark(list(runs), list(ahead))
                     yield from self.apply(self.stores(actor, ahead))
                 case Clear(_, runs):
                     bits.copy.clear_runs(runs)
                     yield from self.apply(self.stores(actor, ()))
-        self._settle(marks, far)
-
-    def _settle(self, marks: list[Mark], far: Actor | None) -> None:
-        for mark in marks:
-            actor = far or self.actors[mark.key.int - 1]
-            actor.bits.settle(list(mark.runs), list(mark.ahead))
-        marks.clear()
+        for step in steps:
+            if isinstance(step, Mark):
+                actor = far or self.actors[step.key.int - 1]
+                actor.bits.settle(list(step.runs), list(step.ahead))
 
     def _copies(self, actor: Actor, source: Role, target: Role, runs) -> list[Action]:
         pairs = [((*actor.volume(source), c), (*actor.volume(target), c)) for c in chunks_of(runs)]
