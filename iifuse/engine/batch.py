@@ -67,11 +67,14 @@ class Batcher(Generic[T]):
             results = [error] * len(batch)
         for entry, result in zip(batch, results, strict=True):
             entry.done, entry.error = True, result
+        if self._pass_on():  # the next batch is at work before the writers of this one are
+            await trio.lowlevel.checkpoint()
+        for entry in batch:
             entry.wake()
-        self._pass_on()
 
-    def _pass_on(self) -> None:
-        """The first of those who came meanwhile leads them; nobody overtakes."""
+    def _pass_on(self) -> bool:
+        """The first of those who came meanwhile leads them; nobody overtakes. False: nobody."""
         self.is_led = bool(self._waiting)
         if self._waiting:
             self._waiting[0].wake()
+        return self.is_led

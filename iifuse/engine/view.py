@@ -139,19 +139,22 @@ class View:
         run = self.family.geometry.span(offset, length)
         if not (self.inline and self.family.locks.free(Mode.WRITE, *run)):
             return await self._write_held(run, offset, data)
-        if not self.covers(*run):
-            touch = self.touch(*run)
-            if not self.family.touch_at_once(touch):
-                return await self._write_held(run, offset, data, touch)
-        return self.target().write(offset, data)
+        if self.covers(*run):
+            return self.target().write(offset, data)
+        touch = self.touch(*run)
+        if self.family.touch_at_once(touch):
+            return self.target().write(offset, data)
+        return await self._write_held(self.family.ahead(run), offset, data, touch)
 
     async def _write_held(
-        self, run: Run, offset: int, data: Buffer, touch: Touch | None = None
+        self, run: Run, offset: int, data: Buffer, tried: Touch | None = None
     ) -> int:
-        """Write with the chunks locked. `touch`: tried at once, it may have failed."""
+        """Write with the chunks of `run` locked. `tried`: at once, and it may have failed."""
         async with self.family.locks.hold(Mode.WRITE, *run):
-            if touch or not self.covers(*run):
-                await self.family.touch(touch or self.touch(*run))
+            if tried is not None and tried.count == run[1]:
+                await self.family.touch(tried)
+            elif not self.covers(*run):
+                await self.family.touch(self.touch(*run))
             return await self.put(offset, data)
 
     async def sync(self) -> None:

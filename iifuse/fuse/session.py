@@ -68,12 +68,19 @@ class Mount:
         """Return once the mount answers."""
         found = await trio.to_thread.run_sync(os.stat, self.mountpoint)
         self._device = found.st_dev
-        minor = os.minor(found.st_dev)
+        self._lift_limits(os.major(found.st_dev), os.minor(found.st_dev))
+
+    def _lift_limits(self, major: int, minor: int) -> None:
+        """The kernel's defaults are made for a mount that nobody depends on."""
+        connection = f"{linux.FUSE_CONNECTIONS}/{minor}"
+        if not os.path.exists(connection):
+            with contextlib.suppress(OSError):
+                linux.mount_fuse_control()
         for name in ("max_background", "congestion_threshold"):
-            _tune(f"/sys/fs/fuse/connections/{minor}/{name}", _BACKGROUND_MAX)
+            _tune(f"{connection}/{name}", _BACKGROUND_MAX)
         if self._operations.enable_writeback_cache:
-            # The kernel lets a FUSE mount have 1 % of the dirty pages that it lets a disk have.
-            _tune(f"/sys/class/bdi/{os.major(found.st_dev)}:{minor}/strict_limit", 0)
+            # A FUSE mount may have 1 % of the dirty pages that a disk may have.
+            _tune(f"/sys/class/bdi/{major}:{minor}/strict_limit", 0)
 
     def stop(self) -> None:
         """Let `run` return."""

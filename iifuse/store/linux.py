@@ -11,12 +11,16 @@ FALLOC_KEEP_SIZE: Final = 0x01
 FALLOC_ZERO_RANGE: Final = 0x10
 TMPFS_MAGIC: Final = 0x01021994
 MNT_DETACH: Final = 2
+FUSE_CONNECTIONS: Final = "/sys/fs/fuse/connections"
 
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
 _SYNC_FILE_RANGE_WRITE: Final = 2
 _BLKGETSIZE64: Final = 0x80081272
 _BLKFLSBUF: Final = 0x1261
+_MS_NOSUID: Final = 2
+_MS_NODEV: Final = 4
+_MS_NOEXEC: Final = 8
 _MS_BIND: Final = 4096
 _MCL_CURRENT_FUTURE: Final = 3
 _PR_SET_DUMPABLE: Final = 4
@@ -113,6 +117,15 @@ def rename_new(old: str, new: str) -> None:
 def bind_mount(source: str, target: str) -> None:
     """Show a file over another one, as `mount --bind` does. Raises OSError."""
     _check(_libc.mount(os.fsencode(source), os.fsencode(target), None, _MS_BIND, None), target)
+
+
+def mount_fuse_control() -> None:
+    """Mount fusectl where systemd has it; on it the kernel's limits of a mount can be set.
+
+    Raises OSError (EBUSY when it is there).
+    """
+    kind, flags = b"fusectl", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+    _check(_libc.mount(kind, os.fsencode(FUSE_CONNECTIONS), kind, flags, None), FUSE_CONNECTIONS)
 
 
 def unmount(target: str, flags: int = 0) -> None:
