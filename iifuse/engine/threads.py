@@ -1,7 +1,9 @@
 """The ways from the event loop to blocking calls."""
 
 import errno
+import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
@@ -20,23 +22,83 @@ CALLS_MAX: Final = 8
 
 
 class _Running:
-    """How many callers wait for a thread."""
+    """How many callers wait for a thread: for trio's, and for one of our own."""
 
-    count = 0
+    trios = ours = 0
 
 
 def are_running() -> bool:
     """Does anybody wait for a thread? Whoever polls then would keep the interpreter from it."""
-    return _Running.count > 0
+    return _Running.ours > 0 or _Running.trios > 0
 
 
 async def blocking(call: Callable[[], T], limiter: trio.CapacityLimiter | None = None) -> T:
     """Run `call` in a worker thread and wait for it; it is never abandoned half-way."""
-    _Running.count += 1
+    _Running.trios += 1
     try:
         return await trio.to_thread.run_sync(call, abandon_on_cancel=False, limiter=limiter)
     finally:
-        _Running.count -= 1
+        _Running.trios -= 1
+
+
+class Done:
+    """The calls that have come back from a worker, for one event loop.
+
+    A worker wakes the loop, which takes trio several steps; or, while `watched`, only writes to
+    `fd`, at which somebody on the loop looks, who then calls `drain`.
+    """
+
+    _of_this_loop: ClassVar[trio.lowlevel.RunVar["Done"]] = trio.lowlevel.RunVar("done")
+
+    def __init__(self) -> None:
+        self.fd: Final = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.watched = False
+        self._jobs: deque[_Job[Any]] = deque()
+        self._token = trio.lowlevel.current_trio_token()
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+    @classmethod
+    def here(cls) -> "Done":
+        """That of the event loop that runs in this thread."""
+        try:
+            return cls._of_this_loop.get()
+        except LookupError:
+            done = cls()
+            cls._of_this_loop.set(done)
+            return done
+
+    def __bool__(self) -> bool:
+        return bool(self._jobs)
+
+    def put(self, job: "_Job[Any]") -> None:
+        """In a worker. First the job, then the look at `watched`: see `drain`."""
+        self._jobs.append(job)
+        if self.watched:
+            os.eventfd_write(self.fd, 1)
+            return
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self.drain)
+
+    def drain(self) -> None:
+        """On the loop: who waits for a job goes on.
+
+        Who has watched ends that before: a job that comes after this call sees it and wakes the
+        loop, so none is left behind.
+        """
+        while self._jobs:
+            trio.lowlevel.reschedule(self._jobs.popleft().task)
+
+    def calm(self) -> None:
+        """Make `fd` silent again."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self.fd)
+
+
+def watchable() -> Done | None:
+    """What to look at while threads are at work; None unless all of them are our own."""
+    return Done.here() if _Running.ours and not _Running.trios else None
 
 
 class _Job(Generic[T]):
@@ -46,8 +108,8 @@ class _Job(Generic[T]):
         self.call = call
         self.result: T
         self.error: BaseException | None = None
-        self._task = trio.lowlevel.current_task()
-        self._token = trio.lowlevel.current_trio_token()
+        self.task = trio.lowlevel.current_task()
+        self._done = Done.here()
 
     def do(self) -> None:
         """In the worker."""
@@ -58,8 +120,7 @@ class _Job(Generic[T]):
 
     def tell(self) -> None:
         """In the worker: who waits for it goes on."""
-        with suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(trio.lowlevel.reschedule, self._task)
+        self._done.put(self)
 
 
 class _Worker:
@@ -100,11 +161,11 @@ async def swiftly(call: Callable[[], T]) -> T:
     requests under way at the most.
     """
     await trio.lowlevel.checkpoint_if_cancelled()
-    _Running.count += 1
+    _Running.ours += 1
     try:
         return await _in_worker(call)
     finally:
-        _Running.count -= 1
+        _Running.ours -= 1
 
 
 class Stuck:

@@ -10,7 +10,7 @@ import select
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import pyfuse3
 import trio
@@ -27,6 +27,32 @@ IN_A_ROW_MAX: Final = 32
 is at work, whose end would else be noticed late:"""
 
 IN_A_ROW_BUSY_MAX: Final = 8
+
+
+WATCH_S: Final = 0.000_25
+"""How long to wait at a time for a request or a call without trio, in seconds."""
+
+WATCHES_MAX: Final = 8
+"""So often; what takes longer than 2 ms does not gain by it."""
+
+
+class Watched(Protocol):
+    """Calls that come back from threads (engine.threads.Done)."""
+
+    watched: bool
+
+    @property
+    def fd(self) -> int:
+        """Readable when one has come while `watched`."""
+
+    def __bool__(self) -> bool:
+        """Has one come?"""
+
+    def calm(self) -> None:
+        """Make `fd` silent."""
+
+    def drain(self) -> None:
+        """Let those go on who wait for them."""
 
 
 class Baton:
@@ -81,32 +107,50 @@ class Patience:
 
 
 class Waiter:
-    """Waits for requests. `busy()`: is somebody else at work, whom looking would hold up?"""
+    """Waits for requests.
 
-    def __init__(self, busy: Callable[[], bool]) -> None:
-        self._busy = busy
+    `busy()`: is a thread at work, from which looking would keep the interpreter? `watchable()`:
+    the calls that come back from threads, to be waited for together with requests; or None.
+    """
+
+    def __init__(self, busy: Callable[[], bool], watchable: Callable[[], Watched | None]) -> None:
+        self._busy, self._watchable = busy, watchable
         self._patience = Patience()
         self._poll = select.poll()
         self._fd = -1
         self._in_a_row = 0
+        self._is_closing = False
+
+    def notify_closing(self, fd: int) -> None:
+        """The session ends: whoever waits, wherever he does, is told."""
+        self._is_closing = True
+        trio.lowlevel.notify_closing(fd)
 
     async def wait_readable(self, fd: int) -> None:
         """Return when a request waits. Raises trio.ClosedResourceError when the session ends."""
         if fd != self._fd:
             self._poll, self._fd = select.poll(), fd
             self._poll.register(fd, select.POLLIN)
-        busy = self._busy()
-        if self._poll.poll(0) or (not busy and self._patience.look_ns and self._look()):
-            self._in_a_row += 1
-            if self._in_a_row < (IN_A_ROW_BUSY_MAX if busy else IN_A_ROW_MAX):
+        for _ in range(WATCHES_MAX):
+            busy = self._busy()
+            if self._poll.poll(0) or (not busy and self._patience.look_ns and self._look()):
+                await self._begin(IN_A_ROW_BUSY_MAX if busy else IN_A_ROW_MAX)
                 return
-            self._in_a_row = 0
-            await trio.lowlevel.checkpoint()
-            return
+            if not busy or not await self._watch():
+                break
+            if self._is_closing:
+                raise trio.ClosedResourceError("the session ends")
         self._in_a_row = 0
         began = time.perf_counter_ns()
         await trio.lowlevel.wait_readable(fd)
         self._patience.slept(time.perf_counter_ns() - began)
+
+    async def _begin(self, in_a_row_max: int) -> None:
+        """A request is there: others have their turn only now and then."""
+        self._in_a_row += 1
+        if self._in_a_row >= in_a_row_max:
+            self._in_a_row = 0
+            await trio.lowlevel.checkpoint()
 
     def _look(self) -> bool:
         now, poll = time.perf_counter_ns, self._poll.poll
@@ -116,12 +160,33 @@ class Waiter:
                 return True
         return False
 
+    async def _watch(self) -> bool:
+        """Sleep, for a moment, until a request or a call comes. False if that is not possible.
+
+        Without trio, which takes three trips through its scheduler to notice that a call is back.
+        Whoever has something to do does it first. Who gets something to do just then waits for
+        the moment, which is why it is a short one.
+        """
+        await trio.lowlevel.checkpoint()
+        done = self._watchable()
+        if done is None:
+            return False
+        done.watched = True
+        if not done:
+            select.select([self._fd, done.fd], (), (), WATCH_S)
+        done.watched = False
+        if done:
+            done.calm()
+            done.drain()
+            await trio.lowlevel.checkpoint()
+        return True
+
 
 class _Lowlevel:
     """`trio.lowlevel` with our way of waiting."""
 
     def __init__(self, waiter: Waiter) -> None:
-        self.wait_readable = waiter.wait_readable
+        self.wait_readable, self.notify_closing = waiter.wait_readable, waiter.notify_closing
 
     def __getattr__(self, name: str) -> Any:
         return getattr(trio.lowlevel, name)
@@ -138,6 +203,6 @@ class _Trio:
         return getattr(trio, name)
 
 
-def install(busy: Callable[[], bool]) -> None:
-    """Let pyfuse3 wait in this way; before its main loop begins."""
-    pyfuse3.trio = _Trio(Waiter(busy))  # type: ignore[attr-defined]
+def install(busy: Callable[[], bool], watchable: Callable[[], Watched | None]) -> None:
+    """Let pyfuse3 wait in this way (see Waiter); before its main loop begins."""
+    pyfuse3.trio = _Trio(Waiter(busy, watchable))  # type: ignore[attr-defined]

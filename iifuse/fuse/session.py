@@ -61,7 +61,7 @@ class Mount:
 
     async def run(self) -> None:
         """Serve requests until `stop`."""
-        polling.install(threads.are_running)
+        polling.install(threads.are_running, threads.watchable)
         await pyfuse3.main(min_tasks=_TASKS_MIN, max_tasks=_TASKS_MAX)
 
     async def wait_ready(self) -> None:

@@ -1,18 +1,22 @@
 """Who reads the next request, how long to look before sleeping, and that nobody else starves."""
 
 import os
+import threading
 from contextlib import contextmanager
+from functools import partial
 
 import pyfuse3
 import pytest
 import trio
 import trio.testing
 
+from iifuse.engine import threads
 from iifuse.fuse import polling
 from iifuse.fuse.polling import (
     IN_A_ROW_BUSY_MAX,
     IN_A_ROW_MAX,
     LOOK_NS_MAX,
+    WATCHES_MAX,
     Baton,
     Patience,
     Waiter,
@@ -111,7 +115,7 @@ def test_patience_grows_while_requests_come_soon_and_ends_when_they_do_not():
 
 
 async def test_waiter_lets_others_have_their_turn_although_requests_never_end(nursery):
-    waiter, turns = Waiter(lambda: False), []
+    waiter, turns = Waiter(lambda: False, lambda: None), []
 
     async def other() -> None:
         while True:
@@ -129,7 +133,7 @@ async def test_waiter_lets_others_have_their_turn_although_requests_never_end(nu
 
 
 async def test_waiter_gives_turns_more_often_while_a_thread_is_at_work(nursery):
-    waiter, turns = Waiter(lambda: True), []
+    waiter, turns = Waiter(lambda: True, lambda: None), []
 
     async def other() -> None:
         while True:
@@ -147,7 +151,7 @@ async def test_waiter_gives_turns_more_often_while_a_thread_is_at_work(nursery):
 
 
 async def test_waiter_sleeps_and_is_woken(nursery):
-    waiter, woken = Waiter(lambda: False), trio.Event()
+    waiter, woken = Waiter(lambda: False, lambda: None), trio.Event()
 
     async def wait(fd: int) -> None:
         await waiter.wait_readable(fd)
@@ -164,7 +168,7 @@ async def test_waiter_sleeps_and_is_woken(nursery):
 
 @pytest.mark.parametrize(("busy", "looks"), [(False, True), (True, False)])
 async def test_waiter_looks_only_when_it_holds_up_nobody(nursery, busy, looks):
-    waiter, looked = Waiter(lambda: busy), []
+    waiter, looked = Waiter(lambda: busy, lambda: None), []
     waiter._patience.look_ns = LOOK_NS_MAX
     with pipe() as (fd, writer):
         waiter._fd = fd
@@ -187,7 +191,7 @@ class _Poll:
 
 
 async def test_waiter_ends_with_the_session(nursery):
-    waiter, ended = Waiter(lambda: False), trio.Event()
+    waiter, ended = Waiter(lambda: False, lambda: None), trio.Event()
 
     async def wait(fd: int) -> None:
         with pytest.raises(trio.ClosedResourceError):
@@ -197,17 +201,81 @@ async def test_waiter_ends_with_the_session(nursery):
     with pipe() as (fd, _):
         nursery.start_soon(wait, fd)
         await trio.testing.wait_all_tasks_blocked()
-        trio.lowlevel.notify_closing(fd)
+        waiter.notify_closing(fd)
         with trio.fail_after(5):
             await ended.wait()
+
+
+async def test_waiter_that_watches_sees_a_call_come_back_and_then_a_request(nursery):
+    waiter, readable = Waiter(threads.are_running, threads.watchable), trio.Event()
+    back, release = trio.Event(), threading.Event()
+
+    async def call() -> None:
+        assert await threads.swiftly(lambda: release.wait(30)) is True
+        back.set()
+
+    async def wait(fd: int) -> None:
+        await waiter.wait_readable(fd)
+        readable.set()
+
+    with pipe() as (fd, writer):
+        nursery.start_soon(call)
+        while not threads.are_running():
+            await trio.lowlevel.checkpoint()
+        release.set()
+        nursery.start_soon(wait, fd)
+        with trio.fail_after(5):
+            await back.wait()
+        assert not readable.is_set()
+        os.write(writer, b"x")
+        with trio.fail_after(5):
+            await readable.wait()
+
+
+async def test_waiter_that_watches_holds_up_nobody_for_long(nursery):
+    """A call that takes long: others have their turns, and after a while trio waits for it."""
+    waiter, release, turns = Waiter(threads.are_running, threads.watchable), threading.Event(), 0
+    nursery.start_soon(threads.swiftly, partial(release.wait, 30))
+    try:
+        with pipe() as (fd, _):
+            nursery.start_soon(waiter.wait_readable, fd)
+            began = trio.current_time()
+            for turns in range(3 * WATCHES_MAX):  # noqa: B007
+                await trio.lowlevel.checkpoint()
+            assert trio.current_time() - began < 3 * WATCHES_MAX * 0.1
+            with trio.fail_after(5):
+                await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+    finally:
+        release.set()
+
+
+async def test_waiter_that_watches_ends_with_the_session(nursery):
+    waiter, ended, release = Waiter(lambda: True, threads.watchable), trio.Event(), threading.Event()
+    nursery.start_soon(threads.swiftly, partial(release.wait, 30))
+
+    async def wait(fd: int) -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await waiter.wait_readable(fd)
+        ended.set()
+
+    try:
+        with pipe() as (fd, _):
+            nursery.start_soon(wait, fd)
+            await trio.lowlevel.checkpoint()
+            waiter.notify_closing(fd)
+            with trio.fail_after(5):
+                await ended.wait()
+    finally:
+        release.set()
 
 
 def test_polling_leaves_pyfuse3_the_rest_of_trio():
     before = pyfuse3.trio
     try:
-        polling.install(lambda: False)
+        polling.install(lambda: False, lambda: None)
         assert pyfuse3.trio.open_nursery is trio.open_nursery
         assert pyfuse3.trio.ClosedResourceError is trio.ClosedResourceError
-        assert pyfuse3.trio.lowlevel.notify_closing is trio.lowlevel.notify_closing
+        assert pyfuse3.trio.lowlevel.current_task is trio.lowlevel.current_task
     finally:
         pyfuse3.trio = before
