@@ -251,7 +251,8 @@ async def test_waiter_that_watches_holds_up_nobody_for_long(nursery):
 
 
 async def test_waiter_that_watches_ends_with_the_session(nursery):
-    waiter, ended, release = Waiter(lambda: True, threads.watchable), trio.Event(), threading.Event()
+    waiter, ended = Waiter(lambda: True, threads.watchable), trio.Event()
+    release = threading.Event()
     nursery.start_soon(threads.swiftly, partial(release.wait, 30))
 
     async def wait(fd: int) -> None:
