@@ -58,7 +58,7 @@ class Family:
         self.path, self.master, self.geometry, self.ordered = path, master, geometry, ordered
         self.sets: list[VolumeSet] = []
         self.locks = ChunkLocks()
-        self._stream_stop = self._stream_chunks = 0
+        self._stream_stop, self._stream_chunks = -1, 0
         self._copied_early: set[tuple[UUID, Run]] = set()
         """Preserved, not synced, and waiting for their batch."""
         self._failed_early: dict[int, Failed] = {}
@@ -147,7 +147,7 @@ class Family:
         if not (follows and dependent and self.ordered):
             self._stream_chunks = count
             return run
-        self._stream_chunks = min(2 * self._stream_chunks, AHEAD_CHUNKS)
+        self._stream_chunks = min(2 * max(self._stream_chunks, count), AHEAD_CHUNKS)
         wide = max(count, min(self._stream_chunks, self.geometry.chunks - first))
         if not self.locks.free(Mode.WRITE, first, wide):
             return run

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 from devices import Mapping, opened
@@ -130,3 +131,40 @@ def test_process_durability_survives_the_death_of_the_service(new_service, volum
     service.wait(independent)
     assert service.read(independent) == service.read(master)
     assert service.stop() == 0
+
+
+@pytest.mark.parametrize("options", [(), ("writeback_cache",)])
+def test_kernels_limits_of_the_mount_are_lifted(new_service, options):
+    """Requests under way bound a group commit; dirty pages, what a writeback cache is good for."""
+    service = new_service("app", *options)
+    device = os.stat(service.mountpoint).st_dev
+    connection = Path(f"/sys/fs/fuse/connections/{os.minor(device)}")
+    assert int((connection / "max_background").read_text()) == 64
+    assert int((connection / "congestion_threshold").read_text()) == 64
+    strict = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/strict_limit")
+    assert int(strict.read_text()) == (0 if options else 1)
+    assert service.stop() == 0
+
+
+def test_freed_memory_is_kept_and_threads_have_small_stacks(new_service, volume, place):
+    """Locked memory: what is given back and taken anew is filled page by page each time."""
+    service = new_service("app")
+    master = volume("v", 64 << 20)
+    service.enable("ind", master, place / "s")
+    service.wait(place / "s")
+    with opened(service.path(master)) as fd:
+        piece = bytes(1 << 20)
+        for at in range(0, 64 << 20, 1 << 20):
+            os.pwrite(fd, piece, at)
+        before = _page_faults(service.pid)
+        for at in range(0, 64 << 20, 1 << 20):
+            os.pwrite(fd, piece, at)
+        faults = _page_faults(service.pid) - before
+    assert faults < 64 * 16, "a buffer of 1 MiB has 256 pages"
+    maps = Path(f"/proc/{service.pid}/smaps").read_text()
+    assert " 8188 kB" not in maps, "the stack of a thread as it is by default"
+    assert service.stop() == 0
+
+
+def _page_faults(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
