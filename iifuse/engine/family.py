@@ -31,6 +31,10 @@ Work = list[tuple[Step, Callable[[], None]]]
 AHEAD_CHUNKS: Final = 256
 """Chunks that a stream of writes preserves at a time, at the most: 8 MiB."""
 
+LATE_S: Final = 0.05
+"""When a batch has taken so many seconds, a disk does not answer: no call on it on the event loop,
+where it would hold up every volume."""
+
 AT_ONCE_CHUNKS: Final = 64
 """Chunks that may be copied on the event loop, from page cache to page cache: 2 MiB."""
 
@@ -94,7 +98,8 @@ class Family:
 
     async def touch(self, touch: Touch) -> None:
         """Make chunks ready to be written; the caller holds their lock. Raises TouchFailed."""
-        copied = set() if id(touch) in self._failed_early else self._copy_early(touch)
+        may_wait = id(touch) in self._failed_early or self._commits.led_for_s > LATE_S
+        copied = set() if may_wait else self._copy_early(touch)
         self._copied_early |= copied
         try:
             await self._commits.submit(touch)

@@ -30,6 +30,12 @@ def no_thread():
         yield
 
 
+def as_if_a_batch_ran(bench: Bench) -> None:
+    """From now on, until `_pass_on`."""
+    commits = bench.family._commits
+    commits.is_led, commits._began = True, trio.current_time()
+
+
 @pytest.fixture
 def relaxed():
     return Bench(chunks("a", "b", "c", "d"), ordered=False)
@@ -125,7 +131,7 @@ async def test_at_once_with_break_write_only_the_write_that_met_the_failure_fail
             found[chunk] = error
 
     async with trio.open_nursery() as nursery:
-        bench.family._commits.is_led = True  # as if a batch were running
+        as_if_a_batch_ran(bench)
         for chunk in range(3):
             nursery.start_soon(write, chunk)
             await trio.testing.wait_all_tasks_blocked()
@@ -139,7 +145,7 @@ async def test_at_once_with_break_write_only_the_write_that_met_the_failure_fail
 
 async def test_copies_come_early_while_another_batch_syncs_and_are_not_made_twice(bench):
     member = bench.add("/s", DEP, BLANK)
-    bench.family._commits.is_led = True  # as if a batch were running
+    as_if_a_batch_ran(bench)
     async with trio.open_nursery() as nursery:
         for chunk in (0, 2):
             nursery.start_soon(bench.view.write, chunk * CHUNK, b"new")
@@ -155,6 +161,22 @@ async def test_copies_come_early_while_another_batch_syncs_and_are_not_made_twic
     assert durable(member)[1] == {0, 2}
     assert member.shadow.durable[: 3 * CHUNK] == chunks("a", "-", "c")
     assert not bench.family._copied_early
+
+
+async def test_copies_do_not_come_early_while_a_disk_does_not_answer(bench, autojump_clock):
+    """On the event loop they would hold up every volume."""
+    member = bench.add("/s", DEP, BLANK)
+    copied_on_loop = []
+    as_if_a_batch_ran(bench)
+    async with trio.open_nursery() as nursery:
+        await trio.sleep(family_module.LATE_S + 0.01)
+        nursery.start_soon(bench.view.write, 0, b"new")
+        await trio.testing.wait_all_tasks_blocked()
+        assert ("/s", "write") not in bench.diary
+        member.shadow.hooks["write"] = lambda: copied_on_loop.append(trio.lowlevel.in_trio_run())
+        bench.family._commits._pass_on()
+    assert copied_on_loop == [False]
+    assert durable(member)[1] == {0}
 
 
 async def test_early_copies_whose_sync_fails_are_not_believed(bench):
