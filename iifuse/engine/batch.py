@@ -44,7 +44,6 @@ class Batcher(Generic[T]):
         self._work = work
         self.is_led = False
         """Is a batch under way, or about to be?"""
-        self._began = 0.0
         self._waiting: list[_Entry[T]] = []
 
     async def submit(self, item: T) -> None:
@@ -59,13 +58,8 @@ class Batcher(Generic[T]):
         if entry.error is not None:
             raise entry.error
 
-    @property
-    def led_for_s(self) -> float:
-        """Seconds since the batch began that is under way; 0 if none is."""
-        return trio.current_time() - self._began if self.is_led else 0.0
-
     async def _lead(self) -> None:
-        self.is_led, self._began = True, trio.current_time()
+        self.is_led = True
         batch, self._waiting = self._waiting, []
         try:
             results = await self._work([entry.item for entry in batch])
@@ -80,7 +74,7 @@ class Batcher(Generic[T]):
 
     def _pass_on(self) -> bool:
         """The first of those who came meanwhile leads them; nobody overtakes. False: nobody."""
-        self.is_led, self._began = bool(self._waiting), trio.current_time()
+        self.is_led = bool(self._waiting)
         if self._waiting:
             self._waiting[0].wake()
         return self.is_led

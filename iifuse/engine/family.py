@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from itertools import groupby
+from math import inf
 from typing import Final
 from uuid import UUID
 
-import msgspec
+import trio
 
 from iifuse.core import plan
 from iifuse.core.geometry import Geometry
@@ -31,9 +32,9 @@ Work = list[tuple[Step, Callable[[], None]]]
 AHEAD_CHUNKS: Final = 256
 """Chunks that a stream of writes preserves at a time, at the most: 8 MiB."""
 
-LATE_S: Final = 0.05
-"""When a batch has taken so many seconds, a disk does not answer: no call on it on the event loop,
-where it would hold up every volume."""
+RECENT_S: Final = 0.1
+"""Seconds since the last first touch after which the next one asks in a thread whether the disks
+still answer: on the event loop one that does not would hold up every volume."""
 
 AT_ONCE_CHUNKS: Final = 64
 """Chunks that may be copied on the event loop, from page cache to page cache: 2 MiB."""
@@ -63,10 +64,10 @@ class Family:
         self.sets: list[VolumeSet] = []
         self.locks = ChunkLocks()
         self._stream_stop, self._stream_chunks = -1, 0
-        self._copied_early: set[tuple[UUID, Run]] = set()
-        """Preserved, not synced, and waiting for their batch."""
-        self._failed_early: dict[int, Failed] = {}
-        """By id of the touch: what failed before its batch, which has to deal with it."""
+        self._failed_at_once: dict[int, Failed] = {}
+        """By id of the touch: what failed at once, and its batch has to deal with."""
+        self._answered = -inf
+        """When the shadows have last done all that first touches asked of them (trio's clock)."""
         self._commits: Batcher[Touch | plan.Clear] = Batcher(self._commit)
 
     @property
@@ -98,14 +99,10 @@ class Family:
 
     async def touch(self, touch: Touch) -> None:
         """Make chunks ready to be written; the caller holds their lock. Raises TouchFailed."""
-        may_wait = id(touch) in self._failed_early or self._commits.led_for_s > LATE_S
-        copied = set() if may_wait else self._copy_early(touch)
-        self._copied_early |= copied
         try:
             await self._commits.submit(touch)
         finally:
-            self._copied_early -= copied
-            self._failed_early.pop(id(touch), None)
+            self._failed_at_once.pop(id(touch), None)
 
     async def clear(self, clear: Clear) -> None:
         """Note that the background copy has brought chunks; their targets are durable."""
@@ -131,10 +128,11 @@ class Family:
             if member.stuck and not member.policy.break_write:
                 await member.take_offline(Role.SHADOW, "a call on it has not come back yet")
         for touch in touches:
-            await self._fail_all(self._failed_early.get(id(touch), {}), for_write=True)
+            await self._fail_all(self._failed_at_once.get(id(touch), {}), for_write=True)
         members = [s.member for s in self.sets]
         steps = plan.first_touch(members, touches, ordered=self.ordered)
         await self.execute(steps, for_write=True)
+        self._answered = trio.current_time()
         for member in self.sets:
             if member.unnoted:  # a restart would believe bits that lack these writes
                 raise OSError(errno.EIO, member.header.offline_reason, member.name)
@@ -168,22 +166,21 @@ class Family:
         what was done is done again by `touch`, which has to follow. A call that fails is not
         tried again: the batch begins with its failure (invariant 9).
         """
-        if self.ordered or self._commits.is_led:
+        if self.ordered or self._commits.is_led or touch.count > AT_ONCE_CHUNKS:
             return False
-        members = self._at_once(touch)
-        if not members:
+        now = trio.current_time()
+        if now - self._answered > RECENT_S:
             return False
-        steps = plan.first_touch(members, (touch,), ordered=False)
-        return all(self._do_at_once(step, touch) for step in steps)
-
-    def _at_once(self, touch: Touch) -> list[plan.Member]:
-        """The family as the plan sees it; empty if something of the touch may have to wait."""
         members: list[plan.Member] = []
         for member in self.sets:
-            if touch.count > AT_ONCE_CHUNKS or not member.answers_at_once:
-                return []
+            if not member.answers_at_once:
+                return False
             members.append(member.member)
-        return members
+        for step in plan.first_touch(members, (touch,), ordered=False):
+            if not self._do_at_once(step, touch):
+                return False
+        self._answered = now
+        return True
 
     def _do_at_once(self, step: Step, touch: Touch) -> bool:
         member = self.member(step.key)
@@ -195,7 +192,7 @@ class Family:
                 write()
         except OSError as error:
             member.bits.drop_marks()
-            self._failed_early.setdefault(id(touch), {})[step.key] = (step, error)
+            self._failed_at_once.setdefault(id(touch), {})[step.key] = (step, error)
             return False
         if isinstance(step, Mark):
             member.count_copied(step.runs)
@@ -207,18 +204,6 @@ class Family:
         return all(
             store.copy_cached(source, target, *self.geometry.extent(run)) for run in step.runs
         )
-
-    def _copy_early(self, touch: Touch) -> set[tuple[UUID, Run]]:
-        """Preserve what can be copied at once, while the batch before this one still syncs.
-
-        The writer has locked the chunks, so nobody changes them up to its own batch. That leaves
-        these copies out and syncs them, with a sync that begins after they have returned.
-        """
-        copied: set[tuple[UUID, Run]] = set()
-        for step in plan.first_touch(self._at_once(touch), (touch,), ordered=False):
-            if isinstance(step, Copy) and self._do_at_once(step, touch):
-                copied.update((step.key, run) for run in step.runs)
-        return copied
 
     # -- executing steps --------------------------------------------------------------------
 
@@ -249,8 +234,7 @@ class Family:
         if member.stuck:
             raise TouchFailed(errno.EIO, "an earlier call has not come back yet", member.name)
         if isinstance(step, Copy):
-            left = tuple(r for r in step.runs if (step.key, r) not in self._copied_early)
-            return partial(self.copy, msgspec.structs.replace(step, runs=left)) if left else None
+            return partial(self.copy, step)
         if isinstance(step, Sync):
             return partial(self._sync, step)
         if isinstance(step, Mark):

@@ -1,4 +1,4 @@
-"""First touches that go through in one breath, and copies that come before their batch."""
+"""First touches that go through in one breath, and streams of them in long runs."""
 
 from contextlib import contextmanager
 from dataclasses import replace
@@ -7,7 +7,7 @@ from unittest.mock import patch
 import pytest
 import trio
 import trio.testing
-from fake_volume import Bench, always, chunks, durable, in_chunk
+from fake_volume import Bench, chunks, durable, in_chunk
 from harness import CHUNK
 
 from iifuse.core.state import Kind, Policy, Progress, Role
@@ -30,10 +30,9 @@ def no_thread():
         yield
 
 
-def as_if_a_batch_ran(bench: Bench) -> None:
-    """From now on, until `_pass_on`."""
-    commits = bench.family._commits
-    commits.is_led, commits._began = True, trio.current_time()
+def answered(bench: Bench) -> None:
+    """The disks have just done what a first touch asked of them."""
+    bench.family._answered = trio.current_time()
 
 
 @pytest.fixture
@@ -49,6 +48,7 @@ def bench():
 @pytest.mark.parametrize("kind", [IND, DEP])
 async def test_at_once_with_durability_process_a_first_touch_needs_no_thread(relaxed, kind):
     member = relaxed.add("/s", kind, BLANK if kind is DEP else chunks("a", "b", "c", "d"))
+    answered(relaxed)
     with no_thread():
         assert await relaxed.view.write(CHUNK - 2, b"four") == 4
     assert await relaxed.shadow_view(member).read(0, 4 * CHUNK) == chunks("a", "b", "c", "d")
@@ -60,6 +60,7 @@ async def test_at_once_with_durability_process_a_first_touch_needs_no_thread(rel
 
 async def test_at_once_the_order_is_that_of_the_plan(relaxed):
     relaxed.add("/s", DEP, BLANK)
+    answered(relaxed)
     await relaxed.view.write(0, b"new")
     assert [d for d in relaxed.diary if d[1] != "read"] == [
         ("/s", "write"), ("/s.b", "write"), ("/m", "write"),
@@ -69,6 +70,7 @@ async def test_at_once_the_order_is_that_of_the_plan(relaxed):
 async def test_at_once_a_cold_master_is_read_in_a_thread(relaxed):
     member = relaxed.add("/s", DEP, BLANK)
     relaxed.master.read_cached = lambda offset, length: None
+    answered(relaxed)
     assert await relaxed.view.write(0, b"new") == 3
     assert member.shadow.chunk(0) == chunks("a")
 
@@ -76,6 +78,7 @@ async def test_at_once_a_cold_master_is_read_in_a_thread(relaxed):
 async def test_at_once_not_for_a_shadow_with_a_time_limit(relaxed):
     member = relaxed.add("/s", DEP, BLANK)
     member.header = replace(member.header, policy=Policy(limit_s=5))
+    answered(relaxed)
     copied_by = []
     member.shadow.hooks["write"] = lambda: copied_by.append(trio.lowlevel.in_trio_run())
     await relaxed.view.write(0, b"new")
@@ -106,6 +109,7 @@ async def test_at_once_a_failure_takes_the_shadow_offline_and_is_not_tried_again
         return False
 
     volumes[broken].breaks.append(once)
+    answered(bench)
     assert await bench.view.write(CHUNK, b"new") == 3
     assert failed, "it was planted for nothing"
     assert durable(member)[0].offline & Role.SHADOW
@@ -131,60 +135,39 @@ async def test_at_once_with_break_write_only_the_write_that_met_the_failure_fail
             found[chunk] = error
 
     async with trio.open_nursery() as nursery:
-        as_if_a_batch_ran(bench)
+        answered(bench)
         for chunk in range(3):
             nursery.start_soon(write, chunk)
-            await trio.testing.wait_all_tasks_blocked()
-        bench.family._commits._pass_on()
     assert isinstance(found[1], TouchFailed)
     assert found[0] == found[2] == 3
     assert bench.master.chunk(1) == chunks("b")
     assert not member.state.offline
-    assert not bench.family._failed_early, "nobody else inherits a failure"
+    assert not bench.family._failed_at_once, "nobody else inherits a failure"
 
 
-async def test_copies_come_early_while_another_batch_syncs_and_are_not_made_twice(bench):
-    member = bench.add("/s", DEP, BLANK)
-    as_if_a_batch_ran(bench)
-    async with trio.open_nursery() as nursery:
-        for chunk in (0, 2):
-            nursery.start_soon(bench.view.write, chunk * CHUNK, b"new")
-        await trio.testing.wait_all_tasks_blocked()
-        assert bench.diary.count(("/s", "write")) == 2, "both are preserved before their batch"
-        assert ("/s", "sync") not in bench.diary
-        assert member.bits.shadow.is_zero()
-        bench.family._commits._pass_on()
-    assert bench.diary.count(("/s", "write")) == 2
-    assert bench.diary.count(("/s", "sync")) == bench.diary.count(("/s.b", "sync")) == 1
-    last = len(bench.diary) - 1 - bench.diary[::-1].index(("/s", "write"))
-    assert bench.diary.index(("/s", "sync")) > last, "the sync covers the early copies"
-    assert durable(member)[1] == {0, 2}
-    assert member.shadow.durable[: 3 * CHUNK] == chunks("a", "-", "c")
-    assert not bench.family._copied_early
+async def test_at_once_not_before_the_disks_have_answered_lately(relaxed, autojump_clock):
+    """F27: on the event loop, a shadow that hangs would hold up every volume."""
+    member, on_loop = relaxed.add("/s", DEP, BLANK), []
+
+    async def touch(chunk: int) -> None:
+        member.shadow.hooks["write"] = lambda: on_loop.append(trio.lowlevel.in_trio_run())
+        await relaxed.view.write(chunk * CHUNK, b"new")
+
+    await touch(0)
+    await touch(1)
+    await trio.sleep(family_module.RECENT_S + 0.01)
+    await touch(2)
+    await touch(3)
+    assert on_loop == [False, True, False, True]
 
 
-async def test_copies_do_not_come_early_while_a_disk_does_not_answer(bench, autojump_clock):
-    """On the event loop they would hold up every volume."""
-    member = bench.add("/s", DEP, BLANK)
-    copied_on_loop = []
-    as_if_a_batch_ran(bench)
-    async with trio.open_nursery() as nursery:
-        await trio.sleep(family_module.LATE_S + 0.01)
-        nursery.start_soon(bench.view.write, 0, b"new")
-        await trio.testing.wait_all_tasks_blocked()
-        assert ("/s", "write") not in bench.diary
-        member.shadow.hooks["write"] = lambda: copied_on_loop.append(trio.lowlevel.in_trio_run())
-        bench.family._commits._pass_on()
-    assert copied_on_loop == [False]
-    assert durable(member)[1] == {0}
-
-
-async def test_early_copies_whose_sync_fails_are_not_believed(bench):
-    member = bench.add("/s", DEP, BLANK)
-    member.shadow.breaks.append(always("sync"))
-    await bench.view.write(0, b"new")
-    assert durable(member)[0].offline == Role.SHADOW
-    assert durable(member)[1] == set()
+async def test_at_once_never_in_order(bench):
+    """F27 again: with durability=ordered a thread syncs anyway, and so it copies as well."""
+    member, on_loop = bench.add("/s", DEP, BLANK), []
+    for chunk in (3, 1, 0):
+        member.shadow.hooks["write"] = lambda: on_loop.append(trio.lowlevel.in_trio_run())
+        await bench.view.write(chunk * CHUNK, b"new")
+    assert on_loop == [False] * 3
 
 
 def big(*, ordered: bool = True) -> Bench:
