@@ -114,8 +114,12 @@ def test_patience_grows_while_requests_come_soon_and_ends_when_they_do_not():
     assert patience.look_ns == 0
 
 
-async def test_waiter_lets_others_have_their_turn_although_requests_never_end(nursery):
-    waiter, turns = Waiter(lambda: False, lambda: None), []
+@pytest.mark.parametrize(("busy", "in_a_row"), [(False, IN_A_ROW_MAX), (True, IN_A_ROW_BUSY_MAX)])
+async def test_waiter_lets_others_have_their_turn_although_requests_never_end(
+    nursery, busy, in_a_row
+):
+    """More often while a thread is at work."""
+    waiter, turns = Waiter(lambda: busy, lambda: None), []
 
     async def other() -> None:
         while True:
@@ -126,25 +130,7 @@ async def test_waiter_lets_others_have_their_turn_although_requests_never_end(nu
         nursery.start_soon(other)
         await trio.lowlevel.checkpoint()
         before = len(turns)
-        for _ in range(4 * IN_A_ROW_MAX):
-            await waiter.wait_readable(fd)
-        assert 3 <= len(turns) - before <= 6
-    nursery.cancel_scope.cancel()
-
-
-async def test_waiter_gives_turns_more_often_while_a_thread_is_at_work(nursery):
-    waiter, turns = Waiter(lambda: True, lambda: None), []
-
-    async def other() -> None:
-        while True:
-            turns.append(None)
-            await trio.lowlevel.checkpoint()
-
-    with pipe(full=True) as (fd, _):
-        nursery.start_soon(other)
-        await trio.lowlevel.checkpoint()
-        before = len(turns)
-        for _ in range(4 * IN_A_ROW_BUSY_MAX):
+        for _ in range(4 * in_a_row):
             await waiter.wait_readable(fd)
         assert 3 <= len(turns) - before <= 6
     nursery.cancel_scope.cancel()
