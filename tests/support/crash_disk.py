@@ -369,6 +369,7 @@ SMALL = {
     "iifuse.engine.copier.STRETCH_CHUNKS": 3,
     "iifuse.engine.copier.STEP_S": 1e9,
     "iifuse.engine.copier.STRETCH_S": 1e9,
+    "iifuse.engine.family.RECENT_S": float("inf"),
 }
 """So that a few chunks have cooling regions and copies of several stretches; nothing is timed."""
 
