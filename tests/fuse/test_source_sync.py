@@ -11,7 +11,7 @@ from harness import CHUNK
 
 from iifuse import errors
 
-CHUNKS = 12_000
+CHUNKS = 24_000
 """Dirty pages, one a chunk, so that the sync of the source takes a while."""
 
 OPENERS = 80
@@ -68,7 +68,7 @@ def update(service, shadow):
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    time.sleep(0.1)
+    time.sleep(0.05)
     return thread, outcome
 
 
