@@ -161,10 +161,17 @@ def is_incomplete(header: Header) -> bool:
 
 
 async def _close_bitmap(member: VolumeSet) -> None:
-    """The mark from which on a restart finishes the disable; exact bits for a later join."""
+    """The mark from which on a restart finishes the disable; exact bits for a later join.
+
+    Also when the shadow fails: an open bitmap would let a restart bring the set back, and what is
+    written to the master from now on is noted nowhere.
+    """
     try:
         if member.shadow is not None:
             await member.within_limit(member.shadow.sync)
+    except OSError:
+        log.exception("%s: its last sync failed", member.name)
+    try:
         await member.save_exact(closure=Closure.CLOSED, clean=True)
     except OSError:
         log.exception("%s: its bitmap is not closed", member.name)
