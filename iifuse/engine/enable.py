@@ -164,13 +164,16 @@ async def _close_bitmap(member: VolumeSet) -> None:
     """The mark from which on a restart finishes the disable; exact bits for a later join.
 
     Also when the shadow fails: an open bitmap would let a restart bring the set back, and what is
-    written to the master from now on is noted nowhere.
+    written to the master from now on is noted nowhere. Not so that of an import, which nobody can
+    write to any more: closed, it would say that what it speaks of stands on the shadow.
     """
     try:
         if member.shadow is not None:
             await member.within_limit(member.shadow.sync)
     except OSError:
         log.exception("%s: its last sync failed", member.name)
+        if member.header.custody is Custody.IMPORTED:
+            return
     try:
         await member.save_exact(closure=Closure.CLOSED, clean=True)
     except OSError:
