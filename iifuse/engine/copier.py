@@ -137,14 +137,11 @@ class Copier:
     async def _settle(self, runs: list[Run]) -> None:
         done = plan.copied(self.member.member, runs)
         await self.family.execute(done[:1])
-        if self._has_dropped_out():
+        if self.member.is_lost:
             return
         clear = done[1]
         assert isinstance(clear, plan.Clear)
         await self.family.clear(clear)
-
-    def _has_dropped_out(self) -> bool:
-        return bool(self.member.state.offline & (Role.SHADOW | Role.BITMAP))
 
     async def _step(self) -> list[Run]:
         """Lock, copy and unlock the next runs of chunks; empty at the end of the bitmap."""
@@ -259,7 +256,7 @@ class Copier:
         """
         target = plan.copy_direction(self.member.state)[1]
         await self.family.execute([plan.Sync(self.member.key, target)])
-        if self._has_dropped_out():
+        if self.member.is_lost:
             return
         await self.member.commit(progress=Progress.IDLE, copying=False)
         log.info("%s: copy finished, %d chunks", self.member.name, self.member.copied_chunks)

@@ -28,7 +28,6 @@ is at work, whose end would else be noticed late:"""
 
 IN_A_ROW_BUSY_MAX: Final = 8
 
-
 WATCH_S: Final = 0.000_25
 """How long to wait at a time for a request or a call without trio, in seconds."""
 
