@@ -15,18 +15,25 @@ import trio
 from iifuse.core import plan
 from iifuse.core.geometry import Geometry
 from iifuse.core.plan import Clear, Copy, Mark, Note, Step, Sync, Touch
-from iifuse.core.state import Role
+from iifuse.core.state import Kind, Role
 from iifuse.engine.batch import Batcher
-from iifuse.engine.chunklock import ChunkLocks
+from iifuse.engine.chunklock import ChunkLocks, Mode
 from iifuse.engine.threads import swiftly
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store import volume as store
 from iifuse.store.copying import Copying
 from iifuse.store.volume import Volume
+from iifuse.units import Run
 
 log = logging.getLogger(__name__)
 
 Work = list[tuple[Step, Callable[[], None]]]
+
+STREAM_CHUNKS: Final = 16
+"""Writes of at least so many chunks that follow each other are a stream: 512 KiB."""
+
+AHEAD_CHUNKS: Final = 256
+"""Chunks that a stream of writes preserves at a time, at the most: 8 MiB."""
 
 RECENT_S: Final = 0.1
 """Seconds since the last first touch after which the next one asks in a thread whether the disks
@@ -59,6 +66,7 @@ class Family:
         self.path, self.master, self.geometry, self.ordered = path, master, geometry, ordered
         self.sets: list[VolumeSet] = []
         self.locks = ChunkLocks()
+        self._stream_stop, self._stream_chunks = -1, 0
         self._failed_at_once: dict[int, Failed] = {}
         """By id of the touch: what failed at once, and its batch has to deal with."""
         self._answered = -inf
@@ -131,6 +139,26 @@ class Family:
         for member in self.sets:
             if member.unnoted:  # a restart would believe bits that lack these writes
                 raise OSError(errno.EIO, member.header.offline_reason, member.name)
+
+    def ahead(self, run: Run) -> Run:
+        """How much to preserve now for a first touch of `run`.
+
+        Long writes that follow each other come to chunks that nobody has written yet one after
+        the other; preserved in long runs they share their syncs (design, section 5). Only for
+        dependent sets: there a bit means that the chunk is preserved and nothing else.
+        """
+        first, count = run
+        follows, self._stream_stop = first == self._stream_stop, first + count
+        dependent = all(member.header.kind is Kind.DEPENDENT for member in self.sets)
+        if not (follows and dependent and self.ordered and count >= STREAM_CHUNKS):
+            self._stream_chunks = count
+            return run
+        self._stream_chunks = min(2 * max(self._stream_chunks, count), AHEAD_CHUNKS)
+        wide = max(count, min(self._stream_chunks, self.geometry.chunks - first))
+        if not self.locks.free(Mode.WRITE, first, wide):
+            return run
+        self._stream_stop = first + wide
+        return first, wide
 
     # -- at once ----------------------------------------------------------------------------
 

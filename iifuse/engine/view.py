@@ -144,15 +144,17 @@ class View:
         touch = self.touch(*run)
         if self.family.touch_at_once(touch):
             return self.target().write(offset, data)
-        return await self._write_held(run, offset, data, touch)
+        return await self._write_held(self.family.ahead(run), offset, data, touch)
 
     async def _write_held(
         self, run: Run, offset: int, data: Buffer, tried: Touch | None = None
     ) -> int:
         """Write with the chunks of `run` locked. `tried`: at once, and it may have failed."""
         async with self.family.locks.hold(Mode.WRITE, *run):
-            if tried is not None or not self.covers(*run):
-                await self.family.touch(tried or self.touch(*run))
+            if tried is not None and tried.count == run[1]:
+                await self.family.touch(tried)
+            elif not self.covers(*run):
+                await self.family.touch(self.touch(*run))
             return await self.put(offset, data)
 
     async def sync(self) -> None:

@@ -1,4 +1,4 @@
-"""First touches that go through in one breath."""
+"""First touches that go through in one breath, and streams of them in long runs."""
 
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +12,7 @@ from harness import CHUNK
 
 from iifuse.core.state import Kind, Policy, Progress, Role
 from iifuse.engine import family as family_module
+from iifuse.engine.chunklock import Mode
 from iifuse.engine.family import TouchFailed
 
 IND, DEP = Kind.INDEPENDENT, Kind.DEPENDENT
@@ -167,3 +168,72 @@ async def test_at_once_never_in_order(bench):
         member.shadow.hooks["write"] = lambda: on_loop.append(trio.lowlevel.in_trio_run())
         await bench.view.write(chunk * CHUNK, b"new")
     assert on_loop == [False] * 3
+
+
+def big(*, ordered: bool = True) -> Bench:
+    """A master of 32 MiB."""
+    return Bench(bytes(1024 * CHUNK), ordered=ordered)
+
+
+async def stream(bench: Bench, writes: int, count: int = 32) -> None:
+    """Writes of `count` chunks that follow each other."""
+    for number in range(writes):
+        await bench.view.write(number * count * CHUNK, bytes(count * CHUNK))
+
+
+async def test_stream_of_first_touches_is_preserved_in_long_runs_that_share_their_syncs():
+    bench = big()
+    member = bench.add("/s", DEP, b"-" * 1024 * CHUNK)
+    await stream(bench, 32)
+    assert bench.diary.count(("/s", "sync")) < 10, "32 without it"
+    assert member.shadow.durable == bytes(1024 * CHUNK)
+    assert durable(member)[1] == set(range(1024))
+    assert await bench.shadow_view(member).read(0, 1024 * CHUNK) == bytes(1024 * CHUNK)
+
+
+async def test_stream_that_ends_has_preserved_a_bounded_number_of_chunks_in_vain():
+    bench = big()
+    member = bench.add("/s", DEP, b"-" * 1024 * CHUNK)
+    await stream(bench, 3)
+    found = durable(member)[1]
+    assert set(range(96)) <= found
+    assert len(found) <= 96 + family_module.AHEAD_CHUNKS
+    await bench.view.write(700 * CHUNK, b"elsewhere")
+    assert durable(member)[1] - found == {700}
+
+
+@pytest.mark.parametrize("kind", [IND, DEP])
+async def test_stream_is_not_preserved_ahead_where_a_bit_means_a_change(kind):
+    """Of an independent set beside it each bit is a chunk to be copied at the next update."""
+    bench = big()
+    bench.add("/s", DEP, b"-" * 1024 * CHUNK)
+    other = bench.add("/t", kind, bytes(1024 * CHUNK))
+    await stream(bench, 4)
+    bits = {c for first, count in other.bits.shadow.runs() for c in range(first, first + count)}
+    assert (bits == set(range(128))) == (kind is IND)
+
+
+async def test_short_writes_that_follow_each_other_are_no_stream():
+    bench = big()
+    member = bench.add("/s", DEP, b"-" * 1024 * CHUNK)
+    count = family_module.STREAM_CHUNKS - 1
+    await stream(bench, 20, count)
+    assert durable(member)[1] == set(range(20 * count))
+
+
+async def test_stream_goes_only_as_far_as_nobody_else_holds_chunks(nursery):
+    bench = big()
+    member = bench.add("/s", DEP, b"-" * 1024 * CHUNK)
+    await stream(bench, 1)
+    async with bench.family.locks.hold(Mode.READ, 66, 1):
+        with trio.fail_after(5):
+            await bench.view.write(32 * CHUNK, bytes(32 * CHUNK))
+    assert durable(member)[1] == set(range(64))
+
+
+async def test_random_first_touches_preserve_their_own_chunks_only():
+    bench = big()
+    member = bench.add("/s", DEP, b"-" * 1024 * CHUNK)
+    for chunk in (7, 3, 900, 5, 4):
+        await bench.view.write(chunk * CHUNK, b"x")
+    assert durable(member)[1] == {7, 3, 900, 5, 4}
