@@ -126,23 +126,25 @@ def first_touch(
 
 def _gather(needs: list[_Needs], touch: Touch) -> None:
     first, count = touch.first, touch.count
-    mask = (1 << count) - 1
-    raw = mask if touch.side is not Side.SHADOW else 0
+    mask = raw = (1 << count) - 1
+    if touch.side is Side.SHADOW:  # it comes to the raw master only with what a restore brings
+        raw = 0
+        for need in needs:
+            raw |= _to_restore(need.member, touch, mask)
     for need in needs:
-        raw |= _to_restore(need.member, touch, mask)
-    for need in needs:
-        member = need.member
-        scope = _scope(member, touch, mask, raw)
-        ready = member.bits.ready.word(first, count)
-        unnoted = scope & ready & ~member.bits.shadow.word(first, count)
+        bits = need.member.bits
+        scope = _scope(need.member, touch, mask, raw)
+        ready = bits.ready.word(first, count)
+        unnoted = scope & ready & ~bits.shadow.word(first, count)
         if unnoted:
             need.note += runs_of(unnoted, first)
         untouched = scope & ~ready
         if untouched:
-            _gather_untouched(need, touch, untouched, untouched & _to_restore(member, touch, mask))
+            _gather_untouched(need, touch, untouched)
 
 
-def _gather_untouched(need: _Needs, touch: Touch, untouched: int, restore: int) -> None:
+def _gather_untouched(need: _Needs, touch: Touch, untouched: int) -> None:
+    restore = _to_restore(need.member, touch, untouched)
     if restore:
         need.restore += runs_of(restore, touch.first)
         untouched &= ~restore
@@ -156,15 +158,15 @@ def _gather_untouched(need: _Needs, touch: Touch, untouched: int, restore: int) 
 
 def _to_restore(member: Member, touch: Touch, mask: int) -> int:
     """Chunks that the member's restore must bring to the raw master before the touch."""
-    concerned = touch.side is Side.MASTER or (touch.side is Side.SHADOW and touch.key == member.key)
-    if not concerned or not member.state.restoring:
+    if not member.state.restoring:
         return 0
-    return member.bits.copy.word(touch.first, touch.count) & mask
+    concerned = touch.side is Side.MASTER or (touch.side is Side.SHADOW and touch.key == member.key)
+    return 0 if not concerned else member.bits.copy.word(touch.first, touch.count) & mask
 
 
 def _scope(member: Member, touch: Touch, mask: int, raw: int) -> int:
     """Chunks in which the member's truth may be overwritten. `raw`: those of the raw master."""
-    if touch.key == member.key:
+    if touch.key is not None and touch.key == member.key:
         return 0 if touch.side is Side.RAW else mask
     return raw
 

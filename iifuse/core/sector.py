@@ -53,10 +53,10 @@ def encode(uuid: bytes, region: Region, first: int, bits: Packed) -> bytes:
     """Sectors for rows of packed bits, the first of them being sector number `first`."""
     if len(bits) > _FEW:
         return encode_rows(uuid, region, np.arange(first, first + len(bits)), bits).tobytes()
-    begin = zlib.crc32(uuid)
+    begin, blob = zlib.crc32(uuid), bits.tobytes()
     parts: list[bytes] = []
-    for number, row in enumerate(bits, first):
-        part = row.tobytes()
+    for number, at in enumerate(range(0, len(blob), SECTOR_BIT_BYTES), first):
+        part = blob[at : at + SECTOR_BIT_BYTES]
         place = zlib.crc32(_PLACE.pack(region, number), begin)
         parts += (part, _CRC.pack(zlib.crc32(part, place)))
     return b"".join(parts)

@@ -190,23 +190,23 @@ class Family:
         try:
             if isinstance(step, Copy):
                 return self._copy_at_once(step)
-            write = self._prepare(step)
-            if write is not None:
-                write()
+            if isinstance(step, Mark):
+                member.mark(step.runs, step.ahead)()
+                member.settle(step.runs, step.ahead)
+            elif isinstance(step, Note):
+                member.bits.shadow.set_runs(step.runs)
         except OSError as error:
             member.bits.drop_marks()
             self._failed_at_once.setdefault(id(touch), {})[step.key] = (step, error)
             return False
-        if isinstance(step, Mark):
-            member.count_copied(step.runs)
-            member.bits.settle(step.runs, step.ahead)
         return True
 
     def _copy_at_once(self, step: Copy) -> bool:
         source, target = self.volume(step.key, step.source), self.volume(step.key, step.target)
-        return all(
-            store.copy_cached(source, target, *self.geometry.extent(run)) for run in step.runs
-        )
+        for run in step.runs:
+            if not store.copy_cached(source, target, *self.geometry.extent(run)):
+                return False
+        return True
 
     # -- executing steps --------------------------------------------------------------------
 
@@ -277,8 +277,7 @@ class Family:
         if step.key in failed:
             member.bits.drop_marks()
             return
-        member.count_copied(step.runs)
-        member.bits.settle(step.runs, step.ahead)
+        member.settle(step.runs, step.ahead)
         if member.is_lost:  # meanwhile: who noted it knew nothing of these marks
             await member.note_again()
 

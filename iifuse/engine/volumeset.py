@@ -250,6 +250,11 @@ class VolumeSet:
         assert self.bitmap is not None
         return partial(self.bitmap.write_sectors, extents)
 
+    def settle(self, runs: Sequence[Run], ahead: Sequence[int]) -> None:
+        """A mark is durable (Bits.settle): in memory it counts only now."""
+        self.count_copied(runs)
+        self.bits.settle(runs, ahead)
+
     def clear(self, runs: Sequence[Run]) -> Callable[[], None]:
         """Copy bits := 0 in memory; the result writes their sectors, in a thread, unsynced."""
         self.bits.copy.clear_runs(runs)
@@ -297,8 +302,8 @@ class VolumeSet:
 
     def count_copied(self, runs: Iterable[Run]) -> None:
         """Copy bits of these runs are about to be cleared: the copy has brought so many chunks."""
-        copy = self.bits.copy
-        self.copied_chunks += sum(copy.word(*run).bit_count() for run in runs)
+        for run in runs:
+            self.copied_chunks += self.bits.copy.word(*run).bit_count()
 
     def close(self) -> None:
         """Give up the volumes of the set; the master belongs to the family."""
