@@ -1,7 +1,7 @@
 """The bits of one set in memory, and what its bitmap volume is known to hold."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -28,7 +28,7 @@ class Bits:
     there may the disk hold more shadow bits than memory.
     """
 
-    __slots__ = ("_hot", "_marks", "copy", "ready", "shadow")
+    __slots__ = ("_hot", "copy", "ready", "shadow")
 
     def __init__(self, shadow: Bitmap, copy: Bitmap, ready: Bitmap | None = None) -> None:
         """Adopt bitmaps whose content is durable.
@@ -38,7 +38,6 @@ class Bits:
         self.shadow, self.copy = shadow, copy
         self.ready = _ready(shadow, copy) if ready is None else ready
         self._hot: OrderedDict[int, None] = OrderedDict()
-        self._marks: list[Run] = []
 
     @classmethod
     def blank(cls, chunks: int) -> "Bits":
@@ -70,18 +69,16 @@ class Bits:
     def mark(self, runs: Sequence[Run], ahead: Sequence[int]) -> list[Run]:
         """Begin to mark chunks and to heat regions; the runs whose shadow bits change on disk.
 
-        What the disk has to hold (`disk_rows`) has shadow bits 1 and copy bits 0 from now on. The
-        caller writes it, syncs, and then calls `settle`; memory changes only then, because what
-        the bits say (a chunk was preserved) may still be on its way. If it fails: `drop_marks`.
+        The caller writes what the disk has to hold (`disk_rows`), syncs, and then calls `settle`.
+        Memory knows nothing of the chunks until then, because what the bits say (a chunk was
+        preserved) may still be on its way, and a mark that is never written leaves nothing behind.
         """
-        self._marks += runs
         if not ahead:
             return list(runs)
         return [*runs, *map(self.region, ahead), *self._heat(ahead)]
 
     def settle(self, runs: Sequence[Run], ahead: Sequence[int]) -> None:
         """Marks are durable: shadow bits := 1, copy bits := 0, and the chunks are ready."""
-        self._marks = [run for run in self._marks if run not in runs]
         for first, count in runs:
             self.shadow.set(first, count)
             self.copy.clear(first, count)
@@ -89,10 +86,6 @@ class Bits:
         for number in ahead:
             if number in self._hot:
                 self.ready.set(*self.region(number))
-
-    def drop_marks(self) -> None:
-        """The marks have failed: the bits stay as they are."""
-        self._marks = []
 
     def region(self, number: int) -> Run:
         """The chunks of a region, cut at the end of the volume."""
@@ -120,14 +113,22 @@ class Bits:
         while self._hot:
             self._cool(self._hot.popitem()[0])
 
-    def disk_rows(self, region: Region, first: int, count: int, ahead: Sequence[int]) -> Packed:
+    def disk_rows(
+        self,
+        region: Region,
+        first: int,
+        count: int,
+        ahead: Sequence[int],
+        marks: Iterable[Run] = (),
+    ) -> Packed:
         """What `count` sectors from `first` on have to hold: shape (count, 508), dtype uint8.
 
-        `ahead`: the regions that are being heated now and are not ready yet.
+        `marks` are being marked now and `ahead` are the regions that are being heated for them:
+        on disk their shadow bits are 1 and their copy bits 0 from now on.
         """
         window = Bitmap(count * SECTOR_CHUNKS, self._rows(region, first, count))
         is_copy = region is Region.COPY
-        for run in self._marks:
+        for run in marks:
             (window.clear if is_copy else window.set)(*_within(run, first, window.chunks))
         if not is_copy:
             for number in ahead:

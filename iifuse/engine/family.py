@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from itertools import groupby
-from math import inf
 from typing import Final
 from uuid import UUID
 
@@ -36,8 +35,8 @@ AHEAD_CHUNKS: Final = 256
 """Chunks that a stream of writes preserves at a time, at the most: 8 MiB."""
 
 RECENT_S: Final = 0.1
-"""Seconds since the last first touch after which the next one asks in a thread whether the disks
-still answer: on the event loop one that does not would hold up every volume."""
+"""Seconds since a volume has last done what a first touch asked of it after which the next one
+asks in a thread: on the event loop a disk that does not answer would hold up every volume."""
 
 AT_ONCE_CHUNKS: Final = 64
 """Chunks that may be copied on the event loop, from page cache to page cache: 2 MiB."""
@@ -69,8 +68,6 @@ class Family:
         self._stream_stop, self._stream_chunks = -1, 0
         self._failed_at_once: dict[int, Failed] = {}
         """By id of the touch: what failed at once, and its batch has to deal with."""
-        self._answered = -inf
-        """When the shadows have last done all that first touches asked of them (trio's clock)."""
         self._commits: Batcher[Touch | plan.Clear] = Batcher(self._commit)
 
     @property
@@ -135,7 +132,6 @@ class Family:
         members = [s.member for s in self.sets]
         steps = plan.first_touch(members, touches, ordered=self.ordered)
         await self.execute(steps, for_write=True)
-        self._answered = trio.current_time()
         for member in self.sets:
             if member.unnoted:  # a restart would believe bits that lack these writes
                 raise OSError(errno.EIO, member.header.offline_reason, member.name)
@@ -171,38 +167,39 @@ class Family:
         """
         if self.ordered or self._commits.is_led or touch.count > AT_ONCE_CHUNKS:
             return False
-        now = trio.current_time()
-        if now - self._answered > RECENT_S:
-            return False
         members: list[plan.Member] = []
         for member in self.sets:
             if not member.answers_at_once:
                 return False
             members.append(member.member)
+        now = trio.current_time()
         for step in plan.first_touch(members, (touch,), ordered=False):
-            if not self._do_at_once(step, touch):
+            if not self._do_at_once(step, touch, now):
                 return False
-        self._answered = now
         return True
 
-    def _do_at_once(self, step: Step, touch: Touch) -> bool:
+    def _do_at_once(self, step: Step, touch: Touch, now: float) -> bool:
         member = self.member(step.key)
+        if isinstance(step, Note):
+            member.bits.shadow.set_runs(step.runs)
+            return True
         try:
-            if isinstance(step, Copy):
-                return self._copy_at_once(step)
+            volume = self.volume(step.key, _blamed(step))
+            if now - volume.answered > RECENT_S:
+                return False
             if isinstance(step, Mark):
                 member.mark(step.runs, step.ahead)()
                 member.settle(step.runs, step.ahead)
-            elif isinstance(step, Note):
-                member.bits.shadow.set_runs(step.runs)
+            elif not (isinstance(step, Copy) and self._copy_at_once(step, volume)):
+                return False
         except OSError as error:
-            member.bits.drop_marks()
             self._failed_at_once.setdefault(id(touch), {})[step.key] = (step, error)
             return False
+        volume.answered = now
         return True
 
-    def _copy_at_once(self, step: Copy) -> bool:
-        source, target = self.volume(step.key, step.source), self.volume(step.key, step.target)
+    def _copy_at_once(self, step: Copy, target: Volume) -> bool:
+        source = self.volume(step.key, step.source)
         for run in step.runs:
             if not store.copy_cached(source, target, *self.geometry.extent(run)):
                 return False
@@ -262,6 +259,9 @@ class Family:
         for limited, part in groupby(calls, lambda call: self._limited(call[0])):
             await self._run(limited, list(part), failed)
         for step, _ in calls:
+            if step.key not in failed:
+                with suppress(OSError):  # it has just been there
+                    self.volume(step.key, _blamed(step)).answered = trio.current_time()
             if isinstance(step, Mark):
                 await self._settle(step, failed)
         await self._fail_all(failed, for_write)
@@ -273,10 +273,9 @@ class Family:
 
     async def _settle(self, step: Mark, failed: Failed) -> None:
         """What a mark says is true and durable now, or never will be."""
-        member = self.member(step.key)
         if step.key in failed:
-            member.bits.drop_marks()
             return
+        member = self.member(step.key)
         member.settle(step.runs, step.ahead)
         if member.is_lost:  # meanwhile: who noted it knew nothing of these marks
             await member.note_again()

@@ -64,6 +64,7 @@ class VolumeSet:
         self.stuck = Stuck()
         """Calls on the shadow that took longer than the policy allows."""
         self._header_lock = trio.Lock()
+        self._note_lock = trio.Lock()
 
     @property
     def name(self) -> str:
@@ -192,17 +193,21 @@ class VolumeSet:
         The header in memory changes when the note is durable and not before: whoever sees the set
         offline writes on without it.
         """
-        header = replace(self.header, **changes)
-        try:
-            assert self.bitmap is not None
-            extents = self._extents(self.bitmap)
-            self.header = await blocking(partial(self.bitmap.write_anew, header, extents))
-            later = self._extents(self.bitmap)  # what writes have marked meanwhile
-            if later != extents:
-                self.header = await blocking(partial(self.bitmap.write_anew, self.header, later))
-        except OSError as error:
-            await self._note_elsewhere(f"{header.offline_reason}; nor can its bitmap ({error})")
-            self.header = replace(self.header, **changes)
+        async with self._note_lock:  # or an older one's sectors may come last
+            header = replace(self.header, **changes)
+            try:
+                assert self.bitmap is not None
+                await self._write_anew(self.bitmap, header)
+            except OSError as error:
+                await self._note_elsewhere(f"{header.offline_reason}; nor can its bitmap ({error})")
+                self.header = replace(self.header, **changes)
+
+    async def _write_anew(self, bitmap: BitmapFile, header: Header) -> None:
+        extents = self._extents(bitmap)
+        self.header = await blocking(partial(bitmap.write_anew, header, extents))
+        later = self._extents(bitmap)  # what writes have marked meanwhile
+        if later != extents:
+            self.header = await blocking(partial(bitmap.write_anew, self.header, later))
 
     def _extents(self, bitmap: BitmapFile) -> list[tuple[int, bytes]]:
         """All bits as they are in memory, as sectors."""
@@ -243,10 +248,10 @@ class VolumeSet:
 
     def mark(self, runs: Sequence[Run], ahead: Sequence[int]) -> Callable[[], None]:
         """Begin to mark (Bits.mark); the result writes the sectors, in a thread, unsynced."""
-        extents = self._sectors(Region.SHADOW, self.bits.mark(runs, ahead), ahead)
+        extents = self._sectors(Region.SHADOW, self.bits.mark(runs, ahead), ahead, runs)
         to_clear = [run for run in runs if self.bits.copy.any(*run)]
         if to_clear:
-            extents += self._sectors(Region.COPY, to_clear, ())
+            extents += self._sectors(Region.COPY, to_clear, (), to_clear)
         assert self.bitmap is not None
         return partial(self.bitmap.write_sectors, extents)
 
@@ -259,16 +264,20 @@ class VolumeSet:
         """Copy bits := 0 in memory; the result writes their sectors, in a thread, unsynced."""
         self.bits.copy.clear_runs(runs)
         assert self.bitmap is not None
-        return partial(self.bitmap.write_sectors, self._sectors(Region.COPY, runs, ()))
+        return partial(self.bitmap.write_sectors, self._sectors(Region.COPY, runs))
 
     def _sectors(
-        self, region: Region, runs: Sequence[Run], ahead: Sequence[int]
+        self,
+        region: Region,
+        runs: Sequence[Run],
+        ahead: Sequence[int] = (),
+        marks: Sequence[Run] = (),
     ) -> list[tuple[int, bytes]]:
         """(offset in bytes, encoded sectors) of runs of chunks, as the disk has to hold them."""
         assert self.bitmap is not None
         encode, rows = self.bitmap.encode, self.bits.disk_rows
         return [
-            encode(self.header, region, rows(region, first, count, ahead), first)
+            encode(self.header, region, rows(region, first, count, ahead, marks), first)
             for first, count in sector_runs(runs)
         ]
 

@@ -6,6 +6,7 @@ import secrets
 import stat
 import threading
 from contextlib import suppress
+from math import inf
 from typing import BinaryIO, Final
 
 from iifuse import errors
@@ -34,6 +35,8 @@ class Volume:
         self.is_device: Final = identity[0] == "block"
         self._in_memory = not self.is_device and linux.is_tmpfs(fd)
         self.has_disk: Final = not self._in_memory
+        self.answered = -inf
+        """When it has last done what a first touch asked of it (trio's clock)."""
         self._dirty = True  # what an earlier process wrote may not be durable yet
         self._syncing = threading.Lock()
         self._sync_error: OSError | None = None

@@ -19,8 +19,8 @@ def chunks_of(bitmap: Bitmap) -> set[int]:
     return {c for first, count in bitmap.runs() for c in range(first, first + count)}
 
 
-def disk_of(bits: Bits, ahead=()) -> set[int]:
-    rows = bits.disk_rows(Region.SHADOW, 0, len(bits.shadow.packed), list(ahead))
+def disk_of(bits: Bits, ahead=(), marks=()) -> set[int]:
+    rows = bits.disk_rows(Region.SHADOW, 0, len(bits.shadow.packed), list(ahead), marks)
     return chunks_of(Bitmap(bits.chunks, rows.copy()))
 
 
@@ -78,7 +78,7 @@ def test_bits_in_a_batch_larger_than_the_hot_regions_are_ready_only_where_the_di
     bits = Bits.blank(count * REGION_CHUNKS)
     runs = [(n * REGION_CHUNKS, 1) for n in range(count)]
     bits.mark(runs, list(range(count)))
-    disk = disk_of(bits, range(count))
+    disk = disk_of(bits, range(count), runs)
     bits.settle(runs, list(range(count)))
     assert chunks_of(bits.ready) <= disk
     extra = bits.ready.count() - bits.shadow.count()
@@ -89,7 +89,14 @@ def test_bits_marks_are_written_before_they_are_ready():
     bits = Bits.blank(CHUNKS)
     bits.mark([(7, 2)], [0])
     assert not bits.covers(7, 1)
-    assert disk_of(bits, [0]) == set(range(REGION_CHUNKS))
+    assert disk_of(bits, [0], [(7, 2)]) == set(range(REGION_CHUNKS))
+
+
+def test_bits_of_a_mark_that_is_never_written_are_in_no_later_one():
+    bits = Bits.blank(CHUNKS)
+    bits.mark([(7, 2)], [])
+    bits.mark([(20, 1)], [])
+    assert disk_of(bits, [], [(20, 1)]) == {20}
 
 
 def test_bits_of_a_chunk_still_to_be_copied_are_not_ready():

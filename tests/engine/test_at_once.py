@@ -10,6 +10,7 @@ import trio.testing
 from fake_volume import Bench, chunks, durable, in_chunk
 from harness import CHUNK
 
+from iifuse.core.plan import Clear
 from iifuse.core.state import Kind, Policy, Progress, Role
 from iifuse.engine import family as family_module
 from iifuse.engine.chunklock import Mode
@@ -32,7 +33,9 @@ def no_thread():
 
 def answered(bench: Bench) -> None:
     """The disks have just done what a first touch asked of them."""
-    bench.family._answered = trio.current_time()
+    now = trio.current_time()
+    for member in bench.family.sets:
+        member.shadow.answered = member.bitmap.volume.answered = now
 
 
 @pytest.fixture
@@ -159,6 +162,26 @@ async def test_at_once_not_before_the_disks_have_answered_lately(relaxed, autoju
     await touch(2)
     await touch(3)
     assert on_loop == [False, True, False, True]
+
+
+async def test_at_once_not_because_another_shadow_has_answered(relaxed):
+    """A shadow may have hung for an hour when it is asked for the first time."""
+    relaxed.add("/s", DEP, BLANK)
+    other, on_loop = relaxed.add("/t", DEP, BLANK), []
+    for bitmap in (other.bits.shadow, other.bits.ready):
+        bitmap.set(0, 3)
+    other.shadow.hooks["write"] = lambda: on_loop.append(trio.lowlevel.in_trio_run())
+    for chunk in (0, 1, 3):
+        await relaxed.view.write(chunk * CHUNK, b"new")
+    assert on_loop == [False]
+
+
+async def test_at_once_not_because_the_background_copy_has_cleared_bits(relaxed):
+    member, on_loop = relaxed.add("/s", IND, BLANK, Progress.TO_SHADOW, (0, 1, 2, 3)), []
+    await relaxed.family.clear(Clear(member.key, ((0, 1),)))
+    member.shadow.hooks["write"] = lambda: on_loop.append(trio.lowlevel.in_trio_run())
+    await relaxed.view.write(CHUNK, b"new")
+    assert on_loop == [False]
 
 
 async def test_at_once_never_in_order(bench):

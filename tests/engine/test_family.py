@@ -1,5 +1,7 @@
 """What a failure drags along, and that nobody else pays for it (invariants 4, 9)."""
 
+import threading
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -9,7 +11,7 @@ from fake_volume import Bench, always, chunks, durable, in_chunk
 from harness import CHUNK
 
 from iifuse.core.plan import Clear, Side, Touch
-from iifuse.core.state import Kind, Progress, Role
+from iifuse.core.state import Kind, Policy, Progress, Role
 from iifuse.engine.family import TouchFailed
 
 IND, DEP = Kind.INDEPENDENT, Kind.DEPENDENT
@@ -176,3 +178,45 @@ async def test_touch_of_the_raw_master_serves_the_siblings_only(bench):
     assert sibling.shadow.chunk(1) == chunks("b")
     assert durable(sibling)[1] == {1}
     assert durable(member)[1:] == (set(), {1})
+
+
+# -- a plan that is refused half-way ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_refused_write_leaves_no_mark_for_a_later_one_to_write(ordered):
+    """Invariant 4: a bit that a restart believes has its chunk on the shadow.
+
+    The mark of the first set was begun when the second one, a restore that lacks its shadow,
+    refused the write; the next mark of the first set must know nothing of it.
+    """
+    bench = Bench(chunks("a", "b", "c", "d"), ordered=ordered)
+    sibling = bench.add("/s", DEP, chunks("-", "-", "-", "-"))
+    lost = bench.add("/t", IND, chunks("A", "B", "C", "D"), Progress.TO_MASTER, (1, 3))
+    await lost.take_offline(Role.SHADOW, "planted")
+    with pytest.raises(OSError, match="planted"):
+        await bench.view.write(CHUNK, b"refused")
+    assert await bench.view.write(2 * CHUNK, b"new") == 3
+    await bench.view.sync()
+    assert durable(sibling)[1] == {2}
+
+
+async def test_write_refused_by_a_shadow_that_hangs_leaves_no_mark_either():
+    bench = Bench(chunks("a", "b", "c", "d"))
+    sibling = bench.add("/s", DEP, chunks("-", "-", "-", "-"))
+    hanging = bench.add("/t", DEP, chunks("-", "-", "-", "-"))
+    hanging.header = replace(hanging.header, policy=Policy(limit_s=1, break_write=True))
+    release = threading.Event()
+    hanging.shadow.hooks["write"] = partial(release.wait, 30)
+    try:
+        with pytest.raises(OSError, match="no answer"):
+            await bench.view.write(3 * CHUNK, b"hangs")
+        assert hanging.stuck
+        with pytest.raises(OSError, match="not come back"):
+            await bench.view.write(CHUNK, b"refused")
+        hanging.bits.shadow.set(2, 1)
+        hanging.bits.ready.set(2, 1)
+        assert await bench.view.write(2 * CHUNK, b"new") == 3
+        assert 1 not in durable(sibling)[1]
+    finally:
+        release.set()

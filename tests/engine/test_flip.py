@@ -89,8 +89,6 @@ def mark(member: VolumeSet, run: tuple[int, int], ends: str) -> None:
         write()
     if ends == "settles":
         member.bits.settle([run], ahead)
-    else:
-        member.bits.drop_marks()
 
 
 def _broken(write, offset, data):

@@ -21,6 +21,7 @@ from iifuse.core.plan import Clear, Copy, Mark, Member, Note, Sync
 from iifuse.core.sector import Region
 from iifuse.core.state import Custody, Kind, Progress, Role
 from iifuse.engine import rollforward
+from iifuse.units import Run
 
 GARBAGE = -1
 """What a shadow's chunk holds that was never written."""
@@ -233,9 +234,13 @@ class Stage:
 
     def execute(self, steps: Sequence[plan.Step], far: Actor | None = None) -> Iterator[str]:
         """Steps on single chunks. `far`: the steps are of the host that has imported its shadow."""
+        marked: dict[UUID, Mark] = {}  # of each set, what is not settled yet
         for step in steps:
             actor = far or self.actors[step.key.int - 1]
             bits = actor.bits
+            if isinstance(step, Mark | Clear) and step.key in marked:
+                earlier = marked.pop(step.key)
+                bits.settle(earlier.runs, earlier.ahead)
             match step:
                 case Copy(_, source, target, runs):
                     yield from self.apply(self._copies(actor, source, target, runs))
@@ -245,29 +250,31 @@ class Stage:
                     bits.shadow.set_runs(runs)
                 case Mark(_, runs, ahead):
                     bits.mark(list(runs), list(ahead))
-                    yield from self.apply(self.stores(actor, ahead))
+                    marked[step.key] = step
+                    yield from self.apply(self.stores(actor, ahead, runs))
                 case Clear(_, runs):
                     bits.copy.clear_runs(runs)
-                    yield from self.apply(self.stores(actor, ()))
-        for step in steps:
-            if isinstance(step, Mark):
-                actor = far or self.actors[step.key.int - 1]
-                actor.bits.settle(list(step.runs), list(step.ahead))
+                    yield from self.apply(self.stores(actor))
+        for step in marked.values():
+            actor = far or self.actors[step.key.int - 1]
+            actor.bits.settle(step.runs, step.ahead)
 
     def _copies(self, actor: Actor, source: Role, target: Role, runs) -> list[Action]:
         pairs = [((*actor.volume(source), c), (*actor.volume(target), c)) for c in chunks_of(runs)]
         return [("put", to, self.disk.get(found)) for found, to in pairs]
 
-    def stores(self, actor: Actor, ahead: Sequence[int]) -> list[Action]:
+    def stores(
+        self, actor: Actor, ahead: Sequence[int] = (), marks: Sequence[Run] = ()
+    ) -> list[Action]:
         """The sectors of bits of a set, written as they have to be now."""
-        words = {r: self._word(actor.bits, r, ahead) for r in Region}
+        words = {r: self._word(actor.bits, r, ahead, marks) for r in Region}
         if isinstance(actor, Far):
             note = (actor.header.export_number, words[Region.SHADOW])
             return [("put", ("I", actor.number), note)]
         return [("put", ("B", actor.number, r), word) for r, word in words.items()]
 
-    def _word(self, bits: Bits, region: Region, ahead: Sequence[int]) -> int:
-        rows = bits.disk_rows(region, 0, 1, list(ahead))
+    def _word(self, bits: Bits, region: Region, ahead: Sequence[int], marks: Sequence[Run]) -> int:
+        rows = bits.disk_rows(region, 0, 1, list(ahead), marks)
         return Bitmap(self.chunks, rows.copy()).word(0, self.chunks)
 
 

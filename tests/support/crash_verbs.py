@@ -155,7 +155,7 @@ class Machine(Stage):
         for step in plan.exact_bits(actor.key):
             match step:
                 case plan.Store(_, region):
-                    found = [a for a in self.stores(actor, ()) if a[1][-1] == region]
+                    found = [a for a in self.stores(actor) if a[1][-1] == region]
                     yield from self.apply(found)
                 case plan.Commit():
                     yield from self.commit(actor, **changes)

@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable
+from math import inf
 from uuid import UUID
 
 from harness import CHUNK
@@ -50,6 +51,7 @@ class FakeVolume:
         self.breaks: list[Rule] = []
         self.hooks: dict[str, Callable[[], object]] = {}
         self.is_synced = True
+        self.answered = -inf
 
     def _do(self, operation: str, offset: int = 0, length: int = 0) -> None:
         hook = self.hooks.pop(operation, None)
