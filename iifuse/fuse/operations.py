@@ -115,7 +115,10 @@ class Operations(pyfuse3.Operations):
 
     @_handler
     async def open(
-        self, inode: InodeT, flags: FlagT, ctx: RequestContext  # noqa: ARG002
+        self,
+        inode: InodeT,
+        flags: FlagT,
+        ctx: RequestContext,  # noqa: ARG002
     ) -> FileInfo:
         """Open a volume. The cache is kept while the content has not moved behind the kernel."""
         if flags & os.O_TRUNC:
@@ -161,7 +164,10 @@ class Operations(pyfuse3.Operations):
 
     @_handler
     async def lookup(
-        self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext  # noqa: ARG002
+        self,
+        parent_inode: InodeT,
+        name: FileNameT,
+        ctx: RequestContext,  # noqa: ARG002
     ) -> EntryAttributes:
         """A name in a directory."""
         parent = self._node(parent_inode)

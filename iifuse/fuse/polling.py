@@ -28,10 +28,10 @@ is at work, whose end would else be noticed late:"""
 
 IN_A_ROW_BUSY_MAX: Final = 8
 
-WATCH_S: Final = 0.000_25
+WATCH_S: Final = 0.001
 """How long to wait at a time for a request or a call without trio, in seconds."""
 
-WATCHES_MAX: Final = 8
+WATCHES_MAX: Final = 2
 """So often; what takes longer than 2 ms does not gain by it."""
 
 
@@ -116,6 +116,7 @@ class Waiter:
         self._busy, self._watchable = busy, watchable
         self._patience = Patience()
         self._poll = select.poll()
+        self._either: select.epoll | None = None
         self._fd = -1
         self._in_a_row = 0
         self._is_closing = False
@@ -128,17 +129,17 @@ class Waiter:
     async def wait_readable(self, fd: int) -> None:
         """Return when a request waits. Raises trio.ClosedResourceError when the session ends."""
         if fd != self._fd:
-            self._poll, self._fd = select.poll(), fd
+            self._poll, self._either, self._fd = select.poll(), None, fd
             self._poll.register(fd, select.POLLIN)
         for _ in range(WATCHES_MAX):
             busy = self._busy()
             if self._poll.poll(0) or (not busy and self._patience.look_ns and self._look()):
                 await self._begin(IN_A_ROW_BUSY_MAX if busy else IN_A_ROW_MAX)
                 return
-            if not busy or not await self._watch():
+            if self._is_closing or not busy or not await self._watch():
                 break
-            if self._is_closing:
-                raise trio.ClosedResourceError("the session ends")
+        if self._is_closing:  # trio would wait for the next request
+            raise trio.ClosedResourceError("the session ends")
         self._in_a_row = 0
         began = time.perf_counter_ns()
         await trio.lowlevel.wait_readable(fd)
@@ -170,15 +171,26 @@ class Waiter:
         done = self._watchable()
         if done is None:
             return False
+        either = self._both(done.fd)
         done.watched = True
-        if not done:
-            select.select([self._fd, done.fd], (), (), WATCH_S)
-        done.watched = False
+        try:
+            if not done:
+                either.poll(WATCH_S)
+        finally:
+            done.watched = False  # or who waits for a call would never learn of its end
+        done.calm()  # always: who came while we stopped watching may have written late
         if done:
-            done.calm()
             done.drain()
             await trio.lowlevel.checkpoint()
         return True
+
+    def _both(self, fd: int) -> select.epoll:
+        """For requests and calls. Not `select`, which fails with a descriptor above 1023."""
+        if self._either is None:
+            self._either = select.epoll()
+            self._either.register(self._fd, select.EPOLLIN)
+            self._either.register(fd, select.EPOLLIN)
+        return self._either
 
 
 class _Lowlevel:

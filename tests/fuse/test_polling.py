@@ -1,8 +1,11 @@
 """Who reads the next request, how long to look before sleeping, and that nobody else starves."""
 
+import fcntl
 import os
+import resource
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import pyfuse3
@@ -16,6 +19,7 @@ from iifuse.fuse.polling import (
     IN_A_ROW_BUSY_MAX,
     IN_A_ROW_MAX,
     LOOK_NS_MAX,
+    WATCH_S,
     WATCHES_MAX,
     Baton,
     Patience,
@@ -190,6 +194,91 @@ async def test_waiter_ends_with_the_session(nursery):
         waiter.notify_closing(fd)
         with trio.fail_after(5):
             await ended.wait()
+
+
+async def test_waiter_ends_with_the_session_while_a_verb_has_a_thread(nursery):
+    """The session may end while it gives others a turn, and then trio tells nobody any more."""
+    waiter, ended = Waiter(lambda: True, lambda: None), trio.Event()
+
+    async def wait(fd: int) -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await waiter.wait_readable(fd)
+        ended.set()
+
+    with pipe() as (fd, _):
+        nursery.start_soon(wait, fd)
+        await trio.lowlevel.checkpoint()
+        waiter.notify_closing(fd)
+        with trio.fail_after(5):
+            await ended.wait()
+
+
+async def call_that_lasts(release: threading.Event, back: trio.Event) -> None:
+    await threads.swiftly(partial(release.wait, 30))
+    back.set()
+
+
+async def test_waiter_watches_descriptors_of_any_number(nursery):
+    """With some hundred sets a descriptor is too high for select(2)."""
+    old = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(old[0], 2048), max(old[1], 2048)))
+    release, back = threading.Event(), trio.Event()
+    waiter = Waiter(threads.are_running, threads.watchable)
+    with pipe() as (fd, writer), ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, old)
+        high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 1500)
+        stack.callback(os.close, high)
+        stack.callback(release.set)
+        nursery.start_soon(call_that_lasts, release, back)
+        nursery.start_soon(waiter.wait_readable, high)
+        for _ in range(10):
+            await trio.lowlevel.checkpoint()
+        release.set()
+        with trio.fail_after(5):
+            await back.wait()
+        os.write(writer, b"x")
+        await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_waiter_that_fails_leaves_nobody_waiting_for_a_call(nursery):
+    """Else the call would only write to a descriptor at which nobody looks any more."""
+    release, back = threading.Event(), trio.Event()
+    waiter = Waiter(threads.are_running, threads.watchable)
+    waiter._either = _Broken()
+    nursery.start_soon(call_that_lasts, release, back)
+    await trio.lowlevel.checkpoint()
+    try:
+        with pytest.raises(OSError, match="planted"):
+            await waiter._watch()
+    finally:
+        release.set()
+    with trio.fail_after(5):
+        await back.wait()
+
+
+class _Broken:
+    def poll(self, _: float) -> list:
+        raise OSError(5, "planted")
+
+
+async def test_waiter_is_not_kept_from_sleeping_by_a_call_that_told_late(nursery):
+    """A worker may write to the descriptor after its call was found already."""
+    release, back, slept = threading.Event(), trio.Event(), []
+    nursery.start_soon(call_that_lasts, release, back)
+    await trio.lowlevel.checkpoint()
+    waiter = Waiter(threads.are_running, threads.watchable)
+    os.eventfd_write(threads.Done.here().fd, 1)
+    try:
+        with pipe() as (fd, _):
+            waiter._fd = fd
+            for _ in range(3):
+                began = time.perf_counter()
+                await waiter._watch()
+                slept.append(time.perf_counter() - began)
+    finally:
+        release.set()
+    assert slept[0] < WATCH_S
+    assert min(slept[1:]) >= WATCH_S
 
 
 async def test_waiter_that_watches_sees_a_call_come_back_and_then_a_request(nursery):

@@ -96,6 +96,41 @@ def test_stalled_shadow_blocks_its_writers_and_nothing_is_skipped(service, volum
     assert service.read(shadow) == kept
 
 
+def fio(path, depth, size):
+    """Asynchronous first touches, so many at a time."""
+    return [
+        "fio", "--name=x", f"--filename={path}", "--rw=write", "--bs=32k", f"--size={size}",
+        "--ioengine=libaio", "--direct=1", f"--iodepth={depth}", "--allow_file_create=0",
+    ]  # fmt: skip
+
+
+def test_as_many_requests_as_a_client_has_wait_for_a_stalled_shadow_and_others_go_on(
+    service, volume, place, slow
+):
+    """F27: neither the kernel nor the service may run out of places for other volumes' requests."""
+    depth = 100
+    master, shadow = volume("m", depth * CHUNK), slow / "s"
+    service.enable("dep", master, shadow, place / "b")
+    bystander = volume("other", SIZE)
+    service.enable("dep", bystander, place / "t")
+    kept = service.read(shadow)
+    watchdog = threading.Timer(60, thaw, (slow,))
+    subprocess.run(["fsfreeze", "-f", slow], check=True)
+    client = subprocess.Popen(fio(service.path(master), depth, master.stat().st_size))
+    try:
+        watchdog.start()
+        with pytest.raises(subprocess.TimeoutExpired):
+            client.wait(2)
+        subprocess.run(fio(service.path(bystander), 4, SIZE), check=True, timeout=20)
+        service.write(bystander, 0, b"goes on")
+        assert client.poll() is None
+    finally:
+        watchdog.cancel()
+        thaw(slow)
+        assert client.wait(60) == 0
+    assert service.read(shadow) == kept
+
+
 WRITER = "import os, sys; os.pwrite(os.open(sys.argv[1], os.O_WRONLY), b'unseen', 9 * 32768)"
 
 
