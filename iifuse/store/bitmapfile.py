@@ -90,6 +90,7 @@ class BitmapFile:
         for at in fmt.SLOT_OFFSETS:
             self.volume.write(at, bytes(fmt.SLOT_BYTES))
         self.volume.sync()
+        self._rows = None  # that set may have had another number of sectors
 
     def read_bits(self, header: Header, region: Region) -> tuple[Bitmap, list[Run]]:
         """(the bitmap, runs of chunks whose sector is damaged; their bits read as 0)."""
