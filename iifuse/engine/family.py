@@ -17,10 +17,9 @@ from iifuse.core.plan import Clear, Copy, Mark, Note, Step, Sync, Touch
 from iifuse.core.state import Kind, Role
 from iifuse.engine.batch import Batcher
 from iifuse.engine.chunklock import ChunkLocks, Mode
-from iifuse.engine.threads import swiftly
+from iifuse.engine.threads import Way, swiftly
 from iifuse.engine.volumeset import VolumeSet
-from iifuse.store import volume as store
-from iifuse.store.copying import Copying
+from iifuse.store.copying import Copying, copy_cached
 from iifuse.store.volume import Volume
 from iifuse.units import Run
 
@@ -200,10 +199,7 @@ class Family:
 
     def _copy_at_once(self, step: Copy, target: Volume) -> bool:
         source = self.volume(step.key, step.source)
-        for run in step.runs:
-            if not store.copy_cached(source, target, *self.geometry.extent(run)):
-                return False
-        return True
+        return all(copy_cached(source, target, *self.geometry.extent(run)) for run in step.runs)
 
     # -- executing steps --------------------------------------------------------------------
 
@@ -290,9 +286,10 @@ class Family:
         return member if on_shadow and member.policy.limit_s else None
 
     async def _run(self, limited: VolumeSet | None, calls: Work, failed: Failed) -> None:
-        run = partial(_run_all, calls, failed.copy())
+        way = Way()
+        run = partial(_run_all, calls, failed.copy(), way)
         if limited is None:
-            failed.update(await swiftly(run))
+            failed.update(await swiftly(run, way))
             return
         try:
             failed.update(await limited.within_limit(run))
@@ -340,11 +337,16 @@ def _clear_steps(clears: Iterable[Clear]) -> list[Step]:
     return steps
 
 
-def _run_all(calls: Work, failed: Failed) -> Failed:
-    """In a thread: do the calls in order; a set's later calls are left out once one failed."""
+def _run_all(calls: Work, failed: Failed, way: Way) -> Failed:
+    """In a thread: do the calls in order; a set's later calls are left out once one failed.
+
+    Copies and marks mostly go to the page cache, and the first sync waits for a disk.
+    """
     for step, call in calls:
         if step.key in failed:
             continue
+        if isinstance(step, Sync):
+            way.free()
         try:
             call()
         except OSError as error:

@@ -2,9 +2,13 @@
 
 from typing import Final
 
-from iifuse.store.volume import Volume
+from iifuse.store.volume import Buffer, Volume
+
+SHORT_BYTES: Final = 64 << 10
+"""Up to here a hole is not asked for, which takes longer than to read it: its zeros tell."""
 
 _PIECE_BYTES: Final = 1 << 20
+_ZEROS: Final = bytes(2 * _PIECE_BYTES)
 
 
 class Copying:
@@ -20,6 +24,8 @@ class Copying:
 
     def extent(self, offset: int, length: int) -> int:
         """Copy an extent; returns bytes of data."""
+        if length <= SHORT_BYTES and not self._is_known(offset):
+            return _put(self.target, offset, self.source.read(offset, length))
         stop, copied = offset + length, 0
         while offset < stop:
             self._look(offset)
@@ -33,8 +39,11 @@ class Copying:
             offset = end
         return copied
 
+    def _is_known(self, offset: int) -> bool:
+        return self._data[0] <= offset < self._data[1]
+
     def _look(self, offset: int) -> None:
-        if not self._data[0] <= offset < self._data[1]:
+        if not self._is_known(offset):
             self._data = self.source.data_from(offset, self.source.size_bytes)
 
     def hole_stop(self, offset: int, stop: int) -> int:
@@ -42,3 +51,20 @@ class Copying:
         self._look(offset)
         start = min(max(offset, self._data[0]), stop)
         return self.target.data_from(offset, start)[0] if start > offset else offset
+
+
+def copy_cached(source: Volume, target: Volume, offset: int, length: int) -> bool:
+    """Copy an extent of 2 MiB at the most if reading it needs no waiting for a disk; else False."""
+    data = source.read_cached(offset, length)
+    if data is None:
+        return False
+    _put(target, offset, data)
+    return True
+
+
+def _put(target: Volume, offset: int, data: Buffer) -> int:
+    """Write what was read, as a hole if it is all zeros; returns bytes of data."""
+    if _ZEROS.startswith(data):
+        target.zero(offset, len(data))
+        return 0
+    return target.write(offset, data)

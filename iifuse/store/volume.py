@@ -16,7 +16,6 @@ Identity = tuple[str, int, int]
 """('file', device, inode) or ('block', device number, 0): the same volume under any name."""
 
 _COPY_BYTES: Final = 1 << 20
-_ZEROS: Final = bytes(2 * _COPY_BYTES)
 _MAKE: Final = "make it by hand, or choose another place"
 _UNSUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ESPIPE)
 Buffer = bytes | bytearray | memoryview
@@ -213,21 +212,6 @@ class Volume:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-
-
-def copy_cached(source: Volume, target: Volume, offset: int, length: int) -> bool:
-    """Copy a short extent if reading it needs no waiting for a disk; False if it does.
-
-    A hole is not asked for, which takes longer than to read it; it is known by its zeros.
-    """
-    data = source.read_cached(offset, length)
-    if data is None:
-        return False
-    if _ZEROS.startswith(data):
-        target.zero(offset, length)
-    else:
-        target.write(offset, data)
-    return True
 
 
 def identify(path: str) -> Identity:

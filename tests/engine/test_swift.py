@@ -1,6 +1,8 @@
 """The short way to a thread and back: what comes of a call, and what becomes of the threads."""
 
 import threading
+import time
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -8,7 +10,7 @@ import trio
 import trio.testing
 
 from iifuse.engine import threads
-from iifuse.engine.threads import WORKERS_KEPT, swiftly
+from iifuse.engine.threads import WORKERS_KEPT, Way, swiftly
 
 
 async def test_swiftly_answers_with_the_result_of_a_thread():
@@ -74,3 +76,46 @@ async def test_swiftly_does_not_begin_for_who_is_cancelled_already():
         scope.cancel()
         await swiftly(partial(called.append, 1))
     assert not called
+
+
+# -- giving way -------------------------------------------------------------------------------
+
+
+async def test_loop_stands_still_for_short_calls_of_a_worker_and_no_longer(nursery, monkeypatch):
+    monkeypatch.setattr(threads, "GIVE_WAY_S", 30)
+    monkeypatch.setattr(Way, "_left_out", 0)
+    way, release, order = Way(), threading.Event(), []
+
+    def work() -> None:
+        time.sleep(0.01)  # for the loop to run ahead, if it does
+        order.append("short")
+        way.free()
+        release.wait(30)
+
+    nursery.start_soon(swiftly, work, way)
+    await trio.testing.wait_all_tasks_blocked()
+    order.append("loop")
+    release.set()
+    assert order == ["short", "loop"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_loop_goes_on_when_a_call_ends_without_freeing_the_way(monkeypatch, fails):
+    monkeypatch.setattr(threads, "GIVE_WAY_S", 30)
+    with trio.fail_after(5), suppress(ZeroDivisionError):
+        await swiftly(lambda: 1 / (not fails), Way())
+
+
+async def test_loop_that_stood_still_in_vain_does_not_do_so_again_at_once(nursery, monkeypatch):
+    """F27: a disk that hangs must not hold up every volume, however often it is asked."""
+    monkeypatch.setattr(threads, "GIVE_WAY_S", 0.3)
+    monkeypatch.setattr(Way, "_left_out", 0)
+    release, took = threading.Event(), []
+    for _ in range(1 + threads.IN_VAIN):
+        began = time.perf_counter()
+        nursery.start_soon(swiftly, partial(release.wait, 30), Way())
+        await trio.testing.wait_all_tasks_blocked()
+        took.append(time.perf_counter() - began)
+    release.set()
+    assert took[0] >= 0.3
+    assert sum(took[1:]) < 0.3

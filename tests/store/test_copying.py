@@ -6,7 +6,7 @@ import os
 import pytest
 
 from iifuse.store import linux
-from iifuse.store.copying import Copying
+from iifuse.store.copying import SHORT_BYTES, Copying
 from iifuse.store.volume import create_file, open_volume
 
 MIB = 1 << 20
@@ -48,11 +48,22 @@ def looks(monkeypatch):
 
 def test_copies_in_one_extent_of_data_look_for_its_end_once(make, looks):
     copying = Copying(make("s", 2, 3, 4), make("t"))
-    for at in range(2 * MIB, 5 * MIB, 64 * 1024):
-        assert copying.extent(at, 4096) == 4096
+    length = 2 * SHORT_BYTES
+    for at in range(2 * MIB, 5 * MIB, length):
+        assert copying.extent(at, length) == length
     assert looks == [os.SEEK_DATA, os.SEEK_HOLE]
     assert copying.hole_stop(3 * MIB, SIZE) == 3 * MIB
     assert len(looks) == 2
+
+
+def test_short_copies_ask_for_no_hole_and_bring_its_zeros(make, looks):
+    source, target = make("s", 2), make("t", 1, 2)
+    for at, data in ((2 * MIB, SHORT_BYTES), (MIB, 0)):
+        assert Copying(source, target).extent(at, SHORT_BYTES) == data
+        assert target.read(at, SHORT_BYTES) == source.read(at, SHORT_BYTES)
+    whole = MIB - SHORT_BYTES
+    assert target.read(MIB + SHORT_BYTES, whole) == b"A" * whole, "nothing else is touched"
+    assert len(looks) <= 2, "to see what has to be made zeros"
 
 
 def test_copies_that_have_left_the_data_look_again(make):
