@@ -220,3 +220,24 @@ async def test_write_refused_by_a_shadow_that_hangs_leaves_no_mark_either():
         assert 1 not in durable(sibling)[1]
     finally:
         release.set()
+
+
+async def test_notes_of_a_lost_bitmap_are_written_one_after_the_other(bench):
+    """Invariant 9: else the older one's bits may come last, and stay."""
+    member = bench.add("/s", DEP, chunks("-", "-", "-", "-"))
+    release, order, real = threading.Event(), [], member.bitmap.write_anew
+
+    def write_anew(*what):
+        order.append("begins")
+        release.wait(30)
+        order.append("ends")
+        return real(*what)
+
+    member.bitmap.write_anew = write_anew
+    async with trio.open_nursery() as notes:
+        notes.start_soon(member.note_again)
+        notes.start_soon(member.note_again)
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        assert order == ["begins"]
+        release.set()
+    assert order == ["begins", "ends"] * 2

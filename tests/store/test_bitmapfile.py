@@ -128,6 +128,15 @@ def test_erased_headers_are_no_bitmap_volume(bitmap, volume):
         BitmapFile(volume).read_header()
 
 
+def test_bits_of_a_set_are_written_where_a_smaller_one_was_erased(bitmap):
+    bitmap.write_header(replace(HEADER, size_bytes=CHUNK_BYTES))
+    bitmap.read_header()
+    bitmap.erase_headers()
+    for region in Region:
+        bitmap.write_sectors(bitmap.encode_all(HEADER, region, some_bits(0, CHUNKS - 1)))
+        assert chunks_of(bitmap.read_bits(HEADER, region)[0]) == {0, CHUNKS - 1}
+
+
 def test_bitmap_volume_that_is_cut_short_is_refused(bitmap, place):
     bitmap.write_header(HEADER)
     whole = (place / "b").read_bytes()
