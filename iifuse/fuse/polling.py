@@ -116,8 +116,8 @@ class Waiter:
         self._busy, self._watchable = busy, watchable
         self._patience = Patience()
         self._poll = select.poll()
-        self._either: select.epoll | None = None
-        self._fd = -1
+        self._either = select.epoll()  # now: later there may be no descriptor left
+        self._fd = self._calls = -1
         self._in_a_row = 0
         self._is_closing = False
 
@@ -129,8 +129,9 @@ class Waiter:
     async def wait_readable(self, fd: int) -> None:
         """Return when a request waits. Raises trio.ClosedResourceError when the session ends."""
         if fd != self._fd:
-            self._poll, self._either, self._fd = select.poll(), None, fd
+            self._poll, self._fd = select.poll(), fd
             self._poll.register(fd, select.POLLIN)
+            self._either.register(fd, select.EPOLLIN)
         for _ in range(WATCHES_MAX):
             busy = self._busy()
             if self._poll.poll(0) or (not busy and self._patience.look_ns and self._look()):
@@ -171,11 +172,13 @@ class Waiter:
         done = self._watchable()
         if done is None:
             return False
-        either = self._both(done.fd)
+        if done.fd != self._calls:
+            self._calls = done.fd
+            self._either.register(done.fd, select.EPOLLIN)
         done.watched = True
         try:
             if not done:
-                either.poll(WATCH_S)
+                self._either.poll(WATCH_S)  # no select(2): it fails with descriptors above 1023
         finally:
             done.watched = False  # or who waits for a call would never learn of its end
         done.calm()  # always: who came while we stopped watching may have written late
@@ -183,14 +186,6 @@ class Waiter:
             done.drain()
             await trio.lowlevel.checkpoint()
         return True
-
-    def _both(self, fd: int) -> select.epoll:
-        """For requests and calls. Not `select`, which fails with a descriptor above 1023."""
-        if self._either is None:
-            self._either = select.epoll()
-            self._either.register(self._fd, select.EPOLLIN)
-            self._either.register(fd, select.EPOLLIN)
-        return self._either
 
 
 class _Lowlevel:

@@ -63,6 +63,7 @@ class Mount:
 
     async def run(self) -> None:
         """Serve requests until `stop`."""
+        threads.Done.here()  # now: later there may be no descriptor left
         polling.install(threads.are_running, threads.watchable)
         await pyfuse3.main(min_tasks=_TASKS_MIN, max_tasks=_TASKS_MAX)
 

@@ -257,6 +257,9 @@ async def test_waiter_that_fails_leaves_nobody_waiting_for_a_call(nursery):
 
 
 class _Broken:
+    def register(self, *_: int) -> None:
+        """Taken, and of no use."""
+
     def poll(self, _: float) -> list:
         raise OSError(5, "planted")
 

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from crash_schedule import CooperativeLock, pause, run_sync
+from crash_schedule import CooperativeLock, in_worker, pause, run_sync
 
 SECTOR = 512
 CHUNK = 32 * 1024
@@ -384,7 +384,7 @@ def installed():
         locks = SimpleNamespace(Lock=CooperativeLock)
         stack.enter_context(patch("iifuse.store.volume.threading", locks))
         stack.enter_context(patch("trio.to_thread.run_sync", run_sync))
-        stack.enter_context(patch("iifuse.engine.threads._in_worker", run_sync))
+        stack.enter_context(patch("iifuse.engine.threads._in_worker", in_worker))
         for name, value in SMALL.items():
             stack.enter_context(patch(name, value))
         yield SYSTEM

@@ -132,7 +132,7 @@ class Stage:
             durable["B", actor.number, "header"] = actor.header
             durable["I", actor.number] = None
             for region in Region:
-                durable["B", actor.number, region] = self._word(actor.bits, region, ())
+                durable["B", actor.number, region] = self._word(actor.bits, region)
         self.disk = Disk(durable)
         view = self.views(durable, [self._memory(a) for a in self.actors])
         self.worlds: list[World] = [{f: [only(v) for v in view[f]] for f in view}]
@@ -273,7 +273,9 @@ class Stage:
             return [("put", ("I", actor.number), note)]
         return [("put", ("B", actor.number, r), word) for r, word in words.items()]
 
-    def _word(self, bits: Bits, region: Region, ahead: Sequence[int], marks: Sequence[Run]) -> int:
+    def _word(
+        self, bits: Bits, region: Region, ahead: Sequence[int] = (), marks: Sequence[Run] = ()
+    ) -> int:
         rows = bits.disk_rows(region, 0, 1, list(ahead), marks)
         return Bitmap(self.chunks, rows.copy()).word(0, self.chunks)
 
