@@ -1,11 +1,14 @@
 """Group commit: whoever comes first does the work of all who wait at that moment."""
 
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import trio
 
 T = TypeVar("T")
+
+BATCH_MAX: Final = 64
+"""Items of a batch; what is done for more of them at once keeps the event loop for too long."""
 
 
 class _Entry(Generic[T]):
@@ -60,7 +63,7 @@ class Batcher(Generic[T]):
 
     async def _lead(self) -> None:
         self.is_led = True
-        batch, self._waiting = self._waiting, []
+        batch, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
         try:
             results = await self._work([entry.item for entry in batch])
         except Exception as error:  # noqa: BLE001 - every waiter has to learn of it

@@ -52,6 +52,10 @@ class _Request:
     def waits_for(self, earlier: "_Request") -> bool:
         return earlier.conflicts(self.mode, self.first, self.stop)
 
+    def grant(self) -> None:
+        if self.granted is not None:
+            self.granted.set()
+
 
 class _Scattered(_Request):
     """Several runs, ascending; a kind of its own, so that every write's test stays short."""
@@ -129,10 +133,12 @@ class ChunkLocks:
             raise
 
     def _release(self, request: _Request) -> None:
-        self._requests.remove(request)
-        for index, waiting in enumerate(self._requests):
-            if waiting.granted is not None and self._first_come(index):
-                waiting.granted.set()
+        """Those behind it that waited for it and now for nobody are granted theirs."""
+        place = self._requests.index(request)
+        del self._requests[place]
+        for index, waiting in enumerate(self._requests[place:], place):
+            if waiting.waits_for(request) and self._first_come(index):
+                waiting.grant()
 
 
 class Held:

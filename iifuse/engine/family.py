@@ -139,13 +139,12 @@ class Family:
         """How much to preserve now for a first touch of `run`.
 
         Long writes that follow each other come to chunks that nobody has written yet one after
-        the other; preserved in long runs they share their syncs (design, section 5). Only for
-        dependent sets: there a bit means that the chunk is preserved and nothing else.
+        the other; preserved in long runs they share their syncs (design, section 5).
         """
         first, count = run
         follows, self._stream_stop = first == self._stream_stop, first + count
-        dependent = all(member.header.kind is Kind.DEPENDENT for member in self.sets)
-        if not (follows and dependent and self.ordered and count >= STREAM_CHUNKS):
+        allowed = self.ordered and all(map(_is_preserved_ahead, self.sets))
+        if not (follows and allowed and count >= STREAM_CHUNKS):
             self._stream_chunks = count
             return run
         self._stream_chunks = min(2 * max(self._stream_chunks, count), AHEAD_CHUNKS)
@@ -311,12 +310,24 @@ class Family:
         return None
 
 
+def _is_preserved_ahead(member: VolumeSet) -> bool:
+    """May chunks of a set be preserved that nobody writes to yet?
+
+    Of a dependent one: there a bit means that the chunk is preserved and nothing else. And only
+    where a failure costs the shadow, not a write of other chunks.
+    """
+    dependent = member.header.kind is Kind.DEPENDENT
+    return dependent and member.answers_at_once and not member.policy.break_write
+
+
 def _must_see(step: Step, work: Work) -> bool:
-    """Does a step depend on bits that the gathered work is about to change?
+    """Does a step depend on how the gathered work ends?
 
     A clear says that copies are durable. A second mark of a set has to carry the first one's bits.
+    A restore writes to the raw master, which the other sets must have preserved by then, or be
+    noted as lost, or the write that asks for it fails (invariants 3 and 9).
     """
-    if isinstance(step, Clear):
+    if isinstance(step, Clear) or (isinstance(step, Copy) and step.target is Role.MASTER):
         return bool(work)
     return isinstance(step, Mark) and any(
         isinstance(earlier, Mark) and earlier.key == step.key for earlier, _ in work

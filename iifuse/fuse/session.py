@@ -22,10 +22,10 @@ from iifuse.store import linux
 
 log = logging.getLogger(__name__)
 
-_TASKS_MAX: Final = 1024
+_TASKS_MAX: Final = 256
 _TASKS_MIN: Final = 16
 """Tasks that stay when they have nothing to do: beginning one costs more than a request."""
-_BACKGROUND_MAX: Final = 512
+_BACKGROUND_MAX: Final = 128
 """Asynchronous requests under way, of all volumes. The kernel's own 12 would bound the size of a
 group commit; and those that wait for one shadow that hangs must leave some for everybody else, as
 they must leave tasks."""

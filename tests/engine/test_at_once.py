@@ -236,6 +236,22 @@ async def test_stream_is_not_preserved_ahead_where_a_bit_means_a_change(kind):
     assert (bits == set(range(128))) == (kind is IND)
 
 
+@pytest.mark.parametrize("why", ["break-write", "limit", "restore"])
+async def test_stream_is_not_preserved_ahead_where_a_failure_would_cost_a_write(why):
+    """A write must not fail for chunks that it does not touch."""
+    bench = big()
+    progress = Progress.TO_MASTER if why == "restore" else Progress.IDLE
+    copy = tuple(range(1024)) if why == "restore" else ()
+    member = bench.add("/s", DEP, b"-" * 1024 * CHUNK, progress, copy)
+    policy = {"break-write": Policy(break_write=True), "limit": Policy(limit_s=5)}
+    member.header = replace(member.header, policy=policy.get(why, Policy()))
+    for operation in ("read", "write"):
+        member.shadow.breaks.append(in_chunk(operation, 200))
+    await stream(bench, 6)
+    assert not member.state.offline
+    assert durable(member)[1] == set(range(192))
+
+
 async def test_short_writes_that_follow_each_other_are_no_stream():
     bench = big()
     member = bench.add("/s", DEP, b"-" * 1024 * CHUNK)

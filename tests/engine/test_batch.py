@@ -1,10 +1,12 @@
 """Group commit: who waits at the same moment shares one batch."""
 
+from itertools import chain
+
 import pytest
 import trio
 import trio.testing
 
-from iifuse.engine.batch import Batcher
+from iifuse.engine.batch import BATCH_MAX, Batcher
 
 
 class Work:
@@ -51,6 +53,18 @@ async def test_batch_gathers_all_who_come_while_another_runs(nursery):
     work.gates[1].set()
     await trio.testing.wait_all_tasks_blocked()
     assert done == dict.fromkeys("abcd")
+
+
+async def test_batch_has_a_largest_size_and_nobody_overtakes(nursery):
+    work, done, count = Work(), {}, 2 * BATCH_MAX + 5
+    batcher = Batcher(work)
+    await start(nursery, batcher, [str(number) for number in range(1 + count)], done)
+    for number in range(4):
+        work.gates[number].set()
+        await trio.testing.wait_all_tasks_blocked()
+    assert [len(batch) for batch in work.batches] == [1, BATCH_MAX, BATCH_MAX, 5]
+    assert list(chain(*work.batches)) == [str(number) for number in range(1 + count)]
+    assert len(done) == 1 + count
 
 
 async def test_batch_errors_reach_those_whose_items_failed(nursery):

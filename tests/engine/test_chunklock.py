@@ -164,3 +164,28 @@ async def test_chunk_lock_over_several_runs_leaves_free_what_lies_between():
         for taken in ((0, 3), (3, 1), (4, 7), (10, 1), (11, 10), (24, 1), (0, EVERYTHING)):
             assert not locks.free(WRITE, *taken)
             assert not locks.free(READ, *taken)
+
+
+async def test_gate_that_opens_for_many_asks_of_each_a_few_times_only(nursery, monkeypatch):
+    """Each asking goes through all who are there: a gate must not open for seconds."""
+    asked, real, count = [], ChunkLocks._first_come, 200
+
+    def first_come(locks, index):
+        asked.append(index)
+        return real(locks, index)
+
+    monkeypatch.setattr(ChunkLocks, "_first_come", first_come)
+    locks, done = ChunkLocks(), []
+
+    async def write(chunk: int) -> None:
+        async with locks.hold(WRITE, chunk, 1):
+            await trio.lowlevel.checkpoint()
+            done.append(chunk)
+
+    async with locks.gate():
+        for chunk in range(count):
+            nursery.start_soon(write, chunk)
+        await trio.testing.wait_all_tasks_blocked()
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(done) == count
+    assert len(asked) <= 3 * count

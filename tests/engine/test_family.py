@@ -1,6 +1,7 @@
 """What a failure drags along, and that nobody else pays for it (invariants 4, 9)."""
 
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -198,7 +199,46 @@ async def test_refused_write_leaves_no_mark_for_a_later_one_to_write(ordered):
         await bench.view.write(CHUNK, b"refused")
     assert await bench.view.write(2 * CHUNK, b"new") == 3
     await bench.view.sync()
-    assert durable(sibling)[1] == {2}
+    found = durable(sibling)[1]
+    assert 2 in found
+    for chunk in found:
+        assert sibling.shadow.chunk(chunk) == chunks("abcd"[chunk])
+
+
+# -- a restore and what its siblings preserve -------------------------------------------------
+
+
+@pytest.mark.parametrize("break_write", [True, False])
+async def test_restore_waits_for_what_a_sibling_has_preserved_or_is_noted_to_have_lost(
+    bench, break_write
+):
+    """Invariants 3 and 9: the raw master changes only then, also when the write is refused."""
+    sibling = bench.add("/s", DEP, chunks("-", "-", "-", "-"))
+    sibling.header = replace(sibling.header, policy=Policy(break_write=break_write))
+    bench.add("/t", IND, chunks("A", "B", "C", "D"), Progress.TO_MASTER, (0, 1, 2, 3))
+    sibling.shadow.breaks.append(in_chunk("write", 1))
+    noted = []
+    bench.master.hooks["write"] = lambda: noted.append(durable(sibling)[0].offline)
+    with suppress(TouchFailed):
+        await bench.view.write(CHUNK + 5, b"new")
+    if break_write:
+        assert bench.master.chunk(1) == chunks("b"), "refused, and so nothing has changed"
+        assert not noted
+    else:
+        assert noted == [Role.SHADOW]
+
+
+async def test_restore_of_a_batch_whose_sibling_fails_once_preserves_the_right_content(bench):
+    """What is repeated write by write must not find raw chunks that the first try restored."""
+    sibling = bench.add("/s", DEP, chunks("-", "-", "-", "-"))
+    sibling.header = replace(sibling.header, policy=Policy(break_write=True))
+    bench.add("/t", IND, chunks("A", "B", "C", "D"), Progress.TO_MASTER, (0, 1, 2, 3))
+    sibling.shadow.breaks.append(in_chunk("write", 1))
+    writes = [partial(bench.view.write, chunk * CHUNK + 5, b"new") for chunk in range(4)]
+    failed = await together(bench, *writes)
+    assert [isinstance(error, TouchFailed) for error in failed] == [False, True, False, False]
+    seen = await bench.shadow_view(sibling).read(0, 4 * CHUNK)
+    assert seen == chunks("a", "b", "c", "d")
 
 
 async def test_write_refused_by_a_shadow_that_hangs_leaves_no_mark_either():

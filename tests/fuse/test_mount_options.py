@@ -141,8 +141,8 @@ def test_kernels_limits_of_the_mount_are_lifted(new_service, options):
     service = new_service("app", *options)
     device = os.stat(service.mountpoint).st_dev
     connection = Path(f"/sys/fs/fuse/connections/{os.minor(device)}")
-    assert int((connection / "max_background").read_text()) == 512
-    assert int((connection / "congestion_threshold").read_text()) == 512
+    assert int((connection / "max_background").read_text()) == 128
+    assert int((connection / "congestion_threshold").read_text()) == 128
     strict = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/strict_limit")
     assert int(strict.read_text()) == (0 if options else 1)
     assert service.stop() == 0
