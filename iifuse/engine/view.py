@@ -159,8 +159,10 @@ class View:
 
     async def sync(self) -> None:
         """Make this volume durable, and the bits that its content needs (invariant 12)."""
-        if not all(volume.is_synced for volume in self.needed()):
-            await self._syncs.submit(None)
+        for volume in self.needed():
+            if not volume.is_synced:
+                await self._syncs.submit(None)
+                return
 
     async def _sync_all(self, items: list[None]) -> list[Exception | None]:
         tried = [(volume, await self._sync_one(volume)) for volume in self.needed()]
@@ -173,9 +175,12 @@ class View:
 
     async def _sync_one(self, volume: Volume) -> OSError | None:
         """A shadow's within its limit: with durability=process the master's fsync needs it."""
-        slow = next((s for s in self.family.sets if s.shadow is volume and s.policy.limit_s), None)
         try:
-            await (slow.within_limit(volume.sync) if slow else swiftly(volume.sync))
+            for member in self.family.sets:
+                if member.shadow is volume and member.policy.limit_s:
+                    await member.within_limit(volume.sync)
+                    return None
+            await swiftly(volume.sync)
         except OSError as error:
             return error
         return None

@@ -100,10 +100,12 @@ class Operations(pyfuse3.Operations):
         except Exception:
             log.exception("a set that a defect met cannot be marked")
 
-    @_handler
     async def fsync(self, fh: FileHandleT, datasync: bool) -> None:  # noqa: ARG002
         """Sync; left out, the kernel would take every fsync for done, for ever."""
-        await self._view(fh >> 1).sync()
+        try:
+            await self._view(fh >> 1).sync()
+        except Exception as error:
+            raise _as_errno(error) from error
 
     async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
         """Directories are made up: there is nothing to sync."""

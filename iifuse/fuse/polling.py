@@ -175,13 +175,13 @@ class Waiter:
         if done.fd != self._calls:
             self._calls = done.fd
             self._either.register(done.fd, select.EPOLLIN)
+        done.calm()  # who came while we stopped watching may have written late
         done.watched = True
         try:
             if not done:
                 self._either.poll(WATCH_S)  # no select(2): it fails with descriptors above 1023
         finally:
             done.watched = False  # or who waits for a call would never learn of its end
-        done.calm()  # always: who came while we stopped watching may have written late
         if done:
             done.drain()
             await trio.lowlevel.checkpoint()

@@ -59,7 +59,9 @@ class WrittenRows:
 def _rows_set(blob: Buffer) -> bytes:
     """Which sectors have a bit set: a byte for each, 1 or 0."""
     count = len(blob) // SECTOR_BYTES
-    if count <= _FEW:  # of a first touch, mostly
+    if count == 1:  # of a first touch, mostly
+        return b"\0" if blob[:SECTOR_BIT_BYTES] == _ZEROS else b"\1"
+    if count <= _FEW:
         starts = range(0, len(blob), SECTOR_BYTES)
         return bytes([blob[at : at + SECTOR_BIT_BYTES] != _ZEROS for at in starts])
     rows = np.frombuffer(blob, np.uint8).reshape(count, SECTOR_BYTES)
