@@ -81,13 +81,13 @@ class Bitmap:
             if packed is None
             else packed
         )
-        assert self.packed.shape == (sectors_for(chunks), SECTOR_BIT_BYTES)
         self._view = self.packed.reshape(-1)
         self._bytes = memoryview(self._view)  # type: ignore[arg-type]
 
     @classmethod
     def from_disk(cls, chunks: int, packed: Packed) -> "Bitmap":
         """Adopt an array that somebody else wrote: bits past the last chunk do not count."""
+        assert packed.shape == (sectors_for(chunks), SECTOR_BIT_BYTES)
         bitmap = cls(chunks, packed)
         bitmap._clear_tail()
         return bitmap

@@ -118,9 +118,9 @@ def first_touch(
         _gather(needs, touch)
     # Notes come first: a mark may cool the very region that a note relies on.
     steps: list[Step] = [Note(n.member.key, tuple(n.note)) for n in needs if n.note]
-    steps += _preserves(needs, ordered)
-    steps += _marks(needs, ordered)
-    steps += _restores(needs, ordered)
+    _preserve(steps, needs, ordered)
+    _mark(steps, needs, ordered)
+    _restore(steps, needs, ordered)
     return steps
 
 
@@ -190,40 +190,34 @@ def _is_lost(state: SetState) -> bool:
     return bool(state.offline & (Role.SHADOW | Role.BITMAP))
 
 
-def _preserves(needs: list[_Needs], ordered: bool) -> list[Step]:
+def _preserve(steps: list[Step], needs: list[_Needs], ordered: bool) -> None:
     """Invariant 4: the shadow's chunk is complete and durable before its bit says so."""
-    found = [n for n in needs if n.preserve]
-    steps: list[Step] = [
-        Copy(n.member.key, Role.MASTER, Role.SHADOW, tuple(n.preserve)) for n in found
-    ]
+    for need in needs:
+        if need.preserve:
+            key, runs = need.member.key, tuple(need.preserve)
+            steps.append(Copy(key, Role.MASTER, Role.SHADOW, runs))
     if ordered:
-        steps += [Sync(n.member.key, Role.SHADOW) for n in found]
-    return steps
+        steps += [Sync(n.member.key, Role.SHADOW) for n in needs if n.preserve]
 
 
-def _marks(needs: list[_Needs], ordered: bool) -> list[Step]:
+def _mark(steps: list[Step], needs: list[_Needs], ordered: bool) -> None:
     """Invariants 2 and 3: the bits are durable before the first byte changes."""
-    found = [n for n in needs if n.mark]
-    steps: list[Step] = [_mark(n.member, n.mark) for n in found]
+    for need in needs:
+        if need.mark:
+            member, runs = need.member, tuple(need.mark)
+            steps.append(Mark(member.key, runs, tuple(regions_of(member.state, runs))))
     if ordered:
-        steps += [Sync(n.member.key, Role.BITMAP) for n in found]
-    return steps
+        steps += [Sync(n.member.key, Role.BITMAP) for n in needs if n.mark]
 
 
-def _mark(member: Member, runs: list[Run]) -> Mark:
-    return Mark(member.key, tuple(runs), tuple(regions_of(member.state, runs)))
-
-
-def _restores(needs: list[_Needs], ordered: bool) -> list[Step]:
+def _restore(steps: list[Step], needs: list[_Needs], ordered: bool) -> None:
     """A chunk still to be restored is brought before either side writes it; one set at the most."""
-    steps: list[Step] = []
     for need in needs:
         if need.restore:
             key, runs = need.member.key, tuple(need.restore)
             copy, mark = Copy(key, Role.SHADOW, Role.MASTER, runs), Mark(key, runs)
             syncs = Sync(key, Role.MASTER), Sync(key, Role.BITMAP)
             steps += [copy, syncs[0], mark, syncs[1]] if ordered else [copy, mark]
-    return steps
 
 
 def copy_direction(state: SetState) -> tuple[Role, Role]:
