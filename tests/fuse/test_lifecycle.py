@@ -29,12 +29,9 @@ def large(disk_place):
 
 def same(a, b):
     """Are two files equal, as far as the shorter one goes?"""
-    return (
-        subprocess.run(
-            ["cmp", "-n", str(min(a.stat().st_size, b.stat().st_size)), a, b], check=False
-        ).returncode
-        == 0
-    )
+    return subprocess.run(
+        ["cmp", "-n", str(min(a.stat().st_size, b.stat().st_size)), a, b], check=False
+    ).returncode == 0
 
 
 def row(status):

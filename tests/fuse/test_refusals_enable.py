@@ -77,7 +77,9 @@ def test_volume_of_another_set_is_refused(service, refused, names, taken, place,
             refused(service, "iiadm", "-e", "dep", *words.values(), says=(alias,))
 
 
-def test_second_set_of_a_master_under_another_name_uses_the_same_file(service, names, taken, place):
+def test_second_set_of_a_master_under_another_name_uses_the_same_file(
+    service, names, taken, place
+):
     alias = place / "alias"
     alias.symlink_to(taken["master"])
     done = service.run("iiadm", "-e", "dep", alias, names["shadow"], names["bitmap"])

@@ -73,7 +73,9 @@ def run_second(service, **changed):
     second = Service(service.home, "second")
     for name, value in changed.items():
         setattr(second, name, value)
-    done = subprocess.run(second.command(), capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        second.command(), capture_output=True, text=True, timeout=30, check=False
+    )
     return done.returncode, done.stderr
 
 
@@ -124,3 +126,5 @@ def test_unknown_option_is_refused(place, words):
     done = subprocess.run(service.command(), capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert words in done.stderr
+
+

@@ -37,7 +37,9 @@ class MemoryDB:
 
     def _change(self, shadow: str, **changes: Any) -> None:
         rows, volumes = self._content()
-        self._put(tuple(replace(r, **changes) if r.shadow == shadow else r for r in rows), volumes)
+        self._put(
+            tuple(replace(r, **changes) if r.shadow == shadow else r for r in rows), volumes
+        )
 
     def sets(self) -> list[SetRow]:
         return list(self._content()[0])

@@ -29,7 +29,9 @@ async def _set(rig: Rig, kind: Kind, number: str = "") -> tuple[str, str]:
 
 def _writers(rig: Rig, files: list[str], count: int, each: int):
     """`count` writers, dealt out over the files."""
-    return [partial(rig.writer, files[n % len(files)], n // len(files), each) for n in range(count)]
+    return [
+        partial(rig.writer, files[n % len(files)], n // len(files), each) for n in range(count)
+    ]
 
 
 async def enable(rig: Rig, kind: Kind, writers: int) -> None:
@@ -140,7 +142,9 @@ async def update(rig: Rig, kind: Kind, verb: Verb) -> None:
     rig.begin()
     await rig.touch(master, 0, 3)
     await rig.touch(shadow, 1)
-    await rig.together(partial(rig.flip, verb, shadow), *_writers(rig, [master, shadow], 4, 2))
+    await rig.together(
+        partial(rig.flip, verb, shadow), *_writers(rig, [master, shadow], 4, 2)
+    )
     await rig.together(partial(rig.main.wait, shadow), *_writers(rig, [master, shadow], 2, 3))
     rig.check()
 
@@ -167,7 +171,9 @@ async def restore(rig: Rig, kind: Kind, verb: Verb) -> None:
     rig.begin()
     await rig.touch(master, 1)
     await rig.touch(shadow, 3)
-    await rig.together(partial(rig.flip, verb, shadow), *_writers(rig, [master, shadow], 2, 2))
+    await rig.together(
+        partial(rig.flip, verb, shadow), *_writers(rig, [master, shadow], 2, 2)
+    )
     await rig.together(
         partial(rig.main.wait, shadow), *_writers(rig, [master, shadow, path("t0")], 3, 2)
     )
@@ -179,7 +185,9 @@ async def abort_resume(rig: Rig, kind: Kind, verb: Verb) -> None:
     await rig.touch(master, 0, 1, 3, 4)
     rig.begin()
     await rig.flip(verb, shadow)
-    await rig.together(partial(rig.main.abort, shadow), *_writers(rig, [master, shadow], 2, 2))
+    await rig.together(
+        partial(rig.main.abort, shadow), *_writers(rig, [master, shadow], 2, 2)
+    )
     await rig.touch(master, 2)
     await rig.touch(shadow, 4)
     await rig.flip(verb, shadow)

@@ -109,7 +109,9 @@ def _sectors():
         count, first = random.randint(1, 4), number(random, 40)
         region = random.choice(list(Region))
         bits = np.frombuffer(random.randbytes(count * SECTOR_BIT_BYTES), np.uint8)
-        good = sector.encode(UUID_HERE.bytes, region, first, bits.reshape(count, SECTOR_BIT_BYTES))
+        good = sector.encode(
+            UUID_HERE.bytes, region, first, bits.reshape(count, SECTOR_BIT_BYTES)
+        )
         blob = garble(random, good, most=3)[: len(good)].ljust(len(good), b"\0")
         for row in range(count):
             if random.random() < 0.3:

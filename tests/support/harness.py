@@ -92,12 +92,9 @@ class Service:
         if self._process is not None:
             self._process.kill()
             self._process.wait(30)
-        while (
-            subprocess.run(
-                ["umount", "-l", str(self.mountpoint)], capture_output=True, check=False
-            ).returncode
-            == 0
-        ):
+        while subprocess.run(
+            ["umount", "-l", str(self.mountpoint)], capture_output=True, check=False
+        ).returncode == 0:
             pass
 
     # -- files and verbs --------------------------------------------------------------------

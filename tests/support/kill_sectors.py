@@ -47,7 +47,9 @@ def read_windows(path: Path, count: int) -> bytes:
     fd = os.open(path, os.O_RDONLY)
     try:
         starts = range(0, count, WINDOW)
-        return b"".join(os.pread(fd, min(WINDOW, count - n) * SECTOR, offset_of(n)) for n in starts)
+        return b"".join(
+            os.pread(fd, min(WINDOW, count - n) * SECTOR, offset_of(n)) for n in starts
+        )
     finally:
         os.close(fd)
 

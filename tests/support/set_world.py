@@ -150,7 +150,9 @@ class World:
     def verdicts(self, verb: str, members: Iterable[ModelSet]) -> set[bool]:
         """What the state table says, now and once the running copies have ended."""
         members = list(members)
-        return {all(m.allows(verb, copies_ended=ended) for m in members) for ended in (False, True)}
+        return {
+            all(m.allows(verb, copies_ended=ended) for m in members) for ended in (False, True)
+        }
 
     # -- what must hold after every step ----------------------------------------------------
 
