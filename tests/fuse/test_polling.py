@@ -180,8 +180,14 @@ class _Poll:
         return []
 
 
-async def test_waiter_ends_with_the_session(nursery):
-    waiter, ended = Waiter(lambda: False, lambda: None), trio.Event()
+@pytest.mark.parametrize(
+    ("busy", "begins"),
+    [(False, trio.testing.wait_all_tasks_blocked), (True, trio.lowlevel.checkpoint)],
+    ids=["while it sleeps", "while a verb has a thread"],
+)
+async def test_waiter_ends_with_the_session(nursery, busy, begins):
+    """It may end while it gives others a turn, and then trio tells nobody any more."""
+    waiter, ended = Waiter(lambda: busy, lambda: None), trio.Event()
 
     async def wait(fd: int) -> None:
         with pytest.raises(trio.ClosedResourceError):
@@ -190,24 +196,7 @@ async def test_waiter_ends_with_the_session(nursery):
 
     with pipe() as (fd, _):
         nursery.start_soon(wait, fd)
-        await trio.testing.wait_all_tasks_blocked()
-        waiter.notify_closing(fd)
-        with trio.fail_after(5):
-            await ended.wait()
-
-
-async def test_waiter_ends_with_the_session_while_a_verb_has_a_thread(nursery):
-    """The session may end while it gives others a turn, and then trio tells nobody any more."""
-    waiter, ended = Waiter(lambda: True, lambda: None), trio.Event()
-
-    async def wait(fd: int) -> None:
-        with pytest.raises(trio.ClosedResourceError):
-            await waiter.wait_readable(fd)
-        ended.set()
-
-    with pipe() as (fd, _):
-        nursery.start_soon(wait, fd)
-        await trio.lowlevel.checkpoint()
+        await begins()
         waiter.notify_closing(fd)
         with trio.fail_after(5):
             await ended.wait()
