@@ -17,7 +17,7 @@ from iifuse.core.plan import Copy, Side, Touch
 from iifuse.core.state import Progress, Role
 from iifuse.engine.chunklock import Mode
 from iifuse.engine.family import Family
-from iifuse.engine.threads import blocking
+from iifuse.engine.threads import aside
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.copying import Copying
 from iifuse.store.volume import Volume
@@ -233,7 +233,7 @@ class Copier:
         """In a thread, within the shadow's limit; a restore waits for its shadow without one."""
         async with self._blaming():
             if self.member.restoring:
-                return await blocking(call)
+                return await aside(call)
             return await self.member.within_limit(call)
 
     @asynccontextmanager

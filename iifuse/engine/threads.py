@@ -42,9 +42,14 @@ async def blocking(call: Callable[[], T], limiter: trio.CapacityLimiter | None =
     """Run `call` in a worker thread and wait for it; it is never abandoned half-way."""
     _Running.trios += 1
     try:
-        return await trio.to_thread.run_sync(call, abandon_on_cancel=False, limiter=limiter)
+        return await aside(call, limiter)
     finally:
         _Running.trios -= 1
+
+
+async def aside(call: Callable[[], T], limiter: trio.CapacityLimiter | None = None) -> T:
+    """As `blocking`, for what no program waits for: whoever polls need not make way for it."""
+    return await trio.to_thread.run_sync(call, abandon_on_cancel=False, limiter=limiter)
 
 
 class Done:
@@ -231,7 +236,7 @@ class Stuck:
         Raises OSError (ETIMEDOUT), which names `path`, when it had to be given up.
         """
         if not limit_s:
-            return await blocking(call, self._limiter)
+            return await aside(call, self._limiter)
         token = object()
         with trio.move_on_after(limit_s):
             tracked = self._tracked(token, call)

@@ -10,6 +10,7 @@ from harness import CHUNK
 
 from iifuse.core.plan import Side, Touch
 from iifuse.core.state import Kind, Progress, Role
+from iifuse.engine import threads
 from iifuse.engine.chunklock import Mode
 from iifuse.engine.copier import STEP_CHUNKS, Copier
 
@@ -336,3 +337,27 @@ async def test_target_in_memory_is_not_written_early(ended):
     member.shadow.has_disk = False
     await Copier(bench.family, member, ended).run()
     assert ("/s", "start_writeback") not in bench.diary
+
+
+# -- beside programs --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("progress", [TO_SHADOW, TO_MASTER])
+async def test_nobody_who_polls_for_requests_makes_way_for_a_copy(ended, progress):
+    """Row 10: programs would be served at a quarter of their speed while it works."""
+    bench, member = scattered(5, progress=progress)
+    target = member.shadow if progress is TO_SHADOW else bench.master
+    busy = []
+    for call in ("write", "start_writeback"):
+        target.hooks[call] = lambda: busy.append(threads.are_running())
+    await Copier(bench.family, member, ended).run()
+    assert busy == [False, False]
+
+
+async def test_who_polls_makes_way_for_a_read_of_a_shadow(bench):
+    member = bench.add("/s", IND, chunks("a", "b", "c", "d"))
+    member.shadow.read_cached = lambda offset, length: None
+    busy = []
+    member.shadow.hooks["read"] = lambda: busy.append(threads.are_running())
+    assert await bench.shadow_view(member).read(0, CHUNK) == chunks("a")
+    assert busy == [True]
