@@ -57,6 +57,9 @@ class Done:
 
     A worker wakes the loop, which takes trio several steps; or, while `watched`, only writes to
     `fd`, at which somebody on the loop looks, who then calls `drain`.
+
+    `under_way`: calls that have not come back, whose tasks sleep. `stand_by`: watches for calls
+    and requests, for a moment, without trio; where there is somebody who can (fuse.polling).
     """
 
     _of_this_loop: ClassVar[trio.lowlevel.RunVar["Done"]] = trio.lowlevel.RunVar("done")
@@ -64,6 +67,8 @@ class Done:
     def __init__(self) -> None:
         self.fd: Final = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.watched = False
+        self.under_way = 0
+        self.stand_by: Callable[[Done], object] | None = None
         self._jobs: deque[_Job[Any]] = deque()
         self._token = trio.lowlevel.current_trio_token()
 
@@ -99,12 +104,34 @@ class Done:
         loop, so none is left behind.
         """
         while self._jobs:
+            self.under_way -= 1
             trio.lowlevel.reschedule(self._jobs.popleft().task)
+
+    async def wait(self) -> None:
+        """On the loop: sleep until this task's job has come back."""
+        self.under_way += 1
+        await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
+
+    def catch(self, job: "_Job[Any]") -> bool:
+        """On the loop: stand by. True if the job has come back: no way through trio's scheduler.
+
+        For the only one under way: whoever gets something to do just then waits for the moment.
+        """
+        if self.stand_by is not None:
+            self.stand_by(self)
+        if job not in self._jobs:
+            return False
+        self._jobs.remove(job)
+        return True
 
     def calm(self) -> None:
         """Make `fd` silent again."""
         with suppress(BlockingIOError):
             os.eventfd_read(self.fd)
+
+
+def _is_only_one() -> bool:
+    return _Running.ours == 1 and not _Running.trios
 
 
 def watchable() -> Done | None:
@@ -149,7 +176,7 @@ class _Job(Generic[T]):
         self.result: T
         self.error: BaseException | None = None
         self.task = trio.lowlevel.current_task()
-        self._done = Done.here()
+        self.done = Done.here()
 
     def do(self) -> None:
         """In the worker."""
@@ -162,7 +189,7 @@ class _Job(Generic[T]):
 
     def tell(self) -> None:
         """In the worker: who waits for it goes on."""
-        self._done.put(self)
+        self.done.put(self)
 
 
 class _Worker:
@@ -190,9 +217,10 @@ async def _in_worker(call: Callable[[], T], way: Way | None) -> T:
     job = _Job(call, way)
     worker = _Worker.idle.pop() if _Worker.idle else _Worker()
     worker.jobs.put(job)
-    if way is not None:
-        way.give()
-    await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
+    if not (_is_only_one() and job.done.catch(job)):
+        if way is not None:
+            way.give()
+        await job.done.wait()
     if job.error is not None:
         raise job.error
     return job.result

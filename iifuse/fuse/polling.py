@@ -32,13 +32,20 @@ WATCH_S: Final = 0.001
 """How long to wait at a time for a request or a call without trio, in seconds."""
 
 WATCHES_MAX: Final = 2
-"""So often; what takes longer than 2 ms does not gain by it."""
+"""So often in vain; what takes longer than 2 ms does not gain by it."""
+
+STAND_BY_S: Final = 0.000_3
+"""How long to wait like this for the only call under way, before anybody else has a turn: as long
+as a disk's sync takes. It counts as so many requests in a row:"""
+
+STAND_BY_WORTH: Final = 8
 
 
 class Watched(Protocol):
     """Calls that come back from threads (engine.threads.Done)."""
 
     watched: bool
+    under_way: int
 
     @property
     def fd(self) -> int:
@@ -65,6 +72,11 @@ class Baton:
         self._held = False
         self._others = trio.lowlevel.ParkingLot()
         self._is_one_woken = False
+
+    @property
+    def readers(self) -> int:
+        """How many tasks have it or wait for it."""
+        return len(self._others) + self._held + self._is_one_woken
 
     async def __aenter__(self) -> None:
         while self._held:
@@ -117,6 +129,9 @@ class Waiter:
         self._patience = Patience()
         self._poll = select.poll()
         self._either = select.epoll()  # now: later there may be no descriptor left
+        self.baton = Baton()
+        self._servants: trio.Nursery | None = None
+        """Of the tasks that serve requests."""
         self._fd = self._calls = -1
         self._in_a_row = 0
         self._is_closing = False
@@ -132,13 +147,22 @@ class Waiter:
             self._poll, self._fd = select.poll(), fd
             self._poll.register(fd, select.POLLIN)
             self._either.register(fd, select.EPOLLIN)
-        for _ in range(WATCHES_MAX):
+            self._servants = trio.lowlevel.current_task().parent_nursery
+        in_vain = 0
+        while in_vain < WATCHES_MAX:
             busy = self._busy()
             if self._poll.poll(0) or (not busy and self._patience.look_ns and self._look()):
                 await self._begin(IN_A_ROW_BUSY_MAX if busy else IN_A_ROW_MAX)
                 return
-            if self._is_closing or not busy or not await self._watch():
+            if self._is_closing or not busy:
                 break
+            await trio.lowlevel.checkpoint()  # who has something to do does it first
+            if not self._busy():
+                continue
+            calls = self._watchable()
+            if calls is None:
+                break
+            in_vain += not self._has_come(calls)
         if self._is_closing:  # trio would wait for the next request
             raise trio.ClosedResourceError("the session ends")
         self._in_a_row = 0
@@ -161,17 +185,38 @@ class Waiter:
                 return True
         return False
 
-    async def _watch(self) -> bool:
-        """Sleep, for a moment, until a request or a call comes. False if that is not possible.
+    def _has_come(self, calls: Watched) -> bool:
+        """Watch. True if a call has come, and who waits for it goes on, or did so already."""
+        if not calls.under_way:
+            return True
+        self._watch(calls, WATCH_S)
+        if not calls:
+            return False
+        calls.drain()
+        return True
+
+    def stand_by(self, calls: Watched) -> None:
+        """Watch for the only call under way, if it is part of the only request in hand.
+
+        Of others some might be about to be answered, and would have to wait for the call.
+        """
+        if self._is_only_request():
+            self._in_a_row += STAND_BY_WORTH
+            self._watch(calls, STAND_BY_S)
+
+    def _is_only_request(self) -> bool:
+        """Does this task serve a request, and has every other one that does nothing to do?"""
+        task = trio.lowlevel.current_task()
+        if self._servants is None or task.parent_nursery is not self._servants:
+            return False
+        return len(self._servants.child_tasks) - self.baton.readers == 1
+
+    def _watch(self, done: Watched, limit_s: float) -> None:
+        """Sleep, for a moment, until a request or a call comes.
 
         Without trio, which takes three trips through its scheduler to notice that a call is back.
-        Whoever has something to do does it first. Who gets something to do just then waits for
-        the moment, which is why it is a short one.
+        Who gets something to do just then waits for the moment, which is why it is a short one.
         """
-        await trio.lowlevel.checkpoint()
-        done = self._watchable()
-        if done is None:
-            return False
         if done.fd != self._calls:
             self._calls = done.fd
             self._either.register(done.fd, select.EPOLLIN)
@@ -179,13 +224,9 @@ class Waiter:
         done.watched = True
         try:
             if not done:
-                self._either.poll(WATCH_S)  # no select(2): it fails with descriptors above 1023
+                self._either.poll(limit_s)  # no select(2): it fails with descriptors above 1023
         finally:
             done.watched = False  # or who waits for a call would never learn of its end
-        if done:
-            done.drain()
-            await trio.lowlevel.checkpoint()
-        return True
 
 
 class _Lowlevel:
@@ -203,12 +244,12 @@ class _Trio:
 
     def __init__(self, waiter: Waiter) -> None:
         self.lowlevel = _Lowlevel(waiter)
-        self.Lock = Baton
+        self.Lock = lambda: waiter.baton  # pyfuse3 asks for one, once
 
     def __getattr__(self, name: str) -> Any:
         return getattr(trio, name)
 
 
-def install(busy: Callable[[], bool], watchable: Callable[[], Watched | None]) -> None:
-    """Let pyfuse3 wait in this way (see Waiter); before its main loop begins."""
-    pyfuse3.trio = _Trio(Waiter(busy, watchable))  # type: ignore[attr-defined]
+def install(waiter: Waiter) -> None:
+    """Let pyfuse3 wait in this way; before its main loop begins."""
+    pyfuse3.trio = _Trio(waiter)  # type: ignore[attr-defined]

@@ -18,6 +18,7 @@ from iifuse.fuse import polling
 from iifuse.fuse.holders import holders
 from iifuse.fuse.namespace import Namespace
 from iifuse.fuse.operations import Operations
+from iifuse.fuse.polling import Waiter
 from iifuse.store import linux
 
 log = logging.getLogger(__name__)
@@ -63,8 +64,9 @@ class Mount:
 
     async def run(self) -> None:
         """Serve requests until `stop`."""
-        threads.Done.here()  # now: later there may be no descriptor left
-        polling.install(threads.are_running, threads.watchable)
+        waiter = Waiter(threads.are_running, threads.watchable)
+        threads.Done.here().stand_by = waiter.stand_by  # now: later no descriptor may be left
+        polling.install(waiter)
         await pyfuse3.main(min_tasks=_TASKS_MIN, max_tasks=_TASKS_MAX)
 
     async def wait_ready(self) -> None:

@@ -119,3 +119,75 @@ async def test_loop_that_stood_still_in_vain_does_not_do_so_again_at_once(nurser
     release.set()
     assert took[0] >= 0.3
     assert sum(took[1:]) < 0.3
+
+
+# -- standing by ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def order():
+    """What happens in which order. Whoever stands by sees the calls of workers come back."""
+    order, done = [], threads.Done.here()
+
+    def stand_by(calls: threads.Done) -> None:
+        until = time.monotonic() + 0.5
+        while not calls and time.monotonic() < until:
+            time.sleep(0.001)
+        order.append("found" if calls else "in vain")
+
+    done.stand_by = stand_by
+    yield order
+    done.stand_by = None
+
+
+async def other(order: list[str]) -> None:
+    order.append("other")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_call_that_comes_back_while_the_loop_stands_by_takes_no_turn(nursery, order, fails):
+    nursery.start_soon(other, order)
+    with suppress(ZeroDivisionError):
+        order.append(await swiftly(lambda: 1 // (not fails)))
+    assert order == ["found", *([] if fails else [1])]
+    assert not threads.are_running()
+    await trio.testing.wait_all_tasks_blocked()
+    assert order[-1] == "other"
+
+
+async def test_call_for_which_the_loop_stood_by_in_vain_comes_back_later(nursery, order):
+    release = threading.Event()
+    nursery.start_soon(other, order)
+    with trio.fail_after(5):
+        async with trio.open_nursery() as calls:
+            calls.start_soon(swiftly, partial(release.wait, 30))
+            await trio.testing.wait_all_tasks_blocked()
+            assert sorted(order) == ["in vain", "other"]
+            release.set()
+    assert not threads.are_running()
+    assert threads.Done.here().under_way == 0
+
+
+@pytest.mark.parametrize("call", [swiftly, threads.blocking])
+async def test_loop_stands_by_for_no_call_beside_another(nursery, order, call):
+    """Whose task may have something to do before this one."""
+    release = threading.Event()
+    done = threads.Done.here()
+    stand_by, done.stand_by = done.stand_by, None
+    nursery.start_soon(call, partial(release.wait, 30))
+    await trio.testing.wait_all_tasks_blocked()
+    done.stand_by = stand_by
+    assert await swiftly(lambda: 7) == 7
+    assert not order
+    release.set()
+
+
+async def test_way_is_given_only_where_the_loop_does_not_stand_by(order, monkeypatch):
+    """It has stood still already."""
+    given = []
+    monkeypatch.setattr(Way, "give", lambda _: given.append(None))
+    await swiftly(lambda: 7, Way())
+    assert not given
+    threads.Done.here().stand_by = None
+    await swiftly(lambda: 7, Way())
+    assert len(given) == 1
