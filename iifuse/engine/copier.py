@@ -79,6 +79,7 @@ class Copier:
         self._cursor = 0
         self._hole_stop = 0
         self._room_chunks = FIRST_CHUNKS
+        self._thread = trio.CapacityLimiter(1)
 
     async def run(self) -> None:
         """Copy; afterwards the header says how it ended. Never raises."""
@@ -232,8 +233,8 @@ class Copier:
     async def _on_volumes(self, call: Callable[[], T]) -> T:
         """In a thread, within the shadow's limit; a restore waits for its shadow without one."""
         async with self._blaming():
-            if self.member.restoring:
-                return await aside(call)
+            if self.member.restoring or not self.member.policy.limit_s:
+                return await aside(call, self._thread)
             return await self.member.within_limit(call)
 
     @asynccontextmanager

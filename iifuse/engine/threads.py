@@ -48,7 +48,10 @@ async def blocking(call: Callable[[], T], limiter: trio.CapacityLimiter | None =
 
 
 async def aside(call: Callable[[], T], limiter: trio.CapacityLimiter | None = None) -> T:
-    """As `blocking`, for what no program waits for: whoever polls need not make way for it."""
+    """As `blocking`, for what no program waits for: whoever polls need not make way for it.
+
+    What may go on for hours has a `limiter` of its own, or verbs would want for threads.
+    """
     return await trio.to_thread.run_sync(call, abandon_on_cancel=False, limiter=limiter)
 
 
@@ -58,8 +61,8 @@ class Done:
     A worker wakes the loop, which takes trio several steps; or, while `watched`, only writes to
     `fd`, at which somebody on the loop looks, who then calls `drain`.
 
-    `under_way`: calls that have not come back, whose tasks sleep. `stand_by`: watches for calls
-    and requests, for a moment, without trio; where there is somebody who can (fuse.polling).
+    `stand_by`: watches for calls and requests, for a moment, without trio; where there is somebody
+    who can (fuse.polling). It must not fail: the call runs on.
     """
 
     _of_this_loop: ClassVar[trio.lowlevel.RunVar["Done"]] = trio.lowlevel.RunVar("done")
@@ -67,7 +70,8 @@ class Done:
     def __init__(self) -> None:
         self.fd: Final = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.watched = False
-        self.under_way = 0
+        self._asleep = 0
+        """Tasks whose calls have not come back."""
         self.stand_by: Callable[[Done], object] | None = None
         self._jobs: deque[_Job[Any]] = deque()
         self._token = trio.lowlevel.current_trio_token()
@@ -104,13 +108,18 @@ class Done:
         loop, so none is left behind.
         """
         while self._jobs:
-            self.under_way -= 1
+            self._asleep -= 1
             trio.lowlevel.reschedule(self._jobs.popleft().task)
 
     async def wait(self) -> None:
         """On the loop: sleep until this task's job has come back."""
-        self.under_way += 1
+        self._asleep += 1
         await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
+
+    @property
+    def is_somebody_back(self) -> bool:
+        """On the loop: has a task whose call has come back not gone on yet?"""
+        return self._asleep < _Running.ours
 
     def catch(self, job: "_Job[Any]") -> bool:
         """On the loop: stand by. True if the job has come back: no way through trio's scheduler.
@@ -264,7 +273,7 @@ class Stuck:
         Raises OSError (ETIMEDOUT), which names `path`, when it had to be given up.
         """
         if not limit_s:
-            return await aside(call, self._limiter)
+            return await blocking(call, self._limiter)
         token = object()
         with trio.move_on_after(limit_s):
             tracked = self._tracked(token, call)

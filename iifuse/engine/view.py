@@ -305,7 +305,7 @@ class ShadowView(View):
 
     async def fetch(self, segments: list[Segment]) -> bytes:
         """A shadow that does not answer must not keep the chunks locked for the master."""
-        if self.inline or not any(volume is self.member.shadow for volume, _, _ in segments):
+        if not any(volume is self.member.shadow for volume, _, _ in segments):
             return await super().fetch(segments)
         return await self._in_time(partial(_read, segments))
 

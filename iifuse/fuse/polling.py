@@ -15,6 +15,8 @@ from typing import Any, Final, Protocol
 import pyfuse3
 import trio
 
+from iifuse.store.linux import Either
+
 LOOK_NS_MAX: Final = 50_000
 """How long to look before sleeping: a program at depth 1 is back with its next request by then."""
 
@@ -35,8 +37,8 @@ WATCHES_MAX: Final = 2
 """So often in vain; what takes longer than 2 ms does not gain by it."""
 
 STAND_BY_S: Final = 0.000_3
-"""How long to wait like this for the only call under way, before anybody else has a turn: as long
-as a disk's sync takes. It counts as so many requests in a row:"""
+"""How long to wait like this for the only call under way, before anybody else has a turn: longer
+than a disk's sync takes. It counts as so many requests in a row:"""
 
 STAND_BY_WORTH: Final = 8
 
@@ -45,7 +47,6 @@ class Watched(Protocol):
     """Calls that come back from threads (engine.threads.Done)."""
 
     watched: bool
-    under_way: int
 
     @property
     def fd(self) -> int:
@@ -53,6 +54,10 @@ class Watched(Protocol):
 
     def __bool__(self) -> bool:
         """Has one come?"""
+
+    @property
+    def is_somebody_back(self) -> bool:
+        """Has a task whose call has come back not gone on yet?"""
 
     def calm(self) -> None:
         """Make `fd` silent."""
@@ -128,11 +133,11 @@ class Waiter:
         self._busy, self._watchable = busy, watchable
         self._patience = Patience()
         self._poll = select.poll()
-        self._either = select.epoll()  # now: later there may be no descriptor left
+        self._either = Either()
         self.baton = Baton()
         self._servants: trio.Nursery | None = None
         """Of the tasks that serve requests."""
-        self._fd = self._calls = -1
+        self._fd = -1
         self._in_a_row = 0
         self._is_closing = False
 
@@ -146,7 +151,6 @@ class Waiter:
         if fd != self._fd:
             self._poll, self._fd = select.poll(), fd
             self._poll.register(fd, select.POLLIN)
-            self._either.register(fd, select.EPOLLIN)
             self._servants = trio.lowlevel.current_task().parent_nursery
         in_vain = 0
         while in_vain < WATCHES_MAX:
@@ -186,8 +190,8 @@ class Waiter:
         return False
 
     def _has_come(self, calls: Watched) -> bool:
-        """Watch. True if a call has come, and who waits for it goes on, or did so already."""
-        if not calls.under_way:
+        """Watch. True if a call has come, or did so before, and who waits for it has to go on."""
+        if calls.is_somebody_back:
             return True
         self._watch(calls, WATCH_S)
         if not calls:
@@ -198,9 +202,10 @@ class Waiter:
     def stand_by(self, calls: Watched) -> None:
         """Watch for the only call under way, if it is part of the only request in hand.
 
-        Of others some might be about to be answered, and would have to wait for the call.
+        Of others some might be about to be answered, and would have to wait for the call. Nor
+        after a few times: then the call takes the way through trio, and others have their turn.
         """
-        if self._is_only_request():
+        if self._in_a_row < IN_A_ROW_MAX and self._is_only_request():
             self._in_a_row += STAND_BY_WORTH
             self._watch(calls, STAND_BY_S)
 
@@ -217,14 +222,12 @@ class Waiter:
         Without trio, which takes three trips through its scheduler to notice that a call is back.
         Who gets something to do just then waits for the moment, which is why it is a short one.
         """
-        if done.fd != self._calls:
-            self._calls = done.fd
-            self._either.register(done.fd, select.EPOLLIN)
+        self._either.watch(self._fd, done.fd)
         done.calm()  # who came while we stopped watching may have written late
         done.watched = True
         try:
             if not done:
-                self._either.poll(limit_s)  # no select(2): it fails with descriptors above 1023
+                self._either.wait(limit_s)
         finally:
             done.watched = False  # or who waits for a call would never learn of its end
 

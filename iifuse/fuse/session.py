@@ -65,7 +65,7 @@ class Mount:
     async def run(self) -> None:
         """Serve requests until `stop`."""
         waiter = Waiter(threads.are_running, threads.watchable)
-        threads.Done.here().stand_by = waiter.stand_by  # now: later no descriptor may be left
+        threads.Done.here().stand_by = waiter.stand_by  # takes a descriptor, while there is one
         polling.install(waiter)
         await pyfuse3.main(min_tasks=_TASKS_MIN, max_tasks=_TASKS_MAX)
 

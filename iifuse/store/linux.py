@@ -4,8 +4,9 @@ import ctypes
 import errno
 import fcntl
 import os
+import select
 import struct
-from typing import Final
+from typing import ClassVar, Final
 
 FALLOC_KEEP_SIZE: Final = 0x01
 FALLOC_ZERO_RANGE: Final = 0x10
@@ -40,6 +41,35 @@ def _check(result: int, path: str | None = None) -> int:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), path)
     return result
+
+
+class _PollFD(ctypes.Structure):
+    """struct pollfd."""
+
+    _fields_: ClassVar = [
+        ("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short),
+    ]  # fmt: skip
+
+
+class Either:
+    """Two descriptors to wait for, whichever becomes readable first; -1 is none.
+
+    By ppoll(2), which waits for parts of a millisecond and takes descriptors of any number.
+    Python's epoll and poll round up to whole milliseconds, and select(2) ends at 1023.
+    """
+
+    def __init__(self) -> None:
+        self._two = (_PollFD * 2)(_PollFD(-1, select.POLLIN), _PollFD(-1, select.POLLIN))
+        self._limit = (ctypes.c_long * 2)()
+
+    def watch(self, first: int, second: int) -> None:
+        """Which two."""
+        self._two[0].fd, self._two[1].fd = first, second
+
+    def wait(self, limit_s: float) -> None:
+        """Sleep until one is readable, or for so many seconds. A signal ends it too."""
+        self._limit[:] = list(divmod(int(limit_s * 1e9), 1_000_000_000))
+        _libc.ppoll(self._two, ctypes.c_ulong(2), self._limit, None)
 
 
 def zero_range(fd: int, offset: int, length: int) -> bool:

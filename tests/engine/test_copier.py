@@ -1,5 +1,6 @@
 """The background copy beside writers, and how it ends (invariants 5 and 9)."""
 
+import threading
 from functools import partial
 
 import pytest
@@ -361,3 +362,23 @@ async def test_who_polls_makes_way_for_a_read_of_a_shadow(bench):
     member.shadow.hooks["read"] = lambda: busy.append(threads.are_running())
     assert await bench.shadow_view(member).read(0, CHUNK) == chunks("a")
     assert busy == [True]
+
+
+@pytest.mark.parametrize("progress", [TO_SHADOW, TO_MASTER])
+async def test_copies_that_hang_leave_threads_for_everybody_else(ended, nursery, progress):
+    """Trio has forty; a verb that waits for one would hang as long as the disks do."""
+    release = threading.Event()
+    try:
+        for _ in range(50):
+            bench, member = scattered(1, progress=progress)
+            target = member.shadow if progress is TO_SHADOW else bench.master
+            target.hooks["write"] = partial(release.wait, 60)
+            nursery.start_soon(Copier(bench.family, member, ended).run)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(10):
+            await threads.blocking(lambda: None)
+    finally:
+        release.set()
+    with trio.fail_after(30):
+        while len(ended.members) < 50:
+            await trio.testing.wait_all_tasks_blocked()

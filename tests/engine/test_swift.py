@@ -165,7 +165,7 @@ async def test_call_for_which_the_loop_stood_by_in_vain_comes_back_later(nursery
             assert sorted(order) == ["in vain", "other"]
             release.set()
     assert not threads.are_running()
-    assert threads.Done.here().under_way == 0
+    assert not threads.Done.here().is_somebody_back
 
 
 @pytest.mark.parametrize("call", [swiftly, threads.blocking])

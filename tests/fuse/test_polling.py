@@ -5,13 +5,14 @@ import os
 import resource
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 
 import pyfuse3
 import pytest
 import trio
 import trio.testing
+from waiting import pipe, waiter_knows
 
 from iifuse.engine import threads
 from iifuse.fuse import polling
@@ -25,19 +26,6 @@ from iifuse.fuse.polling import (
     Patience,
     Waiter,
 )
-
-
-@contextmanager
-def pipe(*, full: bool = False):
-    """A descriptor to wait for, and the one that makes it readable."""
-    reader, writer = os.pipe()
-    if full:
-        os.write(writer, b"x")
-    try:
-        yield reader, writer
-    finally:
-        os.close(reader)
-        os.close(writer)
 
 
 async def test_baton_stays_with_who_comes_back_first(nursery):
@@ -246,10 +234,10 @@ async def test_waiter_that_fails_leaves_nobody_waiting_for_a_call(nursery):
 
 
 class _Broken:
-    def register(self, *_: int) -> None:
+    def watch(self, *_: int) -> None:
         """Taken, and of no use."""
 
-    def poll(self, _: float) -> list:
+    def wait(self, _: float) -> None:
         raise OSError(5, "planted")
 
 
@@ -340,7 +328,7 @@ async def test_waiter_that_watches_ends_with_the_session(nursery):
 class _Back:
     """A call that is back, and whose task has not had its turn yet."""
 
-    watched, under_way, fd = False, 0, -1
+    watched, is_somebody_back, fd = False, True, -1
 
     def __bool__(self) -> bool:
         return False
@@ -366,113 +354,6 @@ async def test_waiter_lets_a_task_go_on_whose_call_is_back_instead_of_sleeping(n
         assert not running
         assert len(looked) > 10, "and looks for the next request"
         os.write(writer, b"x")
-
-
-async def waiter_knows(waiter: Waiter, fd: int, writer: int) -> None:
-    """It has read from the descriptor before, in this nursery."""
-    os.write(writer, b"x")
-    await waiter.wait_readable(fd)
-    os.read(fd, 1)
-
-
-# -- standing by ------------------------------------------------------------------------------
-
-
-async def stands_by(waiter: Waiter) -> bool:
-    """Does it watch for a call, and find it?"""
-    release, done, watch, found = threading.Event(), threads.Done.here(), waiter._watch, []
-
-    def spy(*how) -> None:
-        release.set()
-        watch(*how)
-        found.append(bool(done))
-
-    waiter._watch, done.stand_by = spy, waiter.stand_by
-    threading.Timer(0.05, release.set).start()  # nobody watches: it ends all the same
-    await threads.swiftly(partial(release.wait, 30))
-    done.stand_by = None
-    return found == [True]
-
-
-@pytest.mark.parametrize("others", ["none", "idle", "at work"])
-async def test_waiter_stands_by_for_the_only_request_in_hand(nursery, monkeypatch, others):
-    """Else those who could be answered would wait for a disk."""
-    monkeypatch.setattr(polling, "STAND_BY_S", 5)
-    waiter, stood = Waiter(threads.are_running, threads.watchable), []
-    go, served = trio.Event(), trio.Event()
-
-    async def serve(fd: int, writer: int, until: trio.Event) -> None:
-        async with waiter.baton:
-            await waiter_knows(waiter, fd, writer)
-        await until.wait()
-        stood.append(await stands_by(waiter))
-        served.set()
-
-    with pipe() as (fd, writer), trio.fail_after(30):
-        nursery.start_soon(serve, fd, writer, go)
-        await trio.testing.wait_all_tasks_blocked()
-        for _ in range(3 * (others == "idle")):
-            nursery.start_soon(read, waiter, fd)
-        if others == "at work":
-            nursery.start_soon(serve, fd, writer, trio.Event())
-        await trio.testing.wait_all_tasks_blocked()
-        go.set()
-        await served.wait()
-        nursery.cancel_scope.cancel()
-    assert stood == [others != "at work"]
-
-
-async def read(waiter: Waiter, fd: int) -> None:
-    """A task that has nothing to do."""
-    async with waiter.baton:
-        await waiter.wait_readable(fd)
-
-
-async def test_waiter_stands_by_for_no_other_task_than_those_that_serve(nursery, monkeypatch):
-    """A copy or a verb: programs must not wait for it."""
-    monkeypatch.setattr(polling, "STAND_BY_S", 5)
-    waiter = Waiter(threads.are_running, threads.watchable)
-    with pipe() as (fd, writer):
-        nursery.start_soon(waiter_knows, waiter, fd, writer)
-        nursery.start_soon(trio.sleep_forever)
-        await trio.testing.wait_all_tasks_blocked()
-        assert not await stands_by(waiter)
-        nursery.cancel_scope.cancel()
-
-
-async def test_waiter_that_stands_by_lets_others_have_their_turn(nursery, monkeypatch):
-    """Although each request takes a disk's sync, and they never end."""
-    monkeypatch.setattr(polling, "STAND_BY_S", 0)
-    waiter, turns, served = Waiter(threads.are_running, threads.watchable), [], trio.Event()
-
-    async def serve(fd: int) -> None:
-        for _ in range(IN_A_ROW_MAX):
-            await read(waiter, fd)
-            waiter.stand_by(threads.Done.here())
-        served.set()
-
-    with pipe(full=True) as (fd, _):
-        nursery.start_soon(serve, fd)
-        while not served.is_set():
-            await trio.lowlevel.checkpoint()
-            turns.append(None)
-    assert len(turns) >= IN_A_ROW_MAX / 4
-
-
-async def test_waiter_that_stands_by_serves_the_next_request_at_once(nursery, monkeypatch):
-    monkeypatch.setattr(polling, "STAND_BY_S", 30)
-    waiter, served = Waiter(threads.are_running, threads.watchable), trio.Event()
-
-    async def serve(fd: int) -> None:
-        await read(waiter, fd)
-        began = time.monotonic()  # a second request is there already
-        waiter.stand_by(threads.Done.here())
-        assert time.monotonic() - began < 20
-        served.set()
-
-    with pipe(full=True) as (fd, _):
-        nursery.start_soon(serve, fd)
-        await served.wait()
 
 
 def test_polling_leaves_pyfuse3_the_rest_of_trio():

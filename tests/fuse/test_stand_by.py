@@ -1,0 +1,211 @@
+"""Standing by: the service waits in place for a call, when nobody else would go on meanwhile."""
+
+import os
+import statistics
+import threading
+import time
+from functools import partial
+
+import pyfuse3
+import pytest
+import trio
+import trio.testing
+from waiting import pipe, waiter_knows
+
+from iifuse.engine import threads
+from iifuse.fuse import polling
+from iifuse.fuse.polling import IN_A_ROW_MAX, WATCH_S, Waiter
+from iifuse.fuse.session import Mount
+
+
+async def stands_by(waiter: Waiter) -> bool:
+    """Does it watch for a call, and find it?"""
+    release, done, watch, found = threading.Event(), threads.Done.here(), waiter._watch, []
+
+    def spy(*how) -> None:
+        release.set()
+        watch(*how)
+        found.append(bool(done))
+
+    waiter._watch, done.stand_by = spy, waiter.stand_by
+    threading.Timer(0.05, release.set).start()  # nobody watches: it ends all the same
+    await threads.swiftly(partial(release.wait, 30))
+    done.stand_by = None
+    return found == [True]
+
+
+@pytest.mark.parametrize("others", ["none", "idle", "at work"])
+async def test_waiter_stands_by_for_the_only_request_in_hand(nursery, monkeypatch, others):
+    """Else those who could be answered would wait for a disk."""
+    monkeypatch.setattr(polling, "STAND_BY_S", 5)
+    waiter, stood = Waiter(threads.are_running, threads.watchable), []
+    go, served = trio.Event(), trio.Event()
+
+    async def serve(fd: int, writer: int, until: trio.Event) -> None:
+        async with waiter.baton:
+            await waiter_knows(waiter, fd, writer)
+        await until.wait()
+        stood.append(await stands_by(waiter))
+        served.set()
+
+    with pipe() as (fd, writer), trio.fail_after(30):
+        nursery.start_soon(serve, fd, writer, go)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(3 * (others == "idle")):
+            nursery.start_soon(read, waiter, fd)
+        if others == "at work":
+            nursery.start_soon(serve, fd, writer, trio.Event())
+        await trio.testing.wait_all_tasks_blocked()
+        go.set()
+        await served.wait()
+        nursery.cancel_scope.cancel()
+    assert stood == [others != "at work"]
+
+
+async def read(waiter: Waiter, fd: int) -> None:
+    """A task that has nothing to do."""
+    async with waiter.baton:
+        await waiter.wait_readable(fd)
+
+
+async def test_waiter_stands_by_for_no_other_task_than_those_that_serve(nursery, monkeypatch):
+    """A copy or a verb: programs must not wait for it."""
+    monkeypatch.setattr(polling, "STAND_BY_S", 5)
+    waiter = Waiter(threads.are_running, threads.watchable)
+    with pipe() as (fd, writer):
+        nursery.start_soon(waiter_knows, waiter, fd, writer)
+        nursery.start_soon(trio.sleep_forever)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not await stands_by(waiter)
+        nursery.cancel_scope.cancel()
+
+
+async def test_waiter_that_stands_by_lets_others_have_their_turn(nursery, monkeypatch):
+    """Although each request takes a disk's sync, and they never end."""
+    monkeypatch.setattr(polling, "STAND_BY_S", 0)
+    waiter, turns, served = Waiter(threads.are_running, threads.watchable), [], trio.Event()
+
+    async def serve(fd: int) -> None:
+        for _ in range(IN_A_ROW_MAX):
+            await read(waiter, fd)
+            waiter.stand_by(threads.Done.here())
+        served.set()
+
+    with pipe(full=True) as (fd, _):
+        nursery.start_soon(serve, fd)
+        while not served.is_set():
+            await trio.lowlevel.checkpoint()
+            turns.append(None)
+    assert len(turns) >= IN_A_ROW_MAX / 4
+
+
+async def test_waiter_that_stands_by_serves_the_next_request_at_once(nursery, monkeypatch):
+    monkeypatch.setattr(polling, "STAND_BY_S", 30)
+    waiter, served = Waiter(threads.are_running, threads.watchable), trio.Event()
+
+    async def serve(fd: int) -> None:
+        await read(waiter, fd)
+        began = time.monotonic()  # a second request is there already
+        waiter.stand_by(threads.Done.here())
+        assert time.monotonic() - began < 20
+        served.set()
+
+    with pipe(full=True) as (fd, _):
+        nursery.start_soon(serve, fd)
+        await served.wait()
+
+
+@pytest.mark.parametrize("requests", [1, IN_A_ROW_MAX])
+async def test_others_have_their_turn_between_stands(nursery, requests):
+    """Of one request or of many: verbs, and a point in time that holds other programs' writes."""
+    waiter, turns, served = Waiter(threads.are_running, threads.watchable), [], trio.Event()
+    threads.Done.here().stand_by = waiter.stand_by
+
+    async def serve(fd: int, writer: int) -> None:
+        for _ in range(requests):
+            async with waiter.baton:
+                await waiter_knows(waiter, fd, writer)
+            for _ in range(IN_A_ROW_MAX // requests):
+                await threads.swiftly(lambda: None)
+        served.set()
+
+    with pipe() as (fd, writer):
+        nursery.start_soon(serve, fd, writer)
+        while not served.is_set():
+            await trio.lowlevel.checkpoint()
+            turns.append(None)
+    assert len(turns) >= IN_A_ROW_MAX / 5
+
+
+async def test_stand_takes_no_longer_than_it_may(nursery):
+    """Python's own ways to wait for descriptors round up to a millisecond."""
+    waiter, took, served = Waiter(lambda: True, lambda: None), [], trio.Event()
+
+    async def serve(fd: int, writer: int) -> None:
+        async with waiter.baton:
+            await waiter_knows(waiter, fd, writer)
+        for _ in range(21):
+            waiter._in_a_row = 0
+            began = time.perf_counter()
+            waiter.stand_by(threads.Done.here())
+            took.append(time.perf_counter() - began)
+        served.set()
+
+    with pipe() as (fd, writer):
+        nursery.start_soon(serve, fd, writer)
+        await served.wait()
+    assert 0.000_3 <= statistics.median(took) < 0.000_6
+
+
+async def test_nobody_sleeps_beside_another_call_while_a_task_could_go_on(nursery):
+    """A slow disk beside a quick one: each second call of the quick one took a millisecond more."""
+    waiter, release = Waiter(threads.are_running, threads.watchable), threading.Event()
+    requests, took, ended = 100, [], trio.Event()
+
+    async def serve(fd: int, writer: int) -> None:
+        while len(took) < requests:
+            await read(waiter, fd)
+            os.read(fd, 1)
+            began = time.perf_counter()
+            await threads.swiftly(lambda: None)
+            took.append(time.perf_counter() - began)
+            os.write(writer, b"x")  # the next one, at depth 1
+        release.set()
+        ended.set()
+
+    with pipe(full=True) as (fd, writer):
+        nursery.start_soon(threads.swiftly, partial(release.wait, 30))
+        for _ in range(2):
+            nursery.start_soon(serve, fd, writer)
+        with trio.fail_after(30):
+            await ended.wait()
+            await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert sorted(took)[requests * 9 // 10] < WATCH_S / 2
+
+
+async def test_tasks_with_nothing_to_do_are_counted_while_one_is_woken(nursery):
+    """Else the one that is to read the next request would look like one at work."""
+    waiter = Waiter(lambda: False, lambda: None)
+    for _ in range(3):
+        nursery.start_soon(waiter.baton.__aenter__)
+        await trio.testing.wait_all_tasks_blocked()
+    assert waiter.baton.readers == 3
+    await waiter.baton.__aexit__(None, None, None)
+    assert waiter.baton.readers == 2, "one is woken, one sleeps"
+    await trio.testing.wait_all_tasks_blocked()
+    assert waiter.baton.readers == 2
+    nursery.cancel_scope.cancel()
+
+
+async def test_mount_stands_by(monkeypatch, tmp_path):
+    async def main(**_: int) -> None:
+        """The session ends at once."""
+
+    monkeypatch.setattr(pyfuse3, "main", main)
+    monkeypatch.setattr(pyfuse3, "trio", pyfuse3.trio)
+    mount = Mount(str(tmp_path), writeback_cache=False, in_place=False)
+    await mount.run()
+    waiter = threads.Done.here().stand_by.__self__
+    assert pyfuse3.trio.lowlevel.wait_readable.__self__ is waiter
+    assert pyfuse3.trio.Lock() is waiter.baton
