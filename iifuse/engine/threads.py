@@ -1,6 +1,7 @@
 """The ways from the event loop to blocking calls."""
 
 import errno
+import logging
 import os
 import threading
 from collections import deque
@@ -11,8 +12,9 @@ from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import trio
 
-T = TypeVar("T")
+log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 
 WORKERS_KEPT: Final = 4
 """Threads of the write path that stay when they have nothing to do."""
@@ -62,7 +64,7 @@ class Done:
     `fd`, at which somebody on the loop looks, who then calls `drain`.
 
     `stand_by`: watches for calls and requests, for a moment, without trio; where there is somebody
-    who can (fuse.polling). It must not fail: the call runs on.
+    who can (fuse.polling).
     """
 
     _of_this_loop: ClassVar[trio.lowlevel.RunVar["Done"]] = trio.lowlevel.RunVar("done")
@@ -126,8 +128,12 @@ class Done:
 
         For the only one under way: whoever gets something to do just then waits for the moment.
         """
-        if self.stand_by is not None:
-            self.stand_by(self)
+        try:
+            if self.stand_by is not None:
+                self.stand_by(self)
+        except Exception:  # the call runs on, and whoever waits for it has to
+            log.exception("standing by failed; calls take the way through the scheduler now")
+            self.stand_by = None
         if job not in self._jobs:
             return False
         self._jobs.remove(job)

@@ -191,3 +191,25 @@ async def test_way_is_given_only_where_the_loop_does_not_stand_by(order, monkeyp
     threads.Done.here().stand_by = None
     await swiftly(lambda: 7, Way())
     assert len(given) == 1
+
+
+async def test_call_is_waited_for_although_standing_by_fails(caplog):
+    """Else its chunks would be free while it writes, and its end would wake another task."""
+    done, release, ended = threads.Done.here(), threading.Event(), []
+
+    def fail(_: threads.Done) -> None:
+        raise MemoryError("planted")
+
+    def work() -> None:
+        release.wait(30)
+        ended.append(None)
+
+    done.stand_by = fail
+    async with trio.open_nursery() as calls:
+        calls.start_soon(swiftly, work)
+        await trio.testing.wait_all_tasks_blocked()
+        release.set()
+    assert ended
+    assert done.stand_by is None
+    assert "planted" in caplog.text
+    assert not threads.are_running()
