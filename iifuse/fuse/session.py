@@ -18,7 +18,6 @@ from iifuse.fuse import polling
 from iifuse.fuse.holders import holders
 from iifuse.fuse.namespace import Namespace
 from iifuse.fuse.operations import Operations
-from iifuse.fuse.polling import Waiter
 from iifuse.store import linux
 
 log = logging.getLogger(__name__)
@@ -64,7 +63,7 @@ class Mount:
 
     async def run(self) -> None:
         """Serve requests until `stop`."""
-        waiter = Waiter(threads.are_running, threads.watchable)
+        waiter = polling.Waiter(threads.are_running, threads.watchable)
         threads.Done.here().stand_by = waiter.stand_by  # takes a descriptor, while there is one
         polling.install(waiter)
         await pyfuse3.main(min_tasks=_TASKS_MIN, max_tasks=_TASKS_MAX)

@@ -1,5 +1,6 @@
 """The short way to a thread and back: what comes of a call, and what becomes of the threads."""
 
+import select
 import threading
 import time
 from contextlib import suppress
@@ -130,9 +131,11 @@ async def order():
     order, done = [], threads.Done.here()
 
     def stand_by(calls: threads.Done) -> None:
-        until = time.monotonic() + 0.5
-        while not calls and time.monotonic() < until:
-            time.sleep(0.001)
+        calls.calm()
+        calls.watched = True
+        if not calls:
+            select.select([calls.fd], [], [], 0.5)
+        calls.watched = False
         order.append("found" if calls else "in vain")
 
     done.stand_by = stand_by
