@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from uuid import UUID
 
-from iifuse.core.header import Header, Pit, Stamp
+from iifuse.core.header import FileId, Header, Pit, Stamp
 from iifuse.core.sector import Region
 from iifuse.core.state import Role
+from iifuse.core.times import Times
 
 from . import common
 from .iibitmap_read import BitmapReading
@@ -44,9 +45,9 @@ def header(found: Header) -> Json:
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, Pit | Stamp):
+    if isinstance(value, Pit | Stamp | Times | FileId):
         plain = {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
-        return plain if isinstance(value, Stamp) else {**plain, "time": _time(value.time_ns)}
+        return {**plain, "time": _time(value.time_ns)} if isinstance(value, Pit) else plain
     if isinstance(value, Role):
         return roles(value)
     if isinstance(value, IntEnum):

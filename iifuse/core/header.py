@@ -19,9 +19,11 @@ from iifuse.core.state import (
     Role,
     SetState,
 )
+from iifuse.core.times import TIME_NS_MAX, Times
 
 MAGIC: Final = b"iifusebm"
-VERSION: Final = 1
+VERSION: Final = 2
+"""Of every header that is written; one of version 1 lacks the fields after `joined`."""
 SLOT_BYTES: Final = 12 * 1024
 SLOT_OFFSETS: Final = (0, SLOT_BYTES)
 PATH_BYTES_MAX: Final = 4096
@@ -39,6 +41,7 @@ _FIXED: Final = struct.Struct(
     "BBBxxxxxQ16sq16s"  # pending .. transition_id
     "qqqqqqBB2xIHHHH"  # volume stamps .. limit_s, lengths of reason and of three paths
 )
+_ADDED: Final = struct.Struct("<6qQqQq")  # after `joined`, since version 2: times, files
 
 
 class BitmapRole(IntEnum):
@@ -77,6 +80,14 @@ class Stamp:
 
 
 @dataclass(frozen=True, slots=True)
+class FileId:
+    """What tells a file from another one under its name: inode number, birth time (0: unknown)."""
+
+    inode: int = 0
+    birth_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Header:
     """Everything that a set *is*. `sequence` rises by one with each commit."""
 
@@ -111,6 +122,10 @@ class Header:
     policy: Policy = field(default_factory=Policy)
     session: int = 0
     """Drawn anew by each start, and known to the state database: an older copy lacks it."""
+    master_times: Times = field(default_factory=Times)
+    shadow_times: Times = field(default_factory=Times)
+    master_file: FileId = field(default_factory=FileId)
+    shadow_file: FileId = field(default_factory=FileId)
 
     @property
     def state(self) -> SetState:
@@ -151,7 +166,8 @@ def pack(header: Header) -> bytes:
     body = _FIXED.pack(
         *_fixed_fields(header), len(joined), *_policy_fields(header), *map(len, texts)
     )
-    body += b"".join(u.bytes for u in joined).ljust(16 * JOINED_MAX, b"\0") + b"".join(texts)
+    body += b"".join(u.bytes for u in joined).ljust(16 * JOINED_MAX, b"\0")
+    body += _ADDED.pack(*_added_fields(header)) + b"".join(texts)
     length = _PREFIX.size + len(body)
     crc = zlib.crc32(_PREFIX.pack(MAGIC, VERSION, length, 0, 0) + body)
     blob = _PREFIX.pack(MAGIC, VERSION, length, crc, 0) + body
@@ -171,6 +187,14 @@ def _fixed_fields(h: Header) -> tuple[object, ...]:
     )  # fmt: skip
 
 
+def _added_fields(h: Header) -> tuple[int, ...]:
+    return (
+        h.master_times.mtime_ns, h.master_times.ctime_ns, h.master_times.ceiling_ns,
+        h.shadow_times.mtime_ns, h.shadow_times.ctime_ns, h.shadow_times.ceiling_ns,
+        h.master_file.inode, h.master_file.birth_ns, h.shadow_file.inode, h.shadow_file.birth_ns,
+    )  # fmt: skip
+
+
 def _policy_fields(h: Header) -> tuple[int, int]:
     return h.policy.break_write, h.policy.limit_s
 
@@ -182,26 +206,26 @@ def unpack(path: str, slot: bytes) -> Header:
     magic, version, length, crc, incompatible = _PREFIX.unpack_from(slot)
     if magic != MAGIC:
         raise errors.BadBitmap(path, "not a bitmap volume of iifuse")
-    least = _PREFIX.size + _FIXED.size + 16 * JOINED_MAX
     if not _PREFIX.size < length <= len(slot):
         raise errors.BadBitmap(path, "the header is damaged (length)")
     body = slot[_PREFIX.size : length]
     if crc != zlib.crc32(_PREFIX.pack(magic, version, length, 0, incompatible) + body):
         raise errors.BadBitmap(path, "the header is damaged (checksum)")
-    if version != VERSION or incompatible:
+    if not 0 < version <= VERSION or incompatible:
         raise errors.BadBitmap(
             path, f"format version {version}, features {incompatible:#x} are not known here",
             "use the iifuse that wrote it",
         )  # fmt: skip
-    if length < least:
+    added_bytes = _ADDED.size if version > 1 else 0
+    if length < _PREFIX.size + _FIXED.size + 16 * JOINED_MAX + added_bytes:
         raise errors.BadBitmap(path, "the header is damaged (length)")
     try:
-        return _checked(_unpack_body(body))
+        return _checked(_unpack_body(body, added_bytes))
     except (ValueError, IndexError) as error:
         raise errors.BadBitmap(path, f"the header holds an impossible value ({error})") from error
 
 
-def _unpack_body(body: bytes) -> Header:
+def _unpack_body(body: bytes, added_bytes: int) -> Header:
     (
         sequence, uuid, role, kind, progress, copying, custody, offline, clean, process,
         chunk_bytes, session, size, pit, pit_id, pit_time, export_number, import_id, boot_id,
@@ -215,7 +239,9 @@ def _unpack_body(body: bytes) -> Header:
         raise ValueError("a number that nobody can have counted up to")
     at = _FIXED.size
     joined = tuple(UUID(bytes=body[at + 16 * i : at + 16 * i + 16]) for i in range(joined_count))
-    reason, master, shadow, bitmap = _texts(body, at + 16 * JOINED_MAX, lengths)
+    at += 16 * JOINED_MAX
+    added = _ADDED.unpack_from(body, at) if added_bytes else (0,) * 10
+    reason, master, shadow, bitmap = _texts(body, at + added_bytes, lengths)
     return Header(
         uuid=UUID(bytes=uuid), kind=Kind(kind), size_bytes=size,
         master=master, shadow=shadow, bitmap=bitmap, sequence=sequence, role=BitmapRole(role),
@@ -229,6 +255,8 @@ def _unpack_body(body: bytes) -> Header:
         transition_id=UUID(bytes=transition_id), master_stamp=Stamp(m_size, m_mtime, m_ctime),
         shadow_stamp=Stamp(s_size, s_mtime, s_ctime), joined=joined,
         policy=Policy(bool(break_write), limit_s), session=session,
+        master_times=Times(*added[:3]), shadow_times=Times(*added[3:6]),
+        master_file=FileId(*added[6:8]), shadow_file=FileId(*added[8:]),
     )  # fmt: skip
 
 
@@ -241,6 +269,9 @@ def _checked(header: Header) -> Header:
         raise ValueError("length of the paths")
     if len(header.offline_reason) > REASON_CHARACTERS_MAX:
         raise ValueError("length of a reason")
+    for times in (header.master_times, header.shadow_times):
+        if max(map(abs, (times.mtime_ns, times.ctime_ns, times.ceiling_ns))) > TIME_NS_MAX:
+            raise ValueError("a time after the end of all times")
     if header.copying and header.progress is Progress.IDLE:
         raise ValueError("a copy to nowhere")
     if (header.role is BitmapRole.IMPORTED) != (header.custody is Custody.IMPORTED):

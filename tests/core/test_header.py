@@ -1,5 +1,6 @@
 """The header comes back as it was, and nothing but BadBitmap comes out of what is not one."""
 
+import base64
 import struct
 import zlib
 from dataclasses import replace
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 
 from iifuse import errors
 from iifuse.core import header as fmt
-from iifuse.core.header import BitmapRole, Closure, Header, Pit, Stamp
+from iifuse.core.header import BitmapRole, Closure, FileId, Header, Pit, Stamp
 from iifuse.core.state import Change, Custody, Kind, Policy, Progress, Role
+from iifuse.core.times import TIME_NS_MAX, Times
 
 PREFIX = struct.Struct("<8sIIII")
 """magic, version, length, CRC, incompatible features."""
@@ -21,6 +23,8 @@ u64 = st.integers(0, (1 << 62) - 1)
 i64 = st.integers(-(2**63), 2**63 - 1)
 pits = st.builds(Pit, number=u64, id=st.uuids(), time_ns=i64)
 stamps = st.builds(Stamp, size_bytes=i64, mtime_ns=i64, ctime_ns=i64)
+times = st.builds(Times, *[st.integers(-TIME_NS_MAX, TIME_NS_MAX)] * 3)
+files = st.builds(FileId, inode=st.integers(0, 2**64 - 1), birth_ns=i64)
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 paths = st.binary(max_size=300).map(
     lambda b: "/" + b.replace(b"\0", b"").decode("utf-8", "surrogateescape")
@@ -53,6 +57,7 @@ headers = st.builds(
     joined=st.lists(st.uuids(), max_size=fmt.JOINED_MAX).map(tuple),
     policy=st.builds(Policy, break_write=st.booleans(), limit_s=st.integers(0, (1 << 32) - 1)),
     session=st.integers(0, (1 << 32) - 1),
+    master_times=times, shadow_times=times, master_file=files, shadow_file=files,
 ).map(sensible)  # fmt: skip
 PLAIN = Header(
     uuid=UUID(int=5), kind=Kind.INDEPENDENT, size_bytes=10**9, master="/m", shadow="/s",
@@ -125,7 +130,7 @@ def test_header_that_is_cut_short_is_bad(cut):
     assert unpack_or_bad(slot[: PREFIX.unpack_from(slot)[2]][:cut]) is None
 
 
-@pytest.mark.parametrize(("version", "features"), [(2, 0), (0, 0), (1, 1)])
+@pytest.mark.parametrize(("version", "features"), [(3, 0), (0, 0), (1, 1), (2, 1)])
 def test_header_of_an_unknown_format_is_refused_by_name(version, features):
     slot = bytearray(fmt.pack(PLAIN))
     struct.pack_into("<I", slot, 8, version)
@@ -182,3 +187,28 @@ def test_header_that_contradicts_itself_is_bad(fields):
     """F13: somebody who can compute a checksum can write anything."""
     with pytest.raises(errors.BadBitmap, match="impossible value"):
         fmt.unpack("/b", fmt.pack(replace(PLAIN, **fields)))
+
+
+VERSION_1 = zlib.decompress(base64.b85decode(
+    "c-qU%Oe-x;P0D3tU|^U8Bpxr?Y7S&Fa57*8tc)OqOhDYgz~BoKIW@}~L@{Gm&(6S*vV8Nl2fPe428>Xe2}&~)sh$O>"
+    "g9)w+4mcU;4AS%SQuTB7i}jP}YcBu<{}0s"
+))  # fmt: skip
+"""A slot as iifuse 0.1.0 wrote it."""
+
+
+def test_header_of_version_1_is_read_and_knows_no_times_and_no_files():
+    assert fmt.unpack("/b", VERSION_1) == replace(
+        PLAIN, master_stamp=Stamp(1, 2, 3), joined=(UUID(int=9),), session=77,
+        offline=Role.SHADOW, offline_reason="gone",
+    )  # fmt: skip
+
+
+def test_header_of_version_1_is_written_as_version_2():
+    again = fmt.pack(fmt.unpack("/b", VERSION_1))
+    assert PREFIX.unpack_from(again)[1] == fmt.VERSION == 2
+    assert fmt.unpack("/b", again) == fmt.unpack("/b", VERSION_1)
+
+
+def test_header_with_a_time_past_all_times_is_refused():
+    with pytest.raises(errors.BadBitmap, match="end of all times"):
+        fmt.unpack("/b", fmt.pack(replace(PLAIN, shadow_times=Times(0, TIME_NS_MAX + 1))))

@@ -17,7 +17,7 @@ from iifuse.control import protocol
 from iifuse.core import header as fmt
 from iifuse.core import sector, state
 from iifuse.core.geometry import Geometry
-from iifuse.core.header import BitmapRole, Closure, Header, Pit, Stamp
+from iifuse.core.header import BitmapRole, Closure, FileId, Header, Pit, Stamp
 from iifuse.core.state import (
     PIT_VERBS,
     Change,
@@ -29,6 +29,7 @@ from iifuse.core.state import (
     SetState,
     Verb,
 )
+from iifuse.core.times import Times
 from iifuse.units import parse_size
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -204,6 +205,7 @@ def test_bitmap_page_fields_lie_where_the_struct_has_them():
     spans = _spans(prefix.format, 0) + _spans(fixed.format, prefix.size)
     end = prefix.size + fixed.size
     spans.append((end, end + 16 * fmt.JOINED_MAX - 1))
+    spans += _spans(fmt._ADDED.format, end + 16 * fmt.JOINED_MAX)
     page = _page("iifuse-bitmap.5")
     reserved = re.findall(r"^\.It (\d+)-(\d+) Va reserved$", page, re.MULTILINE)
     unused = [(int(a), int(b)) for a, b in reserved]
@@ -249,6 +251,16 @@ CHANGES = {
     "session": {"session": 2**32 - 1},
     "break_write": {"policy": Policy(break_write=True)},
     "limit_s": {"policy": Policy(limit_s=2**32 - 1)},
+    "master_times.mtime_ns": {"master_times": Times(-1)},
+    "master_times.ctime_ns": {"master_times": Times(0, -1)},
+    "master_times.ceiling_ns": {"master_times": Times(0, 0, -1)},
+    "shadow_times.mtime_ns": {"shadow_times": Times(-1)},
+    "shadow_times.ctime_ns": {"shadow_times": Times(0, -1)},
+    "shadow_times.ceiling_ns": {"shadow_times": Times(0, 0, -1)},
+    "master_file.inode": {"master_file": FileId(2**64 - 1)},
+    "master_file.birth_ns": {"master_file": FileId(0, -1)},
+    "shadow_file.inode": {"shadow_file": FileId(2**64 - 1)},
+    "shadow_file.birth_ns": {"shadow_file": FileId(0, -1)},
 }
 """Field -> a change of the header that shows in this field only."""
 
