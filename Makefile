@@ -34,12 +34,13 @@ SBIN := $(PREFIX)/sbin
 MAN := $(PREFIX)/share/man
 UNITS := $(PREFIX)/lib/systemd/system
 
-.PHONY: help demo test test-crash lint check venv bench bench-quick install clean
+.PHONY: help demo test test-long test-crash lint check venv bench bench-quick install clean
 .PHONY: build-packages test-packages bench-packages
 
 help:
 	@echo 'make demo     the LAN-free backup procedure on real data, from start to end'
 	@echo 'make test     lint, types and all tests'
+	@echo 'make test-long  the large matrices whole, of which a test run draws a sample: 2 hours at most'
 	@echo 'make test-crash  the long tests, for an hour or for IIFUSE_CRASH_SECONDS'
 	@echo 'make lint     ruff, mypy, manual pages and the rules of the project'
 	@echo 'make venv     leave all programs in $(BIN)'
@@ -54,6 +55,9 @@ demo: venv test-packages
 test: venv test-packages check
 	$(BIN)/python -m pytest tests
 	@echo 'make test: lint, types and tests passed'
+
+test-long: venv test-packages
+	IIFUSE_WHOLE=1 $(BIN)/python -m pytest -m sampled tests
 
 test-crash: venv test-packages
 	IIFUSE_CRASH_SECONDS=$${IIFUSE_CRASH_SECONDS:-3600} $(BIN)/python -m pytest -s -m long tests

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,10 @@ from pathlib import Path
 
 import pytest
 from harness import Service
+from samples import SEED
+
+# A shell has SIGINT ignored in its background jobs, and every program that is started inherits it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BEGAN = time.monotonic()
 LONG_SECONDS = float(os.environ.get("IIFUSE_CRASH_SECONDS", "0"))
@@ -30,6 +35,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if {"fuse", "clients", "model"} & set(Path(item.fspath).parts):
             item.add_marker(pytest.mark.skip(reason="needs /dev/fuse and root"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Whoever has seen a sampled test fail wants to see it again."""
+    terminalreporter.write_line(f"samples were drawn with IIFUSE_SEED={SEED}")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import os
 import pty
 import subprocess
 import sys
-import sysconfig
 import termios
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,12 +11,11 @@ from importlib import import_module
 import pytest
 from bitmaps import SHADOW, make_bitmap
 from fake_service import CHUNK, CHUNKS, FakeService, lent, row
+from harness import BIN
 
 from iifuse.control import protocol
 from iifuse.core import ticket as tickets
 from iifuse.core.ticket import Ticket
-
-SCRIPTS = sysconfig.get_path("scripts")
 
 
 @pytest.fixture
@@ -116,7 +114,7 @@ def on_terminal():
         os.write(outer, typed.encode())
         plain = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         process = subprocess.Popen(
-            [os.path.join(SCRIPTS, program), *argv],
+            [BIN / program, *argv],
             **{**plain, **dict.fromkeys(streams, inner)},
             text=True,
             env={**os.environ, "TERM": "xterm"},

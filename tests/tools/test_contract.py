@@ -7,8 +7,8 @@ import subprocess
 import threading
 
 import pytest
-from conftest import SCRIPTS
 from fake_service import FakeService
+from harness import BIN
 
 from iifuse import __version__, errors
 from iifuse.control import protocol
@@ -126,7 +126,7 @@ def test_interrupt_ends_with_130_and_a_short_line(run, program, stage, service):
 def test_broken_pipe_is_quiet(program):
     reader, writer = os.pipe()
     os.close(reader)
-    command = [os.path.join(SCRIPTS, program), "--help"]
+    command = [BIN / program, "--help"]
     ended = subprocess.run(
         command, stdout=writer, stderr=subprocess.PIPE, env=BUFFERED, check=False
     )
@@ -136,7 +136,7 @@ def test_broken_pipe_is_quiet(program):
 
 @every_program
 def test_full_output_is_an_error(program):
-    command = [os.path.join(SCRIPTS, program), "--help"]
+    command = [BIN / program, "--help"]
     with open("/dev/full", "w") as full:
         ended = subprocess.run(
             command, stdout=full, stderr=subprocess.PIPE, env=BUFFERED, check=False
