@@ -8,7 +8,7 @@ on with it at once; who finds none looks for some tens of microseconds and sleep
 
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Final, Protocol
 
@@ -235,8 +235,16 @@ class Waiter:
 class _Lowlevel:
     """`trio.lowlevel` with our way of waiting."""
 
-    def __init__(self, waiter: Waiter) -> None:
-        self.wait_readable, self.notify_closing = waiter.wait_readable, waiter.notify_closing
+    wait_readable: Callable[[int], Awaitable[None]]
+
+    def __init__(self, waiter: Waiter, greet: Callable[[], bool]) -> None:
+        async def first(fd: int) -> None:
+            await trio.lowlevel.checkpoint()
+            if not greet():
+                self.wait_readable = waiter.wait_readable
+                await waiter.wait_readable(fd)
+
+        self.notify_closing, self.wait_readable = waiter.notify_closing, first
 
     def __getattr__(self, name: str) -> Any:
         return getattr(trio.lowlevel, name)
@@ -245,14 +253,17 @@ class _Lowlevel:
 class _Trio:
     """`trio` as pyfuse3 sees it."""
 
-    def __init__(self, waiter: Waiter) -> None:
-        self.lowlevel = _Lowlevel(waiter)
+    def __init__(self, waiter: Waiter, greet: Callable[[], bool]) -> None:
+        self.lowlevel = _Lowlevel(waiter, greet)
         self.Lock = lambda: waiter.baton  # pyfuse3 asks for one, once
 
     def __getattr__(self, name: str) -> Any:
         return getattr(trio, name)
 
 
-def install(waiter: Waiter) -> None:
-    """Let pyfuse3 wait in this way; before its main loop begins."""
-    pyfuse3.trio = _Trio(waiter)  # type: ignore[attr-defined]
+def install(waiter: Waiter, greet: Callable[[], bool]) -> None:
+    """Let pyfuse3 wait in this way; before its main loop begins.
+
+    `greet()`: is there a request already, as there is until the kernel is greeted?
+    """
+    pyfuse3.trio = _Trio(waiter, greet)  # type: ignore[attr-defined]

@@ -15,6 +15,7 @@ from iifuse import errors
 from iifuse.engine import threads
 from iifuse.engine.view import View
 from iifuse.fuse import polling
+from iifuse.fuse.connection import Connection, mounts
 from iifuse.fuse.holders import holders
 from iifuse.fuse.namespace import Namespace
 from iifuse.fuse.operations import Operations
@@ -42,7 +43,7 @@ class Mount:
         self._namespace = Namespace()
         self._operations = Operations(self._namespace, writeback_cache=writeback_cache)
         self._in_place = in_place
-        self._device = -1
+        self._connection: Connection
 
     # -- life -------------------------------------------------------------------------------
 
@@ -55,27 +56,32 @@ class Mount:
             )
         if _is_our_mount(self.mountpoint):
             raise errors.ServiceError(self.mountpoint, "another service is mounted here")
-        options = {"fsname=iifuse", "subtype=iifuse", "allow_other", "default_permissions"}
         try:
-            pyfuse3.init(self._operations, self.mountpoint, options)
-        except RuntimeError as error:
-            raise errors.ServiceError(self.mountpoint, f"cannot be mounted ({error})") from error
+            self._connection = Connection(self.mountpoint)
+        except OSError as error:
+            raise errors.ServiceError(
+                self.mountpoint,
+                f"cannot be mounted ({error.strerror})",
+                "it takes root and /dev/fuse (modprobe fuse)",
+            ) from error
+        pyfuse3.init(self._operations, self._connection.path, set())
 
     async def run(self) -> None:
         """Serve requests until `stop`."""
         waiter = polling.Waiter(threads.are_running, threads.watchable)
         threads.Done.here().stand_by = waiter.stand_by  # takes a descriptor, while there is one
-        polling.install(waiter)
+        polling.install(waiter, self._connection.greet)
         await pyfuse3.main(min_tasks=_TASKS_MIN, max_tasks=_TASKS_MAX)
 
     async def wait_ready(self) -> None:
         """Return once the mount answers."""
-        found = await trio.to_thread.run_sync(os.stat, self.mountpoint)
-        self._device = found.st_dev
-        self._lift_limits(os.major(found.st_dev), os.minor(found.st_dev))
+        await self._connection.is_served.wait()
+        self._lift_limits()
 
-    def _lift_limits(self, major: int, minor: int) -> None:
+    def _lift_limits(self) -> None:
         """The kernel's defaults are made for a mount that nobody depends on."""
+        device = self._connection.device
+        major, minor = os.major(device), os.minor(device)
         connection = f"{linux.FUSE_CONNECTIONS}/{minor}"
         if not os.path.exists(connection):
             with contextlib.suppress(OSError):
@@ -91,11 +97,12 @@ class Mount:
         pyfuse3.terminate()
 
     def close(self) -> None:
-        """Unmount, lazily where the mount is busy."""
+        """Unmount, lazily where the mount is busy; it may have been unmounted from outside."""
         if self._in_place:
             for view in self._namespace.views():
                 _unbind(view.path)
-        pyfuse3.close(unmount=True)
+        pyfuse3.close(unmount=False)
+        _unmount_dead(self.mountpoint)
 
     # -- the engine's hooks -----------------------------------------------------------------
 
@@ -136,7 +143,7 @@ class Mount:
         if path == self.mountpoint or path.startswith(self.mountpoint + "/"):
             return True
         with contextlib.suppress(OSError):
-            return os.stat(path).st_dev == self._device
+            return os.stat(path).st_dev == self._connection.device
         return False
 
 
@@ -147,28 +154,30 @@ def _tune(path: str, value: int) -> None:
 
 
 def clean_up_dead(path: str) -> None:
-    """Unmount what a killed service has left behind: a mount that answers ENOTCONN.
+    """Unmount what a killed service has left behind."""
+    if _unmount_dead(path):
+        log.warning("%s: a dead mount was cleaned up", path)
+
+
+def _unmount_dead(path: str) -> int:
+    """Unmount what answers ENOTCONN, as nobody serves it any more; how many mounts that were.
 
     Asked with statvfs, which goes to the service; a stat may be answered from the kernel's cache.
     """
-    for _ in range(16):
+    for found in range(16):
         try:
             os.statvfs(path)
         except OSError as error:
             if error.errno not in (errno.ENOTCONN, errno.ECONNABORTED):
-                return
-            log.warning("%s: a dead mount is cleaned up", path)
+                return found
             linux.unmount(path, linux.MNT_DETACH)
         else:
-            return
+            return found
+    return 16
 
 
 def _is_our_mount(path: str) -> bool:
-    with open("/proc/self/mountinfo", errors="surrogateescape") as mounts:
-        return any(
-            line.split()[4] == path and line.partition(" - ")[2].startswith("fuse.iifuse")
-            for line in mounts
-        )
+    return any(where == path and kind == "fuse.iifuse" for _, where, kind in mounts())
 
 
 def _bind(mounted: str, path: str) -> None:

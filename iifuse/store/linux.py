@@ -158,6 +158,17 @@ def mount_fuse_control() -> None:
     _check(_libc.mount(kind, os.fsencode(FUSE_CONNECTIONS), kind, flags, None), FUSE_CONNECTIONS)
 
 
+def mount_fuse(fd: int, target: str) -> None:
+    """Mount what the service at the other end of `fd`, an open /dev/fuse, will show.
+
+    Raises OSError (EPERM for others than root).
+    """
+    data = f"fd={fd},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions"
+    flags = _MS_NOSUID | _MS_NODEV
+    words = (b"iifuse", os.fsencode(target), b"fuse.iifuse", flags, data.encode())
+    _check(_libc.mount(*words), target)
+
+
 def unmount(target: str, flags: int = 0) -> None:
     """umount2(2). Raises OSError."""
     _check(_libc.umount2(os.fsencode(target), flags), target)

@@ -360,10 +360,27 @@ def test_polling_leaves_pyfuse3_the_rest_of_trio():
     before = pyfuse3.trio
     try:
         waiter = Waiter(lambda: False, lambda: None)
-        polling.install(waiter)
+        polling.install(waiter, lambda: False)
         assert pyfuse3.trio.Lock() is waiter.baton
         assert pyfuse3.trio.open_nursery is trio.open_nursery
         assert pyfuse3.trio.ClosedResourceError is trio.ClosedResourceError
         assert pyfuse3.trio.lowlevel.current_task is trio.lowlevel.current_task
+    finally:
+        pyfuse3.trio = before
+
+
+async def test_polling_begins_when_the_kernel_is_greeted():
+    """Until then libfuse reads from a pair of sockets, where a request waits already."""
+    before, greeted = pyfuse3.trio, iter([True, False])
+    try:
+        waiter = Waiter(lambda: False, lambda: None)
+        polling.install(waiter, lambda: next(greeted))
+        with pipe() as (fd, writer):
+            with trio.fail_after(5):
+                await pyfuse3.trio.lowlevel.wait_readable(fd)
+            os.write(writer, b"x")
+            for _ in range(2):
+                await pyfuse3.trio.lowlevel.wait_readable(fd)
+        assert pyfuse3.trio.lowlevel.wait_readable == waiter.wait_readable
     finally:
         pyfuse3.trio = before
