@@ -13,7 +13,7 @@ from harness import CHUNK
 
 from iifuse import errors
 from iifuse.core.state import Custody, Kind, Policy
-from iifuse.engine import attach, enable, exchange, passthrough, recovery
+from iifuse.engine import attach, enable, exchange, loading, passthrough, recovery
 from iifuse.engine.engine import Engine
 from iifuse.engine.opening import NewSet
 from iifuse.store.statedb import StateDB
@@ -50,7 +50,7 @@ async def stopped(tmp_path):
 async def test_write_that_comes_while_a_set_is_attached_is_noted(tmp_path, stopped, monkeypatch):
     """F15: between the look at the master's times and the first tracked write there is no gap."""
     master, shadow, bitmap = stopped
-    look = recovery._written_meanwhile
+    look = loading._written_meanwhile
     async with trio.open_nursery() as nursery, service(tmp_path / "new") as engine:
 
         def look_and_write(*volumes):
@@ -61,7 +61,7 @@ async def test_write_that_comes_while_a_set_is_attached_is_noted(tmp_path, stopp
             return found
 
         await passthrough.control(engine, (master,))
-        monkeypatch.setattr(recovery, "_written_meanwhile", look_and_write)
+        monkeypatch.setattr(loading, "_written_meanwhile", look_and_write)
         await attach.attach(engine, (bitmap,), None)
         async with engine.families[0].locks.gate():  # after the write
             assert chunks_of(engine.sets[shadow].bits.shadow) == {2}
