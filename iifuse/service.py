@@ -28,6 +28,7 @@ from iifuse.fuse.session import Mount, clean_up_dead
 from iifuse.store import linux
 from iifuse.store.statedb import StateDB
 from iifuse.store.transitions import TransitionFile
+from iifuse.store.volume import make_directory
 
 log = logging.getLogger("iifuse")
 
@@ -159,7 +160,7 @@ class Service:
     async def _stores(self) -> AsyncIterator[tuple[StateDB, TransitionFile]]:
         """The state directory, locked."""
         try:
-            os.makedirs(self.state, mode=0o700, exist_ok=True)
+            make_directory(self.state)
         except OSError as error:
             raise errors.ServiceError(self.state, f"cannot be made ({error.strerror})") from error
         _warn_if_lost(self.state)

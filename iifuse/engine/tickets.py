@@ -12,7 +12,7 @@ from iifuse.core import ticket
 from iifuse.core.header import Header
 from iifuse.core.ticket import Import, Lent, Ticket
 from iifuse.engine.engine import Engine
-from iifuse.store.volume import sync_directory, write_file
+from iifuse.store.volume import make_directory, sync_directory, write_file
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def ticket_path(engine: Engine, header: Header) -> str:
 
 def write_ticket(path: str, lent: Lent) -> None:
     """Write the ticket of one set, durably. Blocks; raises OSError."""
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    make_directory(os.path.dirname(path))
     write_file(path, ticket.encode(Ticket(sets=(lent,))))
 
 

@@ -1,12 +1,21 @@
 """What the service manages: sets and their paths, groups, pass-through volumes, a history.
 
 What a set *is* stands in the header of its bitmap volume; a lost database loses no data.
+
+A change is durable when it returns, over a power loss too. So SQLite keeps its journal as a file
+(`journal_mode=PERSIST`): a change counts from the synced write on that zeroes the journal's first
+bytes. With the usual mode it counts from the removal of the journal, which SQLite does not sync
+into the directory below `synchronous=EXTRA`: after a power loss the journal was back, and the last
+change undone. EXTRA alone would do; a journal that stays also has its space already, so that
+changes that fit can be made while the file system is full. The two names in the directory are made
+once, and synced at each start.
 """
 
 import os
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -14,6 +23,7 @@ from uuid import UUID
 from iifuse import errors
 from iifuse.core.header import Header
 from iifuse.core.state import Custody, Kind, Progress
+from iifuse.store.volume import sync_directory
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS sets (
@@ -42,8 +52,22 @@ CREATE TABLE IF NOT EXISTS history (
     chunks INTEGER              -- copied, at the end of a copy
 );
 """
-_VERSION: Final = 2
+"""As version 2 (0.1.0) has it; what came later stands in `_ADDED`."""
+
+_NUMBER: Final = "INTEGER NOT NULL DEFAULT 0"
+_ADDED: Final = {
+    "volumes": (  # of one with no set: its times and what identifies it, as a header has them
+        "mtime_ns", "ctime_ns", "ceiling_ns", "inode", "birth_ns", "size_bytes",
+        "raw_mtime_ns", "raw_ctime_ns",
+    ),
+}  # fmt: skip
+"""Columns that version 3 has and version 2 had not."""
+
+_OLD_VERSION: Final = 2
+_VERSION: Final = 3
 _WAY_OUT: Final = "move it away and bring the sets back with 'iiadm --attach'"
+_REMEDY: Final = "make room in its directory, or make that writable again"
+_DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _FAILURES: Final = (sqlite3.Error, UnicodeError)
 """A damaged name of a table stands in the error, which Python then cannot decode."""
 
@@ -84,17 +108,20 @@ class StateDB:
         self._lock = threading.RLock()
         """Threads share the connection: a transaction of one is not to take in another's change."""
         try:
+            _make_private(path)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute("PRAGMA synchronous=EXTRA")
+            self._db.execute("PRAGMA journal_mode=PERSIST")  # before a journal is rolled back
+            self._db.execute("PRAGMA temp_store=MEMORY")  # nothing depends on another directory
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if found not in (0, _VERSION):
+            if found not in (0, _OLD_VERSION, _VERSION):
                 raise errors.ServiceError(path, f"format version {found} is not known here")
             self._check()
-            self._db.executescript(_SCHEMA)
-            self._db.execute(f"PRAGMA user_version={_VERSION}")
-        except _FAILURES as error:
-            raise errors.ServiceError(path, f"cannot be used ({error})") from error
-        os.chmod(path, 0o600)
+            with self._changing():
+                self._migrate(found)
+            sync_directory(path)
+        except (*_FAILURES, OSError) as error:
+            raise errors.ServiceError(path, f"cannot be used ({error})", _remedy(error)) from error
 
     def _check(self) -> None:
         """A page that was lost or came from elsewhere may hide a set or its doubt."""
@@ -104,12 +131,37 @@ class StateDB:
                 self._path, f"is damaged ({found[0][0]})", _WAY_OUT
             )
 
+    def _migrate(self, found: int) -> None:
+        """The tables of this version, in a transaction; where they are so, nothing is written."""
+        if not found:
+            for statement in _SCHEMA.split(";\n"):
+                self._db.execute(statement)
+        for table, columns in _ADDED.items():
+            there = {row[1] for row in self._db.execute(f"PRAGMA table_info({table})")}
+            for column in columns:
+                if column not in there:
+                    self._db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {_NUMBER}")
+        if found != _VERSION:
+            self._db.execute(f"PRAGMA user_version={_VERSION}")
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """One transaction of several statements: all of them or none."""
+        with self._lock:
+            self._run("BEGIN")
+            try:
+                yield
+                self._run("COMMIT")
+            except BaseException:
+                self._db.rollback()
+                raise
+
     def _rows(self, query: str, values: Sequence[object] = ()) -> list[Any]:
         """What a SELECT finds. Raises StorageError."""
         try:
             return self._db.execute(query, values).fetchall()
         except _FAILURES as error:
-            raise errors.StorageError(self._path, str(error), "see to its file system") from error
+            raise errors.StorageError(self._path, str(error), _remedy(error)) from error
 
     def _run(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
         """One statement, one transaction. Raises StorageError."""
@@ -117,7 +169,7 @@ class StateDB:
             with self._lock:
                 return self._db.execute(statement, values)
         except _FAILURES as error:
-            raise errors.StorageError(self._path, str(error), "see to its file system") from error
+            raise errors.StorageError(self._path, str(error), _remedy(error)) from error
 
     def sets(self) -> list[SetRow]:
         """All sets, in the order in which they were enabled."""
@@ -156,15 +208,9 @@ class StateDB:
     def begin_session(self, session: int, previous: dict[str, int]) -> None:
         """The headers of these sets get a new session now, each from its previous one."""
         rows = [(session, before, shadow) for shadow, before in previous.items()]
-        with self._lock:
-            self._run("BEGIN")
-            try:
-                for row in rows:
-                    self._run("UPDATE sets SET session = ?, previous = ? WHERE shadow = ?", row)
-                self._run("COMMIT")
-            except errors.StorageError:
-                self._db.rollback()
-                raise
+        with self._changing():
+            for row in rows:
+                self._run("UPDATE sets SET session = ?, previous = ? WHERE shadow = ?", row)
 
     def end_session_change(self) -> None:
         """The headers have it: an older one is not taken any more."""
@@ -198,7 +244,7 @@ class StateDB:
 
     def add_volume(self, path: str) -> None:
         """Keep a volume on the mount."""
-        self._run("INSERT OR IGNORE INTO volumes VALUES (?)", (path,))
+        self._run("INSERT OR IGNORE INTO volumes (path) VALUES (?)", (path,))
 
     def remove_volume(self, path: str) -> None:
         """Forget it."""
@@ -228,6 +274,19 @@ class StateDB:
     def close(self) -> None:
         """Close the database."""
         self._db.close()
+
+
+def _make_private(path: str) -> None:
+    """Only for its owner, before there is anything in it; the journal follows it."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    os.chmod(path, 0o600)
+
+
+def _remedy(error: Exception) -> str:
+    """What to do about a failure of SQLite."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    damaged = isinstance(error, UnicodeError) or code in _DAMAGED
+    return _WAY_OUT if damaged else _REMEDY
 
 
 def _checked(row: SetRow) -> SetRow:

@@ -335,6 +335,20 @@ def _fill(fd: int, file: BinaryIO, size_bytes: int, *, sparse: bool) -> None:
     os.fsync(fd)
 
 
+def make_directory(path: str) -> None:
+    """Make a private directory, those above it too where they are missing; durably, all of them.
+
+    Of one that is there its name is made durable again: who made it may have been killed.
+    """
+    parent = os.path.dirname(path) or "."
+    if not os.path.isdir(path):
+        if not os.path.isdir(parent):
+            make_directory(parent)
+        with suppress(FileExistsError):
+            os.mkdir(path, mode=0o700)
+    sync_directory(path)
+
+
 def sync_directory(path: str) -> None:
     """Make the directory entry of `path` durable."""
     fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,5 +1,6 @@
 """The file system of the state directory is full; a set is here or gone, and can be made again."""
 
+import os
 import subprocess
 
 import pytest
@@ -24,10 +25,11 @@ def service(place):
 
 @pytest.fixture
 def filled(service):
-    """Not a byte is free any more; the file that takes the room."""
+    """Not a byte is free any more, nor in the journal of changes; the file that takes the room."""
     room = service.state / "room"
 
     def fill():
+        os.truncate(service.state / "state.db-journal", 0)
         with room.open("wb", buffering=0) as file:
             try:
                 while True:

@@ -1,15 +1,18 @@
 """What the service manages comes back, in order, after any end."""
 
 import os
+import resource
 import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from uuid import UUID
 
 import pytest
 
 from iifuse import errors
-from iifuse.core.state import Custody, Kind
+from iifuse.core.state import Custody, Kind, Progress
 from iifuse.store.statedb import SetRow, StateDB
 
 SIZE = 1 << 20
@@ -101,7 +104,6 @@ def test_state_change_is_durable_without_a_close(db, place):
     with sqlite3.connect(f"file:{place}/state.db?mode=ro", uri=True) as other:
         assert other.execute("SELECT shadow FROM sets").fetchall() == [("/s1",)]
         assert other.execute("SELECT path FROM volumes").fetchall() == [("/v",)]
-    assert db._db.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
 def test_state_volumes_are_kept_once(db):
@@ -132,5 +134,96 @@ def test_state_of_a_later_version_or_of_no_database_is_refused(place):
         StateDB(str(place / "junk"))
 
 
-def test_state_database_is_private(db, place):
-    assert (place / "state.db").stat().st_mode & 0o777 == 0o600
+def test_state_database_and_its_journal_are_private(db, place):
+    for name in ("state.db", "state.db-journal"):
+        assert (place / name).stat().st_mode & 0o777 == 0o600
+
+
+OF_0_1_0 = """
+CREATE TABLE IF NOT EXISTS sets (
+    shadow TEXT PRIMARY KEY,
+    uuid TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,  -- this and the next three as in the header,
+    kind INTEGER NOT NULL,        -- for a start without the bitmap volume
+    progress INTEGER NOT NULL DEFAULT 0,
+    custody INTEGER NOT NULL DEFAULT 0,
+    doubt TEXT,                 -- why the bitmap is not believed until -R
+    session INTEGER NOT NULL,   -- as in the header, or
+    previous INTEGER,           -- while a start changes it: the one before
+    closing INTEGER NOT NULL DEFAULT 0,  -- a disable has begun
+    sequence INTEGER NOT NULL DEFAULT 0,  -- of the header, or of one before it
+    master TEXT,                -- absent: an imported shadow
+    bitmap TEXT NOT NULL UNIQUE,
+    "group" TEXT
+);
+CREATE TABLE IF NOT EXISTS volumes (path TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS history (
+    time TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    shadow TEXT NOT NULL,
+    event TEXT NOT NULL,
+    pit INTEGER,
+    held_ms REAL,               -- how long writes were held
+    chunks INTEGER              -- copied, at the end of a copy
+);
+"""
+"""What version 0.1.0 made, word for word."""
+
+
+def _old_state(place, version: int) -> None:
+    with closing(sqlite3.connect(place / "state.db", isolation_level=None)) as old:
+        old.executescript(OF_0_1_0)
+        old.execute(f"PRAGMA user_version={version}")
+        old.execute(
+            "INSERT INTO sets (shadow, uuid, size_bytes, kind, progress, custody, doubt, session, "
+            "sequence, master, bitmap) VALUES ('/s1', ?, ?, 1, 1, 0, 'why', 9, 77, '/m', '/b1')",
+            (str(UUID(int=1)), SIZE),
+        )
+        old.execute("INSERT INTO volumes VALUES ('/v')")
+        old.execute("INSERT INTO history (shadow, event, pit) VALUES ('/s1', '-e ind', 1)")
+
+
+@pytest.mark.parametrize("version", [0, 2])
+def test_state_of_0_1_0_comes_up_whole_and_is_refused_by_it_from_then_on(place, version):
+    """Version 0: its very first start was cut short between the tables and the number."""
+    _old_state(place, version)
+    for _ in range(2):
+        with closing(StateDB(str(place))) as db:
+            doubted = replace(ONE, progress=Progress.TO_SHADOW, doubt="why", session=9, sequence=77)
+            assert db.sets() == [doubted]
+            assert db.volumes() == ["/v"]
+            assert db.history("/s1") == [("-e ind", 1)]
+            (number,) = db._db.execute("PRAGMA user_version").fetchone()
+            assert number == 3, "0.1.0 says then: format version 3 is not known here"
+            rows = db._db.execute("SELECT * FROM volumes").fetchall()
+            assert rows == [("/v", *[0] * 8)], "a time or a number of 0 is unknown"
+
+
+@contextmanager
+def _files_up_to(size_bytes: int) -> Iterator[None]:
+    """Nothing can be written after so many bytes of a file, as on a full file system."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_state_of_0_1_0_stays_what_it_is_when_the_upgrade_finds_no_room(place):
+    _old_state(place, 2)
+    before = (place / "state.db").read_bytes()
+    with _files_up_to(2048), pytest.raises(errors.IifuseError, match="; make room in"):
+        StateDB(str(place))
+    with closing(sqlite3.connect(place / "state.db")) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+        assert len(db.execute("PRAGMA table_info(volumes)").fetchall()) == 1
+    assert (place / "state.db").read_bytes() == before
+
+
+def test_state_that_changes_nothing_writes_nothing(db, place):
+    """A start on a full file system goes well."""
+    before = (place / "state.db").read_bytes(), (place / "state.db-journal").read_bytes()
+    reopened(place).close()
+    assert before == (
+        (place / "state.db").read_bytes(), (place / "state.db-journal").read_bytes()
+    )  # fmt: skip

@@ -1,0 +1,42 @@
+"""What was promised is on the disk: real file systems, cut off from power after each promise."""
+
+import sqlite3
+from contextlib import closing
+from uuid import UUID
+
+from power_cut import power_disk
+
+from iifuse.core.state import Kind
+from iifuse.store.statedb import SetRow, StateDB
+from iifuse.store.volume import make_directory
+
+__all__ = ["power_disk"]
+
+ONE = SetRow("/s1", UUID(int=1), "/m", "/b1", None, 1 << 20, Kind.INDEPENDENT)
+
+
+def _content(directory) -> list[str]:
+    with closing(sqlite3.connect(directory / "state.db")) as db:
+        return list(db.iterdump())
+
+
+def test_state_change_is_there_after_a_power_cut_that_follows_its_return(power_disk):
+    """K1: with a journal that is removed and not synced, each change was undone for seconds."""
+    state = power_disk.root / "deep" / "state"
+    make_directory(str(state))
+    with power_disk.cut() as root:
+        assert (root / "deep" / "state").is_dir()
+    with closing(StateDB(str(state))) as db:
+        changes = (
+            lambda: None,
+            lambda: db.add_set(ONE),
+            lambda: db.doubt("/s1", "its bitmap failed"),
+            lambda: db.move_sets(["/s1"], "night"),
+            lambda: db.begin_session(7, {"/s1": 0}),
+            lambda: db.add_volume("/v"),
+            lambda: db.remove_set("/s1"),
+        )
+        for change in changes:
+            change()
+            with power_disk.cut() as root:
+                assert _content(root / "deep" / "state") == _content(state)
