@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hang import HANG_SECONDS, PREFIX, WATCHDOG, unmount
 from harness import Service
 from samples import SEED
 
@@ -51,23 +52,41 @@ def long_seconds(request: pytest.FixtureRequest) -> float:
 
 
 @pytest.fixture
-def place() -> Iterator[Path]:
-    """A directory in memory for volumes and mount points."""
-    base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    path = Path(tempfile.mkdtemp(prefix="iifuse-test-", dir=base))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
+def hang_seconds() -> float:
+    """After so long a test counts as hanging; a module with longer tests says so itself."""
+    return HANG_SECONDS
 
 
 @pytest.fixture
-def disk_place() -> Iterator[Path]:
+def watchdog(hang_seconds: float) -> Iterator[None]:
+    """Whatever hangs, the suite goes on."""
+    WATCHDOG.seconds = hang_seconds
+    WATCHDOG.feed()
+    yield
+    WATCHDOG.rest()
+
+
+@pytest.fixture
+def place(watchdog: None) -> Iterator[Path]:
+    """A directory in memory for volumes and mount points."""
+    with _directory("/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as path:
+        yield path
+
+
+@pytest.fixture
+def disk_place(watchdog: None) -> Iterator[Path]:
     """The same on a real file system (leases, holes, fallocate, page cache)."""
-    path = Path(tempfile.mkdtemp(prefix="iifuse-test-", dir="/var/tmp"))
+    with _directory("/var/tmp") as path:
+        yield path
+
+
+@contextlib.contextmanager
+def _directory(base: str | None) -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
     try:
         yield path
     finally:
+        unmount(f"{path}/")
         shutil.rmtree(path, ignore_errors=True)
 
 

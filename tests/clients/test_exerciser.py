@@ -19,7 +19,7 @@ LAYOUTS = [["ind"], ["dep"], ["ind", "dep"]]
 
 
 @pytest.fixture
-def service_seconds():
+def hang_seconds():
     return RUN_SECONDS
 
 

@@ -8,7 +8,7 @@ from fio import VOLUME_BYTES, Rounds
 
 
 @pytest.fixture
-def service_seconds():
+def hang_seconds():
     return 200
 
 

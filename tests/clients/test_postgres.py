@@ -17,7 +17,7 @@ ROWS = 150
 
 
 @pytest.fixture
-def service_seconds():
+def hang_seconds():
     return 600
 
 

@@ -3,10 +3,10 @@
 import subprocess
 
 import pytest
-from devices import attach, mortal_services, mounted, service_seconds
+from devices import attach, mounted
 from refusing import refused
 
-__all__ = ["attach", "mortal_services", "mounted", "refused", "service_seconds"]
+__all__ = ["attach", "mounted", "refused"]
 
 
 @pytest.fixture

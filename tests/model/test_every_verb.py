@@ -11,6 +11,7 @@ from functools import wraps
 from itertools import count
 
 import pytest
+from hang import WATCHDOG
 from harness import CHUNK
 from hypothesis import HealthCheck, Phase, seed, settings, stateful
 from hypothesis import strategies as st
@@ -107,7 +108,7 @@ class Walk(RuleBasedStateMachine):
         super().__init__()
         if Walk.hosts is None:
             Walk.hosts = Hosts().start()
-        Walk.hosts.alive = time.monotonic()
+        WATCHDOG.feed()
         self.world: TwoHosts | None = None
         self.notes: list[str] = []
         self.sound = False
@@ -306,7 +307,7 @@ class Walk(RuleBasedStateMachine):
     def everything_fits(self) -> None:
         if self.world is not None:
             Walk.steps += 1
-            Walk.hosts.alive = time.monotonic()
+            WATCHDOG.feed()
             with self.keeping_the_failure():
                 self.world.compare_views()
                 self.world.observe()

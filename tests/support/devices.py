@@ -17,37 +17,6 @@ from pathlib import Path
 import pytest
 from harness import Service, losetup
 
-SERVICE_SECONDS = 60
-"""A service that hangs dies by a signal of its own, so that no test hangs with it."""
-
-
-@pytest.fixture
-def service_seconds() -> int:
-    """How long a service may live; a module with longer tests says so itself."""
-    return SERVICE_SECONDS
-
-
-@pytest.fixture(autouse=True)
-def mortal_services(
-    monkeypatch: pytest.MonkeyPatch, place: Path, service_seconds: int
-) -> Iterator[None]:
-    """Every service that a test starts has an alarm set, which outlives exec.
-
-    After the last of them no mount is left below the test's directory, one over a file included.
-    """
-    start = Service.start
-    alarm = ("perl", "-e", "alarm shift; exec @ARGV", str(service_seconds))
-
-    def start_mortal(service: Service, *, env: dict[str, str] | None = None) -> Service:
-        return start(service, env=env, prefix=alarm)
-
-    monkeypatch.setattr(Service, "start", start_mortal)
-    yield
-    mounts = Path("/proc/self/mounts").read_text().splitlines()
-    for path in reversed([line.split()[1] for line in mounts]):
-        if path.startswith(f"{place}/"):
-            subprocess.run(["umount", "-l", path], check=False)
-
 
 def eventually(true: Callable[[], object], what: str, seconds: float = 10) -> None:
     """Return once `true()` is: for what tells nobody when it happens."""

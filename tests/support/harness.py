@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from hang import WATCHDOG, abort, unmount
+
 from iifuse.control import protocol
 from iifuse.control.client import Client
 from iifuse.control.protocol import SetStatus, Target
@@ -38,17 +40,16 @@ class Service:
         paths = ["--state", str(self.state), "--socket", str(self.socket)]
         return [str(BIN / "iifuse"), *paths, *options, str(self.mountpoint)]
 
-    def start(
-        self, *, env: dict[str, str] | None = None, prefix: tuple[str, ...] = ()
-    ) -> "Service":
+    def start(self, *, env: dict[str, str] | None = None) -> "Service":
         """Start and wait for READY=1, as systemd does."""
+        WATCHDOG.feed()
         notify = self.home / "notify"
         notify.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
             ready.bind(str(notify))
             ready.settimeout(0.2)
             self._process = subprocess.Popen(
-                [*prefix, *self.command()],
+                self.command(),
                 stderr=self.log.open("ab"),
                 env={**os.environ, "NOTIFY_SOCKET": str(notify), **(env or {})},
             )
@@ -91,11 +92,9 @@ class Service:
         """Whatever happened: no process, no mount."""
         if self._process is not None:
             self._process.kill()
+            abort(f"{self.mountpoint}/")  # its own threads may wait for it, beyond the signal
             self._process.wait(30)
-        while subprocess.run(
-            ["umount", "-l", str(self.mountpoint)], capture_output=True, check=False
-        ).returncode == 0:
-            pass
+        unmount(f"{self.mountpoint}/")
 
     # -- files and verbs --------------------------------------------------------------------
 

@@ -30,19 +30,14 @@ START_CUT = 0.2
 AGE_MAX = 60
 """Seconds after which a service is killed though it is not its turn."""
 
-_start = Service.start
-
-
-class Mortal(Service):
-    """Should it hang, a signal of its own ends it after five minutes, and the test with it."""
+class Aging(Service):
+    """It knows how long it has run."""
 
     born = 0.0
 
-    def start(self) -> "Mortal":
-        alarm = ("perl", "-e", "alarm shift; exec @ARGV", "300")
+    def start(self, *, env: dict[str, str] | None = None) -> Service:
         self.born = time.monotonic()
-        _start(self, prefix=alarm)
-        return self
+        return super().start(env=env)
 
     @property
     def is_old(self) -> bool:
@@ -81,7 +76,7 @@ class World:
 
     def __init__(self, place: Path, seed: int) -> None:
         self.place, self.dice, self.tally = place, random.Random(seed), Tally()
-        self.services = {name: Mortal(place, name, ("stop_wait=2",)) for name in ("app", "backup")}
+        self.services = {name: Aging(place, name, ("stop_wait=2",)) for name in ("app", "backup")}
         self.gone = {name: threading.Event() for name in self.services}
         self.truths: dict[str, Truth] = {}
         for number, name in enumerate(("m", "a", "b", "m.ind", "m.dep", "a.ind", "b.ind"), 1):

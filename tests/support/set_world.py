@@ -9,11 +9,10 @@ import os
 import random
 import shutil
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from hang import PREFIX, WATCHDOG
 from harness import CHUNK, Service
 from set_looks import LARGE_CHUNKS, assert_copied, assert_row, compare, raw_content
 from set_model import WIPED, Content, Import, ModelMaster, ModelSet
@@ -27,7 +26,6 @@ DEFECTS = (errors.InternalError, errors.StorageError, errors.ProtocolError, erro
 
 NOISE = random.Random(20).randbytes(1 << 20)
 DEFAULT_OPTIONS = ("stop_wait=2",)
-HANG_SECONDS = 60
 
 
 def noise(seed: int, length: int) -> bytes:
@@ -40,30 +38,19 @@ class Hosts:
     """Two services on one machine; fresh ones after a failure."""
 
     def __init__(self, base: str | None = "/dev/shm") -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="iifuse-model-", dir=base))
+        self.root = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
         self.app = Service(self.root, "app", DEFAULT_OPTIONS)
         self.backup = Service(self.root, "backup", DEFAULT_OPTIONS)
-        self.alive = time.monotonic()
-        self._closed = threading.Event()
 
     def start(self) -> "Hosts":
         self.app.start()
         self.backup.start()
-        threading.Thread(target=self._watch, daemon=True).start()
         return self
 
-    def _watch(self) -> None:
-        """A file of a service that hangs would hang this process beyond every signal."""
-        while not self._closed.wait(1):
-            if time.monotonic() - self.alive > HANG_SECONDS:
-                self.app.clean_up()
-                self.backup.clean_up()
-                return
-
     def close(self) -> None:
-        self._closed.set()
         self.app.clean_up()
         self.backup.clean_up()
+        WATCHDOG.rest()
         shutil.rmtree(self.root, ignore_errors=True)
 
 
