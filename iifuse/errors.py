@@ -3,6 +3,7 @@
     IifuseError                 2  EIO
       UsageError                1  EINVAL   the words of a command are wrong
       Declined                  1  EPERM    a question was answered with no, or could not be asked
+      Question                  1  EPERM    the only copy may be overwritten: a yes or -n is needed
       CopyRunning               1  EBUSY    a copy is running already
       CopyStopped               1  EIO      a copy that was waited for was aborted or failed
       WaitTimedOut              1  ETIMEDOUT
@@ -54,6 +55,16 @@ class UsageError(IifuseError):
 
 class Declined(IifuseError):
     """A question was answered with no, or there was nobody to ask."""
+
+    exit_code = 1
+    errno = errno.EPERM
+
+
+class Question(IifuseError):
+    """What may be the only copy of something would be overwritten; a yes or `-n` is needed.
+
+    Nothing was done. A tool asks on its terminal and sends the request again with the answer.
+    """
 
     exit_code = 1
     errno = errno.EPERM

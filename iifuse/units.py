@@ -1,6 +1,7 @@
-"""Names for the numbers that must not be mixed up, and how people read and write sizes."""
+"""Names for the numbers that must not be mixed up; how people read and write sizes and times."""
 
 import re
+from datetime import UTC, datetime
 from typing import Annotated, Final, NewType
 
 import msgspec
@@ -31,6 +32,11 @@ def format_size(size_bytes: int) -> str:
     while value >= KIB and unit < len(_UNITS) - 1:
         value, unit = value / KIB, unit + 1
     return f"{value:.0f} {_UNITS[unit]}" if value == int(value) else f"{value:.1f} {_UNITS[unit]}"
+
+
+def format_time(time_ns: int) -> str:
+    """Write a time for people, in the zone of this machine."""
+    return f"{datetime.fromtimestamp(time_ns / 1e9, UTC).astimezone():%a %b %e %H:%M:%S %Y %Z}"
 
 
 def parse_size(text: str) -> int:

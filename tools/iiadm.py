@@ -49,19 +49,30 @@ def _enable(client: Client, command: Command) -> None:
     master, shadow, bitmap = map(common.absolute, command.words)
     kind = cast("Literal['ind', 'dep']", command.choice)
     names = (master, shadow, bitmap, command.group)
-    common.tell(client, protocol.Enable(kind, *names, command.tuning, command.reserve))
+    how = command.tuning, command.reserve
+    _tell(client, command, lambda sure: protocol.Enable(kind, *names, *how, sure))
+
+
+def _tell(
+    client: Client, command: Command, request: Callable[[bool], protocol.AnyRequest]
+) -> None:
+    """Send a request about which the service may ask first; it is given the answer."""
+    ask.when_asked(lambda sure: common.tell(client, request(sure)), sure=command.sure)
 
 
 def _disable(client: Client, command: Command) -> None:
-    common.tell(client, protocol.Disable(_one(command)))
+    target = _one(command)
+    _tell(client, command, lambda sure: protocol.Disable(target, sure))
 
 
 def _flip(client: Client, command: Command) -> None:
     target, full = _target(command), command.action == "c"
-    if command.choice == "m" and not command.sure:
-        ask.before_restore(client, target, full=full)
     direction = cast("Literal['s', 'm']", command.choice)
-    client.call(protocol.Flip(direction, full, target), list[protocol.SetStatus])
+
+    def flip(sure: bool) -> None:
+        client.call(protocol.Flip(direction, full, target, sure), list[protocol.SetStatus])
+
+    ask.when_asked(flip, sure=command.sure)
 
 
 def _abort(client: Client, command: Command) -> None:
@@ -105,7 +116,8 @@ def _export(client: Client, command: Command) -> None:
 
 def _import(client: Client, command: Command) -> None:
     shadow, bitmap, *ticket = map(common.absolute, command.words)
-    common.tell(client, protocol.Import(shadow, bitmap, *ticket))
+    path = ticket[0] if ticket else None
+    _tell(client, command, lambda sure: protocol.Import(shadow, bitmap, path, sure))
 
 
 def _join(client: Client, command: Command) -> None:
@@ -119,9 +131,7 @@ def _join(client: Client, command: Command) -> None:
 
 def _reset(client: Client, command: Command) -> None:
     target = _one(command)
-    if not command.sure:
-        ask.before_reset(client, target)
-    common.tell(client, protocol.Reset(target))
+    _tell(client, command, lambda sure: protocol.Reset(target, sure))
 
 
 def _tune(client: Client, command: Command) -> None:

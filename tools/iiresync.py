@@ -52,11 +52,13 @@ def _resync(args: argparse.Namespace) -> None:
     words = list(args.words)
     direction = words.pop(0) if words and words[0] in DIRECTIONS else "s"
     client, target = Client(args.socket), common.target(words, args.group)
-    if direction == "m" and not args.sure:
-        ask.before_restore(client, target, full=False)
-    began = time.monotonic()
-    flip = protocol.Flip(cast("Literal['s', 'm']", direction), full=False, target=target)
-    rows = client.call(flip, list[SetStatus])
+    to = cast("Literal['s', 'm']", direction)
+
+    def flip(sure: bool) -> tuple[float, list[SetStatus]]:
+        request = protocol.Flip(to, full=False, target=target, sure=sure)
+        return time.monotonic(), client.call(request, list[SetStatus])
+
+    began, rows = ask.when_asked(flip, sure=args.sure)
     ended = waiting.for_copies(client, rows, began)
     _report(args, [_resynced(waited) for waited in ended])
     for waited in ended:

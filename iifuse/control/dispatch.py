@@ -8,11 +8,11 @@ import trio
 from iifuse import errors
 from iifuse.control import protocol
 from iifuse.control.protocol import AnyRequest, Noted, SetStatus, Target, VolumeStatus
-from iifuse.core.bitmap import sectors_for
 from iifuse.core.geometry import CHUNK_BYTES
 from iifuse.core.state import Custody, Kind, Policy, Progress, Role, Verb
 from iifuse.core.ticket import Lent
-from iifuse.engine import attach, enable, exchange, passthrough, pit, reset, verify
+from iifuse.engine import attach, enable, exchange, passthrough, pit, questions, reset, verify
+from iifuse.engine.counting import counts
 from iifuse.engine.engine import Engine
 from iifuse.engine.exchange import Borrowing
 from iifuse.engine.opening import NewSet
@@ -28,8 +28,6 @@ _VERBS: Final = {
 }
 _KINDS: Final = {"ind": Kind.INDEPENDENT, "dep": Kind.DEPENDENT}
 _GROUP_CHARACTERS_MAX: Final = 255
-_COUNT_SECTORS: Final = 1024
-"""Sectors of a bitmap whose bits are counted before others may go on: 128 GiB of a volume."""
 
 
 class Dispatcher:
@@ -160,8 +158,9 @@ class Dispatcher:
             pass
 
     async def _flip(self, request: protocol.Flip) -> list[SetStatus]:
-        sets = self._select(request.target)
-        await pit.flip(self._engine, _VERBS[request.direction, request.full], sets)
+        sets, verb = self._select(request.target), _VERBS[request.direction, request.full]
+        await questions.before_flip(self._engine, verb, sets, sure=request.sure)
+        await pit.flip(self._engine, verb, sets)
         return [await status(s) for s in sets]
 
     async def _abort(self, request: protocol.Abort) -> Noted:
@@ -174,7 +173,9 @@ class Dispatcher:
 
     async def _reset(self, request: protocol.Reset) -> Noted:
         notes: list[str] = []
-        for member in self._select(request.target):
+        sets = self._select(request.target)
+        await questions.before_reset(self._engine, sets, sure=request.sure)
+        for member in sets:
             notes += await reset.reset(self._engine, member)
         return Noted(tuple(notes))
 
@@ -261,25 +262,9 @@ def _check_group_name(name: str) -> None:
         raise errors.UsageError(name[:20], "is not a group name: 1 to 255 characters")
 
 
-async def _counts(member: VolumeSet) -> tuple[int, int, int]:
-    """(shadow bits, copy bits, chunks with either), of the bits that the set has at the return.
-
-    Writes of others go on in between; each chunk counts with both its bits of one instant.
-    """
-    while True:
-        bits, total = member.bits, (0, 0, 0)
-        for first in range(0, sectors_for(bits.chunks), _COUNT_SECTORS):
-            if first:
-                await trio.lowlevel.checkpoint()
-            found = bits.counts(first, _COUNT_SECTORS)
-            total = (total[0] + found[0], total[1] + found[1], total[2] + found[2])
-        if member.bits is bits:  # else a point in time has come in between
-            return total
-
-
 async def status(member: VolumeSet) -> SetStatus:
     """The row of a set; its bits are the exact counts in memory."""
-    shadow_bits, copy_bits, changed = await _counts(member)
+    shadow_bits, copy_bits, changed = await counts(member)
     header, bits = member.header, member.bits
     imported = header.custody is Custody.IMPORTED
     return SetStatus(

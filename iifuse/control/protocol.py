@@ -2,6 +2,9 @@
 
 A target names sets by their shadows' paths, or a group, or (with neither) every set where the
 verb allows it. Paths are absolute: the client completes them.
+
+A request that would overwrite what may be the only copy of something is answered with Question
+unless it is `sure`. The service knows what is at stake; the tool asks, and sends it again.
 """
 
 import json
@@ -57,6 +60,7 @@ class Enable(Request, frozen=True, tag="enable"):
     group: str | None = None
     tuning: Tuning = Tuning()
     reserve: bool = False
+    sure: bool = False
 
 
 class Attach(Request, frozen=True, tag="attach"):
@@ -77,6 +81,7 @@ class Disable(Request, frozen=True, tag="disable"):
     """`-d`. Answered with Noted."""
 
     target: Target
+    sure: bool = False
 
 
 class Flip(Request, frozen=True, tag="flip"):
@@ -85,6 +90,7 @@ class Flip(Request, frozen=True, tag="flip"):
     direction: Literal["s", "m"]
     full: bool
     target: Target
+    sure: bool = False
 
 
 class Abort(Request, frozen=True, tag="abort"):
@@ -110,6 +116,7 @@ class Reset(Request, frozen=True, tag="reset"):
     """`-R`: bring back what is offline, or take back a lent shadow. Answered with Noted."""
 
     target: Target
+    sure: bool = False
 
 
 class Compare(Request, frozen=True, tag="compare"):
@@ -142,6 +149,7 @@ class Import(Request, frozen=True, tag="import"):
     shadow: Path
     bitmap: Path
     ticket: Path | None = None
+    sure: bool = False
 
 
 class CheckJoin(Request, frozen=True, tag="check_join"):

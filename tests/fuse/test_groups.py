@@ -92,7 +92,7 @@ def test_group_restore_is_one_instant_and_masters_are_usable_at_once(service, vo
     before = [service.read(m) for m in masters]
     for master in masters:
         service.write(master, 1000, os.urandom(5 * CHUNK))
-    service.client.call(protocol.Flip("m", False, Target(group="g")), list[SetStatus])
+    service.client.call(protocol.Flip("m", False, Target(group="g"), sure=True), list[SetStatus])
     assert [service.read(m) for m in masters] == before
     service.wait(*shadows)
     assert [m.read_bytes() for m in masters] == before

@@ -279,6 +279,26 @@ def test_open_pass_through_volume_cannot_be_released(service, refused, volume, a
 @pytest.mark.parametrize("verb", ["-u", "-c"])
 def test_restore_without_a_terminal_is_refused(service, refused, pair, verb):
     _, independent, _ = pair
-    for words in ([verb, "m", independent], ["-g", "both", verb, "m"]):
-        refused(service, "iiadm", *words, code=1, says=("overwrite a master", "-n"))
-    refused(service, "iiresync", "m", independent, code=1, says=("overwrite a master", "-n"))
+    master = service.status(independent).master
+    says = (master, "overwrite a master", "point in time 1 of", "is lost", "-n")
+    refused(service, "iiadm", verb, "m", independent, code=1, says=says)
+    refused(service, "iiresync", "m", independent, code=1, says=says)
+
+
+@pytest.mark.parametrize("verb", ["-u", "-c"])
+def test_restore_that_is_refused_anyhow_asks_nothing(service, refused, pair, verb):
+    """Both sets of the group have one master."""
+    refused(service, "iiadm", "-g", "both", verb, "m", code=2, says=("restore it twice",))
+
+
+def test_question_says_how_much_a_restore_copies(service, refused, pair):
+    _, independent, dependent = pair
+    before = service.status(independent).shadow_bits
+    service.write(service.status(independent).master, 0, b"since the point in time")
+    assert service.status(independent).shadow_bits == before + 1
+    says = (f"{before + 1} chunk",)
+    refused(service, "iiadm", "-u", "m", independent, code=1, says=says)
+    chunks = service.status(independent).chunks
+    refused(service, "iiadm", "-c", "m", independent, code=1, says=(f"{chunks} chunks",))
+    left = service.status(dependent).shadow_bits
+    refused(service, "iiadm", "-c", "m", dependent, code=1, says=(f"{left} chunk",))

@@ -86,7 +86,7 @@ class Flip(Act):
     def run(self) -> None:
         app = self.world.app
         self.world.wait_for_copies(name_of(m) for m in self.world.sets)
-        request = protocol.Flip(self.direction, self.full, target(self.members))
+        request = protocol.Flip(self.direction, self.full, target(self.members), sure=True)
         with self.verb():
             rows = app.client.call(request, list[SetStatus])
         for member in self.members:

@@ -248,7 +248,7 @@ class World:
         if direction == "m" and len({id(m.master) for m in members}) < len(members):
             verdicts = {False}
         replies: list[SetStatus] = []
-        request = protocol.Flip(direction, full, target)
+        request = protocol.Flip(direction, full, target, sure=True)
         if not self.attempt(
             lambda: replies.extend(self.app.client.call(request, list[SetStatus])), verdicts
         ):

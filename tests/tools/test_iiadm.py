@@ -1,6 +1,7 @@
 import json
 import os
 
+import msgspec
 import pytest
 from fake_service import copying, row
 
@@ -19,8 +20,12 @@ REQUESTS = {
     "-u /s /s": protocol.Flip("s", full=False, target=Target(("/s",))),
     "-c s /s": protocol.Flip("s", full=True, target=Target(("/s",))),
     "-g G -u": protocol.Flip("s", full=False, target=Target(group="G")),
-    "-g G -c m -n": protocol.Flip("m", full=True, target=Target(group="G")),
-    "-n -u m /s": protocol.Flip("m", full=False, target=Target(("/s",))),
+    "-g G -c m -n": protocol.Flip("m", full=True, target=Target(group="G"), sure=True),
+    "-n -u m /s": protocol.Flip("m", full=False, target=Target(("/s",)), sure=True),
+    "-n -e ind /m /s /b": protocol.Enable("ind", "/m", "/s", "/b", sure=True),
+    "-n -d /s": protocol.Disable(Target(("/s",)), sure=True),
+    "-n -R /s": protocol.Reset(Target(("/s",)), sure=True),
+    "-n -I /s /b /t": protocol.Import("/s", "/b", "/t", sure=True),
     "-a /s": protocol.Abort(Target(("/s",))),
     "-w /s": protocol.Wait(Target(("/s",))),
     "-g G -w --timeout 5": protocol.Wait(Target(group="G"), 5.0),
@@ -112,113 +117,80 @@ def test_notes_of_the_service_go_to_stderr(run, two):
     assert (ended.code, ended.out, ended.err) == (0, "", "the first 56 KiB were wiped\n")
 
 
-OVERWRITES = ["-u m /s", "-c m /s", "-g G -u m", "-g G -c m"]
+LOST = errors.Question("/m", "this would overwrite a master: 3 chunks", "a yes or -n goes ahead")
+
+ASKED = {
+    "-u m /s": protocol.Flip,
+    "-c m /s": protocol.Flip,
+    "-g G -u m": protocol.Flip,
+    "-e ind /m /s /b": protocol.Enable,
+    "-d /s": protocol.Disable,
+    "-R /s": protocol.Reset,
+    "-g G -R": protocol.Reset,
+    "-I /s /b": protocol.Import,
+}
+"""Words that the service may answer with a question, and the request that they become."""
 
 
-@pytest.mark.parametrize("line", OVERWRITES)
-def test_overwriting_a_master_without_a_terminal_is_refused(run, two, line):
+def answers(line):
+    """What the service answers to a request that nobody is sure about, and then."""
+    return [LOST, [row("/s")] if ASKED[line] is protocol.Flip else protocol.Noted(("done",))]
+
+
+@pytest.mark.parametrize("line", ASKED)
+def test_question_without_a_terminal_is_a_refusal(run, two, line):
+    two.on(ASKED[line], *answers(line))
     ended = run("iiadm", *line.split())
-    assert ended.code == 1
-    assert "would overwrite a master" in ended.err
-    assert "-n" in ended.err
-    assert two.changes == []
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err == (
+        "iiadm: /m: this would overwrite a master: 3 chunks, and there is no terminal to ask on; "
+        "say -n to go ahead\n"
+    )
+    assert [request.sure for request in two.requests] == [False]
 
 
-@pytest.mark.parametrize("line", OVERWRITES)
+@pytest.mark.parametrize("line", ASKED)
 @pytest.mark.parametrize("typed", ["y\n", "YES\n", "ye\n", "what?\nyes\n"])
-def test_yes_overwrites_a_master(on_terminal, two, line, typed):
+def test_yes_sends_the_request_again(on_terminal, two, line, typed):
+    two.on(ASKED[line], *answers(line))
     ended = on_terminal("iiadm", *line.split(), typed=typed)
     assert (ended.code, ended.out) == (0, "")
+    assert "/m: this would overwrite a master: 3 chunks.\nGo ahead? (yes/no) " in ended.err
     assert ended.err.count("(yes/no)") == typed.count("\n")
-    assert len(two.asked(protocol.Flip)) == 1
+    first, second = two.asked(ASKED[line])
+    assert (first.sure, second.sure) == (False, True)
+    assert msgspec.structs.replace(first, sure=True) == second
 
 
 @pytest.mark.parametrize("typed", ["\n", "n\n", "No\n", "yesterday\nn\n", "\x04"])
 def test_anything_else_overwrites_nothing(on_terminal, two, typed):
+    two.on(protocol.Flip, LOST)
     ended = on_terminal("iiadm", "-u", "m", "/s", typed=typed)
     assert ended.code == 1
     assert ended.err.endswith("iiadm: nothing was done\n")
-    assert two.changes == []
+    assert [request.sure for request in two.requests] == [False]
 
 
-def test_question_names_master_and_shadow(on_terminal, two):
-    ended = on_terminal("iiadm", "-u", "m", "/s", typed="n\n")
-    assert "master /prod/s " in ended.err
-    assert "shadow /s?" in ended.err
-
-
-def test_question_for_a_group_has_other_words(on_terminal, two):
-    ended = on_terminal("iiadm", "-g", "G", "-u", "m", typed="n\n")
-    assert "the 2 masters of group G" in ended.err
+@pytest.mark.parametrize("line", ASKED)
+def test_n_is_sent_at_once(run, two, line):
+    two.on(ASKED[line], *answers(line)[1:])
+    assert run("iiadm", "-n", *line.split()).code == 0
+    assert [request.sure for request in two.requests] == [True]
 
 
 @pytest.mark.parametrize(
     ("line", "target"), [("-R /s", Target(("/s",))), ("-g G -R", Target(group="G"))]
 )
-def test_reset_of_local_sets_asks_nothing_and_says_what_was_done(run, two, line, target):
+def test_reset_says_what_was_done(run, two, line, target):
     two.on(protocol.Reset, protocol.Noted(("/s: nothing is offline",)))
     ended = run("iiadm", *line.split())
     assert (ended.code, ended.out, ended.err) == (0, "", "/s: nothing is offline\n")
-    assert two.changes == [protocol.Reset(target)]
-
-
-@pytest.fixture
-def lent_out(service):
-    service.rows = [row("/s", group="G", custody="exported"), row("/t", group="G")]
-    return service
-
-
-@pytest.mark.parametrize("line", ["-R /s", "-g G -R"])
-def test_taking_an_exported_shadow_back_without_a_terminal_is_refused(run, lent_out, line):
-    ended = run("iiadm", *line.split())
-    assert ended.code == 1
-    assert "would take an exported shadow from its importer" in ended.err
-    assert "-n" in ended.err
-    assert lent_out.changes == []
-
-
-@pytest.mark.parametrize(("typed", "code", "sent"), [("y\n", 0, 1), ("\n", 1, 0), ("no\n", 1, 0)])
-def test_taking_an_exported_shadow_back_is_asked_about(on_terminal, lent_out, typed, code, sent):
-    ended = on_terminal("iiadm", "-g", "G", "-R", typed=typed)
-    assert ended.code == code
-    assert ended.err.count("(yes/no)") == 1
-    assert "/s is exported" in ended.err
-    assert len(lent_out.asked(protocol.Reset)) == sent
-
-
-@pytest.mark.parametrize(("typed", "code", "sent"), [("y\n", 0, 1), ("\n", 1, 0)])
-def test_filling_a_new_master_is_asked_about(on_terminal, service, typed, code, sent):
-    service.rows = [row("/s", offline=("master",)), row("/t", offline=("shadow",))]
-    ended = on_terminal("iiadm", "-R", "/s", typed=typed)
-    assert ended.code == code
-    assert "was missing when the service started" in ended.err
-    assert "Overwrite all that is there now with /s?" in ended.err
-    assert len(service.asked(protocol.Reset)) == sent
-
-
-def test_filling_a_new_master_without_a_terminal_is_refused(run, service):
-    service.rows = [row("/s", offline=("master",))]
-    ended = run("iiadm", "-R", "/s")
-    assert (ended.code, service.changes) == (1, [])
-    assert "would overwrite a master" in ended.err
-
-
-def test_reset_that_overwrites_no_master_asks_nothing(run, service):
-    kind = {"kind": "dependent", "offline": ("master", "shadow")}
-    service.rows = [row("/s", offline=("shadow",)), row("/t", **kind)]
-    for name in ("/s", "/t"):
-        assert run("iiadm", "-R", name).code == 0
-    assert len(service.asked(protocol.Reset)) == 2
-
-
-def test_n_takes_an_exported_shadow_back_unasked(run, lent_out):
-    assert run("iiadm", "-n", "-R", "/s").code == 0
-    assert lent_out.requests == [protocol.Reset(Target(("/s",)))]
+    assert two.requests == [protocol.Reset(target)]
 
 
 def test_reset_of_an_unknown_set_is_refused(run, two):
+    two.on(protocol.Reset, errors.NotFound("/gone", "no such set"))
     assert run("iiadm", "-R", "/gone").code == 2
-    assert two.changes == []
 
 
 UNCLOSED = errors.NotClosed("/b", "was not closed on the other host", "disable it there")

@@ -23,8 +23,8 @@ def one(service):
         (["s", "/s", "/t"], Flip("s", full=False, target=Target(("/s", "/t")))),
         (["-g", "G"], Flip("s", full=False, target=Target(group="G"))),
         (["s", "-g", "G"], Flip("s", full=False, target=Target(group="G"))),
-        (["-g", "G", "m", "-n"], Flip("m", full=False, target=Target(group="G"))),
-        (["m", "-n", "/s"], Flip("m", full=False, target=Target(("/s",)))),
+        (["-g", "G", "m", "-n"], Flip("m", full=False, target=Target(group="G"), sure=True)),
+        (["m", "-n", "/s"], Flip("m", full=False, target=Target(("/s",)), sure=True)),
     ],
 )
 def test_words_choose_direction_and_sets(run, service, words, flip):
@@ -100,19 +100,23 @@ def test_failed_copy_says_why(run, service):
     assert reason in run("iiresync", "/s").err
 
 
+QUESTION = errors.Question("/m", "this would overwrite a master", "a yes or -n goes ahead")
+
+
 def test_overwriting_masters_without_a_terminal_is_refused(run, service):
-    service.rows = [row("/s", group="G")]
+    service.on(Flip, QUESTION)
     ended = run("iiresync", "m", "-g", "G")
-    assert ended.code == 1
+    assert (ended.code, ended.out) == (1, "")
     assert "would overwrite a master" in ended.err
-    assert service.changes == []
+    assert service.requests == [Flip("m", full=False, target=Target(group="G"))]
 
 
-@pytest.mark.parametrize(("typed", "code", "flips"), [("y\n", 0, 1), ("\n", 1, 0)])
-def test_overwriting_a_master_is_asked_about(on_terminal, service, typed, code, flips):
+@pytest.mark.parametrize(("typed", "code", "sure"), [("y\n", 0, [False, True]), ("\n", 1, [False])])
+def test_overwriting_a_master_is_asked_about(on_terminal, service, typed, code, sure):
     service.rows = [row("/s")]
+    service.on(Flip, QUESTION, [row("/s")])
     assert on_terminal("iiresync", "m", "/s", typed=typed).code == code
-    assert len(service.asked(Flip)) == flips
+    assert [flip.sure for flip in service.asked(Flip)] == sure
 
 
 def test_progress_is_shown_on_a_terminal(on_terminal, one):

@@ -1,0 +1,65 @@
+"""What a command would overwrite that may be the only copy of something, in words. Pure.
+
+Who finds such a loss asks with `check`: the request is refused with the question, and a tool asks
+it on its terminal. What never asks finds no loss: the commands of an ordinary night.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from iifuse import errors
+from iifuse.core.geometry import CHUNK_BYTES
+from iifuse.core.header import Header
+from iifuse.units import format_size, format_time
+
+_AGREE: Final = "a yes or -n goes ahead"
+
+
+@dataclass(frozen=True)
+class Loss:
+    """`path`: what would be overwritten. `what`: how the sentence goes on that begins with it."""
+
+    path: str
+    what: str
+
+
+def check(losses: Sequence[Loss], *, sure: bool) -> None:
+    """Raise Question when something may be lost and nobody has agreed to it."""
+    if sure or not losses:
+        return
+    if len(losses) == 1:
+        raise errors.Question(losses[0].path, losses[0].what, _AGREE)
+    raise errors.Question("", "\n".join(f"{one.path}: {one.what}" for one in losses), _AGREE)
+
+
+def point_in_time(header: Header) -> str:
+    """Which one a shadow holds, for people."""
+    if not header.pit.number:
+        return "a point in time that nobody knows any more"
+    return f"point in time {header.pit.number} of {format_time(header.pit.time_ns)}"
+
+
+def amount(header: Header, chunks: int) -> str:
+    """So many chunks of a set, and how many bytes they are."""
+    size = format_size(min(chunks * CHUNK_BYTES, header.size_bytes))
+    return f"{chunks} {'chunk' if chunks == 1 else 'chunks'} ({size})"
+
+
+def of_restore(header: Header, chunks: int) -> Loss:
+    """A restore would begin, or an aborted one go on, with so many chunks to copy."""
+    source = f"{header.shadow}, which holds {point_in_time(header)}"
+    if header.state.resumes:
+        what = f"this would go on to overwrite a master: {amount(header, chunks)} of it are still "
+        return Loss(header.master, f"{what}to come from {source}")
+    what = f"this would overwrite a master: {amount(header, chunks)} of it, from {source}"
+    return Loss(header.master, f"{what}; what was written to it since then is lost")
+
+
+def of_export(header: Header) -> Loss:
+    """A lent shadow would be taken back."""
+    return Loss(
+        header.shadow,
+        "this would take an exported shadow from its importer, which must never write to it again; "
+        "all its chunks count as different then",
+    )
