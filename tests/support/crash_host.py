@@ -124,10 +124,13 @@ class Host:
         self.ordered, self.boot = True, BOOT
         self.engine: Engine
 
+    def database(self) -> Any:
+        return MemoryDB(self.disk, self.name)
+
     async def up(self, nursery: trio.Nursery) -> None:
         self.engine = Engine(
             directory=self.directory,
-            db=MemoryDB(self.disk, self.name),  # type: ignore[arg-type]
+            db=self.database(),
             transitions=TransitionFile.open(self.directory),
             hooks=Hooks(),
             nursery=nursery,

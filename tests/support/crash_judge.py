@@ -130,7 +130,7 @@ class Check:
         for shadow in self.main.engine.sets:
             self._check_recorded(shadow, bitmaps[shadow])
         for host in (self.main, self.other):
-            for row in self.disk.dbs.get(host.name, ((),))[0]:
+            for row in host.engine.db.sets():
                 self._expect_back(host, row.shadow)
 
     def _bitmap(self, path: str) -> fmt.Found | None:

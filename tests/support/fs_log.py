@@ -1,0 +1,168 @@
+"""Files and directories as a file system sees them: every event may be lost until its own sync.
+
+No more is assumed than POSIX promises: what a file holds and its size are durable by a sync of the
+file, its name by a sync of the directory, in any order. A *journaled* file system (ext4 is one)
+promises more: names become durable in the order in which they were made, and those that a synced
+new file needs are made durable with it.
+"""
+
+import os
+from dataclasses import dataclass
+
+from crash_disk import SECTOR, Image, Sync, Write
+
+DIRECTORY = 0
+"""The number of every directory: what tells them apart is their path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """A file was cut off, or got zeros at its end."""
+
+    file: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """Names in one directory that come, go or mean another file, all at once. None: no such name."""
+
+    changes: tuple[tuple[str, int | None], ...]
+
+    @property
+    def directory(self) -> str:
+        return os.path.dirname(self.changes[0][0])
+
+
+@dataclass(frozen=True, slots=True)
+class DirectorySync:
+    """A sync has returned: the entries of a directory from before `began` are durable."""
+
+    directory: str
+    began: int
+
+
+Event = Write | Resize | Entries | Sync | DirectorySync
+Data = Write | Resize
+Torn = frozenset[int] | None
+"""The sectors of a write that reached the disk; None: all of them."""
+
+def put(data: bytearray, change: Data, torn: Torn = None) -> None:
+    """Change what a file holds. A torn write has made the file as long as a whole one does."""
+    if isinstance(change, Resize):
+        del data[change.size :]
+        data.extend(bytes(change.size - len(data)))
+        return
+    data.extend(bytes(max(0, change.offset + len(change.data) - len(data))))
+    if torn is None:
+        data[change.offset : change.offset + len(change.data)] = change.data
+        return
+    for sector in torn:
+        part = change.data[sector * SECTOR : (sector + 1) * SECTOR]
+        start = change.offset + sector * SECTOR
+        data[start : start + len(part)] = part
+
+
+class Durable:
+    """What surely survives, and what may, while a log is walked.
+
+    `file_systems`: prefixes of paths, each with a journal of its own; empty: no journal anywhere.
+    """
+
+    def __init__(
+        self, files: dict[int, bytes], names: dict[str, int], file_systems: tuple[str, ...] = ()
+    ) -> None:
+        self.files, self.names = dict(files), dict(names)
+        self.file_systems = file_systems
+        self.data: list[tuple[int, Data]] = []
+        self.entries: list[tuple[int, Entries]] = []
+
+    def apply(self, position: int, event: Event) -> None:
+        match event:
+            case Write() | Resize():
+                self.data.append((position, event))
+            case Entries():
+                self.entries.append((position, event))
+            case Sync(file, began):
+                self._sync_data(file, began)
+                if self.file_systems:
+                    self._sync_name_of(file, began)
+            case DirectorySync(directory, began):
+                self._sync_directory(directory, began)
+
+    def _sync_data(self, file: int, began: int) -> None:
+        done = [e for n, e in self.data if e.file == file and n < began]
+        if not done:
+            return
+        data = bytearray(self.files.get(file, b""))
+        for event in done:
+            put(data, event)
+        self.files[file] = bytes(data)
+        self.data = [(n, e) for n, e in self.data if e.file != file or n >= began]
+
+    def _sync_directory(self, directory: str, began: int) -> None:
+        ours = [n for n, e in self.entries if e.directory == directory and n < began]
+        if self.file_systems and ours:
+            self._commit(directory, max(ours))
+            return
+        self._settle(set(ours))
+
+    def _sync_name_of(self, file: int, began: int) -> None:
+        """A journaled file system commits what a new file's name needs."""
+        for n, e in reversed(self.entries):
+            if n < began and any(number == file for _, number in e.changes):
+                self._commit(e.directory, n)
+                return
+
+    def _commit(self, directory: str, last: int) -> None:
+        """Everything up to a position of one journal."""
+        journal = self.journal_of(directory)
+        here = (n for n, e in self.entries if self.journal_of(e.directory) == journal)
+        self._settle({n for n in here if n <= last})
+
+    def _settle(self, positions: set[int]) -> None:
+        for n, e in self.entries:
+            if n in positions:
+                rename(self.names, e)
+        self.entries = [(n, e) for n, e in self.entries if n not in positions]
+
+    def journal_of(self, directory: str) -> str:
+        """The file system that a directory lies on."""
+        return next((p for p in self.file_systems if f"{directory}/".startswith(p)), "")
+
+
+def rename(names: dict[str, int], entries: Entries) -> None:
+    """Change what names mean."""
+    for name, number in entries.changes:
+        if number is None:
+            names.pop(name, None)
+        else:
+            names[name] = number
+
+
+def built(
+    state: Durable, data: list[tuple[Data, Torn]], entries: list[Entries], root: str
+) -> Image:
+    """The files that a machine finds after a loss: only those whose directories are there too."""
+    files, names = dict(state.files), dict(state.names)
+    touched: dict[int, bytearray] = {}
+    for change, torn in data:
+        into = touched.setdefault(change.file, bytearray(files.get(change.file, b"")))
+        put(into, change, torn)
+    files.update({number: bytes(content) for number, content in touched.items()})
+    for entry in entries:
+        rename(names, entry)
+    found = {
+        name: number for name, number in names.items()
+        if number != DIRECTORY and _is_reached(name, names, root)
+    }  # fmt: skip
+    return Image({number: files.get(number, b"") for number in found.values()}, found)
+
+
+def _is_reached(name: str, names: dict[str, int], root: str) -> bool:
+    directory = os.path.dirname(name)
+    while directory != root:
+        if names.get(directory) != DIRECTORY:
+            return False
+        directory = os.path.dirname(directory)
+    return True

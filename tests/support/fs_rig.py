@@ -1,0 +1,335 @@
+"""The real service under strace, and a record of what it answered and what that promised."""
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from crash_disk import CHUNK
+from crash_history import SECTOR, History, Line, Pit, Put
+from crash_rig import stamp
+from devices import eventually
+from fs_log import DIRECTORY, Event
+from fs_trace import Replay, calls, tracer
+from harness import Service
+
+from iifuse.control import protocol
+from iifuse.control.protocol import SetStatus, Target
+
+PLANTED = Path(__file__).with_name("fs_planted.py")
+LEFT_OUT = r"/(mnt/.*|log|s\.sock|notify|calls-\d+|faults.*)$"
+TICKETS = (".iiticket", ".json")
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a host has told about its sets, and which files it shows."""
+
+    sets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    shown: frozenset[str] = frozenset()
+
+
+FIELDS = (
+    "master", "bitmap", "group", "uuid", "kind", "custody", "pit", "pit_id", "export_number",
+    "break_write", "limit_s", "progress", "copying", "offline",
+)  # fmt: skip
+"""Of a row of `iiadm -i --json`: what has been told and may not be forgotten."""
+
+
+def told_of(row: SetStatus) -> dict[str, Any]:
+    """What a row says that has to stay so."""
+    return {name: getattr(row, name) for name in FIELDS}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was known to everybody at a moment: hosts by name, tickets by path."""
+
+    hosts: dict[str, Told] = field(default_factory=dict)
+    tickets: dict[str, bytes] = field(default_factory=dict)
+
+
+@dataclass
+class Act:
+    """A verb, from its request to its answer (in nanoseconds, then in positions of the log)."""
+
+    what: str
+    began: int
+    ended: int
+    before: Answer
+    after: Answer
+
+
+@dataclass
+class FsRecording:
+    """One run of the service: what it did to its files, and what it promised meanwhile."""
+
+    name: str
+    root: str
+    files: dict[int, bytes]
+    names: dict[str, int]
+    log: list[Event]
+    history: History
+    acts: list[Act]
+    sets: dict[str, str]
+    hosts: tuple[str, ...]
+    fails_from: int
+    """From this position on volumes may be offline."""
+    first_pits: dict[str, int] = field(default_factory=dict)
+    ordered: bool = True
+
+    @property
+    def may_be_offline(self) -> bool:
+        return self.fails_from < len(self.log)
+
+
+class Traced(Service):
+    """A service whose calls are written down, perhaps with a planted bug."""
+
+    bug: str | None = None
+    starts = 0
+
+    def command(self) -> list[str]:
+        self.starts += 1
+        command = super().command()
+        if self.bug is not None:
+            command = [sys.executable, str(PLANTED), self.bug, *command[1:]]
+        return [*tracer(str(self.home / f"calls-{self.starts}")), *command]
+
+    def logs(self) -> Iterator[str]:
+        """The logs of all its lives, each whole: the process is dead."""
+        for number in range(1, self.starts + 1):
+            log = self.home / f"calls-{number}"
+            eventually(lambda log=log: _is_whole(log), "a whole trace", 30)
+            yield log.read_text(encoding="latin-1")
+
+
+def _is_whole(log: Path) -> bool:
+    last = log.read_bytes().rstrip(b"\n").rpartition(b"\n")[2]
+    return last.endswith(b"+++")
+
+
+class FsRig:
+    """What a scenario is written with. Everything happens one after the other."""
+
+    def __init__(self, place: Path, *, bug: str | None = None, env: dict[str, str]) -> None:
+        self.root, self.bug, self.env = place / "r", bug, env
+        self.volumes = self.root / "vol"
+        self.volumes.mkdir(parents=True)
+        self.services: dict[str, Traced] = {}
+        self.history = History()
+        self.acts: list[Act] = []
+        self.sets: dict[str, str] = {}
+        self.fails_from = 1 << 62
+        self._answer = Answer()
+        self._base: dict[str, bytes] = {}
+        self._stamps = 0x10
+        self.rule = place / "faults"
+
+    # -- services ---------------------------------------------------------------------------
+
+    def up(self, name: str = "main") -> None:
+        """Start a host's service."""
+        if name not in self.services:
+            self.services[name] = Traced(self.root, name, ("stop_wait=2",))
+            self.services[name].bug = self.bug
+        with self._act(f"start {name}"):
+            self.services[name].start(env=self.env)
+
+    def down(self, name: str = "main") -> None:
+        with self._act(f"stop {name}"):
+            assert self.services[name].stop() == 0
+
+    def kill(self, name: str = "main") -> None:
+        with self._act(f"kill {name}"):
+            self.services[name].kill()
+            self.services[name].clean_up()
+
+    def clean_up(self) -> None:
+        for service in self.services.values():
+            service.clean_up()
+
+    def fail(self, operation: str, path: str, code: int) -> None:
+        """From now on calls on a file fail (fault_shim.c)."""
+        self.fails_from = min(self.fails_from, time.time_ns())
+        beside = self.rule.with_suffix(".new")
+        beside.write_text(f"{operation} {code} {path}\n")
+        beside.rename(self.rule)
+
+    # -- programs ---------------------------------------------------------------------------
+
+    def volume(self, name: str, chunks: int = 3, tail: int = 700) -> str:
+        """Make a volume that is full of stamps, before the service starts."""
+        self._stamps += 1
+        path = str(self.volumes / name)
+        self._base[path] = stamp(self._stamps, 0, chunks * CHUNK + tail)
+        Path(path).write_bytes(self._base[path])
+        self.history.lines[path] = Line(self._base[path])
+        return path
+
+    def write(self, name: str, offset: int, length: int, host: str = "main") -> None:
+        self._stamps += 1
+        put = Put(time.time_ns(), offset, stamp(self._stamps, offset, length))
+        self._line(name).puts.append(put)
+        with self._act(f"write to {name}"):
+            self.services[host].write(name, offset, put.data)
+            put.ended = time.time_ns()
+
+    def touch(self, name: str, *chunks: int, host: str = "main") -> None:
+        """Write some sectors in the middle of chunks."""
+        for chunk in chunks:
+            self.write(name, chunk * CHUNK + 5 * SECTOR, 3 * SECTOR, host)
+
+    def sync(self, name: str, host: str = "main") -> None:
+        began = time.time_ns()
+        fd = os.open(self.services[host].path(name), os.O_RDWR)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        self._line(name).syncs.append((began, time.time_ns()))
+
+    def _line(self, name: str) -> Line:
+        """A shadow that was made by -e begins as zeros."""
+        if name not in self.history.lines:
+            self.history.lines[name] = Line(bytes(os.path.getsize(name)))
+        return self.history.lines[name]
+
+    # -- verbs ------------------------------------------------------------------------------
+
+    def enable(self, kind: str, master: str, shadow: str, group: str | None = None) -> None:
+        request = protocol.Enable(kind, master, shadow, f"{shadow}.b", group)  # type: ignore[arg-type]
+        self.sets[shadow] = master
+        self._tell(request)
+        self._note_pit({shadow: master}, shadow)
+
+    def whole(self, kind: str, master: str, shadow: str, group: str | None = None) -> None:
+        """Enable, and wait for the copy."""
+        self.enable(kind, master, shadow, group)
+        self.wait(shadow)
+
+    def wait(self, *shadows: str) -> None:
+        self._tell(protocol.Wait(Target(shadows), 60))
+
+    def flip(self, direction: str, *shadows: str, full: bool = False) -> None:
+        with self._act(f"-u {direction} {shadows}"):
+            self.services["main"].flip(direction, *shadows, full=full)
+        pairs = [(shadow, self.sets[shadow]) for shadow in shadows]
+        views = {m if direction == "m" else s: s if direction == "m" else m for s, m in pairs}
+        self._note_pit(views, *shadows)
+
+    def _note_pit(self, views: dict[str, str], *shadows: str) -> None:
+        """Somewhere between the request and its answer; from the answer on for sure."""
+        act = self.acts[-1]
+        self.history.pits.append(Pit(act.began, act.ended, views, shadows))
+
+    def reset(self, shadow: str) -> None:
+        self._tell(protocol.Reset(Target((shadow,))))
+        self._note_pit({shadow: self.sets[shadow]}, shadow)
+
+    def disable(self, shadow: str, host: str = "main") -> None:
+        if host == "main":
+            self.history.retired[shadow] = time.time_ns()
+        self._tell(protocol.Disable(Target((shadow,))), host)
+
+    def export(self, *shadows: str) -> None:
+        with self._act(f"-E {shadows}"):
+            self.services["main"].client.call(protocol.Export(Target(shadows)), list)
+
+    def take_in(self, shadow: str) -> None:
+        self._tell(protocol.Import(shadow, f"{shadow}.b2"), "other")
+
+    def join(self, shadow: str) -> None:
+        self._tell(protocol.Join(shadow, f"{shadow}.b2"))
+
+    def move(self, group: str, *shadows: str) -> None:
+        self._tell(protocol.Move(group, shadows))
+
+    def control(self, *volumes: str) -> None:
+        self._tell(protocol.Control(volumes))
+
+    def release(self, *volumes: str) -> None:
+        self._tell(protocol.Release(volumes))
+
+    def _tell(self, request: protocol.AnyRequest, host: str = "main") -> None:
+        with self._act(f"{host}: {request}"):
+            self.services[host].client.notes(request)
+
+    # -- what was answered ------------------------------------------------------------------
+
+    @contextmanager
+    def _act(self, what: str) -> Iterator[None]:
+        began = time.time_ns()
+        yield
+        before, self._answer = self._answer, self._ask()
+        self.acts.append(Act(what, began, time.time_ns(), before, self._answer))
+
+    def _ask(self) -> Answer:
+        old = self._answer.hosts
+        hosts = {n: _told(s) or old.get(n, Told()) for n, s in self.services.items()}
+        return Answer(hosts, {str(p): p.read_bytes() for p in self._tickets()})
+
+    def _tickets(self) -> list[Path]:
+        places = [self.volumes, *(service.state for service in self.services.values())]
+        return [p for place in places for p in place.rglob("*") if p.name.endswith(TICKETS)]
+
+    # -- the end ----------------------------------------------------------------------------
+
+    def finish(self, name: str) -> FsRecording:
+        """Kill everything, and put the record together."""
+        for service in self.services.values():
+            service.clean_up()
+        replay = Replay(str(self.root), left_out=LEFT_OUT)
+        for path, data in self._base.items():
+            replay.add_file(path, data)
+        for directory in (self.volumes, *(s.home for s in self.services.values())):
+            replay.names[str(directory)] = DIRECTORY
+        base = {n: bytes(data) for n, data in replay.files.items()}, dict(replay.names)
+        logs = [text for service in self.services.values() for text in service.logs()]
+        replay.run(call for text in logs for call in calls(text))
+        self._expect_whole(replay)
+        self._in_positions(replay.position)
+        return FsRecording(
+            name, str(self.root), *base, replay.events, self.history, self.acts, self.sets,
+            tuple(self.services), replay.position(self.fails_from),
+        )  # fmt: skip
+
+    def _expect_whole(self, replay: Replay) -> None:
+        """What the calls amount to is what lies on the disk."""
+        found = {str(p) for p in self.root.rglob("*") if not p.is_dir() and _is_kept(str(p))}
+        known = {path for path, number in replay.names.items() if number != DIRECTORY}
+        assert found == known, "the trace is not whole"
+        for path in found:
+            same = Path(path).read_bytes() == replay.files[replay.names[path]]
+            assert same, f"the trace is not whole: {path}"
+
+    def _in_positions(self, position: Callable[[int], int]) -> None:
+        for line in self.history.lines.values():
+            line.syncs = [(position(began), position(ended)) for began, ended in line.syncs]
+            for made in line.puts:
+                made.began = position(made.began)
+                made.ended = None if made.ended is None else position(made.ended)
+        for pit in self.history.pits:
+            pit.record, pit.durable = position(pit.record), position(pit.durable) - 1
+        retired = self.history.retired
+        self.history.retired = {name: position(at) for name, at in retired.items()}
+        for act in self.acts:
+            act.began, act.ended = position(act.began), position(act.ended)
+
+
+def _is_kept(path: str) -> bool:
+    return not re.search(LEFT_OUT, path)
+
+
+def _told(service: Service) -> Told | None:
+    """None: it does not run, and what was told before holds."""
+    if service._process is None:
+        return None
+    sets = {row.shadow: told_of(row) for row in service.client.status()}
+    rows = service.client.call(protocol.Volumes(), list[protocol.VolumeStatus])
+    return Told(sets, frozenset(row.path for row in rows))
