@@ -88,6 +88,7 @@ class Disk:
         self.log: list[Event] = []
         self.handles: dict[int, list[Any]] = {}  # fd -> [file, offset, locked]
         self.failing: dict[str, str] = {}  # path -> operation that answers EIO
+        self.stats: dict[int, dict[str, int]] = {}  # file -> what stat says that is not made up
         self._next = 100 + max(image.files, default=0)
 
     def image(self) -> Image:
@@ -309,10 +310,12 @@ class FakeOS:
         return self._stat(self.disk.handles[fd][0])
 
     def _stat(self, number: int) -> Any:
-        return SimpleNamespace(
-            st_mode=stat.S_IFREG | 0o600, st_ino=number, st_dev=1, st_rdev=0, st_uid=0, st_gid=0,
-            st_size=len(self.disk.cache[number]), st_blocks=0, st_mtime_ns=0, st_ctime_ns=0,
-        )  # fmt: skip
+        found = {
+            "st_mode": stat.S_IFREG | 0o600, "st_ino": number, "st_dev": 1, "st_rdev": 0,
+            "st_uid": 0, "st_gid": 0, "st_size": len(self.disk.cache[number]), "st_blocks": 0,
+            "st_mtime_ns": 0, "st_ctime_ns": 0,
+        }  # fmt: skip
+        return SimpleNamespace(**(found | self.disk.stats.get(number, {})))
 
     def rename(self, old: str, new: str) -> None:
         self.disk.rename(old, new)

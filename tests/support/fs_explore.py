@@ -26,6 +26,11 @@ class FsTally:
     stops: int = 0
     seconds: float = 0.0
 
+    def add(self, other: "FsTally") -> None:
+        self.images += other.images
+        self.stops += other.stops
+        self.seconds += other.seconds
+
     def __str__(self) -> str:
         return f"{self.images} images, {self.stops} stops, {self.seconds:.1f} s"
 
@@ -103,8 +108,8 @@ class _Explorer:
 
     def _shown(self, image: Image) -> str:
         """The files of an image, beside what was there."""
-        root = self.recording.root
-        return "\n".join(f"  {len(image.files[n]):8} {name.removeprefix(root)}" for name, n in sorted(image.names.items()))
+        root, names = self.recording.root, sorted(image.names.items())
+        return "\n".join(f"  {len(image.files[n]):8} {p.removeprefix(root)}" for p, n in names)
 
 
 def check_live(recording: FsRecording, scratch: str) -> None:

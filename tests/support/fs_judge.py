@@ -22,7 +22,6 @@ from fs_rig import Act, Answer, FsRecording, Told, told_of
 from iifuse.control import dispatch
 from iifuse.store.statedb import StateDB
 
-
 Row = dict[str, Any] | None
 """What is told of a set; None: there is no such set."""
 
@@ -77,6 +76,7 @@ class FsCase:
 def judge(case: FsCase, scratch: str, *, go_on: bool) -> None:
     """Raises Lost at a broken promise."""
     SYSTEM.disk = Disk(case.image)
+    SYSTEM.disk.stats = {SYSTEM.disk.names.get(p, 0): found for p, found in _stats(case).items()}
     hosts = [FsHost(SYSTEM.disk, n, case.recording.root, scratch) for n in case.recording.hosts]
     try:
         _check_tickets(case)
@@ -84,6 +84,13 @@ def judge(case: FsCase, scratch: str, *, go_on: bool) -> None:
     finally:
         for host in hosts:
             host.close()
+
+
+def _stats(case: FsCase) -> dict[str, dict[str, int]]:
+    """A verb has written before it looks at times; a start looks at them before it writes."""
+    first, *later = answers(case)
+    act = last_act(case)
+    return later[0].stats if later and act and not act.what.startswith("start") else first.stats
 
 
 async def _judge(case: FsCase, hosts: list[FsHost], go_on: bool) -> None:
@@ -110,10 +117,7 @@ class FsCheck(Check):
 
 
 def answers(case: FsCase) -> list[Answer]:
-    """What may have been said last: of a verb under way, that it has not come about, or that it has.
-
-    The last one first.
-    """
+    """What was said last, and what is about to be said by a verb under way."""
     acts = case.recording.acts
     before = [act for act in acts if act.ended <= case.position]
     under_way = [act for act in acts if act.began < case.position < act.ended]
@@ -154,7 +158,7 @@ async def _check_told(case: FsCase, host: FsHost) -> None:
 
 
 def _as_told_later(found: Row, told: list[Row]) -> Row:
-    """A copy that a verb under way has begun may have ended when the verb's answer was looked at."""
+    """A copy that a verb under way has begun may have ended when its answer was looked at."""
     last = told[-1]
     if len(told) > 1 and found and last and found["copying"] and last["progress"] == "idle":
         return {**found, "progress": "idle", "copying": False}

@@ -25,7 +25,7 @@ class Resize:
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """Names in one directory that come, go or mean another file, all at once. None: no such name."""
+    """Names in one directory that come, go (None) or mean another file, all at once."""
 
     changes: tuple[tuple[str, int | None], ...]
 

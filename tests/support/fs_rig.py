@@ -21,7 +21,7 @@ from harness import Service
 from iifuse.control import protocol
 from iifuse.control.protocol import SetStatus, Target
 
-PLANTED = Path(__file__).with_name("fs_planted.py")
+PLANTED = Path(__file__).with_name("fs_bugs.py")
 LEFT_OUT = r"/(mnt/.*|log|s\.sock|notify|calls-\d+|faults.*)$"
 TICKETS = (".iiticket", ".json")
 
@@ -52,6 +52,8 @@ class Answer:
 
     hosts: dict[str, Told] = field(default_factory=dict)
     tickets: dict[str, bytes] = field(default_factory=dict)
+    stats: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Of volumes: what says that a file is the same and was not written."""
 
 
 @dataclass
@@ -229,8 +231,12 @@ class FsRig:
         self.history.pits.append(Pit(act.began, act.ended, views, shadows))
 
     def reset(self, shadow: str) -> None:
+        """Which makes a point in time, unless a lent shadow is taken back."""
         self._tell(protocol.Reset(Target((shadow,))))
-        self._note_pit({shadow: self.sets[shadow]}, shadow)
+        act = self.acts[-1]
+        before, after = (a.hosts["main"].sets[shadow]["pit"] for a in (act.before, act.after))
+        if before != after:
+            self._note_pit({shadow: self.sets[shadow]}, shadow)
 
     def disable(self, shadow: str, host: str = "main") -> None:
         if host == "main":
@@ -272,7 +278,12 @@ class FsRig:
     def _ask(self) -> Answer:
         old = self._answer.hosts
         hosts = {n: _told(s) or old.get(n, Told()) for n, s in self.services.items()}
-        return Answer(hosts, {str(p): p.read_bytes() for p in self._tickets()})
+        volumes = {str(path): _stat(path) for path in self.volumes.iterdir()}
+        return Answer(hosts, {str(p): p.read_bytes() for p in self._tickets()}, volumes)
+
+    def told(self, host: str, shadow: str) -> dict[str, Any]:
+        """What was last told of a set."""
+        return self._answer.hosts[host].sets[shadow]
 
     def _tickets(self) -> list[Path]:
         places = [self.volumes, *(service.state for service in self.services.values())]
@@ -324,6 +335,11 @@ class FsRig:
 
 def _is_kept(path: str) -> bool:
     return not re.search(LEFT_OUT, path)
+
+
+def _stat(path: Path) -> dict[str, int]:
+    found = path.stat()
+    return {name: getattr(found, name) for name in ("st_ino", "st_mtime_ns", "st_ctime_ns")}
 
 
 def _told(service: Service) -> Told | None:

@@ -22,7 +22,7 @@ CALLS = (
 
 def tracer(log: str) -> tuple[str, ...]:
     """The command that runs another one and writes down its calls; the process stays its own."""
-    how = "-D -f --seccomp-bpf -q -y -s 4194304 --syscall-times=ns".split()
+    how = ["-D", "-f", "--seccomp-bpf", "-q", "-y", "-s", "4194304", "--syscall-times=ns"]
     times = "--absolute-timestamps=format:unix,precision:ns"
     return ("strace", *how, times, "-e", f"trace={CALLS}", "-o", log)
 

@@ -1,0 +1,95 @@
+"""Defects to plant into the real service, one at a time; each forgets what was answered.
+
+As a program: fs_bugs.py BUG OPTION... runs the service with one of them.
+"""
+
+import os
+import re
+import sqlite3
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from iifuse import service
+from iifuse.engine import tickets
+from iifuse.engine.volumeset import VolumeSet
+from iifuse.store import volume
+from iifuse.store.statedb import StateDB
+
+
+@dataclass(frozen=True)
+class FsBug:
+    """`scenario`: where to look for it. `says`: what the explorer finds, as a pattern."""
+
+    plant: Callable[[], None]
+    scenario: str
+    says: str
+
+
+BUGS: dict[str, FsBug] = {}
+
+
+def _bug(name: str, scenario: str, says: str) -> Callable[[Callable[[], None]], None]:
+    def add(plant: Callable[[], None]) -> None:
+        BUGS[name] = FsBug(plant, scenario, says)
+
+    return add
+
+
+@_bug("SQLite FULL", "fault-ind-any-bitmap", r"offline is set\(\), told was \{'bitmap'\}")
+def _() -> None:
+    """With a journal that is removed, FULL leaves the removal to chance."""
+
+    class Forgetful(sqlite3.Connection):
+        def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+            statement = re.sub(r"(synchronous)=\w+", r"\1=FULL", statement)
+            return super().execute(re.sub(r"(journal_mode)=\w+", r"\1=DELETE", statement), *values)
+
+    real = sqlite3.connect
+    sqlite3.connect = lambda *words, **options: real(*words, factory=Forgetful, **options)  # type: ignore[assignment]
+
+
+@_bug("a directory not synced", "enable", r"went offline|is not there any more")
+def _() -> None:
+    """Bitmap and shadow are there, and their names are not."""
+    volume.sync_directory = lambda path: None
+
+
+@_bug("a ticket not synced", "lend", r"the ticket .* has another content")
+def _() -> None:
+    def write_file(path: str, blob: bytes) -> None:
+        with open(f"{path}.new", "wb") as file:
+            file.write(blob)
+        os.rename(f"{path}.new", path)
+        volume.sync_directory(path)
+
+    tickets.write_file = write_file  # type: ignore[assignment]
+
+
+@_bug("a note before its fallback", "fault-ind-any-bitmap", r"offline is|differ with all bits")
+def _() -> None:
+    """The set is offline for everybody, and the state database hears of it later."""
+    real = VolumeSet._note_elsewhere
+
+    async def later(self: VolumeSet, reason: str) -> None:
+        await trio.sleep(0.1)
+        await real(self, reason)
+
+    async def note(self: VolumeSet, reason: str) -> None:
+        trio.lowlevel.spawn_system_task(later, self, reason)
+
+    VolumeSet._note_elsewhere = note  # type: ignore[method-assign]
+
+
+@_bug("a doubt forgotten", "fault-dep-any-bitmap", r"offline is|differ with all bits|chunk")
+def _() -> None:
+    """A bitmap that cannot be written is believed at the next start."""
+    StateDB.doubt = lambda self, shadow, reason: None  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    BUGS[sys.argv.pop(1)].plant()
+    sys.exit(service.main())
