@@ -100,7 +100,7 @@ def test_trace_is_understood():
 
 def test_trace_that_is_not_whole_is_refused():
     with pytest.raises(AssertionError, match="unknown file"):
-        Replay(ROOT).run(calls(TRACE.replace("linkat(", "linkat")))
+        Replay(ROOT).run(call for call in calls(TRACE) if call.name != "linkat")
 
 
 def test_trace_with_a_call_that_nobody_knows_is_refused():
