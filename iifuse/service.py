@@ -22,7 +22,7 @@ from iifuse import __version__, errors
 from iifuse.control.dispatch import Dispatcher
 from iifuse.control.protocol import DEFAULT_SOCKET, SOCKET_VARIABLE, ServiceInfo
 from iifuse.control.server import Server
-from iifuse.engine import recovery, space
+from iifuse.engine import limits, recovery, space
 from iifuse.engine.engine import Engine
 from iifuse.fuse.session import Mount, clean_up_dead
 from iifuse.store import linux
@@ -224,11 +224,11 @@ class Service:
     async def _prepare_stop(self, engine: Engine) -> None:
         """Wait for open files, name who holds them, and let their dirty pages arrive."""
         sdnotify.SystemdNotifier().notify("STOPPING=1")
-        deadline = trio.current_time() + self.options.stop_wait
+        deadline = limits.now() + self.options.stop_wait
         for view in list(engine.views.values()):
             if not await view.wait_closed(0):
                 await self._name_holders(engine, view.path)
-            if not await view.wait_closed(max(0.0, deadline - trio.current_time())):
+            if not await view.wait_closed(max(0.0, deadline - limits.now())):
                 log.warning("%s: still open at the end, unmounted all the same", view.path)
                 self._code = 1
         views = list(engine.views.values())

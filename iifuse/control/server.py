@@ -13,6 +13,7 @@ import trio
 from iifuse import errors
 from iifuse.control import protocol
 from iifuse.control.protocol import MESSAGE_BYTES_MAX, AnyRequest
+from iifuse.engine import limits
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ class Server:
 
 async def _send_away(stream: trio.SocketStream, error: errors.IifuseError) -> None:
     """Say why, and take in what is still on its way: unread, it would undo the answer."""
-    with trio.move_on_after(_FAREWELL_SECONDS):
+    with limits.move_on_after(_FAREWELL_SECONDS):
         await stream.send_all(protocol.encode_failure(error))
         await stream.send_eof()
         while await stream.receive_some(1 << 16):
@@ -131,7 +132,7 @@ async def _cancel_on_hangup(connection: trio.socket.SocketType, scope: trio.Canc
 
 
 async def _receive_line(stream: trio.SocketStream, rest: bytearray) -> bytes | None:
-    with trio.move_on_after(_REQUEST_SECONDS):
+    with limits.move_on_after(_REQUEST_SECONDS):
         while b"\n" not in rest:
             if len(rest) > MESSAGE_BYTES_MAX:
                 raise errors.ProtocolError("request", "is too long")

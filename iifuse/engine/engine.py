@@ -13,6 +13,7 @@ import trio
 
 from iifuse import errors
 from iifuse.core.geometry import Geometry
+from iifuse.engine import limits
 from iifuse.engine.copier import Copier
 from iifuse.engine.family import Family
 from iifuse.engine.threads import blocking
@@ -181,10 +182,10 @@ class Engine:
         nothing that needs the mount to answer may be awaited under this.
         """
         doors = [view for view in views if view is not None]
-        deadline = trio.current_time() + CLOSE_SECONDS
+        deadline = limits.now() + CLOSE_SECONDS
         while True:
             for view in doors:
-                if not await view.wait_closed(max(0.0, deadline - trio.current_time())):
+                if not await view.wait_closed(max(0.0, deadline - limits.now())):
                     raise await self._busy(view, why)
             async with AsyncExitStack() as stack:
                 for view in doors:

@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import trio
 
+from iifuse.engine import limits
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -276,12 +278,14 @@ class Stuck:
     async def blocking(self, call: Callable[[], T], limit_s: float, path: str) -> T:
         """Run `call` in a worker thread, for `limit_s` seconds at most; 0: for as long as it takes.
 
+        A pause of the service does not count (limits).
+
         Raises OSError (ETIMEDOUT), which names `path`, when it had to be given up.
         """
         if not limit_s:
             return await blocking(call, self._limiter)
         token = object()
-        with trio.move_on_after(limit_s):
+        with limits.move_on_after(limit_s):
             tracked = self._tracked(token, call)
             return await trio.to_thread.run_sync(
                 tracked, abandon_on_cancel=True, limiter=self._limiter

@@ -16,6 +16,7 @@ import trio
 from iifuse.core import views
 from iifuse.core.plan import Side, Touch
 from iifuse.core.state import Role
+from iifuse.engine import limits
 from iifuse.engine.batch import Batcher
 from iifuse.engine.chunklock import Mode
 from iifuse.engine.family import Family
@@ -202,8 +203,8 @@ class View:
             self._closed = trio.Event()
 
     async def wait_closed(self, seconds: float) -> bool:
-        """Wait until no handle is open; False when `seconds` were not enough."""
-        with trio.move_on_after(seconds):
+        """Wait until no handle is open; False when `seconds` were not enough (limits)."""
+        with limits.move_on_after(seconds):
             while self.opens:
                 await self._closed.wait()
         return self.opens == 0
