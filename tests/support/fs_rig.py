@@ -232,7 +232,7 @@ class FsRig:
 
     def reset(self, shadow: str) -> None:
         """Which makes a point in time, unless a lent shadow is taken back."""
-        self._tell(protocol.Reset(Target((shadow,))))
+        self._tell(protocol.Reset(Target((shadow,)), sure=True))
         act = self.acts[-1]
         before, after = (a.hosts["main"].sets[shadow]["pit"] for a in (act.before, act.after))
         if before != after:
