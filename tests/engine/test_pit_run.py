@@ -8,13 +8,12 @@ from uuid import UUID
 import pytest
 import trio
 
-from iifuse.control import dispatch
 from iifuse.core import plan
 from iifuse.core.bitmap import SECTOR_CHUNKS
 from iifuse.core.bits import Bits
 from iifuse.core.state import Change, Role
 from iifuse.core.transition import Transition
-from iifuse.engine import pit
+from iifuse.engine import counting, pit
 
 KEYS = [UUID(int=n) for n in (1, 2, 3)]
 COMMAND = Transition(UUID(int=9), UUID(int=8), 7, ())
@@ -121,15 +120,15 @@ def counted(shadow: list[tuple[int, int]], copy: list[tuple[int, int]]) -> Bits:
 
 
 async def test_counts_are_those_of_every_sector(monkeypatch):
-    monkeypatch.setattr(dispatch, "_COUNT_SECTORS", 2)
+    monkeypatch.setattr(counting, "_SECTORS", 2)
     bits = counted([(0, 3), (4060, 10), (5 * SECTOR_CHUNKS, 3)], [(2, 2), (9000, 1)])
-    found = await dispatch._counts(SimpleNamespace(bits=bits))
+    found = await counting.counts(SimpleNamespace(bits=bits))
     assert found == (16, 3, 18)
 
 
 async def test_counts_begin_anew_when_a_point_in_time_comes_in_between(monkeypatch):
     """The old shadow bitmap may be the new copy bitmap, and would be counted as both."""
-    monkeypatch.setattr(dispatch, "_COUNT_SECTORS", 1)
+    monkeypatch.setattr(counting, "_SECTORS", 1)
     before = counted([(0, 5), (20000, 2)], [])
     member = SimpleNamespace(bits=before)
     after = Bits(before.copy, before.shadow)
@@ -139,11 +138,11 @@ async def test_counts_begin_anew_when_a_point_in_time_comes_in_between(monkeypat
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(flip)
-        assert await dispatch._counts(member) == (0, 7, 7)
+        assert await counting.counts(member) == (0, 7, 7)
 
 
 async def test_counts_let_others_go_on_in_between(monkeypatch):
-    monkeypatch.setattr(dispatch, "_COUNT_SECTORS", 1)
+    monkeypatch.setattr(counting, "_SECTORS", 1)
     turns = 0
 
     async def other() -> None:
@@ -154,6 +153,6 @@ async def test_counts_let_others_go_on_in_between(monkeypatch):
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(other)
-        await dispatch._counts(SimpleNamespace(bits=counted([], [])))
+        await counting.counts(SimpleNamespace(bits=counted([], [])))
         nursery.cancel_scope.cancel()
     assert turns >= 3
