@@ -14,7 +14,7 @@ from iifuse.control.protocol import SetStatus
 from iifuse.core.ticket import Lent, Ticket
 from iifuse.units import format_size
 
-from . import common, ticketfile
+from . import ask, common, ticketfile
 
 BITMAP_SUFFIX: Final = ".iibm"
 
@@ -38,6 +38,7 @@ def _parser() -> common.Parser:
     parser.add_argument("ticket", metavar="TICKET", help="file that iiexport or 'iiadm -E' wrote")
     parser.add_argument("--bitmaps", metavar="DIR", help="make the bitmaps in this directory")
     ticketfile.add_map(parser)
+    parser.add_no_question()
     return parser
 
 
@@ -58,9 +59,11 @@ def _import_all(args: argparse.Namespace) -> None:
     ticketfile.check_place(path)
     # The ticket first: whatever happens later, it names every bitmap that may hold changes.
     ticketfile.write(path, ticketfile.with_bitmaps(ticket, [loan.bitmap for loan in loans]))
-    common.one_by_one(
-        "imported", loans, lambda loan: loan.shadow, lambda loan: _take(client, path, loan)
-    )
+
+    def take(loan: Loan) -> None:
+        _take(client, path, loan, sure=args.sure)
+
+    common.one_by_one("imported", loans, lambda loan: loan.shadow, take)
     if ticket.group:
         names = tuple(loan.shadow for loan in loans)
         common.tell(client, protocol.Move(ticket.group, names))
@@ -152,12 +155,17 @@ def _check_room(shadow: str, bitmap: str) -> None:
         raise errors.BadVolume(bitmap, "no place for a bitmap beside a device", "say --bitmaps DIR")
 
 
-def _take(client: Client, path: str, loan: Loan) -> None:
+def _take(client: Client, path: str, loan: Loan, *, sure: bool) -> None:
     if loan.here:
         common.say(f"{loan.shadow}: imported already")
         return
     with ticketfile.fitting(path, loan.lent, loan.shadow) as ticket:
-        common.tell(client, protocol.Import(loan.shadow, loan.bitmap, ticket))
+        ask.when_asked(
+            lambda yes: common.tell(
+                client, protocol.Import(loan.shadow, loan.bitmap, ticket, yes)
+            ),
+            sure=sure,
+        )
 
 
 def _report(args: argparse.Namespace, ticket: Ticket, loans: Sequence[Loan]) -> None:

@@ -127,7 +127,7 @@ class Dispatcher:
             _check_group_name(request.group)
         names = (request.master, request.shadow, request.bitmap, request.group)
         policy = _tuned(Policy(), request.tuning)
-        new = NewSet(_KINDS[request.kind], *names, policy=policy, reserve=request.reserve)
+        new = NewSet(_KINDS[request.kind], *names, policy, request.reserve, request.sure)
         await enable.enable(self._engine, new)
         return Noted()
 
@@ -197,7 +197,7 @@ class Dispatcher:
         return [await exchange.export(self._engine, member) for member in sets]
 
     async def _import(self, request: protocol.Import) -> Noted:
-        borrowing = Borrowing(request.shadow, request.bitmap, request.ticket)
+        borrowing = Borrowing(request.shadow, request.bitmap, request.ticket, request.sure)
         await exchange.take_in(self._engine, borrowing)
         return Noted()
 

@@ -2,10 +2,12 @@
 
 import logging
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from uuid import uuid4
 
+from iifuse import errors
 from iifuse.core.bits import Bits
 from iifuse.core.header import Closure, Header, Pit, pack
 from iifuse.core.sector import Region
@@ -110,7 +112,12 @@ def _commit(engine: Engine, member: VolumeSet, header: Header) -> None:
     assert member.bitmap is not None
     header = replace(header, boot_id=engine.boot_id, process_durability=not engine.ordered)
     member.header = member.bitmap.write_header(header)
-    engine.enter(SetRow.of(header, member.group))
+    try:
+        engine.enter(SetRow.of(header, member.group))
+    except errors.StorageError:
+        with suppress(OSError):  # or it would look like the bitmap volume of a set in use
+            member.bitmap.erase_headers()
+        raise
 
 
 async def tune(engine: Engine, member: VolumeSet, policy: Policy) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from uuid import uuid4
 
 from iifuse import errors
-from iifuse.core import sector, ticket
+from iifuse.core import loss, sector, ticket
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.bits import Bits
 from iifuse.core.geometry import Geometry
@@ -17,6 +17,7 @@ from iifuse.core.header import BitmapRole, Closure, Header, Pit, pack
 from iifuse.core.sector import Region
 from iifuse.core.state import Custody, Kind, Verb
 from iifuse.core.ticket import Lent
+from iifuse.engine import overwriting
 from iifuse.engine.engine import Engine, checked_path
 from iifuse.engine.family import Family
 from iifuse.engine.opening import (
@@ -52,6 +53,7 @@ class Borrowing:
     shadow: str
     bitmap: str
     ticket: str | None = None
+    sure: bool = False
 
 
 # -- export ---------------------------------------------------------------------------------
@@ -157,6 +159,7 @@ def _open_lent(engine: Engine, request: Borrowing) -> tuple[ExitStack, Volume, V
         bitmap.drop_cache()
         shadow.drop_cache()
         _check_reuse(BitmapFile(bitmap), lent)
+        loss.check(overwriting.by_bitmap(engine, bitmap, lent.uuid), sure=request.sure)
         return undo.pop_all(), shadow, bitmap, header
 
 
@@ -192,7 +195,7 @@ def _check_reuse(bitmap: BitmapFile, lent: Lent) -> None:
             lent.shadow, f"the ticket is of export {lent.export_number}, the bitmap of a later one "
             f"({old.export_number})", "use the newest ticket",
         )  # fmt: skip
-    if old.export_number == lent.export_number and not _brought_nothing(bitmap, old):
+    if old.export_number == lent.export_number and not overwriting.brought_nothing(bitmap, old):
         done = old.closure is Closure.JOINED
         raise errors.Refused(
             path,
@@ -201,12 +204,6 @@ def _check_reuse(bitmap: BitmapFile, lent: Lent) -> None:
             else "holds the changes of an earlier import of this export",
             "export the set again" if done else "join it first, or name another bitmap volume",
         )
-
-
-def _brought_nothing(bitmap: BitmapFile, header: Header) -> bool:
-    """An import that is over without a change, or one that a crash kept from beginning."""
-    bits, damaged = bitmap.read_bits(header, Region.SHADOW)
-    return header.closure is Closure.CLOSED and not damaged and bits.is_zero()
 
 
 def _import_header(engine: Engine, request: Borrowing, lent: Lent) -> Header:

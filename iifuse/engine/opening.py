@@ -6,9 +6,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from iifuse import errors
-from iifuse.core import sector
+from iifuse.core import loss, sector
 from iifuse.core.geometry import Geometry
 from iifuse.core.state import Kind, Policy
+from iifuse.engine import overwriting
 from iifuse.engine.engine import Engine, check_outside, checked_path
 from iifuse.engine.family import Family
 from iifuse.store.volume import Identity, Volume, create_file, open_volume
@@ -27,6 +28,8 @@ class NewSet:
     policy: Policy = field(default_factory=Policy)
     reserve: bool = False
     """All of the shadow's space is allocated now, so that no later write can lack it."""
+    sure: bool = False
+    """What is on shadow and bitmap volume may be overwritten, whatever it is."""
 
 
 @dataclass
@@ -60,6 +63,9 @@ def open_set(engine: Engine, request: NewSet) -> Opened:
         bitmap = open_or_create(request.bitmap, need, undo, sparse=False)
         check_size(shadow, geometry.size_bytes, "a shadow")
         check_size(bitmap, need, "a bitmap")
+        in_use = family is not None and engine.views[master.path].opens > 0
+        found = overwriting.by_shadow(engine, master, shadow, in_use=in_use)
+        loss.check(found + overwriting.by_bitmap(engine, bitmap), sure=request.sure)
         if request.reserve or not shadow.is_sparse():
             _reserve(shadow)
         return Opened(family, master, shadow, bitmap, undo.pop_all())

@@ -52,7 +52,14 @@ CREATE TABLE IF NOT EXISTS history (
     chunks INTEGER              -- copied, at the end of a copy
 );
 """
-"""As version 2 (0.1.0) has it; what came later stands in `_ADDED`."""
+"""As version 2 (0.1.0) has it; what came later stands in `_ADDED` and `_FORMER`."""
+
+_FORMER: Final = """
+CREATE TABLE IF NOT EXISTS former (  -- sets that were: of which master a shadow was the last time
+    shadow TEXT PRIMARY KEY,
+    master TEXT NOT NULL
+)
+"""
 
 _NUMBER: Final = "INTEGER NOT NULL DEFAULT 0"
 _ADDED: Final = {
@@ -136,6 +143,7 @@ class StateDB:
         if not found:
             for statement in _SCHEMA.split(";\n"):
                 self._db.execute(statement)
+        self._db.execute(_FORMER)
         for table, columns in _ADDED.items():
             there = {row[1] for row in self._db.execute(f"PRAGMA table_info({table})")}
             for column in columns:
@@ -227,8 +235,20 @@ class StateDB:
             raise errors.StorageError(self._path, f"does not know {shadow} any more")
 
     def remove_set(self, shadow: str) -> None:
-        """Forget a set."""
-        self._run("DELETE FROM sets WHERE shadow = ?", (shadow,))
+        """Forget a set, but for who was the master and who the shadow."""
+        with self._changing():
+            self._run("DELETE FROM former WHERE master = ?", (shadow,))
+            self._run(
+                "INSERT OR REPLACE INTO former SELECT shadow, master FROM sets "
+                "WHERE shadow = ? AND master IS NOT NULL",
+                (shadow,),
+            )
+            self._run("DELETE FROM sets WHERE shadow = ?", (shadow,))
+
+    def former(self, path: str) -> list[tuple[str, str]]:
+        """(master, shadow) of the sets that were and had a volume of this name."""
+        query = "SELECT master, shadow FROM former WHERE shadow = ? OR master = ? ORDER BY shadow"
+        return [(str(master), str(shadow)) for master, shadow in self._rows(query, (path, path))]
 
     def move_sets(self, shadows: list[str], group: str | None) -> None:
         """Put sets into a group, or (None) out of theirs: all of them or none."""

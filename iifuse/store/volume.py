@@ -288,6 +288,10 @@ def create_file(path: str, size_bytes: int, *, mode: int = 0o600, sparse: bool =
     replaces a file. The file gets its name when it is whole, so that a crash leaves no short one.
     Raises BadVolume, and leaves nothing behind then.
     """
+    if _is_in_dev(os.path.realpath(os.path.dirname(path) or ".")):
+        raise errors.BadVolume(
+            path, "there is no such device, and no file is made below /dev", "check the name"
+        )
     try:
         try:
             _create_unnamed(path, size_bytes, mode, sparse=sparse)
@@ -298,6 +302,17 @@ def create_file(path: str, size_bytes: int, *, mode: int = 0o600, sparse: bool =
         sync_directory(path)
     except OSError as error:
         raise errors.BadVolume(path, f"cannot be created ({error.strerror})", _MAKE) from error
+
+
+def _is_in_dev(directory: str) -> bool:
+    """Does it belong to the file system of the device nodes, which is lost at the next boot?
+
+    Not so what is mounted below it, such as /dev/shm.
+    """
+    dev = os.stat("/dev").st_dev
+    if dev != os.stat("/").st_dev:
+        return os.stat(directory).st_dev == dev
+    return directory == "/dev" or directory.startswith("/dev/")
 
 
 def _create_unnamed(path: str, size_bytes: int, mode: int, *, sparse: bool) -> None:

@@ -1,0 +1,89 @@
+"""What stands on a volume, before it is overwritten: what libblkid knows it by, and since when.
+
+In a child with a time limit, as any other call that may never return; util-linux has the program.
+"""
+
+import os
+import subprocess
+from dataclasses import dataclass
+from typing import Final
+
+from iifuse import errors
+from iifuse.core import superblock
+from iifuse.store.volume import Volume
+
+LOOK_SECONDS: Final = 30
+_NOTHING: Final = 2
+_SEVERAL: Final = 8
+_PIECE_BYTES: Final = 64 * 1024
+_PIECES: Final = 32
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look at a volume has found.
+
+    `kind`: ext4, xfs, LVM2_member, gpt ...; empty: nothing that libblkid knows. `uuid`: its own.
+    `blank`: zeros wherever the look fell. `written`: see core.superblock.
+    """
+
+    kind: str = ""
+    uuid: str = ""
+    blank: bool = True
+    written: int | None = None
+
+    def is_copy_of(self, other: "Look") -> bool:
+        """Is it the same file system (or whatever it is), be it older or newer?"""
+        return bool(self.kind and self.uuid) and (self.kind, self.uuid) == (other.kind, other.uuid)
+
+
+def look(volume: Volume) -> Look:
+    """Look at an open volume. Blocks; raises BadVolume when that cannot be done."""
+    try:
+        if volume.data_from(0, volume.size_bytes)[0] == volume.size_bytes:
+            return Look()
+        blank = _is_blank(volume)
+        head = volume.read(0, min(superblock.HEAD_BYTES, volume.size_bytes))
+    except OSError as error:
+        raise errors.BadVolume(
+            volume.path, f"cannot be read ({error.strerror})", "see to its disk"
+        ) from error
+    found = _blkid(volume)
+    kind, uuid = found.get("TYPE", ""), found.get("UUID", "")
+    if not kind and "PTTYPE" in found:
+        kind, uuid = f"{found['PTTYPE']} partition table", found.get("PTUUID", "")
+    return Look(kind, uuid, blank and not kind, superblock.written(head))
+
+
+def _is_blank(volume: Volume) -> bool:
+    """Beginning, end and some places between; what is a hole needs no look."""
+    last = max(0, volume.size_bytes - _PIECE_BYTES)
+    for at in sorted({last * n // _PIECES for n in range(_PIECES + 1)}):
+        stop = min(at + _PIECE_BYTES, volume.size_bytes)
+        start, end = volume.data_from(at, stop)
+        if start < end and any(volume.read(start, end - start)):
+            return False
+    return True
+
+
+def _blkid(volume: Volume) -> dict[str, str]:
+    """What `blkid -p` says of a volume, by its descriptor: the name may lead elsewhere by now."""
+    words = ("blkid", "-p", "-o", "export", f"/proc/self/fd/{volume.fd}")
+    try:
+        done = subprocess.run(  # noqa: S603 - the words are ours
+            words, pass_fds=(volume.fd,), capture_output=True, timeout=LOOK_SECONDS,
+            check=False, env={**os.environ, "LC_ALL": "C"},
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise errors.BadVolume(
+            volume.path,
+            f"blkid cannot look at what is there ({error})",
+            "install util-linux, or see to the disk",
+        ) from error
+    if done.returncode == _SEVERAL:
+        return {"TYPE": "several signatures at once"}
+    if done.returncode not in (0, _NOTHING):
+        why = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
+        raise errors.BadVolume(volume.path, f"blkid cannot look at what is there ({why})")
+    lines = done.stdout.decode(errors="replace").splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)
