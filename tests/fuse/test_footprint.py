@@ -2,6 +2,7 @@
 
 import os
 import re
+from functools import partial
 
 import pytest
 from devices import eventually
@@ -12,24 +13,27 @@ _CALLS = (
     "open,openat,creat,unlink,unlinkat,rename,renameat,renameat2,link,linkat,symlink,symlinkat,"
     "mkdir,mkdirat,rmdir,mknod,mknodat,truncate,chmod,fchmodat,chown,lchown,fchownat,mount,umount2"
 )
-_LINE = re.compile(r"^\d+ +(\w+)\((.*)\) += (-?\d+|0x[0-9a-f]+)")
+_LINE = re.compile(r"^(\w+)\((.*)\) += (-?\d+|0x[0-9a-f]+)")
 _PATHS = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 
 class Watched(Service):
-    """A service whose calls that name files are written down, from its first to its last."""
+    """A service whose calls that name files are written down, from its first to its last.
+
+    Each thread has a file of its own: in a common one a call is cut in two when another thread's
+    comes between its begin and its end, and neither half would be read.
+    """
 
     def command(self):
-        trace = ["strace", "-D", "-f", "-q", "-s", "4096", "-e", f"trace={_CALLS}"]
+        trace = ["strace", "-D", "-ff", "-q", "-s", "4096", "-e", f"trace={_CALLS}"]
         return [*trace, "-o", str(self.home / "trace"), *super().command()]
 
     def written(self):
         """Paths that were opened for writing, made, removed or given another name."""
-        trace, found = self.home / "trace", set()
-        last = re.compile(rf"^{self.served} +\+\+\+ exited with 0", re.MULTILINE)
-        eventually(lambda: last.search(trace.read_text(errors="replace")), "a whole trace", 30)
-        for line in trace.read_text(errors="surrogateescape").splitlines():
+        found = set()
+        for line in self.lines():
             call = _LINE.match(line)
+            assert call or line.startswith(("+++", "---")) or line.endswith("= ?"), line
             if call is None or call[3].startswith("-"):
                 continue
             reads = call[1].startswith("open") and not re.search(r"O_WRONLY|O_RDWR|O_CREAT", line)
@@ -37,6 +41,16 @@ class Watched(Service):
                 names = _PATHS.findall(call[2])
                 found |= set(names[1:2] if call[1] == "mount" else names)
         return found
+
+    def lines(self):
+        """All calls; those of one thread one after the other."""
+        end = re.compile(r"^\+\+\+ (exited|killed)", re.MULTILINE)
+        traces = list(self.home.glob("trace.*"))
+        assert len(traces) > 1, "every thread has one"
+        for trace in traces:
+            read = partial(trace.read_text, errors="surrogateescape")
+            eventually(lambda read=read: end.search(read()), "a whole trace", 30)
+            yield from read().splitlines()
 
 
 @pytest.fixture
@@ -50,7 +64,6 @@ def watched(disk_place):
 
 def session(service, place):
     """Every verb, with a volume that is refused among them."""
-    service.served = service.pid
     for name in ("m1", "m2", "plain"):
         (place / name).write_bytes(os.urandom(SIZE))
     (place / "precious").write_bytes(b"of somebody else" * 1000)
