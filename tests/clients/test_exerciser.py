@@ -11,7 +11,7 @@ import pytest
 from exercise import Exercise
 
 SEED = int(os.environ.get("IIFUSE_CRASH_SEED", "1"))
-RUN_SECONDS = 300
+RUN_SECONDS = 1200
 OPS, OPS_SHORT = 7000, 2500
 OPS_LONG, OPS_OF_SEED = 1_000_000, 20_000
 OPTIONS = ["writeback_cache", "durability=process"]

@@ -63,7 +63,7 @@ def test_each_point_in_time_under_load_is_crash_consistent(service, stage):
     try:
         for _ in range(2):
             turns = load.turns
-            eventually(lambda turns=turns: load.turns > turns + 25 or load.failure, "load", 30)
+            eventually(lambda turns=turns: load.turns > turns + 25 or load.failure, "load")
             kept = dict(load.synced)
             stage.update()
             for shadow in stage.shadows:
@@ -83,7 +83,7 @@ def test_each_point_in_time_under_load_is_crash_consistent(service, stage):
 def test_frozen_file_system_gives_a_clean_point_in_time(service, stage, kind):
     load = Load(stage.live)
     try:
-        eventually(lambda: load.turns > 15 or load.failure, "load", 30)
+        eventually(lambda: load.turns > 15 or load.failure, "load")
         freeze(stage.live)
         try:
             stage.update()
@@ -91,7 +91,7 @@ def test_frozen_file_system_gives_a_clean_point_in_time(service, stage, kind):
         finally:
             thaw(stage.live)
         turns = load.turns
-        eventually(lambda: load.turns > turns + 15 or load.failure, "load after the thaw", 30)
+        eventually(lambda: load.turns > turns + 15 or load.failure, "load after the thaw")
         if kind == "ext4":  # XFS always leaves a record in its log, to be replayed
             for shadow in stage.shadows:
                 check(kind, str(service.path(shadow)))
@@ -105,7 +105,7 @@ def test_frozen_file_system_gives_a_clean_point_in_time(service, stage, kind):
 def test_restored_master_mounts_as_it_was_at_the_point_in_time(service, stage, attach, mounted):
     load = Load(stage.live)
     try:
-        eventually(lambda: load.turns > 20 or load.failure, "load", 30)
+        eventually(lambda: load.turns > 20 or load.failure, "load")
         kept = dict(load.synced)
         stage.update()
         load.finish()

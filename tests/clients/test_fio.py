@@ -38,7 +38,7 @@ def stage(service, place, rounds):
                 service.abort(self.shadow)
                 return service.status(self.shadow).progress != "idle"
 
-            eventually(is_half_way, "a copy is aborted before its end", 30)
+            eventually(is_half_way, "a copy is aborted before its end")
             assert service.status(self.shadow).copy_bits > 0
 
         def update_under_load(self):

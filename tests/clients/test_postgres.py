@@ -103,7 +103,7 @@ class Stage:
         self.live.kill()
         for name, device in self.devices.items():
             directory = self.live.root / name
-            eventually(lambda d=directory: is_free(d), f"nothing uses {directory}", 30)
+            eventually(lambda d=directory: is_free(d), f"nothing uses {directory}")
             detach(device)
 
     def come_back(self):

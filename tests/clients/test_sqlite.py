@@ -60,7 +60,7 @@ class Clerk(threading.Thread):
     def reach(self, more):
         """Wait until this many rows more are committed."""
         goal = self.rows + more
-        eventually(lambda: self.rows >= goal or self.failure, f"{more} rows more", 30)
+        eventually(lambda: self.rows >= goal or self.failure, f"{more} rows more")
         assert self.failure is None, self.failure
 
     def finish(self):

@@ -375,7 +375,7 @@ async def test_copies_that_hang_leave_threads_for_everybody_else(ended, nursery,
             target.hooks["write"] = partial(release.wait, 60)
             nursery.start_soon(Copier(bench.family, member, ended).run)
         await trio.testing.wait_all_tasks_blocked()
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             await threads.blocking(lambda: None)
     finally:
         release.set()

@@ -58,7 +58,7 @@ def test_more_clients_than_descriptors_end_no_mount(service, volume, place):
             client.connect_ex(str(service.socket))
             return len(os.listdir(f"/proc/{service.pid}/fd")) >= DESCRIPTORS
 
-        eventually(is_full, "the service has no descriptor left", 30)
+        eventually(is_full, "the service has no descriptor left")
         for _ in range(20):
             is_full()
         service.write(master, 3 * CHUNK, b"still here")

@@ -95,7 +95,7 @@ def test_huge_sparse_master_is_copied_in_moments(service, disk_place):
     began = time.monotonic()
     service.enable("ind", master, shadow)
     service.wait(shadow)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
     assert allocated(shadow) < 1 << 20
     service.write(master, 77 * GIB, b"far inside")
     service.write(shadow, 150 * GIB, b"on the other side")

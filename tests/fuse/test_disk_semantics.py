@@ -243,7 +243,7 @@ def test_owner_and_mode_follow_a_change_of_the_volume(disk):
         found = file.stat()
         return (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (0o444, 55, 66)
 
-    eventually(follows, "the file of the mount has the volume's new owner and mode", 3)
+    eventually(follows, "the file of the mount has the volume's new owner and mode")
 
 
 # -- directories ------------------------------------------------------------------------------

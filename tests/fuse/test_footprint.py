@@ -49,7 +49,7 @@ class Watched(Service):
         assert len(traces) > 1, "every thread has one"
         for trace in traces:
             read = partial(trace.read_text, errors="surrogateescape")
-            eventually(lambda read=read: end.search(read()), "a whole trace", 30)
+            eventually(lambda read=read: end.search(read()), "a whole trace")
             yield from read().splitlines()
 
 

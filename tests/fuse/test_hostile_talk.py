@@ -11,6 +11,7 @@ import trio
 import trio.testing
 from fuzz_garble import line
 from fuzz_talk import Flood, requests
+from hang import PATIENCE_SECONDS
 
 from iifuse import errors
 from iifuse.control import protocol
@@ -19,7 +20,6 @@ from iifuse.control.server import Server
 
 SEED = int(os.environ.get("IIFUSE_CRASH_SEED", "1"))
 MESSAGES = 400
-ANSWER_SECONDS = 60
 
 
 def test_service_survives_fuzzed_requests_and_explains_each(service, volume, place):
@@ -56,7 +56,7 @@ def judge(service, asked):
     """One request, one reply of one line."""
     with socket.socket(socket.AF_UNIX) as talk:
         talk.connect(str(service.socket))
-        talk.settimeout(ANSWER_SECONDS)
+        talk.settimeout(PATIENCE_SECONDS)
         talk.sendall(asked + b"\n")
         reply = json.loads(talk.makefile().readline())
     assert set(reply) == {"result", "failure"}

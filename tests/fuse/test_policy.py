@@ -80,7 +80,7 @@ def test_break_write_fails_the_write_and_keeps_the_shadow_good(service, volume, 
 def test_break_write_stops_a_copy_that_finds_no_space(service, volume, place, small):
     master, at = volume("m", CHUNKS * CHUNK), small(1)
     enabled(service, "ind", master, at / "s", place / "b", "-obreak=write")
-    eventually(lambda: not service.status(at / "s").copying, "the copy stops", 30)
+    eventually(lambda: not service.status(at / "s").copying, "the copy stops")
     assert service.status(at / "s").offline == ()
     assert service.status(at / "s").progress == "to_shadow"
     assert service.read(at / "s") == service.read(master)
@@ -121,7 +121,7 @@ def test_slow_shadow_is_given_up_and_the_write_goes_on(service, volume, place, f
         assert refused.returncode == 2
         assert "has not come back yet" in refused.stderr
     thaw(frozen)
-    eventually(lambda: service.run("iiadm", "-R", shadow).returncode == 0, "-R works", 30)
+    eventually(lambda: service.run("iiadm", "-R", shadow).returncode == 0, "-R works")
     then = service.read(master)
     write_all(service, master, 10, 20)
     assert service.read(shadow) == then
@@ -146,7 +146,7 @@ def test_slow_shadow_with_break_write_fails_writes_until_it_answers(service, vol
             service.write(master, 0, b"new")
             return True
 
-    eventually(works, "the shadow answers again", 30)
+    eventually(works, "the shadow answers again")
     assert service.status(shadow).offline == ()
     assert service.read(shadow) == then
 
@@ -159,7 +159,7 @@ def test_copy_to_a_shadow_that_hangs_lets_go_of_its_chunks(service, volume, plac
     freeze(frozen)
     service.flip("s", shadow)
     service.write(master, 0, b"newer")
-    eventually(lambda: service.status(shadow).offline == ("shadow",), "given up", 30)
+    eventually(lambda: service.status(shadow).offline == ("shadow",), "given up")
     thaw(frozen)
     assert service.read(master)[:5] == b"newer"
 
@@ -231,7 +231,7 @@ def test_sparse_shadow_on_a_file_system_that_fills_is_told_of(service, volume, p
     master, at = volume("m", CHUNKS * CHUNK), small(4)
     enabled(service, "dep", master, at / "s", place / "b")
     (at / "filler").write_bytes(bytes(int(3.5 * (1 << 20))))
-    eventually(lambda: (service.status(at / "s").space_percent or 0) >= 80, "seen", 40)
+    eventually(lambda: (service.status(at / "s").space_percent or 0) >= 80, "seen")
     assert "87% full" in service.run("iiadm", "-i", at / "s").stdout
     assert "87% full and the shadow is sparse" in service.log.read_text()
 

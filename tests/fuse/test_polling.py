@@ -71,7 +71,7 @@ async def test_baton_is_passed_on_when_its_holder_is_cancelled(nursery):
     await trio.testing.wait_all_tasks_blocked()
     assert not done.is_set()
     scope.cancel()
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await done.wait()
 
 
@@ -140,7 +140,7 @@ async def test_waiter_sleeps_and_is_woken(nursery):
         await trio.testing.wait_all_tasks_blocked()
         assert not woken.is_set()
         os.write(writer, b"x")
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             await woken.wait()
 
 
@@ -186,7 +186,7 @@ async def test_waiter_ends_with_the_session(nursery, busy, begins):
         nursery.start_soon(wait, fd)
         await begins()
         waiter.notify_closing(fd)
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             await ended.wait()
 
 
@@ -211,7 +211,7 @@ async def test_waiter_watches_descriptors_of_any_number(nursery):
         for _ in range(10):
             await trio.lowlevel.checkpoint()
         release.set()
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             await back.wait()
         os.write(writer, b"x")
         await trio.testing.wait_all_tasks_blocked()
@@ -229,7 +229,7 @@ async def test_waiter_that_fails_leaves_nobody_waiting_for_a_call(nursery):
             waiter._watch(threads.Done.here(), WATCH_S)
     finally:
         release.set()
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await back.wait()
 
 
@@ -278,11 +278,11 @@ async def test_waiter_that_watches_sees_a_call_come_back_and_then_a_request(nurs
             await trio.lowlevel.checkpoint()
         release.set()
         nursery.start_soon(wait, fd)
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             await back.wait()
         assert not readable.is_set()
         os.write(writer, b"x")
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             await readable.wait()
 
 
@@ -297,7 +297,7 @@ async def test_waiter_that_watches_holds_up_nobody_for_long(nursery):
             for turns in range(3 * WATCHES_MAX):  # noqa: B007
                 await trio.lowlevel.checkpoint()
             assert trio.current_time() - began < 3 * WATCHES_MAX * 0.1
-            with trio.fail_after(5):
+            with trio.fail_after(30):
                 await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
     finally:
@@ -319,7 +319,7 @@ async def test_waiter_that_watches_ends_with_the_session(nursery):
             nursery.start_soon(wait, fd)
             await trio.lowlevel.checkpoint()
             waiter.notify_closing(fd)
-            with trio.fail_after(5):
+            with trio.fail_after(30):
                 await ended.wait()
     finally:
         release.set()
@@ -376,7 +376,7 @@ async def test_polling_begins_when_the_kernel_is_greeted():
         waiter = Waiter(lambda: False, lambda: None)
         polling.install(waiter, lambda: next(greeted))
         with pipe() as (fd, writer):
-            with trio.fail_after(5):
+            with trio.fail_after(30):
                 await pyfuse3.trio.lowlevel.wait_readable(fd)
             os.write(writer, b"x")
             for _ in range(2):

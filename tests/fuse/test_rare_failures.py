@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from devices import opened, refuses
+from hang import PATIENCE_SECONDS
 from harness import CHUNK
 
 CHUNKS = 40
@@ -75,7 +76,7 @@ def test_stalled_shadow_blocks_its_writers_and_nothing_is_skipped(service, volum
     assert service.run("svadm", "-e", bystander).returncode == 0
     kept = service.read(shadow)
     writer = threading.Thread(target=service.write, args=(master, 9 * CHUNK, b"waits"))
-    watchdog = threading.Timer(30, thaw, (slow,))  # whatever hangs here, nothing hangs for ever
+    watchdog = threading.Timer(PATIENCE_SECONDS, thaw, (slow,))  # hanging ends
     subprocess.run(["fsfreeze", "-f", slow], check=True)
     try:
         watchdog.start()
@@ -114,14 +115,14 @@ def test_as_many_requests_as_a_client_has_wait_for_a_stalled_shadow_and_others_g
     bystander = volume("other", SIZE)
     service.enable("dep", bystander, place / "t")
     kept = service.read(shadow)
-    watchdog = threading.Timer(60, thaw, (slow,))
+    watchdog = threading.Timer(PATIENCE_SECONDS, thaw, (slow,))
     subprocess.run(["fsfreeze", "-f", slow], check=True)
     client = subprocess.Popen(fio(service.path(master), depth, master.stat().st_size))
     try:
         watchdog.start()
         with pytest.raises(subprocess.TimeoutExpired):
             client.wait(2)
-        subprocess.run(fio(service.path(bystander), 4, SIZE), check=True, timeout=20)
+        subprocess.run(fio(service.path(bystander), 4, SIZE), check=True, timeout=PATIENCE_SECONDS)
         service.write(bystander, 0, b"goes on")
         assert client.poll() is None
     finally:
@@ -141,7 +142,7 @@ def test_client_killed_in_the_middle_of_its_write_leaves_it_whole_or_undone(
     master, shadow = volume("m", SIZE), slow / "s"
     service.enable("dep", master, shadow, place / "b")
     kept = service.read(shadow)
-    watchdog = threading.Timer(30, thaw, (slow,))
+    watchdog = threading.Timer(PATIENCE_SECONDS, thaw, (slow,))
     subprocess.run(["fsfreeze", "-f", slow], check=True)
     with subprocess.Popen([sys.executable, "-c", WRITER, service.path(master)]) as client:
         try:

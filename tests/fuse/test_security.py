@@ -15,12 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from devices import refuses
 from fuzz_talk import deep
+from hang import PATIENCE_SECONDS
 from harness import CHUNK
 
 from iifuse.control.protocol import MESSAGE_BYTES_MAX
 
 NOBODY = 65534
-WAIT_SECONDS = 60
 
 _AS_USER = """
 import os, sys
@@ -33,7 +33,7 @@ def as_user(user, body, *words, group=NOBODY):
     """A child without privileges runs this; what it printed."""
     done = subprocess.run(
         [sys.executable, "-c", _AS_USER.format(body=body), str(user), str(group), *map(str, words)],
-        capture_output=True, text=True, timeout=WAIT_SECONDS, check=False,
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -55,7 +55,7 @@ def ask(service, line, *, end=b"\n"):
     """One request of our own, byte for byte; the answer."""
     with socket.socket(socket.AF_UNIX) as end_of_ours:
         end_of_ours.connect(str(service.socket))  # waits for its turn in the queue
-        end_of_ours.settimeout(WAIT_SECONDS)
+        end_of_ours.settimeout(PATIENCE_SECONDS)
         with contextlib.suppress(BrokenPipeError):  # it has heard enough
             end_of_ours.sendall(line + end)
         return json.loads(end_of_ours.makefile().readline())

@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hang import PATIENCE_SECONDS
 from harness import Service, losetup
 
 
-def eventually(true: Callable[[], object], what: str, seconds: float = 10) -> None:
+def eventually(true: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
     """Return once `true()` is: for what tells nobody when it happens."""
     deadline = time.monotonic() + seconds
     while not true():
@@ -52,7 +53,7 @@ def let_go(device: str) -> None:
         detach(device, 0.5)
 
 
-def detach(device: str, seconds: float = 20) -> None:
+def detach(device: str, seconds: float = PATIENCE_SECONDS) -> None:
     """Take a loop device down and wait until it has let go of its file."""
     backing = Path("/sys/block", Path(device).name, "loop/backing_file")
     if backing.exists():

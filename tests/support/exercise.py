@@ -16,12 +16,12 @@ from pathlib import Path
 from devices import eventually
 from exercise_log import LogReader
 from exercise_model import Model
+from hang import PATIENCE_SECONDS
 from harness import CHUNK, Service
 from stamps import stamped
 
 WORKER = Path(__file__).with_name("exercise_worker.py")
 SIZE = 700 * CHUNK + 777
-WORKER_SECONDS = 60
 SCATTER = 200
 """Chunks that some workers touch first."""
 
@@ -64,7 +64,7 @@ class Part:
         if self.process is None:
             return
         try:
-            _, said = self.process.communicate(timeout=WORKER_SECONDS)
+            _, said = self.process.communicate(timeout=PATIENCE_SECONDS)
         finally:
             self.process.kill()
         code, self.process = self.process.returncode, None
@@ -131,7 +131,7 @@ class Exercise:
         for part in self.parts:
             if part.process is not None:
                 part.process.kill()
-                part.process.communicate(timeout=WORKER_SECONDS)
+                part.process.communicate(timeout=PATIENCE_SECONDS)
 
     def await_work(self, part: Part) -> None:
         """Until the worker has done something, so that what follows meets it at work."""
@@ -141,7 +141,7 @@ class Exercise:
             part.follow()
             return part.ended >= goal or part.process.poll() is not None
 
-        eventually(there, f"the worker on {part.raw.name} is at work", WORKER_SECONDS)
+        eventually(there, f"the worker on {part.raw.name} is at work")
 
     def meet_all(self) -> None:
         for part in self.parts:

@@ -9,6 +9,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from hang import PATIENCE_SECONDS
+
 KIB, MIB = 1 << 10, 1 << 20
 JOBS = 4
 JOB_BYTES = 3 * MIB + 12 * KIB
@@ -18,7 +20,6 @@ HALF_BYTES = 16 * MIB
 """Where the second place of a file for a round of jobs begins."""
 
 VOLUME_BYTES = 2 * HALF_BYTES + 12_345
-SECONDS = 60
 
 _GLOBAL = """
 [global]
@@ -80,7 +81,7 @@ class Fio:
 
     def _end(self) -> tuple[str, str]:
         try:
-            return self.process.communicate(timeout=SECONDS)
+            return self.process.communicate(timeout=PATIENCE_SECONDS)
         finally:
             self.process.kill()
 

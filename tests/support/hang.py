@@ -19,6 +19,9 @@ from pathlib import Path
 HANG_SECONDS = 300.0
 """Far more than any test takes on a busy machine; a test that takes longer says so itself."""
 
+PATIENCE_SECONDS = 120.0
+"""For what takes moments, on a machine that is busy. Only a failure takes so long."""
+
 PREFIX = f"iifuse-{os.getpid()}-"
 """How the directories of this process's tests begin. Others may run tests on this machine too."""
 

@@ -8,14 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hang import WATCHDOG, abort, unmount
+from hang import PATIENCE_SECONDS, WATCHDOG, abort, unmount
 
 from iifuse.control import protocol
 from iifuse.control.client import Client
 from iifuse.control.protocol import SetStatus, Target
 
 BIN = Path(sys.executable).parent
-READY_SECONDS = 30
 CHUNK = 32 * 1024
 
 
@@ -53,7 +52,7 @@ class Service:
                 stderr=self.log.open("ab"),
                 env={**os.environ, "NOTIFY_SOCKET": str(notify), **(env or {})},
             )
-            for _ in range(int(READY_SECONDS / 0.2)):
+            for _ in range(int(PATIENCE_SECONDS / 0.2)):
                 with contextlib.suppress(TimeoutError):
                     if b"READY=1" in ready.recv(4096):
                         return self

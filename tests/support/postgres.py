@@ -15,10 +15,10 @@ from pathlib import Path
 
 import psycopg
 from devices import eventually
+from hang import PATIENCE_SECONDS
 
 USER = "postgres"
 BASE = "bench"
-SECONDS = 60
 SETTINGS = """
 listen_addresses = ''
 fsync = on
@@ -53,7 +53,7 @@ class Server:
             [str(_programs() / program), *map(str, words)],
             user=USER, group=USER, extra_groups=[], cwd="/", check=False, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            timeout=SECONDS, env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
+            timeout=PATIENCE_SECONDS, env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
         )  # fmt: skip
         assert done.returncode == 0, f"{program}: {done.stdout}{self.said()}"
         return done.stdout
@@ -100,7 +100,7 @@ class Server:
         if self.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGQUIT)  # its children hear of it from it
-            eventually(lambda: not Path(f"/proc/{self.pid}").exists(), "the server ends", SECONDS)
+            eventually(lambda: not Path(f"/proc/{self.pid}").exists(), "the server ends")
             self.pid = 0
 
     # -- what is in it ----------------------------------------------------------------------
@@ -176,10 +176,10 @@ class Clerk(threading.Thread):
     def reach(self, more: int) -> None:
         """Wait until so many rows more are acknowledged."""
         goal = self.rows + more
-        eventually(lambda: self.rows >= goal or not self.is_alive(), f"{more} rows", SECONDS)
+        eventually(lambda: self.rows >= goal or not self.is_alive(), f"{more} rows")
         assert self.is_alive()
 
     def finish(self) -> None:
         self.enough.set()
-        self.join(SECONDS)
+        self.join(PATIENCE_SECONDS)
         assert not self.is_alive()

@@ -11,6 +11,7 @@ from importlib import import_module
 import pytest
 from bitmaps import SHADOW, make_bitmap
 from fake_service import CHUNK, CHUNKS, FakeService, lent, row
+from hang import PATIENCE_SECONDS
 from harness import BIN
 
 from iifuse.control import protocol
@@ -120,7 +121,7 @@ def on_terminal():
             env={**os.environ, "TERM": "xterm"},
         )
         os.close(inner)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
         shown = _rest(outer)
         return Ended(
             process.returncode,

@@ -60,7 +60,7 @@ def test_what_was_found_before_a_failure_is_printed(run, large):
 def test_rate_holds_the_program_back(run, large, rate):
     began = time.monotonic()
     assert run("iiverify", "--rate", rate, "/s").code == 0
-    assert 0.45 < time.monotonic() - began < 5
+    assert 0.45 < time.monotonic() - began < 30
 
 
 def test_small_rate_asks_for_little_at_a_time(run, service):
