@@ -12,10 +12,15 @@ from pathlib import Path
 import pytest
 from hang import HANG_SECONDS, PREFIX, WATCHDOG, unmount
 from harness import Service
+from hypothesis import HealthCheck, settings
 from samples import SEED
 
 # A shell has SIGINT ignored in its background jobs, and every program that is started inherits it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says only what else the machine does.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 BEGAN = time.monotonic()
 LONG_SECONDS = float(os.environ.get("IIFUSE_CRASH_SECONDS", "0"))
