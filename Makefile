@@ -29,17 +29,21 @@ STAMP := $(VENV)/.complete
 PIP := -m pip --quiet --disable-pip-version-check --no-input
 export PIP_ROOT_USER_ACTION := ignore
 
+# Who is done takes over what the other has before it. Many processors share few disks.
+PARALLEL = $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=worksteal
+
 SITE := $(PREFIX)/lib/iifuse
 SBIN := $(PREFIX)/sbin
 MAN := $(PREFIX)/share/man
 UNITS := $(PREFIX)/lib/systemd/system
 
-.PHONY: help demo test test-long test-crash lint check venv bench bench-quick install clean
+.PHONY: help demo test test-long test-crash lint check static venv bench bench-quick install clean
 .PHONY: build-packages test-packages bench-packages
 
 help:
 	@echo 'make demo     the LAN-free backup procedure on real data, from start to end'
-	@echo 'make test     lint, types and all tests'
+	@echo 'make test     lint, types and all tests: 10 minutes on two processors'
+	@echo 'make check    lint, types, pure and store tests: a minute'
 	@echo 'make test-long  the large matrices whole, of which a test run draws a sample: 2 hours at most'
 	@echo 'make test-crash  the long tests, for an hour or for IIFUSE_CRASH_SECONDS'
 	@echo 'make lint     ruff, mypy, manual pages and the rules of the project'
@@ -52,23 +56,29 @@ help:
 demo: venv test-packages
 	$(BIN)/python examples/demo.py
 
-test: venv test-packages check
-	$(BIN)/python -m pytest tests
+test: venv test-packages static
+	$(PARALLEL) -m 'not alone' tests
+	$(BIN)/python -m pytest -m alone tests
 	@echo 'make test: lint, types and tests passed'
 
+check: venv test-packages static
+	$(PARALLEL) --quiet tests/project tests/core tests/store
+	@echo 'make check: lint, types, pure and store tests passed'
+
 test-long: venv test-packages
-	IIFUSE_WHOLE=1 $(BIN)/python -m pytest -m sampled tests
+	IIFUSE_WHOLE=1 $(PARALLEL) -m 'sampled and not alone' tests
+	IIFUSE_WHOLE=1 $(BIN)/python -m pytest -m 'sampled and alone' tests || test $$? -eq 5
 
 test-crash: venv test-packages
 	IIFUSE_CRASH_SECONDS=$${IIFUSE_CRASH_SECONDS:-3600} $(BIN)/python -m pytest -s -m long tests
 
-lint: venv test-packages check
+lint: venv test-packages static
 	mandoc -T lint -W warning man/*.[0-9]
 	$(BIN)/python -m pytest --quiet tests/project
 	@echo 'make lint: passed'
 
-# What needs no pytest, so that `make test` and `make lint` run it once.
-check: venv $(VENV)/types/iitools
+# What needs no pytest.
+static: venv $(VENV)/types/iitools
 	$(BIN)/ruff check .
 	MYPYPATH=$(VENV)/types $(BIN)/mypy --package iifuse --package iitools
 

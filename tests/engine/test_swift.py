@@ -107,9 +107,10 @@ async def test_loop_goes_on_when_a_call_ends_without_freeing_the_way(monkeypatch
         await swiftly(lambda: 1 / (not fails), Way())
 
 
+@pytest.mark.alone
 async def test_loop_that_stood_still_in_vain_does_not_do_so_again_at_once(nursery, monkeypatch):
     """F27: a disk that hangs must not hold up every volume, however often it is asked."""
-    monkeypatch.setattr(threads, "GIVE_WAY_S", 0.3)
+    monkeypatch.setattr(threads, "GIVE_WAY_S", 1)
     monkeypatch.setattr(Way, "_left_out", 0)
     release, took = threading.Event(), []
     for _ in range(1 + threads.IN_VAIN):
@@ -118,8 +119,8 @@ async def test_loop_that_stood_still_in_vain_does_not_do_so_again_at_once(nurser
         await trio.testing.wait_all_tasks_blocked()
         took.append(time.perf_counter() - began)
     release.set()
-    assert took[0] >= 0.3
-    assert sum(took[1:]) < 0.3
+    assert took[0] >= 1
+    assert sum(took[1:]) < 1
 
 
 # -- standing by ------------------------------------------------------------------------------

@@ -27,6 +27,8 @@ from iifuse.fuse.polling import (
     Waiter,
 )
 
+pytestmark = pytest.mark.alone
+
 
 async def test_baton_stays_with_who_comes_back_first(nursery):
     baton, order = Baton(), []
