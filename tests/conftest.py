@@ -65,8 +65,7 @@ def hang_seconds() -> float:
 @pytest.fixture
 def watchdog(hang_seconds: float) -> Iterator[None]:
     """Whatever hangs, the suite goes on."""
-    WATCHDOG.seconds = hang_seconds
-    WATCHDOG.feed()
+    WATCHDOG.watch(hang_seconds)
     yield
     WATCHDOG.rest()
 

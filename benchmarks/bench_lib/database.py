@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from postgres import SECONDS, Server
+from hang import PATIENCE_SECONDS
+from postgres import Server
 
 from .contenders import marked_set, qemu
 from .figures import OURS, Case
@@ -86,7 +87,7 @@ class _Database:
     """One image of a file system with a cluster; every contender has a copy of its own."""
 
     def __init__(self, place: Place) -> None:
-        assert place.scale.bench_seconds < SECONDS
+        assert place.scale.bench_seconds < PATIENCE_SECONDS
         self.place = place
         self.root = place.disk / "pg"
         self.root.mkdir()

@@ -26,8 +26,7 @@ time.sleep(3600)
 
 
 def let_time_run_out():
-    WATCHDOG.seconds = 0.1
-    WATCHDOG.feed()
+    WATCHDOG.watch(0.1)
 
 
 def test_reader_of_a_service_that_stands_still_is_freed(service, disk):
@@ -56,9 +55,10 @@ def test_run_that_is_killed_leaves_nothing_behind(place):
     code = f"""
 import os, signal, sys, tempfile
 sys.path[:0] = [{os.path.dirname(__file__) + "/../support"!r}]
-from hang import PREFIX
+from hang import PREFIX, WATCHDOG
 from pathlib import Path
 from harness import Service
+WATCHDOG.watch()
 print(PREFIX, Service(Path(tempfile.mkdtemp(prefix=PREFIX, dir={str(place)!r}))).start().pid)
 sys.stdout.flush()
 os.kill(os.getpid(), signal.SIGKILL)

@@ -79,11 +79,18 @@ class Watchdog:
     """Frees everything when nobody has fed it for so long; also when this process has ended."""
 
     def __init__(self) -> None:
-        self.seconds = HANG_SECONDS
+        self.seconds = 0.0  # a benchmark takes as long as it takes
         self._process: subprocess.Popen[bytes] | None = None
+
+    def watch(self, seconds: float = HANG_SECONDS) -> None:
+        """From now on; until `rest`."""
+        self.seconds = seconds
+        self.feed()
 
     def feed(self) -> None:
         """All is well; the time begins anew."""
+        if not self.seconds:
+            return
         if self._process is None:
             words = [sys.executable, "-I", "-S", __file__, PREFIX]
             self._process = subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True)
@@ -91,6 +98,7 @@ class Watchdog:
 
     def rest(self) -> None:
         """Nothing runs that could hang."""
+        self.seconds = 0.0
         if self._process is not None:
             self._tell(0)
 

@@ -43,6 +43,7 @@ class Hosts:
         self.backup = Service(self.root, "backup", DEFAULT_OPTIONS)
 
     def start(self) -> "Hosts":
+        WATCHDOG.watch()
         self.app.start()
         self.backup.start()
         return self
