@@ -7,7 +7,8 @@ import threading
 import time
 from contextlib import contextmanager
 
-from harness import BIN, CHUNK, READY_SECONDS, Service
+from hang import PATIENCE_SECONDS
+from harness import BIN, CHUNK, Service
 
 PAUSE_S = 4
 """Longer than each time limit below."""
@@ -28,7 +29,7 @@ def closed_meanwhile(held: int):
     closing = threading.Thread(target=lambda: (time.sleep(0.2), os.close(held)))
     closing.start()
     yield
-    closing.join(READY_SECONDS)
+    closing.join(PATIENCE_SECONDS)
 
 
 def _touch_all(service: Service, volume, stop: threading.Event) -> None:
@@ -65,7 +66,7 @@ def test_shadow_with_a_time_limit_outlives_pauses(new_service, volume, disk_plac
     finally:
         enough.set()
         for writer in writers:
-            writer.join(READY_SECONDS)
+            writer.join(PATIENCE_SECONDS)
     found = service.read(shadow)
     for at in range(0, len(kept), CHUNK):
         assert found[at + 100 : at + CHUNK] == kept[at + 100 : at + CHUNK]
@@ -81,7 +82,7 @@ def test_verb_waits_for_handles_as_long_as_it_says(service, volume, place):
     time.sleep(1)
     with closed_meanwhile(held):
         pause(service)
-    assert verb.wait(READY_SECONDS) == 0, verb.stderr.read()
+    assert verb.wait(PATIENCE_SECONDS) == 0, verb.stderr.read()
     verb.stderr.close()
 
 
@@ -94,4 +95,4 @@ def test_stop_waits_for_files_as_long_as_it_says(new_service, volume):
     time.sleep(0.5)
     with closed_meanwhile(held):
         pause(service)
-    assert service._wait(READY_SECONDS) == 0
+    assert service._wait(PATIENCE_SECONDS) == 0
