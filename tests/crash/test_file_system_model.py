@@ -5,7 +5,7 @@ import random
 import pytest
 from crash_disk import SECTOR, Sync, Write
 from fs_images import images, whole
-from fs_log import DIRECTORY, DirectorySync, Durable, Entries, Resize
+from fs_log import DIRECTORY, DirectorySync, Durable, Entries, FailedSync, Resize
 from fs_trace import Replay, calls
 
 ROOT = "/r"
@@ -30,6 +30,12 @@ def test_data_may_be_lost_until_its_files_sync():
     assert contents(after(write)) == {(("/r/a", OLD),), (("/r/a", NEW),)}
     assert contents(after(write, Sync(1, 1))) == {(("/r/a", NEW),)}
     assert contents(after(write, Sync(1, 0))) == {(("/r/a", OLD),), (("/r/a", NEW),)}
+
+
+def test_failed_sync_leaves_doubt_until_the_sector_is_written_anew():
+    write, again = Write(1, 0, NEW), Write(1, 0, b"a" * SECTOR)
+    assert len(contents(after(write, FailedSync(1), Sync(1, 2)))) == 2
+    assert contents(after(write, FailedSync(1), again, Sync(1, 3))) == {(("/r/a", b"a" * SECTOR),)}
 
 
 def test_size_may_be_lost_until_its_files_sync():

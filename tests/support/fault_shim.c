@@ -1,8 +1,10 @@
 /* LD_PRELOAD: calls on chosen files fail while a trigger file says so.
  *
- * The file that FAULTS names holds one line: OPERATION ERRNO PATH, where OPERATION is read, write,
+ * The file that FAULTS names holds lines: OPERATION ERRNO PATH, where OPERATION is read, write,
  * sync or any, ERRNO a number (0: the first half is done, a short read or write), and PATH the end
- * of the name of the file. No file, no failure.
+ * of the name of the file. The first line that fits counts. No file, no failure.
+ *
+ * A sync that fails so makes a call with flags that do not exist, by which a tracer knows of it.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -16,32 +18,50 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+/* Does a rule fit? -1: it does not; else an errno, 0 for short. */
+static int judged(const char *rule, const char *operation, const char *name)
+{
+    char wanted[16], path[4097];
+    int code;
+    if (sscanf(rule, "%15s %d %4096s", wanted, &code, path) != 3)
+        return -1;
+    if (strcmp(wanted, "any") && strcmp(wanted, operation))
+        return -1;
+    if (strlen(name) < strlen(path))
+        return -1;
+    return strcmp(name + strlen(name) - strlen(path), path) ? -1 : code;
+}
+
 /* -1: go on; else an errno, 0 for short. */
 static int verdict(int fd, const char *operation)
 {
-    char rule[4300], wanted[16], path[4097], name[4097], link[64];
-    int code, saved = errno;
+    char rules[8600], name[4097], link[64];
+    int code = -1, saved = errno;
     const char *where = getenv("FAULTS");
     int file = where ? (int)syscall(SYS_openat, AT_FDCWD, where, O_RDONLY | O_CLOEXEC, 0) : -1;
     if (file < 0) {
         errno = saved;
         return -1;
     }
-    ssize_t length = syscall(SYS_read, file, rule, sizeof rule - 1);
+    ssize_t length = syscall(SYS_read, file, rules, sizeof rules - 1);
     syscall(SYS_close, file);
-    errno = saved;
-    rule[length > 0 ? length : 0] = 0;
-    if (sscanf(rule, "%15s %d %4096s", wanted, &code, path) != 3)
-        return -1;
-    if (strcmp(wanted, "any") && strcmp(wanted, operation))
-        return -1;
+    rules[length > 0 ? length : 0] = 0;
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     length = readlink(link, name, sizeof name - 1);
     errno = saved;
-    if (length < (ssize_t)strlen(path))
-        return -1;
-    name[length] = 0;
-    return strcmp(name + length - strlen(path), path) ? -1 : code;
+    name[length > 0 ? length : 0] = 0;
+    for (char *rest, *rule = strtok_r(rules, "\n", &rest); rule && code < 0;
+         rule = strtok_r(NULL, "\n", &rest))
+        code = judged(rule, operation, name);
+    return code;
+}
+
+/* For a tracer: this sync has failed. */
+static int failed_sync(int fd, int code)
+{
+    syscall(SYS_sync_file_range, fd, 0, 0, ~0);
+    errno = code;
+    return -1;
 }
 
 #define REAL(name) __typeof__(&name) real = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
@@ -108,13 +128,17 @@ int fallocate64(int fd, int mode, off64_t at, off64_t size)
 int fdatasync(int fd)
 {
     REAL(fdatasync);
-    JUDGE("sync", real(fd))
+    int code = verdict(fd, "sync");
+    if (code > 0)
+        return failed_sync(fd, code);
     return real(fd);
 }
 
 int fsync(int fd)
 {
     REAL(fsync);
-    JUDGE("sync", real(fd))
+    int code = verdict(fd, "sync");
+    if (code > 0)
+        return failed_sync(fd, code);
     return real(fd);
 }

@@ -39,7 +39,7 @@ def _bug(name: str, scenario: str, says: str) -> Callable[[Callable[[], None]], 
     return add
 
 
-@_bug("SQLite FULL", "fault-ind-any-bitmap", r"offline is set\(\), told was \{'bitmap'\}")
+@_bug("SQLite FULL", "fault-ind-any-bitmap", r"offline is set\(\)|differ with all bits")
 def _() -> None:
     """With a journal that is removed, FULL leaves the removal to chance."""
 
@@ -84,7 +84,7 @@ def _() -> None:
     VolumeSet._note_elsewhere = note  # type: ignore[method-assign]
 
 
-@_bug("a doubt forgotten", "fault-dep-any-bitmap", r"offline is|differ with all bits|chunk")
+@_bug("a doubt forgotten", "fault-dep-any-bitmap", r"offline is|\(chunk \d")
 def _() -> None:
     """A bitmap that cannot be written is believed at the next start."""
     StateDB.doubt = lambda self, shadow, reason: None  # type: ignore[method-assign]

@@ -42,10 +42,20 @@ class DirectorySync:
     began: int
 
 
-Event = Write | Resize | Entries | Sync | DirectorySync
+@dataclass(frozen=True, slots=True)
+class FailedSync:
+    """What a file had not synced before may be lost for good, whatever a later sync says (F11)."""
+
+    file: int
+
+
+Event = Write | Resize | Entries | Sync | DirectorySync | FailedSync
 Data = Write | Resize
 Torn = frozenset[int] | None
 """The sectors of a write that reached the disk; None: all of them."""
+
+NEVER = 1 << 60
+"""A position that no sync comes after."""
 
 def put(data: bytearray, change: Data, torn: Torn = None) -> None:
     """Change what a file holds. A torn write has made the file as long as a whole one does."""
@@ -89,6 +99,8 @@ class Durable:
                     self._sync_name_of(file, began)
             case DirectorySync(directory, began):
                 self._sync_directory(directory, began)
+            case FailedSync(file):
+                self.data = [d for n, e in self.data for d in _doubtful(n, e, file)]
 
     def _sync_data(self, file: int, began: int) -> None:
         done = [e for n, e in self.data if e.file == file and n < began]
@@ -98,7 +110,11 @@ class Durable:
         for event in done:
             put(data, event)
         self.files[file] = bytes(data)
-        self.data = [(n, e) for n, e in self.data if e.file != file or n >= began]
+        sure = {s for e in done if isinstance(e, Write) for s in _sectors(e)}
+        self.data = [
+            (n, e) for n, e in self.data
+            if e.file != file or (n >= began and not (n == NEVER and e.offset in sure))
+        ]  # fmt: skip
 
     def _sync_directory(self, directory: str, began: int) -> None:
         ours = [n for n, e in self.entries if e.directory == directory and n < began]
@@ -129,6 +145,19 @@ class Durable:
     def journal_of(self, directory: str) -> str:
         """The file system that a directory lies on."""
         return next((p for p in self.file_systems if f"{directory}/".startswith(p)), "")
+
+
+def _sectors(write: Write) -> range:
+    """Where its sectors begin."""
+    return range(write.offset, write.offset + len(write.data), SECTOR)
+
+
+def _doubtful(position: int, change: Data, file: int) -> list[tuple[int, Data]]:
+    """A write of a file whose sync has failed, sector by sector, until each is written anew."""
+    if change.file != file or isinstance(change, Resize):
+        return [(position, change)]
+    parts = [(n, change.data[n - change.offset :][:SECTOR]) for n in _sectors(change)]
+    return [(NEVER, Write(file, n, part)) for n, part in parts]
 
 
 def rename(names: dict[str, int], entries: Entries) -> None:

@@ -18,6 +18,7 @@ from fs_log import DIRECTORY, Event
 from fs_trace import Replay, calls, tracer
 from harness import Service
 
+from iifuse import errors
 from iifuse.control import protocol
 from iifuse.control.protocol import SetStatus, Target
 
@@ -82,6 +83,8 @@ class FsRecording:
     hosts: tuple[str, ...]
     fails_from: int
     """From this position on volumes may be offline."""
+    unnoted: bool
+    """That they are could be noted nowhere, so that no write went on without them."""
     first_pits: dict[str, int] = field(default_factory=dict)
     ordered: bool = True
 
@@ -128,9 +131,11 @@ class FsRig:
         self.acts: list[Act] = []
         self.sets: dict[str, str] = {}
         self.fails_from = 1 << 62
+        self.unnoted = False
         self._answer = Answer()
         self._base: dict[str, bytes] = {}
         self._stamps = 0x10
+        self._rules: list[str] = []
         self.rule = place / "faults"
 
     # -- services ---------------------------------------------------------------------------
@@ -159,9 +164,15 @@ class FsRig:
     def fail(self, operation: str, path: str, code: int) -> None:
         """From now on calls on a file fail (fault_shim.c)."""
         self.fails_from = min(self.fails_from, time.time_ns())
+        self._rules.append(f"{operation} {code} {path}\n")
         beside = self.rule.with_suffix(".new")
-        beside.write_text(f"{operation} {code} {path}\n")
+        beside.write_text("".join(self._rules))
         beside.rename(self.rule)
+
+    def repair(self) -> None:
+        """From now on nothing fails any more."""
+        self._rules.clear()
+        self.rule.unlink()
 
     # -- programs ---------------------------------------------------------------------------
 
@@ -188,13 +199,14 @@ class FsRig:
             self.write(name, chunk * CHUNK + 5 * SECTOR, 3 * SECTOR, host)
 
     def sync(self, name: str, host: str = "main") -> None:
-        began = time.time_ns()
-        fd = os.open(self.services[host].path(name), os.O_RDWR)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        self._line(name).syncs.append((began, time.time_ns()))
+        with self._act(f"fsync of {name}"):
+            began = time.time_ns()
+            fd = os.open(self.services[host].path(name), os.O_RDWR)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            self._line(name).syncs.append((began, time.time_ns()))
 
     def _line(self, name: str) -> Line:
         """A shadow that was made by -e begins as zeros."""
@@ -208,7 +220,7 @@ class FsRig:
         request = protocol.Enable(kind, master, shadow, f"{shadow}.b", group)  # type: ignore[arg-type]
         self.sets[shadow] = master
         self._tell(request)
-        self._note_pit({shadow: master}, shadow)
+        self._note_pit("s", shadow)
 
     def whole(self, kind: str, master: str, shadow: str, group: str | None = None) -> None:
         """Enable, and wait for the copy."""
@@ -221,22 +233,27 @@ class FsRig:
     def flip(self, direction: str, *shadows: str, full: bool = False) -> None:
         with self._act(f"-u {direction} {shadows}"):
             self.services["main"].flip(direction, *shadows, full=full)
-        pairs = [(shadow, self.sets[shadow]) for shadow in shadows]
-        views = {m if direction == "m" else s: s if direction == "m" else m for s, m in pairs}
-        self._note_pit(views, *shadows)
+        self._note_pit(direction, *shadows)
 
-    def _note_pit(self, views: dict[str, str], *shadows: str) -> None:
-        """Somewhere between the request and its answer; from the answer on for sure."""
+    def _note_pit(self, direction: str, *shadows: str) -> None:
+        """Somewhere between the request and its answer; from the answer on for sure.
+
+        Not of a set whose point in time is as before: the verb was refused.
+        """
         act = self.acts[-1]
-        self.history.pits.append(Pit(act.began, act.ended, views, shadows))
+        before, after = act.before.hosts["main"].sets, act.after.hosts["main"].sets
+        new = [s for s in shadows if s in after and _pit(after.get(s)) != _pit(before.get(s))]
+        pairs = [(s, self.sets[s]) for s in new]
+        views = {m if direction == "m" else s: s if direction == "m" else m for s, m in pairs}
+        if new:
+            self.history.pits.append(Pit(act.began, act.ended, views, tuple(new)))
 
     def reset(self, shadow: str) -> None:
-        """Which makes a point in time, unless a lent shadow is taken back."""
+        """A shadow that was not offline stays what it is."""
+        lost = "shadow" in self.told("main", shadow)["offline"]
         self._tell(protocol.Reset(Target((shadow,)), sure=True))
-        act = self.acts[-1]
-        before, after = (a.hosts["main"].sets[shadow]["pit"] for a in (act.before, act.after))
-        if before != after:
-            self._note_pit({shadow: self.sets[shadow]}, shadow)
+        if lost:
+            self._note_pit("s", shadow)
 
     def disable(self, shadow: str, host: str = "main") -> None:
         if host == "main":
@@ -271,7 +288,12 @@ class FsRig:
     @contextmanager
     def _act(self, what: str) -> Iterator[None]:
         began = time.time_ns()
-        yield
+        try:
+            yield
+        except (errors.IifuseError, OSError) as error:
+            if self.fails_from > began:
+                raise
+            what += f": {error}"  # something was made to fail
         before, self._answer = self._answer, self._ask()
         self.acts.append(Act(what, began, time.time_ns(), before, self._answer))
 
@@ -307,7 +329,7 @@ class FsRig:
         self._in_positions(replay.position)
         return FsRecording(
             name, str(self.root), *base, replay.events, self.history, self.acts, self.sets,
-            tuple(self.services), replay.position(self.fails_from),
+            tuple(self.services), replay.position(self.fails_from), self.unnoted,
         )  # fmt: skip
 
     def _expect_whole(self, replay: Replay) -> None:
@@ -331,6 +353,10 @@ class FsRig:
         self.history.retired = {name: position(at) for name, at in retired.items()}
         for act in self.acts:
             act.began, act.ended = position(act.began), position(act.ended)
+
+
+def _pit(row: dict[str, Any] | None) -> object:
+    return row["pit_id"] if row else None
 
 
 def _is_kept(path: str) -> bool:

@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Callable
+from functools import partial
 
 from fs_rig import FsRig
 
@@ -139,7 +140,7 @@ def restart(rig: FsRig) -> None:
     rig.sync(master)
 
 
-def _fault(rig: FsRig, kind: str, operation: str, volume: str) -> None:
+def fault(rig: FsRig, kind: str, operation: str, volume: str) -> None:
     """A volume of a set fails; the master is written on, and is synced."""
     master, shadow = rig.volume("m"), rig.volume("s")
     rig.up()
@@ -154,21 +155,113 @@ def _fault(rig: FsRig, kind: str, operation: str, volume: str) -> None:
     rig.sync(master)
 
 
+def fault_and_kill(rig: FsRig, kind: str) -> None:
+    """A bitmap fails; the service is killed, finds all well again, and is told -R."""
+    fault(rig, kind, "sync", "{}.b")
+    master, shadow = f"{rig.volumes}/m", f"{rig.volumes}/s"
+    rig.kill()
+    rig.repair()
+    rig.up()
+    rig.touch(master, 1)
+    rig.reset(shadow)
+    rig.touch(master, 2)
+    rig.wait(shadow)
+    rig.flip("s", shadow)
+
+
+def copy_fails(rig: FsRig) -> None:
+    """The shadow fails in an update, after which it is brought back."""
+    master, shadow = rig.volume("m"), rig.volume("s")
+    rig.up()
+    rig.whole("ind", master, shadow)
+    rig.touch(master, 0, 1)
+    rig.fail("sync", shadow, errno.EIO)
+    rig.flip("s", shadow)
+    rig.wait(shadow)
+    rig.touch(master, 2)
+    rig.repair()
+    rig.reset(shadow)
+    rig.wait(shadow)
+
+
+def state_fails(rig: FsRig, operation: str, code: int) -> None:
+    """Nothing can be noted in the state database; verbs go on or are refused."""
+    pairs = [(rig.volume(f"m{n}"), rig.volume(f"s{n}")) for n in range(2)]
+    plain, late, (shadow, second) = rig.volume("p"), rig.volume("t"), [s for _, s in pairs]
+    rig.up()
+    for (master, made), kind in zip(pairs, ("ind", "dep"), strict=True):
+        rig.whole(kind, master, made)
+    for name in ("state.db", "state.db-journal"):
+        rig.fail(operation, f"main/state/{name}", code)
+    rig.touch(pairs[0][0], 0)
+    rig.touch(pairs[1][0], 0)
+    rig.flip("s", shadow)
+    rig.wait(shadow)
+    rig.move("night", shadow, second)
+    rig.control(plain)
+    rig.enable("dep", pairs[0][0], late)
+    rig.flip("s", shadow, second)
+    rig.wait(shadow)
+    rig.export(shadow)
+    rig.disable(second)
+    rig.touch(pairs[0][0], 1)
+    rig.repair()
+    rig.touch(pairs[0][0], 2)
+    rig.kill()
+    rig.up()
+    rig.touch(pairs[0][0], 0)
+
+
+def record_fails(rig: FsRig) -> None:
+    """The record of a group's point in time cannot be synced."""
+    pairs = [(rig.volume(f"m{n}"), rig.volume(f"s{n}")) for n in range(2)]
+    shadows = [shadow for _, shadow in pairs]
+    rig.up()
+    for master, shadow in pairs:
+        rig.enable("dep", master, shadow)
+        rig.touch(master, 0)
+    rig.fail("sync", "main/state/transitions", errno.EIO)
+    rig.flip("s", *shadows)
+    rig.touch(pairs[0][0], 1)
+    rig.repair()
+    rig.flip("s", *shadows)
+    rig.touch(pairs[0][0], 2)
+
+
+def nothing_can_be_noted(rig: FsRig, kind: str) -> None:
+    """Bitmap and state fail together: what needs a bit is refused."""
+    master, shadow = rig.volume("m"), rig.volume("s")
+    rig.up()
+    rig.whole(kind, master, shadow)
+    rig.unnoted = True
+    for name in (f"{shadow}.b", "main/state/state.db", "main/state/state.db-journal"):
+        rig.fail("any", name, errno.EIO)
+    rig.touch(master, 1, 2)
+    rig.sync(master)
+    rig.repair()
+    rig.touch(master, 0)
+    rig.sync(master)
+
+
 SCENARIOS: dict[str, Scenario] = {
-    f.__name__: f
-    for f in (
-        enable, update, restore_dependent, group, volumes, lend, take_back, restart,
-    )
+    **{
+        f.__name__: f
+        for f in (
+            enable, update, restore_dependent, group, volumes, lend, take_back, restart,
+            copy_fails, record_fails,
+        )
+    },
+    **{
+        f"fault-{kind}-{operation}-bitmap": partial(
+            fault, kind=kind, operation=operation, volume="{}.b"
+        )
+        for kind in ("ind", "dep") for operation in ("any", "sync")
+    },
+    "fault-dep-any-shadow": partial(fault, kind="dep", operation="any", volume="{}"),
+    **{
+        f"{f.__name__}-{kind}": partial(f, kind=kind)
+        for f in (fault_and_kill, nothing_can_be_noted) for kind in ("ind", "dep")
+    },
+    "state_fails": partial(state_fails, operation="any", code=errno.EIO),
+    "state_full": partial(state_fails, operation="write", code=errno.ENOSPC),
 }  # fmt: skip
-
-
-def _add(kind: str, operation: str, volume: str) -> None:
-    ending = volume.format("s").partition(".")[2]
-    name = f"fault-{kind}-{operation}-{'bitmap' if ending else 'shadow'}"
-    SCENARIOS[name] = lambda rig: _fault(rig, kind, operation, volume)
-
-
-for _kind in ("ind", "dep"):
-    _add(_kind, "any", "{}.b")
-    _add(_kind, "sync", "{}.b")
-_add("dep", "any", "{}")

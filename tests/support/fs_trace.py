@@ -12,12 +12,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from crash_disk import SECTOR, Sync, Write
-from fs_log import DIRECTORY, DirectorySync, Entries, Event, Resize
+from fs_log import DIRECTORY, DirectorySync, Entries, Event, FailedSync, Resize
 
 CALLS = (
     "openat,open,creat,write,pwrite64,pwritev,pwritev2,ftruncate,truncate,fallocate,fsync,"
-    "fdatasync,rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat,rmdir"
+    "fdatasync,rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat,rmdir,sync_file_range"
 )
+
+PLANTED = "sync_file_range"
+"""fault_shim.c makes this call, with flags that do not exist, where it lets a sync fail."""
 
 
 def tracer(log: str) -> tuple[str, ...]:
@@ -45,7 +48,7 @@ _CUT = " <unfinished ...>"
 
 
 def calls(text: str) -> Iterator[Call]:
-    """The calls of a log that went well."""
+    """The calls of a log that went well, and what stands for a planted failure."""
     cut: dict[str, tuple[int, str]] = {}
     for line in text.split("\n"):
         found = _LINE.fullmatch(line)
@@ -67,7 +70,7 @@ def calls(text: str) -> Iterator[Call]:
 def _call(began: int, text: str) -> Call | None:
     name, _, rest = text.partition("(")
     end = _END.fullmatch(rest)
-    if end is None or end[2].startswith(("-1", "?")):
+    if end is None or end[2] == "?" or (end[2] == "-1" and name != PLANTED):
         return None
     return Call(began, began + int(end[3] + end[4]), name, end[1], end[2])
 
@@ -189,6 +192,12 @@ class Replay:
             self._add(call, DirectorySync(path, began))
 
     _do_fdatasync = _do_fsync
+
+    def _do_sync_file_range(self, call: Call) -> None:
+        """A sync that has failed; one that did not promises nothing."""
+        number = self._file(_path(call))
+        if call.result == "-1" and number:
+            self._add(call, FailedSync(number))
 
     # -- names ------------------------------------------------------------------------------
 
