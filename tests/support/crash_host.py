@@ -95,6 +95,9 @@ class MemoryDB:
     def record(self, *line: object) -> None:
         pass
 
+    def former(self, path: str) -> list[tuple[str, str]]:
+        return []
+
 
 class Hooks:
     """No mount: nothing to show, nobody has a file open."""
