@@ -25,7 +25,7 @@ from iifuse.control.server import Server
 from iifuse.engine import limits, recovery, space
 from iifuse.engine.engine import Engine
 from iifuse.fuse.session import Mount, clean_up_dead
-from iifuse.store import linux
+from iifuse.store import claims, linux
 from iifuse.store.statedb import StateDB
 from iifuse.store.transitions import TransitionFile
 from iifuse.store.volume import make_directory
@@ -164,6 +164,7 @@ class Service:
         except OSError as error:
             raise errors.ServiceError(self.state, f"cannot be made ({error.strerror})") from error
         _warn_if_lost(self.state)
+        _prepare_claims()
         transitions = TransitionFile.open(self.state)
         db = StateDB(self.state)
         try:
@@ -251,6 +252,17 @@ def _warn_if_lost(state: str) -> None:
         log.warning(
             "%s is missing, no set is known; 'iiadm --attach BITMAP...' brings them back", path
         )
+
+
+def _prepare_claims() -> None:
+    try:
+        usable = claims.sweep()
+    except OSError as error:
+        raise errors.ServiceError(
+            claims.DIRECTORY, f"cannot be used ({error.strerror})", "make room there, or mend it"
+        ) from error
+    if not usable:
+        log.warning("%s may not be written: a volume is locked by its name only", claims.DIRECTORY)
 
 
 def _boot_id() -> UUID:

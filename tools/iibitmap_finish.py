@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Final
 from uuid import UUID
 
@@ -24,7 +25,8 @@ from iifuse.core.state import Change, Custody, Role
 from iifuse.core.state import Progress as Direction
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.copying import Copying
-from iifuse.store.volume import Volume, identify
+from iifuse.store.identity import identify
+from iifuse.store.volume import Volume
 from iifuse.units import Run
 
 from .bars import bars
@@ -75,7 +77,7 @@ def open_parts(bitmap: str, master: str, shadow: str, stack: ExitStack) -> Parts
 
 
 def _check_names(*paths: str) -> None:
-    if len({identify(path) for path in paths}) < len(paths):
+    if any(identify(a).conflicts(identify(b)) for a, b in combinations(paths, 2)):
         raise errors.UsageError("", "bitmap, master and shadow must be three volumes")
 
 
@@ -104,7 +106,7 @@ def _check_header(found: BitmapReading) -> None:
 def _check_roles(header: Header, master: str, shadow: str) -> None:
     """The two in the wrong order would overwrite the truth."""
     for path, other in ((master, header.shadow), (shadow, header.master)):
-        if os.path.exists(other) and identify(path) == identify(other):
+        if os.path.exists(other) and identify(path).is_same(identify(other)):
             raise errors.UsageError(
                 path, "has the other part in this set", "the order is BITMAP MASTER SHADOW"
             )

@@ -13,10 +13,10 @@ from typing import Final
 from iifuse import errors
 from iifuse.core.header import Closure, Header
 from iifuse.core.state import Custody
-from iifuse.engine import pit, recovery
-from iifuse.engine.engine import Engine, checked_path
+from iifuse.engine import pit, recovery, roles
+from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
-from iifuse.engine.opening import check_distinct, check_unused
+from iifuse.engine.roles import Part
 from iifuse.engine.threads import blocking
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.statedb import SetRow
@@ -72,8 +72,7 @@ def _check_each_once(headers: list[Header]) -> None:
 
 
 def _read(engine: Engine, path: str, undo: ExitStack) -> tuple[BitmapFile, Header]:
-    checked_path(engine, path)
-    check_unused(engine, path)
+    roles.check(engine, [(Part.BITMAP, path)])
     volume = open_volume(path)
     undo.callback(volume.close)
     bitmap = BitmapFile(volume)
@@ -87,11 +86,9 @@ def _check(engine: Engine, path: str, header: Header) -> None:
         raise errors.Refused(path, "its set was disabled", "there is nothing to bring back")
     if header.shadow in engine.sets or any(s.key == header.uuid for s in engine.sets.values()):
         raise errors.InUse(header.shadow, "is a set of this service already", "see 'iiadm -l'")
-    imported = header.custody is Custody.IMPORTED
-    check_distinct(
-        engine, (header.shadow, path) if imported else (header.master, header.shadow, path)
-    )
-    check_unused(engine, header.shadow)
+    master, shadow = (Part.MASTER, header.master), (Part.SHADOW, header.shadow)
+    rest = [shadow, (Part.BITMAP, path)]
+    roles.check(engine, rest if header.custody is Custody.IMPORTED else [master, *rest])
 
 
 def _adopt(bitmap: BitmapFile, header: Header) -> None:

@@ -1,7 +1,6 @@
 """All sets, families and views of one service, and where to find them."""
 
 import logging
-import os
 import secrets
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,9 +18,10 @@ from iifuse.engine.family import Family
 from iifuse.engine.threads import blocking
 from iifuse.engine.view import MasterView, ShadowView, View
 from iifuse.engine.volumeset import VolumeSet
+from iifuse.store.identity import Identity
 from iifuse.store.statedb import SetRow, StateDB
 from iifuse.store.transitions import TransitionFile
-from iifuse.store.volume import Identity, Volume, identify
+from iifuse.store.volume import Volume
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +43,6 @@ class Hooks(Protocol):
 
     def sync_mounted(self, views: list[View]) -> None:
         """Sync files through the mount: dirty pages of mmap and page cache arrive. Blocks."""
-
-    def is_inside_mount(self, path: str) -> bool:
-        """Does the path lead into our own mount? Blocks."""
 
 
 class Engine:
@@ -129,20 +126,11 @@ class Engine:
         """The family whose master a path leads to, under whatever name."""
         for family in self.families:
             master = family.master
-            if master is not None and (master.path == path or master.identity == identity):
+            if master is None:
+                continue
+            if master.path == path or master.identity.is_same(identity):
                 return family
         return None
-
-    def open_volumes(self) -> Iterable[tuple[str, Volume]]:
-        """(what it is for people, volume) of everything that is open."""
-        for family in self.families:
-            if family.master is not None:
-                yield "a master", family.master
-            for member in family.sets:
-                if member.shadow is not None:
-                    yield "a shadow", member.shadow
-                if member.bitmap is not None:
-                    yield "a bitmap", member.bitmap.volume
 
     def running(self, member: VolumeSet) -> Copier | None:
         """The copier of a set, if it runs."""
@@ -258,21 +246,3 @@ class Engine:
                 await blocking(partial(self.db.remember, header))
         except Exception:
             log.exception("the history could not be written")
-
-
-def check_outside(engine: Engine, path: str) -> None:
-    """In a thread: raise BadVolume for a name inside our own mount, be it there or not."""
-    real = os.path.realpath(path)
-    if any(engine.hooks.is_inside_mount(place) for place in (real, os.path.dirname(real))):
-        raise errors.BadVolume(
-            path, "lies inside this service's mount", "name the volume by its own path"
-        )
-
-
-def checked_path(engine: Engine, path: str) -> Identity:
-    """In a thread: which volume a path leads to. Raises BadVolume, also inside our own mount."""
-    check_outside(engine, path)
-    return identify(path)
-
-
-__all__ = ["CLOSE_SECONDS", "Engine", "Hooks", "check_outside", "checked_path"]

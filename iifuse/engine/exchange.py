@@ -17,17 +17,12 @@ from iifuse.core.header import BitmapRole, Closure, Header, Pit, pack
 from iifuse.core.sector import Region
 from iifuse.core.state import Custody, Kind, Verb
 from iifuse.core.ticket import Lent
-from iifuse.engine import overwriting
-from iifuse.engine.engine import Engine, checked_path
+from iifuse.engine import overwriting, roles
+from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
-from iifuse.engine.opening import (
-    check_distinct,
-    check_place,
-    check_size,
-    check_unused,
-    open_or_create,
-)
+from iifuse.engine.opening import check_place, check_size, open_or_create
 from iifuse.engine.pit import storage, sync
+from iifuse.engine.roles import Part
 from iifuse.engine.threads import blocking
 from iifuse.engine.tickets import (
     lent_of,
@@ -144,10 +139,7 @@ def _open_lent(engine: Engine, request: Borrowing) -> tuple[ExitStack, Volume, V
     header = _import_header(engine, request, lent)
     if any(s.key == lent.uuid for s in engine.sets.values()):
         raise errors.Refused(request.shadow, "this service exported it", "join it with -J")
-    check_distinct(engine, (request.shadow, request.bitmap))
-    checked_path(engine, request.shadow)
-    check_unused(engine, request.shadow)
-    check_unused(engine, request.bitmap)
+    roles.check(engine, [(Part.SHADOW, request.shadow), (Part.BITMAP, request.bitmap)])
     check_place(request.bitmap)
     need = sector.bitmap_bytes(Geometry(lent.size_bytes).chunks)
     with ExitStack() as undo:
@@ -257,7 +249,7 @@ async def join(
     )
     with undo:
         exported = member.header.custody is Custody.EXPORTED
-        shadow = await blocking(partial(reopen_lent, member)) if exported else None
+        shadow = await blocking(partial(reopen_lent, engine, member)) if exported else None
         try:
             await _merge(engine, member, secondary, changes)
         except BaseException:
@@ -291,8 +283,7 @@ def _open_secondary(
     header = member.header
     if header.custody is Custody.IMPORTED or not header.export_number:
         raise errors.Refused(member.name, "is not exported", "only an exported set can be joined")
-    check_unused(engine, path)
-    checked_path(engine, path)
+    roles.check(engine, [(Part.BITMAP, path)])
     with ExitStack() as undo:
         volume = open_volume(path, exclusive=False)
         undo.callback(volume.close)
@@ -336,8 +327,9 @@ def check_secondary(path: str, main: Header, other: Header, *, accept_unclosed: 
         )
 
 
-def reopen_lent(member: VolumeSet) -> Volume:
+def reopen_lent(engine: Engine, member: VolumeSet) -> Volume:
     """Open a shadow that comes back; nothing that was cached before counts. Blocks."""
+    roles.check(engine, [(Part.SHADOW, member.name)], own=member)
     volume = open_volume(member.name)
     try:
         check_size(volume, member.header.size_bytes, "the shadow")

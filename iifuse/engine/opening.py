@@ -1,7 +1,6 @@
 """Check the names of a new set and open its volumes; every refusal of `-e` and `-I` by name."""
 
 import os
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -9,10 +8,11 @@ from iifuse import errors
 from iifuse.core import loss, sector
 from iifuse.core.geometry import Geometry
 from iifuse.core.state import Kind, Policy
-from iifuse.engine import overwriting
-from iifuse.engine.engine import Engine, check_outside, checked_path
+from iifuse.engine import overwriting, roles
+from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
-from iifuse.store.volume import Identity, Volume, create_file, open_volume
+from iifuse.engine.roles import Part
+from iifuse.store.volume import Volume, create_file, open_volume
 from iifuse.units import format_size
 
 
@@ -72,77 +72,15 @@ def open_set(engine: Engine, request: NewSet) -> Opened:
 
 
 def _check_names(engine: Engine, request: NewSet) -> None:
-    names = (request.master, request.shadow, request.bitmap)
     if request.shadow in engine.sets:
         raise errors.InUse(request.shadow, "is the shadow of a set already", "see 'iiadm -l'")
-    check_distinct(engine, names)
-    for path in names[1:]:
-        check_unused(engine, path)
-    _check_master_use(engine, request.master)
-
-
-def check_distinct(engine: Engine, names: Sequence[str]) -> None:
-    """Raise UsageError or InUse when two names mean one volume, BadVolume inside our own mount."""
-    if len(set(names)) != len(names):
-        parts = " and ".join(("master, shadow", "bitmap") if names[2:] else ("shadow", "bitmap"))
-        many = "three" if names[2:] else "two"
-        raise errors.UsageError(names[0], f"{parts} must be {many} volumes")
-    for path in names:
-        if path not in engine.views:
-            check_outside(engine, path)
-    found: dict[Identity, str] = {}
-    for path in filter(os.path.exists, names):
-        other = found.setdefault(_identity_of(engine, path), path)
-        if other != path:
-            raise errors.InUse(path, f"is the same volume as {other}", "name another one")
-
-
-def _identity_of(engine: Engine, path: str) -> Identity:
-    """The identity of a volume; of the open one where the service has it on the mount."""
-    for _, volume in engine.open_volumes():
-        if volume.path == path:
-            return volume.identity
-    return checked_path(engine, path)
-
-
-def check_unused(engine: Engine, path: str) -> None:
-    """Raise InUse when a shadow or bitmap to be already plays a part in this service."""
-    lent = [s for s in engine.sets.values() if not s.local]
-    names = {v.path: what for what, v in engine.open_volumes()}
-    names |= {s.name: "an exported shadow" for s in lent}
-    names |= {s.header.bitmap: "a bitmap" for s in engine.sets.values()}
-    what = names.get(path)
-    if what is None and os.path.exists(path):
-        identity = checked_path(engine, path)
-        same = [w for w, v in engine.open_volumes() if v.identity == identity]
-        same += ["an exported shadow" for s in lent if _leads_to(engine, s.name, identity)]
-        what = same[0] if same else None
-    if what is not None:
-        raise errors.InUse(path, f"is {what} of this service already", "name another volume")
-
-
-def _leads_to(engine: Engine, path: str, identity: Identity) -> bool:
-    return os.path.exists(path) and checked_path(engine, path) == identity
-
-
-def _check_master_use(engine: Engine, path: str) -> None:
-    if path in engine.views and not _is_master(engine, path):
-        raise errors.InUse(path, "is a shadow", "a shadow of a shadow is not possible")
-    if path in engine.views:
-        return
-    identity = checked_path(engine, path)
-    for what, volume in engine.open_volumes():
-        if volume.identity == identity and what != "a master":
-            raise errors.InUse(path, f"is {what} already", "a master must be a volume of its own")
-
-
-def _is_master(engine: Engine, path: str) -> bool:
-    master = engine.views[path].family.master
-    return master is not None and master.path == path
+    parts = (Part.MASTER, Part.SHADOW, Part.BITMAP)
+    names = (request.master, request.shadow, request.bitmap)
+    roles.check(engine, list(zip(parts, names, strict=True)))
 
 
 def _open_master(engine: Engine, path: str, undo: ExitStack) -> tuple[Family | None, Volume]:
-    family = engine.master_family(path, _identity_of(engine, path))
+    family = engine.master_family(path, roles.identity_of(engine, path))
     if family is None:
         volume = open_volume(path)
         undo.callback(volume.close)

@@ -5,8 +5,9 @@ from contextlib import ExitStack
 from functools import partial
 
 from iifuse import errors
-from iifuse.engine.engine import Engine, checked_path
-from iifuse.engine.opening import check_unused
+from iifuse.engine import roles
+from iifuse.engine.engine import Engine
+from iifuse.engine.roles import Part
 from iifuse.engine.threads import blocking
 from iifuse.store.volume import Volume, open_volume
 
@@ -27,8 +28,7 @@ def _open_all(engine: Engine, paths: Sequence[str]) -> list[Volume]:
     with ExitStack() as undo:
         volumes = []
         for path in paths:
-            checked_path(engine, path)
-            check_unused(engine, path)
+            roles.check(engine, [(Part.VOLUME, path)])
             volumes.append(open_volume(path))
             undo.callback(volumes[-1].close)
         for path in paths:

@@ -138,7 +138,7 @@ def _families(engine: Engine, sets: Iterable[VolumeSet]) -> list[Family]:
 def in_order(families: Iterable[Family]) -> list[Family]:
     """Each once, in the order in which their gates are taken (invariant 8)."""
     found = {id(f): f for f in families}
-    return sorted(found.values(), key=lambda f: f.master.identity if f.master else ("", 0, 0))
+    return sorted(found.values(), key=lambda f: f.master.identity.own if f.master else ())
 
 
 async def _sync_sources(engine: Engine, changes: Changes, views: list[View]) -> None:

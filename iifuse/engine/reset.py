@@ -13,11 +13,12 @@ from iifuse.core import sector
 from iifuse.core.bits import Bits
 from iifuse.core.header import Header
 from iifuse.core.state import NOTHING_OFFLINE, Change, Custody, Kind, Progress, Role
-from iifuse.engine import pit
+from iifuse.engine import pit, roles
 from iifuse.engine.engine import Engine
 from iifuse.engine.exchange import reopen_lent
 from iifuse.engine.family import Family
 from iifuse.engine.opening import check_size, open_or_create
+from iifuse.engine.roles import Part
 from iifuse.engine.threads import blocking
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
@@ -74,7 +75,7 @@ def _check_something_left(member: VolumeSet, family: Family) -> None:
 
 
 async def _take_back(engine: Engine, member: VolumeSet) -> list[str]:
-    shadow = await blocking(partial(reopen_lent, member))
+    shadow = await blocking(partial(reopen_lent, engine, member))
     left = member.state.offline & Role.MASTER  # the next -R fills that
     reason = member.header.offline_reason if left else ""
     async with engine.family(member).locks.gate():
@@ -99,7 +100,7 @@ async def _take_back(engine: Engine, member: VolumeSet) -> list[str]:
 async def _replace(engine: Engine, member: VolumeSet, lost: Role) -> None:
     """Close and open again what is offline; all of it, or it raises."""
     family = engine.family(member)
-    volumes = await blocking(partial(_open_lost, member, family, lost))
+    volumes = await blocking(partial(_open_lost, engine, member, family, lost))
     if Role.SHADOW in volumes:
         member.shadow = volumes[Role.SHADOW]
     if Role.BITMAP in volumes:
@@ -109,9 +110,12 @@ async def _replace(engine: Engine, member: VolumeSet, lost: Role) -> None:
         await _adopt_master(engine, member, family, volumes[Role.MASTER])
 
 
-def _open_lost(member: VolumeSet, family: Family, lost: Role) -> Lost:
+def _open_lost(engine: Engine, member: VolumeSet, family: Family, lost: Role) -> Lost:
     """In a thread. The old descriptors go first: their locks are in our own way."""
     header = member.header
+    names = {Role.MASTER: header.master, Role.SHADOW: header.shadow, Role.BITMAP: header.bitmap}
+    parts = {Role.MASTER: Part.MASTER, Role.SHADOW: Part.SHADOW, Role.BITMAP: Part.BITMAP}
+    roles.check(engine, [(parts[role], names[role]) for role in parts if lost & role], own=member)
     need = sector.bitmap_bytes(header.geometry.chunks)
     found: Lost = {}
     with ExitStack() as undo:

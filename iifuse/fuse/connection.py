@@ -9,15 +9,14 @@ For that one request libfuse talks to a pair of sockets instead of the kernel.
 """
 
 import os
-import re
 import socket
 import struct
-from collections.abc import Iterator
 from typing import Final
 
 import trio
 
 from iifuse.store import linux
+from iifuse.store.mounts import mounts
 
 _REQUEST_BYTES_MAX: Final = 1 << 17
 _ANSWER_BYTES_MAX: Final = 4096
@@ -43,7 +42,7 @@ class Connection:
                 os.close(fd)
             self._ours.close()
             raise
-        self.device = [device for device, path, _ in mounts() if path == mountpoint][-1]
+        self.device = mounts().at(mountpoint)[-1].device_number
         self._ours.send(os.read(self._kernel, _REQUEST_BYTES_MAX))
         self.is_served = trio.Event()
         """The kernel has its answer: from now on it sends requests."""
@@ -71,14 +70,3 @@ class Connection:
         os.close(self._kernel)
         self._ours.close()
         self.is_served.set()
-
-
-def mounts() -> Iterator[tuple[int, str, str]]:
-    """(device, where, type) of each mount that this process sees, in the order of their making."""
-    with open("/proc/self/mountinfo", "rb") as file:
-        for line in file:
-            fields, _, source = line.partition(b" - ")
-            _, _, device, _, where, *_ = fields.split()
-            major, minor = map(int, device.split(b":"))
-            path = re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), where)
-            yield os.makedev(major, minor), os.fsdecode(path), os.fsdecode(source.split()[0])

@@ -15,11 +15,12 @@ from iifuse import errors
 from iifuse.engine import threads
 from iifuse.engine.view import View
 from iifuse.fuse import polling
-from iifuse.fuse.connection import Connection, mounts
-from iifuse.fuse.holders import holders
+from iifuse.fuse.connection import Connection
 from iifuse.fuse.namespace import Namespace
 from iifuse.fuse.operations import Operations
 from iifuse.store import linux
+from iifuse.store.holders import holders
+from iifuse.store.mounts import mounts
 
 log = logging.getLogger(__name__)
 
@@ -138,14 +139,6 @@ class Mount:
         if paths:
             subprocess.run(["sync", "--", *paths], check=False, capture_output=True)  # noqa: S603, S607
 
-    def is_inside_mount(self, path: str) -> bool:
-        """Does a path lead into our own mount?"""
-        if path == self.mountpoint or path.startswith(self.mountpoint + "/"):
-            return True
-        with contextlib.suppress(OSError):
-            return os.stat(path).st_dev == self._connection.device
-        return False
-
 
 def _tune(path: str, value: int) -> None:
     """Set what the kernel shows as a file; slower without, on a kernel that has no such file."""
@@ -177,7 +170,7 @@ def _unmount_dead(path: str) -> int:
 
 
 def _is_our_mount(path: str) -> bool:
-    return any(where == path and kind == "fuse.iifuse" for _, where, kind in mounts())
+    return any(mount.is_service for mount in mounts().at(path))
 
 
 def _bind(mounted: str, path: str) -> None:

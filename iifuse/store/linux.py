@@ -6,7 +6,7 @@ import fcntl
 import os
 import select
 import struct
-from typing import ClassVar, Final
+from typing import ClassVar, Final, NamedTuple
 
 FALLOC_KEEP_SIZE: Final = 0x01
 FALLOC_ZERO_RANGE: Final = 0x10
@@ -19,6 +19,8 @@ _RENAME_NOREPLACE: Final = 1
 _SYNC_FILE_RANGE_WRITE: Final = 2
 _BLKGETSIZE64: Final = 0x80081272
 _BLKFLSBUF: Final = 0x1261
+_LOOP_GET_STATUS64: Final = 0x4C05
+_LOOP_INFO: Final = struct.Struct("QQQQ200x")
 _MS_NOSUID: Final = 2
 _MS_NODEV: Final = 4
 _MS_NOEXEC: Final = 8
@@ -111,10 +113,36 @@ def drop_device_cache(fd: int) -> None:
     fcntl.ioctl(fd, _BLKFLSBUF)
 
 
+class LoopStatus(NamedTuple):
+    """Of a loop device: its backing file by device and inode, or the device that it stands on."""
+
+    device: int
+    inode: int
+    rdevice: int
+    offset: int
+
+
+def loop_status(node: str) -> LoopStatus:
+    """Asked of the kernel, which knows the file also where another namespace has its name."""
+    fd = os.open(node, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        found = fcntl.ioctl(fd, _LOOP_GET_STATUS64, bytes(_LOOP_INFO.size))
+    finally:
+        os.close(fd)
+    return LoopStatus(*_LOOP_INFO.unpack(found))
+
+
 def lock_whole_file(fd: int) -> bool:
     """An OFD write lock for as long as the descriptor lives; False when somebody else has one."""
+    return lock_extent(fd, 0, 0, exclusive=True)
+
+
+def lock_extent(fd: int, start: int, end: int, *, exclusive: bool) -> bool:
+    """The same for some bytes, there or not (`end` 0: for all); else a lock that many may have."""
+    kind = fcntl.F_WRLCK if exclusive else fcntl.F_RDLCK
+    length = end - start if end else 0
     try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, start, length, 0))
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.EACCES):
             return False

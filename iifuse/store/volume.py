@@ -3,17 +3,16 @@
 import errno
 import os
 import secrets
-import stat
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from math import inf
 from typing import BinaryIO, Final
 
 from iifuse import errors
+from iifuse.store import identity as identities
 from iifuse.store import linux
-
-Identity = tuple[str, int, int]
-"""('file', device, inode) or ('block', device number, 0): the same volume under any name."""
+from iifuse.store.claims import Claim
+from iifuse.store.identity import Identity
 
 _COPY_BYTES: Final = 1 << 20
 _MAKE: Final = "make it by hand, or choose another place"
@@ -29,9 +28,12 @@ class Volume:
     dirty pages with it, so a second sync would report a success that never was.
     """
 
-    def __init__(self, path: str, fd: int, size_bytes: int, identity: Identity) -> None:
+    def __init__(
+        self, path: str, fd: int, size_bytes: int, identity: Identity, claim: Claim
+    ) -> None:
         self.path, self.fd, self.size_bytes, self.identity = path, fd, size_bytes, identity
-        self.is_device: Final = identity[0] == "block"
+        self.is_device: Final = identity.is_device
+        self._claim = claim
         self._in_memory = not self.is_device and linux.is_tmpfs(fd)
         self.has_disk: Final = not self._in_memory
         self.answered = -inf
@@ -212,24 +214,7 @@ class Volume:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-
-
-def identify(path: str) -> Identity:
-    """Which volume a path leads to, links followed. Raises BadVolume."""
-    try:
-        return _identity(os.stat(path), path)
-    except OSError as error:
-        raise errors.BadVolume(
-            path, f"cannot be used ({error.strerror})", "name an existing file or block device"
-        ) from error
-
-
-def _identity(found: os.stat_result, path: str) -> Identity:
-    if stat.S_ISBLK(found.st_mode):
-        return "block", found.st_rdev, 0
-    if stat.S_ISREG(found.st_mode):
-        return "file", found.st_dev, found.st_ino
-    raise errors.BadVolume(path, "is neither a regular file nor a block device", "name one that is")
+            self._claim.release()
 
 
 def open_volume(path: str, *, exclusive: bool = True) -> Volume:
@@ -238,12 +223,23 @@ def open_volume(path: str, *, exclusive: bool = True) -> Volume:
     Links are resolved here, and the result is opened without following another one that was
     swapped in meanwhile. Raises BadVolume, Busy or InUse.
     """
-    identity = identify(path)
+    identity = identities.identify(path)
+    with ExitStack() as undo:
+        claim = Claim(path, identity)
+        undo.callback(claim.release)
+        fd = _open(path, is_device=identity.is_device)
+        undo.callback(os.close, fd)
+        size = _check_open(path, fd, identity)
+        if not identity.is_device:
+            _lock(path, fd, exclusive=exclusive)
+        undo.pop_all()
+    return Volume(path, fd, size, identity, claim)
+
+
+def _open(path: str, *, is_device: bool) -> int:
     flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-    if identity[0] == "block":
-        flags |= os.O_EXCL
     try:
-        fd = os.open(os.path.realpath(path), flags)
+        fd = os.open(os.path.realpath(path), flags | (os.O_EXCL if is_device else 0))
     except OSError as error:
         if error.errno == errno.EBUSY:
             raise errors.Busy(
@@ -252,33 +248,30 @@ def open_volume(path: str, *, exclusive: bool = True) -> Volume:
         raise errors.BadVolume(
             path, f"cannot be opened ({error.strerror})", "it has to be readable and writable"
         ) from error
-    try:
-        os.set_blocking(fd, True)
-        return _adopt(path, fd, identity, exclusive)
-    except BaseException:
-        os.close(fd)
-        raise
+    os.set_blocking(fd, True)
+    return fd
 
 
-def _adopt(path: str, fd: int, identity: Identity, exclusive: bool) -> Volume:
+def _check_open(path: str, fd: int, identity: Identity) -> int:
+    """The size of what was opened, if it is what the path was."""
     found = os.fstat(fd)
-    if _identity(found, path) != identity:
+    if identities.number(found) != identity.number:
         raise errors.BadVolume(path, "was replaced while it was opened", "try again")
-    if identity[0] == "block":
-        size = linux.device_size(fd)
-    else:
-        size = found.st_size
-        if not linux.lock_whole_file(fd):
-            raise errors.InUse(
-                path, "is locked, by another service most likely", "let that one give it up first"
-            )
-        if exclusive and linux.opened_by_others(fd):
-            raise errors.Busy(
-                path, "somebody has it open", "stop the program or detach the loop device"
-            )
+    size = linux.device_size(fd) if identity.is_device else found.st_size
     if size == 0:
         raise errors.BadVolume(path, "has size 0", "make it as large as it is to be (truncate -s)")
-    return Volume(path, fd, size, identity)
+    return size
+
+
+def _lock(path: str, fd: int, *, exclusive: bool) -> None:
+    if not linux.lock_whole_file(fd):
+        raise errors.InUse(
+            path, "is locked, by another service most likely", "let that one give it up first"
+        )
+    if exclusive and linux.opened_by_others(fd):
+        raise errors.Busy(
+            path, "somebody has it open", "stop the program or detach the loop device"
+        )
 
 
 def create_file(path: str, size_bytes: int, *, mode: int = 0o600, sparse: bool = True) -> None:

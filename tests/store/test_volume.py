@@ -12,6 +12,7 @@ from iifuse import errors
 from iifuse.store import linux
 from iifuse.store import volume as store
 from iifuse.store.copying import Copying
+from iifuse.store.identity import identify
 from iifuse.store.volume import create_file, open_volume, write_file
 
 MIB = 1 << 20
@@ -273,7 +274,7 @@ def test_open_volume_follows_links_and_knows_the_volume_by_any_name(disk_place, 
     os.symlink(volume.path, disk_place / "link")
     os.link(volume.path, disk_place / "hard")
     names = [volume.path, str(disk_place / "link"), str(disk_place / "hard")]
-    assert {store.identify(name) for name in names} == {volume.identity}
+    assert {identify(name) for name in names} == {volume.identity}
     volume.close()
     linked = open_volume(names[1])
     assert linked.path == names[1], "a name is kept as it was typed"

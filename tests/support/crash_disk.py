@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+import crash_identity
 from crash_schedule import CooperativeLock, in_worker, pause, run_sync
 
 SECTOR = 512
@@ -363,7 +364,7 @@ def _users_of_os() -> list[str]:
     return [p for p in places if p not in _REAL and hasattr(importlib.import_module(p), "os")]
 
 
-_REAL = ("iifuse.store.linux", "iifuse.store.statedb")
+_REAL = ("iifuse.store.linux", "iifuse.store.statedb", *crash_identity.REAL)
 SMALL = {
     "iifuse.store.transitions.SLOT_BYTES": 4096,
     "iifuse.core.bits.REGION_CHUNKS": 2,
@@ -384,6 +385,8 @@ def installed():
         for module in _users_of_os():
             stack.enter_context(patch(f"{module}.os", SYSTEM))
         stack.enter_context(patch("iifuse.store.volume.linux", SYSTEM))
+        for one in crash_identity.patches(lambda: SYSTEM.disk.names):
+            stack.enter_context(one)
         locks = SimpleNamespace(Lock=CooperativeLock)
         stack.enter_context(patch("iifuse.store.volume.threading", locks))
         stack.enter_context(patch("trio.to_thread.run_sync", run_sync))

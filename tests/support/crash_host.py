@@ -114,9 +114,6 @@ class Hooks:
     def sync_mounted(self, views: list[View]) -> None:
         pass
 
-    def is_inside_mount(self, path: str) -> bool:
-        return False
-
 
 class Host:
     """One machine: a name, its state directory and, while it is up, an engine."""

@@ -18,6 +18,8 @@ from iifuse.engine.family import Family
 from iifuse.engine.view import MasterView, ShadowView
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
+from iifuse.store.blocks import WHOLE, Extent
+from iifuse.store.identity import Identity
 
 Rule = Callable[[str, int, int], bool]
 
@@ -46,7 +48,7 @@ class FakeVolume:
     def __init__(self, path: str, data: bytes, diary: list[tuple[str, str]] | None = None) -> None:
         self.path, self.data, self.durable = path, bytearray(data), bytes(data)
         self.size_bytes, self.fd = len(data), 0
-        self.identity = ("file", 0, hash(path))
+        self.identity = Identity(False, (0, hash(path)), (Extent(path, 0, WHOLE),))
         self.diary = diary if diary is not None else []
         self.breaks: list[Rule] = []
         self.hooks: dict[str, Callable[[], object]] = {}

@@ -1,0 +1,130 @@
+"""Who uses which volume, and as what: one table, asked by every verb that brings a volume in.
+
+A volume has one part to play in one service; only a master may be that of several sets. Names do
+not hide what a volume is (store/identity.py). Against other services of the host each open volume
+is claimed (store/claims.py); what is not open, lent or offline, is known here alone.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from enum import Enum
+from typing import NamedTuple
+
+from iifuse import errors
+from iifuse.engine.engine import Engine
+from iifuse.engine.volumeset import VolumeSet
+from iifuse.store import identity as identities
+from iifuse.store.identity import Identity
+
+
+class Part(Enum):
+    """What a volume is for. VOLUME: to be on the mount with no set."""
+
+    MASTER = "a master"
+    SHADOW = "a shadow"
+    LENT = "an exported shadow"
+    BITMAP = "a bitmap"
+    VOLUME = "a volume"
+
+
+class Use(NamedTuple):
+    """A row of the table. `identity`: None when the volume is not open and not to be found."""
+
+    part: Part
+    path: str
+    identity: Identity | None
+
+
+Wanted = Sequence[tuple[Part, str]]
+
+
+def check(engine: Engine, wanted: Wanted, *, own: VolumeSet | None = None) -> None:
+    """In a thread: may these volumes play these parts? `own`: they are those of this set.
+
+    Raises UsageError or InUse when one has a part already, BadVolume when it is no volume or lies
+    on the mount of a service.
+    """
+    _check_distinct([path for _, path in wanted])
+    table = list(uses(engine, own))
+    found: list[Use] = []
+    for part, path in wanted:
+        new = Use(part, path, _identity(table, path))
+        for use in table:
+            _check_against(new, use)
+        for other in found:
+            if _meet(new, other):
+                raise errors.InUse(path, f"is the same volume as {other.path}", "name another one")
+        found.append(new)
+
+
+def uses(engine: Engine, but: VolumeSet | None = None) -> Iterator[Use]:
+    """The whole table, without a set's own shadow and bitmap."""
+    for family in engine.families:
+        if family.path is not None:
+            master = family.master
+            yield Use(Part.MASTER, family.path, master.identity if master else _look(family.path))
+        for member in family.sets:
+            if member is not but:
+                yield from _uses_of(member)
+
+
+def _uses_of(member: VolumeSet) -> Iterator[Use]:
+    shadow, bitmap, place = member.shadow, member.bitmap, member.header.bitmap
+    part = Part.SHADOW if member.local else Part.LENT
+    yield Use(part, member.name, shadow.identity if shadow else _look(member.name))
+    yield Use(Part.BITMAP, place, bitmap.volume.identity if bitmap else _look(place))
+
+
+def _look(path: str) -> Identity | None:
+    """What stands where a volume of ours should be, which is not open."""
+    with suppress(errors.IifuseError):
+        return identities.find(path)
+    return None
+
+
+def _identity(table: list[Use], path: str) -> Identity | None:
+    """Of the open volume where there is one: with `-o in_place` its name leads to the mount."""
+    known = (use.identity for use in table if use.path == path and use.identity)
+    return next(known, None) or identities.find(path)
+
+
+def _check_distinct(paths: list[str]) -> None:
+    if len(set(paths)) != len(paths):
+        parts = " and ".join(("master, shadow", "bitmap") if paths[2:] else ("shadow", "bitmap"))
+        many = "three" if paths[2:] else "two"
+        raise errors.UsageError(paths[0], f"{parts} must be {many} volumes")
+
+
+def _check_against(new: Use, use: Use) -> None:
+    if not _meet(new, use) or (new.part is use.part is Part.MASTER and _is_same(new, use)):
+        return
+    if _is_same(new, use):
+        why = f"is {use.part.value} of this service already"
+    else:
+        why = f"shares storage with {use.path}, {use.part.value} of this service"
+    chain = new.part is Part.MASTER and use.part in (Part.SHADOW, Part.LENT)
+    raise errors.InUse(
+        new.path, why, "a shadow of a shadow is not possible" if chain else "name another volume"
+    )
+
+
+def _meet(new: Use, use: Use) -> bool:
+    """Would a write to one change the other?"""
+    if new.path == use.path:
+        return True
+    return new.identity is not None and use.identity is not None and (
+        new.identity.conflicts(use.identity)
+    )  # fmt: skip
+
+
+def _is_same(new: Use, use: Use) -> bool:
+    if new.path == use.path:
+        return True
+    return new.identity is not None and use.identity is not None and (
+        new.identity.is_same(use.identity)
+    )  # fmt: skip
+
+
+def identity_of(engine: Engine, path: str) -> Identity:
+    """In a thread: of a volume that has to be there. Raises BadVolume."""
+    return _identity(list(uses(engine)), path) or identities.identify(path)

@@ -1,0 +1,134 @@
+"""Block devices as sysfs shows them: what each is a piece of, and what it lies on."""
+
+import glob
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from typing import Final, NamedTuple
+
+SECTOR_BYTES: Final = 512
+"""sysfs counts in these, whatever the device does."""
+WHOLE: Final = 1 << 62
+"""The end of an extent that takes all of its base, however it grows."""
+
+
+class Extent(NamedTuple):
+    """Bytes `start` to `end` of a base: a file, a disk, a logical volume."""
+
+    base: str
+    start: int
+    end: int
+
+
+class Layers(NamedTuple):
+    """A device: which storage it is (`own`), and which storage that lies on (`under`)."""
+
+    own: tuple[Extent, ...]
+    under: tuple[Extent, ...] = ()
+
+    @property
+    def all(self) -> tuple[Extent, ...]:
+        """What a file system on it takes."""
+        return self.own + self.under
+
+    def piece(self, start: int, length: int) -> "Layers":
+        """A part of it; all of a device that several others make up: which of them is not known."""
+        if len(self.own) != 1:
+            return self
+        base, first, end = self.own[0]
+        return Layers((Extent(base, first + start, min(end, first + start + length)),), self.under)
+
+
+def overlap(some: tuple[Extent, ...], others: tuple[Extent, ...]) -> bool:
+    """Have two sets of extents a byte in common?"""
+    return any(
+        a.base == b.base and a.start < b.end and b.start < a.end for a in some for b in others
+    )
+
+
+Backing = Callable[[str, str], tuple[Layers, int]]
+"""(name of a loop device, its backing file) -> (what it stands on, from which byte on)"""
+
+
+class Blocks:
+    """The devices below `sys`; `backing` knows about loop devices. Raises OSError."""
+
+    def __init__(self, sys: str, backing: Backing) -> None:
+        self._sys, self._backing = sys, backing
+
+    def layers(self, device: str) -> Layers:
+        """Of a device number, 'major:minor'."""
+        link = f"{self._sys}/dev/block/{device}"
+        if not os.path.exists(link):
+            return Layers((Extent(f"block:{device}", 0, WHOLE),))
+        return self._layers(os.path.realpath(link))
+
+    def _layers(self, place: str) -> Layers:
+        if os.path.exists(f"{place}/partition"):
+            disk = self._layers(os.path.dirname(place))
+            return disk.piece(self._bytes(place, "start"), self._bytes(place, "size"))
+        backing_file = _read(place, "loop/backing_file")
+        if backing_file:
+            below, offset = self._backing(os.path.basename(place), backing_file)
+            return below.piece(offset, self._bytes(place, "size"))
+        slaves = [self._layers(slave) for slave in self._slaves(place)]
+        if slaves:
+            return _over(place, slaves)
+        return Layers((Extent(_disk(place, _read(place, "diskseq")), 0, WHOLE),))
+
+    def _slaves(self, place: str) -> list[str]:
+        return [os.path.realpath(link) for link in sorted(glob.glob(f"{place}/slaves/*"))]
+
+    def _bytes(self, place: str, name: str) -> int:
+        return int(_read(place, name) or 0) * SECTOR_BYTES
+
+    def with_siblings(self, device: str) -> list[str]:
+        """A device of a btrfs with all the other ones."""
+        name = os.path.basename(os.path.realpath(f"{self._sys}/dev/block/{device}"))
+        for folder in glob.glob(f"{self._sys}/fs/btrfs/*/devices"):
+            if os.path.lexists(f"{folder}/{name}"):
+                found = (_read(link, "dev") for link in sorted(glob.glob(f"{folder}/*")))
+                return [number for number in found if number]
+        return [device]
+
+
+def _over(place: str, slaves: list[Layers]) -> Layers:
+    """A device over others.
+
+    A disk with several paths is that disk, and so is a mapping without a UUID, which somebody made
+    by hand: that it takes a part only stands in its table. All else is storage of its own.
+    """
+    uuid = _read(place, "dm/uuid")
+    below = tuple(sorted({extent for layers in slaves for extent in layers.all}))
+    is_plain = os.path.isdir(f"{place}/dm") and not uuid
+    if uuid.startswith("mpath-") or is_plain:
+        own = tuple(sorted({extent for layers in slaves for extent in layers.own}))
+        return Layers(own, tuple(extent for extent in below if extent not in own))
+    array = _read(place, "md/uuid")
+    name = f"dm:{uuid}" if uuid else f"md:{array}" if array else f"block:{_number(place)}"
+    return Layers((Extent(name, 0, WHOLE),), below)
+
+
+@cache
+def _disk(place: str, _sequence: str) -> str:
+    """WWID (SCSI, NVMe) or serial number (virtio); they are the same on each path to a disk.
+
+    Kept as long as the kernel's sequence number stays: a disk is asked for it, which takes time.
+    """
+    for name in ("wwid", "device/wwid", "serial"):
+        found = _read(place, name)
+        if found:
+            return f"disk:{found}"
+    return f"block:{_number(place)}"
+
+
+def _number(place: str) -> str:
+    return _read(place, "dev")
+
+
+def _read(place: str, name: str) -> str:
+    """A line of sysfs; empty where there is none, or where the device does not answer."""
+    with suppress(OSError), open(f"{place}/{name}", errors="surrogateescape") as file:
+        return file.read().strip("\n ")
+    return ""

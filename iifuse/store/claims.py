@@ -1,0 +1,164 @@
+"""Who has which storage, on the whole host: a second service is refused it under any name.
+
+A volume that is open holds kernel locks on small files below `DIRECTORY`, one file for each base
+(identity.py): on its own extents a lock that excludes all others, on the extents that it lies on
+one that many may share. So the kernel itself applies the rule of `Identity.conflicts`, between all
+services at once, and releases everything when a process ends, however it ends. The files hold
+nothing and nothing is read from them: left by a killed service or lost at boot, they mean nothing.
+
+Locks on the volumes themselves are not enough: one on a device node is not seen through another
+node, and a loop device's backing file may have no name here. A register of who has what was
+rejected: after a kill somebody would have to judge what it says.
+
+Who may not write there (not root, or /run is read-only) locks files under their own names only.
+"""
+
+import errno
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Final
+from urllib.parse import quote
+
+from iifuse import errors
+from iifuse.store import linux
+from iifuse.store.blocks import Extent
+from iifuse.store.holders import holders
+from iifuse.store.identity import Identity
+
+DIRECTORY: Final = "/run/iifuse/.claims"
+"""Hidden, so that it is the runtime directory of no service `iifuse@NAME`."""
+_FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NAME_MAX: Final = 255
+
+
+class Claim:
+    """What an open volume holds of the host's storage."""
+
+    def __init__(self, path: str, identity: Identity) -> None:
+        """`path` is for messages. Raises InUse, or BadVolume where a lock cannot be had at all."""
+        try:
+            with ExitStack() as undo:
+                for extent in identity.own:
+                    undo.enter_context(_locked(path, extent, exclusive=True))
+                for extent in identity.under:
+                    undo.enter_context(_SHARED.held(path, extent))
+                self._held = undo.pop_all()
+        except OSError as error:
+            raise errors.BadVolume(
+                path,
+                f"cannot be claimed in {DIRECTORY} ({error.strerror})",
+                "make room there, or mend that directory",
+            ) from error
+
+    def release(self) -> None:
+        """Give it up. Twice is allowed."""
+        self._held.close()
+
+
+def sweep() -> bool:
+    """Remove what killed services have left; False where this process can claim nothing."""
+    try:
+        with _door():
+            for name in os.listdir(DIRECTORY):
+                with suppress(OSError):
+                    _let_go(_open(f"{DIRECTORY}/{name}"), f"{DIRECTORY}/{name}")
+    except OSError as error:
+        if error.errno in _FORBIDDEN:
+            return False
+        raise
+    return True
+
+
+@contextmanager
+def _locked(path: str, extent: Extent, *, exclusive: bool) -> Iterator[None]:
+    """A lock on some bytes of a base."""
+    file = os.path.join(DIRECTORY, quote(extent.base, safe=":")[:_NAME_MAX])
+    fd = _lock(path, file, extent, exclusive=exclusive)
+    try:
+        yield
+    finally:
+        if fd >= 0:
+            with _door():
+                _let_go(fd, file)
+
+
+def _lock(path: str, file: str, extent: Extent, *, exclusive: bool) -> int:
+    """The descriptor that holds it; -1 where nothing may be written."""
+    try:
+        with _door():
+            fd = _open(file)
+            if linux.lock_extent(fd, extent.start, extent.end, exclusive=exclusive):
+                return fd
+            os.close(fd)
+    except OSError as error:
+        if error.errno in _FORBIDDEN:
+            return -1
+        raise
+    who = ", ".join(holders([file]))
+    raise errors.InUse(
+        path,
+        f"shares storage with a volume of another service: {who}"
+        if who
+        else "shares storage with a volume of this service, or of another service out of sight",
+        "name another volume, or let that service give it up first",
+    )
+
+
+def _open(file: str) -> int:
+    return os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+@contextmanager
+def _door() -> Iterator[None]:
+    """Only one process at a time makes, locks or removes files here."""
+    os.makedirs(DIRECTORY, mode=0o700, exist_ok=True)
+    fd = os.open(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _let_go(fd: int, file: str) -> None:
+    """Close it; the file goes when nobody else has a lock on it."""
+    try:
+        if linux.lock_extent(fd, 0, 0, exclusive=True):
+            os.unlink(file)
+    finally:
+        os.close(fd)
+
+
+class _Shared:
+    """Locks on what volumes lie on: one descriptor for all volumes of this process on it."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._held: dict[Extent, tuple[int, ExitStack]] = {}
+
+    @contextmanager
+    def held(self, path: str, extent: Extent) -> Iterator[None]:
+        """Take part in a lock that many may have."""
+        with self._mutex:
+            count, lock = self._held.get(extent) or (0, ExitStack())
+            if not count:
+                lock.enter_context(_locked(path, extent, exclusive=False))
+            self._held[extent] = (count + 1, lock)
+        try:
+            yield
+        finally:
+            self._leave(extent)
+
+    def _leave(self, extent: Extent) -> None:
+        with self._mutex:
+            count, lock = self._held.pop(extent)
+            if count > 1:
+                self._held[extent] = (count - 1, lock)
+            else:
+                lock.close()
+
+
+_SHARED: Final = _Shared()

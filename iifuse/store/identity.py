@@ -1,0 +1,289 @@
+"""What a path really is: which piece of which storage, and what that lies on, all the way down.
+
+A volume is one or several extents of a *base*: a file, a disk, a logical volume. A loop device is
+a piece of its backing file, a partition one of its disk, a path of a multipath disk the disk. Two
+volumes are in each other's way where their own extents overlap, or where one lies on the other: a
+file on the file system of a partition that is a volume too. Two files of one file system are not.
+
+Nothing is read through a mount of ours to find that out: a thread that waits there cannot be
+killed. So links are followed here, step by step, with the kernel's list of mounts beside it, and a
+path that comes to such a mount, directly or by loop devices, is refused before it is looked at.
+
+Not seen: that two devices are one disk if neither WWID nor serial number says so; two network
+paths to one file; a loop device whose backing file another mount namespace has from our mount.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from iifuse import errors
+from iifuse.store import linux
+from iifuse.store.blocks import WHOLE, Blocks, Extent, Layers, overlap
+from iifuse.store.mounts import Mount, Mounts, mounts
+
+_LINKS_MAX: Final = 40
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The same volume under any name.
+
+    `number`: (device, inode) of a file, (device number, 0) of a device; an open descriptor shows
+    the same. `own`: what it is; `under`: what it lies on.
+    """
+
+    is_device: bool
+    number: tuple[int, int]
+    own: tuple[Extent, ...]
+    under: tuple[Extent, ...] = ()
+
+    def is_same(self, other: "Identity") -> bool:
+        """Is it the very same storage, under whatever name?"""
+        return self.own == other.own
+
+    def conflicts(self, other: "Identity") -> bool:
+        """Would a write to one change the other?"""
+        mine, theirs = self.own, other.own
+        return overlap(mine, theirs) or overlap(mine, other.under) or overlap(self.under, theirs)
+
+
+class Spot(NamedTuple):
+    """Where a path leads: no link in it, and the mount there. `found`: None where nothing is."""
+
+    path: str
+    mount: Mount | None
+    found: os.stat_result | None
+
+
+def identify(path: str) -> Identity:
+    """Which volume a path leads to, links followed. Raises BadVolume."""
+    try:
+        return Host().identity(path)
+    except OSError as error:
+        raise errors.BadVolume(
+            path, f"cannot be used ({error.strerror})", "name an existing file or block device"
+        ) from error
+    except OnService as error:
+        raise _on_service(path, error) from error
+
+
+def find(path: str) -> Identity | None:
+    """The same; None where nothing is yet, and what is made there would lie on no service's mount.
+
+    Raises BadVolume.
+    """
+    try:
+        host = Host()
+        spot = host.locate(path)
+        host.under(spot.mount)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OnService as error:
+        raise _on_service(path, error) from error
+    except OSError:
+        return identify(path)  # which explains it
+    return identify(path) if spot.found is not None else None
+
+
+def number(found: os.stat_result) -> tuple[int, int]:
+    """`Identity.number` by stat."""
+    return (found.st_rdev, 0) if stat.S_ISBLK(found.st_mode) else (found.st_dev, found.st_ino)
+
+
+class OnService(Exception):
+    """A path leads to the mount of a service. `steps`: from the mount to the last layer above."""
+
+    def __init__(self, point: str) -> None:
+        super().__init__(point)
+        self.steps = [point]
+
+
+def _on_service(path: str, error: OnService) -> errors.BadVolume:
+    point, *above = error.steps
+    if not above:
+        return errors.BadVolume(
+            path,
+            f"lies inside the mount of an iifuse service ({point})",
+            "name the volume by its own path",
+        )
+    through = ", ".join(reversed(above))
+    return errors.BadVolume(
+        path,
+        f"lies on {through}, and that on the mount of an iifuse service ({point})",
+        "a service that waits for itself would hang: choose a volume that lies elsewhere",
+    )
+
+
+# -- looking --------------------------------------------------------------------------------
+
+
+class Host:
+    """What is mounted and attached now, for one question; tests bring a host of their own."""
+
+    def __init__(
+        self,
+        table: Mounts | None = None,
+        sys: str = "/sys",
+        loop_status: Callable[[str], linux.LoopStatus] = linux.loop_status,
+    ) -> None:
+        self._mounts = mounts() if table is None else table
+        self._blocks = Blocks(sys, self._backing)
+        self._loop_status = loop_status
+
+    def identity(self, path: str) -> Identity:
+        """The volume of a path. Raises OSError, OnService, BadVolume."""
+        spot = self.locate(path)
+        found = spot.found
+        if found is None:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        if stat.S_ISBLK(found.st_mode):
+            layers = self._blocks.layers(_name(found.st_rdev))
+            return Identity(True, number(found), layers.own, layers.under)
+        if stat.S_ISREG(found.st_mode):
+            own = (_file(found), *self._upper(spot))
+            return Identity(False, number(found), own, self.under(spot.mount, found))
+        raise errors.BadVolume(
+            path, "is neither a regular file nor a block device", "name one that is"
+        )
+
+    def locate(self, path: str) -> Spot:
+        """Follow links, and touch nothing in a mount that leads to a service. Raises OnService.
+
+        The last part may be missing. Raises OSError, e.g. where a directory is missing.
+        """
+        todo = _parts(path)
+        trail: list[tuple[str, Mount | None]] = [self._root()]
+        found: os.stat_result | None = None
+        links = 0
+        while todo:
+            name = todo.pop(0)
+            if name == "..":
+                trail = trail[:-1] or trail
+                found = os.lstat(trail[-1][0])
+                continue
+            at, mount = trail[-1]
+            here = f"{at.rstrip('/')}/{name}"
+            there = self._enter(mount, here)
+            found = _look(here, missing_ok=not todo)
+            if found is not None and stat.S_ISLNK(found.st_mode):
+                links += 1
+                if links > _LINKS_MAX:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+                target = os.readlink(here)
+                todo[:0] = _parts(target)
+                trail = [trail[0]] if target.startswith("/") else trail
+            else:
+                trail.append((here, there))
+        return Spot(*trail[-1], found)
+
+    def _root(self) -> tuple[str, Mount | None]:
+        return "/", self._mounts.enter(None, "/")
+
+    def _enter(self, mount: Mount | None, path: str) -> Mount | None:
+        """Step into what is mounted at `path`, unless it leads to a service."""
+        there = self._mounts.enter(mount, path)
+        if there is not mount:
+            self.under(there)
+        return there
+
+    # -- layers -----------------------------------------------------------------------------
+
+    def under(self, mount: Mount | None, found: os.stat_result | None = None) -> tuple[Extent, ...]:
+        """What the files of a mount lie on. `found`: one of them, where the mount is not known."""
+        if mount is None:
+            known = found is not None and os.major(found.st_dev)
+            return self._below(_name(found.st_dev), "its file system") if found and known else ()
+        if mount.is_service:
+            raise OnService(mount.point)
+        under = (self._below(name, f"{mount.point}") for name in self._devices(mount))
+        return tuple(sorted({extent for layer in under for extent in layer} | self._stacked(mount)))
+
+    def _below(self, device: str, what: str) -> tuple[Extent, ...]:
+        """All that a file system on a block device takes."""
+        try:
+            return self._blocks.layers(device).all
+        except OnService as error:
+            error.steps.append(what)
+            raise
+
+    def _devices(self, mount: Mount) -> Iterator[str]:
+        """Numbers of the block devices of a file system; with its own number, or by its source."""
+        if not mount.device.startswith("0:"):
+            yield mount.device
+        elif mount.source.startswith("/") and mount.kind != "overlay":
+            found = self._source(mount.source)
+            if found is not None and stat.S_ISBLK(found.st_mode):
+                yield from self._blocks.with_siblings(_name(found.st_rdev))
+
+    def _source(self, path: str) -> os.stat_result | None:
+        try:
+            return self.locate(path).found
+        except OSError:
+            return None  # of another namespace
+
+    def _stacked(self, mount: Mount) -> set[Extent]:
+        """What an overlay writes to."""
+        upper = mount.option("upperdir") if mount.kind == "overlay" else None
+        if upper is None:
+            return set()
+        try:
+            return set(self.under(self.locate(upper).mount))
+        except OSError:
+            return set()
+
+    def _upper(self, spot: Spot) -> Iterator[Extent]:
+        """A file of an overlay is also that of its upper directory."""
+        upper = spot.mount.option("upperdir") if spot.mount else None
+        if spot.mount is None or spot.mount.kind != "overlay" or upper is None:
+            return
+        found = self._source(f"{upper}{spot.mount.inside(spot.path)}")
+        if found is not None and stat.S_ISREG(found.st_mode):
+            yield _file(found)
+
+    def _backing(self, name: str, backing_file: str) -> tuple[Layers, int]:
+        """(what a loop device stands on, from which byte on).
+
+        The name in sysfs first: asking the kernel for the file's number may ask its file system.
+        """
+        mount = self._mounts.holding(backing_file)
+        if mount is not None and mount.is_service:
+            raise _step(OnService(mount.point), f"/dev/{name}")
+        status = self._loop_status(f"/dev/{name}")
+        if status.rdevice:
+            return self._blocks.layers(_name(status.rdevice)), status.offset
+        own = Extent(f"file:{_name(status.device)}:{status.inode}", 0, WHOLE)
+        mount = self._mounts.of_device(_name(status.device)) or mount
+        try:
+            return Layers((own,), self.under(mount)), status.offset
+        except OnService as error:
+            raise _step(error, f"/dev/{name}") from error
+
+
+def _step(error: OnService, what: str) -> OnService:
+    error.steps.append(what)
+    return error
+
+
+def _parts(path: str) -> list[str]:
+    return [name for name in path.split("/") if name not in ("", ".")]
+
+
+def _look(path: str, *, missing_ok: bool) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except FileNotFoundError:
+        if missing_ok:
+            return None
+        raise
+
+
+def _name(device: int) -> str:
+    return f"{os.major(device)}:{os.minor(device)}"
+
+
+def _file(found: os.stat_result) -> Extent:
+    return Extent(f"file:{_name(found.st_dev)}:{found.st_ino}", 0, WHOLE)

@@ -1,0 +1,34 @@
+"""What a volume of the disk in memory is; nothing of the host's devices and mounts is looked at."""
+
+from typing import Any
+from unittest.mock import Mock, patch
+
+from iifuse import errors
+from iifuse.store.blocks import WHOLE, Extent
+from iifuse.store.identity import Identity
+
+REAL = tuple(
+    f"iifuse.store.{name}" for name in ("blocks", "claims", "holders", "identity", "mounts")
+)
+"""Modules that are left out while this holds."""
+
+
+def patches(names: Any) -> list[Any]:
+    """To be in force while the product works on a disk in memory; `names()`: inodes by path."""
+
+    def find(path: str) -> Identity | None:
+        number = names().get(path)
+        own = (Extent(f"file:{number}", 0, WHOLE),)
+        return None if number is None else Identity(False, (1, number), own)
+
+    def identify(path: str) -> Identity:
+        found = find(path)
+        if found is None:
+            raise errors.BadVolume(path, "is missing")
+        return found
+
+    return [
+        patch("iifuse.store.identity.identify", identify),
+        patch("iifuse.store.identity.find", find),
+        patch("iifuse.store.volume.Claim", Mock()),
+    ]
