@@ -303,6 +303,8 @@ class FakeOS:
         pass
 
     def stat(self, path: str) -> Any:
+        if path in ("/", "/dev"):
+            return SimpleNamespace(st_mode=stat.S_IFDIR | 0o755, st_dev=1)
         if path not in self.disk.names:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         return self._stat(self.disk.names[path])
