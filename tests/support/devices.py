@@ -33,18 +33,11 @@ def attach(new_service: Callable[..., Service]) -> Iterator[Callable[..., str]]:
     with contextlib.ExitStack() as stack:
 
         def make(path: Path, *options: str) -> str:
-            device = _losetup(path, *options)
+            device = losetup(path, *options)
             stack.callback(let_go, device)
             return device
 
         yield make
-
-
-def _losetup(path: Path, *options: str) -> str:
-    for _ in range(5):  # the number that was free may have been taken by another test run
-        with contextlib.suppress(subprocess.CalledProcessError):
-            return losetup(path, *options)
-    return losetup(path, *options)
 
 
 def let_go(device: str) -> None:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from hang import PATIENCE_SECONDS, WATCHDOG, abort, unmount
@@ -88,12 +89,15 @@ class Service:
         return self.start()
 
     def clean_up(self) -> None:
-        """Whatever happened: no process, no mount."""
+        """Whatever happened: no process, no mount. If the test failed, its log is shown."""
         if self._process is not None:
+            print(f"{self.home.name}: ended with {self._process.poll()} (None: it ran)")
             self._process.kill()
             abort(f"{self.mountpoint}/")  # its own threads may wait for it, beyond the signal
             self._process.wait(30)
         unmount(f"{self.mountpoint}/")
+        if self.log.exists():
+            print(f"{self.home.name}: {self.log.read_text(errors='replace')[-3000:]}")
 
     # -- files and verbs --------------------------------------------------------------------
 
@@ -155,8 +159,12 @@ class Service:
 
 
 def losetup(path: Path, *options: str) -> str:
-    """A loop device over a file of the mount."""
-    done = subprocess.run(
-        ["losetup", "-f", "--show", *options, str(path)], capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
+    """A loop device over a file. Whoever else on this machine takes the free number, is first."""
+    words = ["losetup", "-f", "--show", *options, str(path)]
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout.strip()
+        assert time.monotonic() < deadline, done.stderr
+        time.sleep(0.05)

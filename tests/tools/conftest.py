@@ -111,7 +111,7 @@ def on_terminal():
 
     def call(program, *argv, typed="", streams=("stdin",)):
         outer, inner = pty.openpty()
-        fcntl.ioctl(inner, termios.TIOCSWINSZ, b"\x18\0\x78\0\0\0\0\0")
+        fcntl.ioctl(inner, termios.TIOCSWINSZ, b"\x18\0\xff\0\0\0\0\0")  # room for paths
         os.write(outer, typed.encode())
         plain = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         process = subprocess.Popen(

@@ -20,7 +20,7 @@ from iitools.iibitmap_check import check
 from iitools.iibitmap_read import reading
 
 SIZE = sector_at(Region.COPY, 3)
-HEADER_BYTES = 392 + len("/no/m/no/s/no/b")
+HEADER_BYTES = 472 + len("/no/m/no/s/no/b")
 SHADOW = ((0, 1), (5, 3), (4063, 2), (9999, 1))
 NEW_BYTES_MAX = 1 << 22
 """A garbled size may ask for a file of terabytes; that would take the whole of the test's time."""
