@@ -24,6 +24,7 @@ from iifuse.control.protocol import DEFAULT_SOCKET, SOCKET_VARIABLE, ServiceInfo
 from iifuse.control.server import Server
 from iifuse.engine import limits, recovery, space
 from iifuse.engine.engine import Engine
+from iifuse.engine.threads import blocking, keep_in_reserve
 from iifuse.fuse.session import Mount, clean_up_dead
 from iifuse.store import claims, linux
 from iifuse.store.statedb import StateDB
@@ -215,7 +216,7 @@ class Service:
         finally:
             with trio.CancelScope(shield=True):
                 await recovery.stop(engine)
-                await trio.to_thread.run_sync(self.mount.close)
+                await blocking(self.mount.close)
 
     async def _run_fuse(self, scope: trio.CancelScope) -> None:
         """Serve the kernel; an unmount from outside ends the service in order."""
@@ -233,10 +234,13 @@ class Service:
                 log.warning("%s: still open at the end, unmounted all the same", view.path)
                 self._code = 1
         views = list(engine.views.values())
-        await trio.to_thread.run_sync(partial(self.mount.sync_mounted, views))
+        try:
+            await blocking(partial(self.mount.sync_mounted, views))
+        except OSError as error:
+            log.error("what programs have written to mapped files may be lost: %s", error)  # noqa: TRY400
 
     async def _name_holders(self, engine: Engine, path: str) -> None:
-        who = await trio.to_thread.run_sync(self.mount.holders, engine.views[path])
+        who = await blocking(partial(self.mount.holders, engine.views[path]))
         log.warning(
             "%s: waiting up to %g s for %s",
             path,
@@ -277,6 +281,12 @@ def _harden() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # three descriptors a set
     threading.stack_size(_STACK_BYTES)  # locked memory: a thread's whole stack is resident
+    try:
+        keep_in_reserve()
+    except OSError as error:
+        raise errors.ServiceError(
+            "threads", f"cannot be started ({error.strerror})", "allow it more (pids, TasksMax)"
+        ) from error
     linux.keep_memory()
     if not linux.lock_memory():
         log.info("memory cannot be locked (CAP_IPC_LOCK, LimitMEMLOCK)")

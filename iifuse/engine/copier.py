@@ -16,6 +16,7 @@ from iifuse.core.geometry import CHUNK_SHIFT
 from iifuse.core.plan import Copy, Side, Touch
 from iifuse.core.state import Progress, Role
 from iifuse.engine.chunklock import Mode
+from iifuse.engine.crew import Starved
 from iifuse.engine.family import Family
 from iifuse.engine.threads import aside
 from iifuse.engine.volumeset import VolumeSet
@@ -242,6 +243,8 @@ class Copier:
         """A shadow that fails goes offline, unless it may fail writes; a master never does."""
         try:
             yield
+        except Starved:
+            raise
         except OSError as error:
             shadow = self.member.shadow
             of_shadow = shadow is None or error.filename == shadow.path

@@ -96,7 +96,7 @@ async def _begin(engine: Engine, family: Family, member: VolumeSet) -> float:
     """The point in time, under the gate; milliseconds for which writes were held."""
     assert family.master is not None
     view = engine.views[family.master.path]
-    await blocking(partial(engine.hooks.sync_mounted, [view]))
+    await storage(partial(engine.hooks.sync_mounted, [view]))
     await storage(family.master.sync)
     async with family.locks.gate():
         began = time.monotonic()

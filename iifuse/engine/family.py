@@ -17,6 +17,7 @@ from iifuse.core.plan import Clear, Copy, Mark, Note, Step, Sync, Touch
 from iifuse.core.state import Kind, Role
 from iifuse.engine.batch import Batcher
 from iifuse.engine.chunklock import ChunkLocks, Mode
+from iifuse.engine.crew import Starved
 from iifuse.engine.threads import Way, swiftly
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.copying import Copying, copy_cached
@@ -299,7 +300,11 @@ class Family:
         """Take offline what failed, or answer with the error of the write that must fail."""
         member, role = self.member(step.key), _blamed(step)
         refuse = for_write and member.policy.break_write and role is not Role.MASTER
-        if refuse:
+        if isinstance(error, Starved) and (for_write or role is not Role.BITMAP):
+            # Nobody is to blame. But a clear has changed bits in memory already.
+            log.error("%s: no thread or no memory for it: %s", member.name, error)
+            refuse = True
+        elif refuse:
             log.error("%s: a write fails for it: %s", member.name, error)
         elif role is Role.MASTER:  # the error of the master goes to the caller; the copy stops
             await member.end_copy()
@@ -360,6 +365,8 @@ def _run_all(calls: Work, failed: Failed, way: Way) -> Failed:
             way.free()
         try:
             call()
+        except MemoryError:
+            failed[step.key] = (step, Starved(code=errno.ENOMEM))
         except OSError as error:
             failed[step.key] = (step, error)
     return failed

@@ -147,7 +147,7 @@ async def _sync_sources(engine: Engine, changes: Changes, views: list[View]) -> 
     `views`: what programs have written to these files arrives first; the mount has to answer then.
     """
     if views:
-        await blocking(partial(engine.hooks.sync_mounted, views))
+        await storage(partial(engine.hooks.sync_mounted, views))
     sources = _sources(engine, changes)
     await _side_by_side([partial(sync, volume, changes) for volume in sources])
 

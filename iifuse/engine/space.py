@@ -6,6 +6,7 @@ from typing import Final
 
 import trio
 
+from iifuse.engine.crew import NO_THREAD
 from iifuse.engine.engine import Engine
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.volume import Volume
@@ -39,7 +40,10 @@ async def _look(member: VolumeSet) -> None:
 async def _measure(shadow: Volume) -> int | None:
     # Abandoned at the end of the service: a file system that hangs must not hold that up.
     measure = partial(_percent_used, shadow)
-    return await trio.to_thread.run_sync(measure, abandon_on_cancel=True)
+    try:
+        return await trio.to_thread.run_sync(measure, abandon_on_cancel=True)
+    except NO_THREAD:  # next time, then
+        return None
 
 
 def _percent_used(shadow: Volume) -> int | None:

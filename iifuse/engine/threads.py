@@ -7,19 +7,23 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from queue import SimpleQueue
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import trio
 
 from iifuse.engine import limits
+from iifuse.engine.crew import NO_THREAD, Crew, Starved
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-WORKERS_KEPT: Final = 4
-"""Threads of the write path that stay when they have nothing to do."""
+_PROGRAMS: Final = Crew(4)
+"""For what programs wait for."""
+
+_VERBS: Final = Crew(2)
+_SHADOWS: Final = Crew(2)
+"""For verbs and for calls on slow shadows, when trio can start no thread for them."""
 
 GIVE_WAY_S: Final = 0.000_5
 """How long the event loop stands still for a worker's short calls, in seconds, at the most."""
@@ -56,7 +60,37 @@ async def aside(call: Callable[[], T], limiter: trio.CapacityLimiter | None = No
 
     What may go on for hours has a `limiter` of its own, or verbs would want for threads.
     """
-    return await trio.to_thread.run_sync(call, abandon_on_cancel=False, limiter=limiter)
+    begun = _Begun(call)
+    try:
+        return await trio.to_thread.run_sync(begun, abandon_on_cancel=False, limiter=limiter)
+    except NO_THREAD:
+        if begun:
+            raise
+    _Running.ours += 1
+    try:
+        return await _in_crew(_VERBS, call)
+    finally:
+        _Running.ours -= 1
+
+
+def keep_in_reserve() -> None:
+    """Start the threads that are there when none can be started. Raises Starved."""
+    for crew in (_PROGRAMS, _VERBS, _SHADOWS):
+        crew.fill()
+
+
+class _Begun(Generic[T]):
+    """A call that knows whether it has begun: what fails before that is the want of a thread."""
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        self._call, self._has_begun = call, False
+
+    def __bool__(self) -> bool:
+        return self._has_begun
+
+    def __call__(self) -> T:
+        self._has_begun = True
+        return self._call()
 
 
 class Done:
@@ -208,39 +242,35 @@ class _Job(Generic[T]):
         """In the worker: who waits for it goes on."""
         self.done.put(self)
 
-
-class _Worker:
-    """A thread that waits for jobs."""
-
-    idle: ClassVar[list["_Worker"]] = []
-    """Those that have nothing to do; the last one is the next."""
-
-    def __init__(self) -> None:
-        self.jobs: SimpleQueue[_Job[Any]] = SimpleQueue()
-        threading.Thread(target=self._work, daemon=True).start()
-
-    def _work(self) -> None:
-        while True:
-            job = self.jobs.get()
-            job.do()
-            if len(self.idle) >= WORKERS_KEPT:
-                job.tell()
-                return
-            self.idle.append(self)  # before the next job can come
-            job.tell()
+    def outcome(self) -> T:
+        """On the loop: what the call has returned, or raised."""
+        if self.error is not None:
+            raise self.error
+        return self.result
 
 
-async def _in_worker(call: Callable[[], T], way: Way | None) -> T:
+class _Loose(_Job[T]):
+    """A job that nobody need wait for to its end."""
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        super().__init__(call, None)
+        self.ended = trio.Event()
+        self._token = trio.lowlevel.current_trio_token()
+
+    def tell(self) -> None:
+        """In the worker."""
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self.ended.set)
+
+
+async def _in_crew(crew: Crew, call: Callable[[], T], way: Way | None = None) -> T:
     job = _Job(call, way)
-    worker = _Worker.idle.pop() if _Worker.idle else _Worker()
-    worker.jobs.put(job)
+    crew.hand(job)
     if not (_is_only_one() and job.done.catch(job)):
         if way is not None:
             way.give()
         await job.done.wait()
-    if job.error is not None:
-        raise job.error
-    return job.result
+    return job.outcome()
 
 
 async def swiftly(call: Callable[[], T], way: Way | None = None) -> T:
@@ -249,12 +279,12 @@ async def swiftly(call: Callable[[], T], way: Way | None = None) -> T:
     `way`: the call begins with short ones, and frees the way after them.
 
     There are as many threads as there are calls under way, which is as many as the kernel has
-    requests under way at the most.
+    requests under way at the most; fewer where no more can be started.
     """
     await trio.lowlevel.checkpoint_if_cancelled()
     _Running.ours += 1
     try:
-        return await _in_worker(call, way)
+        return await _in_crew(_PROGRAMS, call, way)
     finally:
         _Running.ours -= 1
 
@@ -269,6 +299,8 @@ class Stuck:
     def __init__(self) -> None:
         self._running: set[object] = set()
         self._given_up: set[object] = set()
+        self._wanting: set[object] = set()
+        """Those for which trio could start no thread."""
         self._lock = threading.Lock()
         self._limiter = trio.CapacityLimiter(CALLS_MAX)
 
@@ -280,19 +312,36 @@ class Stuck:
 
         A pause of the service does not count (limits).
 
-        Raises OSError (ETIMEDOUT), which names `path`, when it had to be given up.
+        Raises OSError (ETIMEDOUT), which names `path`, when it had to be given up, and Starved
+        when it could not even begin for want of a thread.
         """
         if not limit_s:
             return await blocking(call, self._limiter)
         token = object()
         with limits.move_on_after(limit_s):
-            tracked = self._tracked(token, call)
+            return await self._abandonable(token, call)
+        with self._lock:  # one that has not begun yet never does
+            self._given_up.add(token)
+            if token in self._wanting and token not in self._running:
+                self._wanting.discard(token)
+                raise Starved(path)
+        raise OSError(errno.ETIMEDOUT, f"no answer within {limit_s:g} s", path)
+
+    async def _abandonable(self, token: object, call: Callable[[], T]) -> T:
+        tracked = _Begun(self._tracked(token, call))
+        try:
             return await trio.to_thread.run_sync(
                 tracked, abandon_on_cancel=True, limiter=self._limiter
             )
-        with self._lock:  # one that has not begun yet never does
-            self._given_up.add(token)
-        raise OSError(errno.ETIMEDOUT, f"no answer within {limit_s:g} s", path)
+        except NO_THREAD:
+            if tracked:
+                raise
+        self._wanting.add(token)
+        job = _Loose(tracked)
+        _SHADOWS.hand(job)
+        await job.ended.wait()
+        self._wanting.discard(token)
+        return job.outcome()
 
     def _tracked(self, token: object, call: Callable[[], T]) -> Callable[[], T]:
         def tracked() -> T:

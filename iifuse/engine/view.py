@@ -19,6 +19,7 @@ from iifuse.core.state import Role
 from iifuse.engine import limits
 from iifuse.engine.batch import Batcher
 from iifuse.engine.chunklock import Mode
+from iifuse.engine.crew import Starved
 from iifuse.engine.family import Family
 from iifuse.engine.threads import swiftly
 from iifuse.engine.volumeset import VolumeSet
@@ -169,6 +170,8 @@ class View:
         tried = [(volume, await self._sync_one(volume)) for volume in self.needed()]
         failed = [(volume, error) for volume, error in tried if error is not None]
         for volume, error in failed:
+            if isinstance(error, Starved):  # not tried: nothing is lost
+                continue
             for member in self.family.sets:
                 await member.lose(volume.path, str(error))
         own = [error for volume, error in failed if self.fails_with(volume)]

@@ -262,9 +262,13 @@ class VolumeSet:
 
     def clear(self, runs: Sequence[Run]) -> Callable[[], None]:
         """Copy bits := 0 in memory; the result writes their sectors, in a thread, unsynced."""
-        self.bits.copy.clear_runs(runs)
         assert self.bitmap is not None
-        return partial(self.bitmap.write_sectors, self._sectors(Region.COPY, runs))
+        self.bits.copy.clear_runs(runs)
+        try:
+            return partial(self.bitmap.write_sectors, self._sectors(Region.COPY, runs))
+        except MemoryError:  # what nobody writes must not count in memory either (invariant 1)
+            self.bits.copy.set_runs(runs)
+            raise
 
     def _sectors(
         self,

@@ -43,6 +43,8 @@ def _as_errno(error: BaseException) -> FUSEError:
         return error
     if isinstance(error, OSError):
         return FUSEError(error.errno or errno.EIO)
+    if isinstance(error, MemoryError):  # a write that was cut short by it may come again
+        return FUSEError(errno.ENOMEM)
     log.error("defect in a file system handler", exc_info=error)
     return FUSEError(errno.EIO)
 
@@ -89,7 +91,7 @@ class Operations(pyfuse3.Operations):
             if fh & _SYNC_FLAG:
                 await view.sync()
         except Exception as error:
-            if not isinstance(error, OSError | FUSEError):
+            if not isinstance(error, OSError | FUSEError | MemoryError):
                 await self._suspect(fh, error)
             raise _as_errno(error) from error
         return done

@@ -5,10 +5,10 @@ import errno
 import logging
 import os
 import subprocess
+from functools import partial
 from typing import Final
 
 import pyfuse3
-import trio
 from pyfuse3 import FileNameT, InodeT
 
 from iifuse import errors
@@ -78,6 +78,8 @@ class Mount:
         """Return once the mount answers."""
         await self._connection.is_served.wait()
         self._lift_limits()
+        # pyfuse3 starts the thread for this with the first call, when there may be none to be had.
+        pyfuse3.invalidate_entry_async(pyfuse3.ROOT_INODE, FileNameT(b"none"), ignore_enoent=True)
 
     def _lift_limits(self) -> None:
         """The kernel's defaults are made for a mount that nobody depends on."""
@@ -111,12 +113,12 @@ class Mount:
         """A file comes to the mount."""
         self._namespace.add(view)
         if self._in_place:
-            await trio.to_thread.run_sync(_bind, self.mounted_path(view), view.path)
+            await threads.blocking(partial(_bind, self.mounted_path(view), view.path))
 
     async def vanish(self, view: View) -> None:
         """A file leaves the mount; the kernel is told to forget its name."""
         if self._in_place:
-            await trio.to_thread.run_sync(_unbind, view.path)
+            await threads.blocking(partial(_unbind, view.path))
         for parent, name in self._namespace.remove(view):
             pyfuse3.invalidate_entry_async(InodeT(parent), FileNameT(name), ignore_enoent=True)
 
@@ -133,11 +135,13 @@ class Mount:
 
         By a child: a thread of ours that waits for our own mount could not be killed, and with it
         the mount would outlive a kill of the service. Its errors are the programs', told at their
-        own fsync.
+        own fsync. Raises OSError when no child can be started.
         """
         paths = [self.mounted_path(view) for view in views if view.opens]
         if paths:
-            subprocess.run(["sync", "--", *paths], check=False, capture_output=True)  # noqa: S603, S607
+            # Pipes instead would be left behind when a second one finds no descriptor.
+            nowhere = subprocess.DEVNULL
+            subprocess.run(["sync", "--", *paths], check=False, stdout=nowhere, stderr=nowhere)  # noqa: S603, S607
 
 
 def _tune(path: str, value: int) -> None:

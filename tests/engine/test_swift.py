@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from iifuse.engine import threads
-from iifuse.engine.threads import WORKERS_KEPT, Way, swiftly
+from iifuse.engine.threads import Way, swiftly
 
 
 async def test_swiftly_answers_with_the_result_of_a_thread():
@@ -34,13 +34,13 @@ async def test_swiftly_uses_the_same_thread_again():
 
 async def test_swiftly_has_as_many_threads_as_calls_and_keeps_a_few(nursery):
     """Eighteen calls that wait for each other: with fewer threads they would wait for ever."""
-    count = WORKERS_KEPT + 14
+    count = threads._PROGRAMS.kept + 14
     barrier = threading.Barrier(count + 1)
     for _ in range(count):
         nursery.start_soon(swiftly, partial(barrier.wait, 30))
     await swiftly(partial(barrier.wait, 30))
     await trio.testing.wait_all_tasks_blocked()
-    assert len(threads._Worker.idle) <= WORKERS_KEPT
+    assert len(threads._PROGRAMS._idle) <= threads._PROGRAMS.kept
 
 
 async def test_swiftly_is_not_abandoned_when_its_caller_is_cancelled(nursery):

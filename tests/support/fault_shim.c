@@ -1,8 +1,9 @@
 /* LD_PRELOAD: calls on chosen files fail while a trigger file says so.
  *
  * The file that FAULTS names holds lines: OPERATION ERRNO PATH, where OPERATION is read, write,
- * sync or any, ERRNO a number (0: the first half is done, a short read or write), and PATH the end
+ * sync, any or thread, ERRNO a number (0: the first half is done, a short read or write), and PATH the end
  * of the name of the file. The first line that fits counts. No file, no failure.
+ * With thread, no thread and no process can be started; its PATH is *.
  *
  * A sync that fails so makes a call with flags that do not exist, by which a tracer knows of it.
  */
@@ -10,6 +11,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,9 +35,9 @@ static int judged(const char *rule, const char *operation, const char *name)
 }
 
 /* -1: go on; else an errno, 0 for short. */
-static int verdict(int fd, const char *operation)
+static int verdict_on(const char *name, const char *operation)
 {
-    char rules[8600], name[4097], link[64];
+    char rules[8600];
     int code = -1, saved = errno;
     const char *where = getenv("FAULTS");
     int file = where ? (int)syscall(SYS_openat, AT_FDCWD, where, O_RDONLY | O_CLOEXEC, 0) : -1;
@@ -45,15 +47,23 @@ static int verdict(int fd, const char *operation)
     }
     ssize_t length = syscall(SYS_read, file, rules, sizeof rules - 1);
     syscall(SYS_close, file);
-    rules[length > 0 ? length : 0] = 0;
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    length = readlink(link, name, sizeof name - 1);
     errno = saved;
-    name[length > 0 ? length : 0] = 0;
+    rules[length > 0 ? length : 0] = 0;
     for (char *rest, *rule = strtok_r(rules, "\n", &rest); rule && code < 0;
          rule = strtok_r(NULL, "\n", &rest))
         code = judged(rule, operation, name);
     return code;
+}
+
+static int verdict(int fd, const char *operation)
+{
+    char name[4097], link[64];
+    int saved = errno;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, name, sizeof name - 1);
+    errno = saved;
+    name[length > 0 ? length : 0] = 0;
+    return verdict_on(name, operation);
 }
 
 /* For a tracer: this sync has failed. */
@@ -141,4 +151,27 @@ int fsync(int fd)
     if (code > 0)
         return failed_sync(fd, code);
     return real(fd);
+}
+
+int pthread_create(pthread_t *made, const pthread_attr_t *how, void *(*begin)(void *), void *what)
+{
+    REAL(pthread_create);
+    int code = verdict_on("*", "thread");
+    return code > 0 ? code : real(made, how, begin, what);
+}
+
+pid_t fork(void)
+{
+    REAL(fork);
+    int code = verdict_on("*", "thread");
+    if (code > 0) {
+        errno = code;
+        return -1;
+    }
+    return real();
+}
+
+pid_t vfork(void) /* a child of its own memory will do */
+{
+    return fork();
 }

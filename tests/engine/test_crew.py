@@ -1,0 +1,174 @@
+"""No thread can be started, or memory is short: nobody is punished for it."""
+
+import errno
+import threading
+from functools import partial
+
+import pytest
+import trio
+from fake_volume import Bench, always, chunks, chunks_of, durable
+from harness import CHUNK
+
+from iifuse.core.state import Kind, Progress
+from iifuse.engine import threads
+from iifuse.engine.crew import Crew, Starved
+from iifuse.engine.threads import Stuck, aside, blocking, keep_in_reserve, swiftly
+
+IND, DEP = Kind.INDEPENDENT, Kind.DEPENDENT
+WAYS = {
+    "swiftly": swiftly,
+    "blocking": blocking,
+    "aside": aside,
+    "within a limit": lambda call: Stuck().blocking(call, 30, "/s"),
+    "without a limit": lambda call: Stuck().blocking(call, 0, "/s"),
+}
+
+
+@pytest.fixture
+def no_thread(monkeypatch):
+    """From now on none can be started; what trio has kept of earlier tests is gone."""
+    keep_in_reserve()
+
+    def start(_thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("trio._core._thread_cache.THREAD_CACHE._idle_workers", {})
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+async def test_calls_are_made_by_the_threads_that_are_there(no_thread, way):
+    seen: set[int] = set()
+    lock = threading.Lock()
+
+    def call() -> None:
+        with lock:
+            seen.add(threading.get_ident())
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            for _ in range(40):
+                nursery.start_soon(way, call)
+    assert seen
+    assert threading.get_ident() not in seen
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+async def test_error_of_a_call_is_its_own(way):
+    """A call that itself raises what the want of a thread raises is not made twice."""
+    calls = []
+
+    def call() -> None:
+        calls.append(1)
+        raise RuntimeError("of the call itself")
+
+    with pytest.raises(RuntimeError, match="of the call itself"):
+        await way(call)
+    assert len(calls) == 1
+
+
+async def test_calls_that_wait_for_one_another_have_threads_of_their_own(no_thread):
+    """A verb waits for a program's write, which waits for a slow shadow: as many as there are."""
+    gone_on = threading.Event()
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(blocking, partial(gone_on.wait, 20))
+            await trio.sleep(0.05)
+            await Stuck().blocking(lambda: None, 30, "/s")
+            await swiftly(gone_on.set)
+
+
+async def test_call_that_never_got_a_thread_is_nobodys_fault(no_thread):
+    """All that are there hang on another volume: EAGAIN, and this one counts as well."""
+    hang, other, stuck = threading.Event(), Stuck(), Stuck()
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            for _ in range(threads._SHADOWS.kept):
+                nursery.start_soon(other.blocking, partial(hang.wait, 20), 20, "/other")
+            await trio.sleep(0.05)
+            with pytest.raises(Starved) as caught:
+                await stuck.blocking(lambda: None, 0.2, "/s")
+            hang.set()
+    assert caught.value.errno == errno.EAGAIN
+    assert not stuck
+
+
+async def test_crew_without_any_thread_says_so(no_thread):
+    with pytest.raises(Starved):
+        Crew(1).fill()
+
+
+@pytest.mark.parametrize("kind", [IND, DEP])
+@pytest.mark.parametrize("call", ["read", "write", "sync"])
+@pytest.mark.parametrize("of", ["master", "shadow", "bitmap"])
+async def test_memory_that_lacks_for_one_request_costs_that_request(kind, call, of):
+    """Planted at each call of a first touch: what was begun is done again by the next write."""
+    bench = Bench(chunks("a", "b", "c", "d"))
+    shadow = chunks("-", "-", "-", "-") if kind is DEP else chunks("a", "b", "c", "d")
+    member = bench.add("/s", kind, shadow)
+    volume = {"master": bench.master, "shadow": member.shadow, "bitmap": member.bitmap.volume}[of]
+    planted = []
+
+    def fail() -> None:
+        planted.append(1)
+        raise MemoryError
+
+    volume.hooks[call] = fail
+    outcome = None
+    try:
+        await bench.view.write(CHUNK + 5, b"new")
+    except (OSError, MemoryError) as error:
+        outcome = error
+    volume.hooks.clear()
+    assert bool(planted) == (outcome is not None)
+    assert not member.state.offline
+    assert await bench.view.write(CHUNK + 5, b"new") == 3
+    assert not durable(member)[0].offline
+    assert 1 in durable(member)[1]
+    if kind is DEP:
+        assert bytes(await bench.shadow_view(member).read(0, 4 * CHUNK)) == chunks(*"abcd")
+
+
+async def test_memory_that_lacks_when_copied_chunks_are_noted_forgets_no_copy_bit(monkeypatch):
+    """Memory that says 'copied' and a disk that does not would copy over a later write."""
+    bench = Bench(chunks("a", "b"))
+    member = bench.add("/s", IND, chunks("-", "-"), Progress.TO_SHADOW, (0, 1))
+    monkeypatch.setattr(member, "_sectors", _no_memory)
+    with pytest.raises(MemoryError):
+        member.clear([(0, 2)])
+    assert chunks_of(member.bits.copy) == durable(member)[2] == {0, 1}
+
+
+def _no_memory(*_words):
+    raise MemoryError
+
+
+@pytest.mark.parametrize("kind", [IND, DEP])
+async def test_shadow_whose_call_finds_no_thread_stays(kind, monkeypatch):
+    bench = Bench(chunks("a", "b", "c", "d"))
+    shadow = chunks("-", "-", "-", "-") if kind is DEP else chunks("a", "b", "c", "d")
+    member = bench.add("/s", kind, shadow)
+    within_limit = member.within_limit
+
+    async def starving(call):
+        raise Starved("/s")
+
+    monkeypatch.setattr(bench.family, "_limited", lambda step: member)
+    monkeypatch.setattr(member, "within_limit", starving)
+    with pytest.raises(OSError, match="temporarily") as caught:
+        await bench.view.write(CHUNK, b"new")
+    assert caught.value.errno == errno.EAGAIN
+    assert not member.state.offline
+    monkeypatch.setattr(member, "within_limit", within_limit)
+    assert await bench.view.write(CHUNK, b"new") == 3
+    assert durable(member)[1] >= {1}
+
+
+def test_planted_failure_is_one_of_a_volume():
+    """The same plant as an error of the disk costs the shadow: the tests above can fail."""
+    bench = Bench(chunks("a", "b"))
+    member = bench.add("/s", DEP, chunks("-", "-"))
+    member.shadow.breaks.append(always("write"))
+    trio.run(bench.view.write, CHUNK, b"new")
+    assert member.state.offline
