@@ -194,6 +194,8 @@ class _Run:
 
     def _end(self) -> None:
         assert self.bits.is_zero()
+        for volume in (self.parts.master, self.parts.shadow):
+            volume.sync_times()
         self.header = self.bitmap.write_header(
             replace(
                 self.header,

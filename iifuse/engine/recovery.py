@@ -111,6 +111,7 @@ async def _sync_last(volume: Volume | None, family: Family) -> None:
         return
     try:
         await blocking(volume.sync)
+        await blocking(volume.sync_times)  # else a power failure makes them differ from the stamp
     except OSError as error:
         log.error("%s: the last sync failed: %s", volume.path, error)  # noqa: TRY400
         for member in family.sets:

@@ -1,6 +1,7 @@
 """What was promised is on the disk: real file systems, cut off from power after each promise."""
 
 import sqlite3
+import subprocess
 from contextlib import closing
 from uuid import UUID
 
@@ -11,6 +12,8 @@ from iifuse.store.statedb import SetRow, StateDB
 from iifuse.store.volume import make_directory
 
 __all__ = ["power_disk"]
+
+CHUNK = 32 * 1024
 
 ONE = SetRow("/s1", UUID(int=1), "/m", "/b1", None, 1 << 20, Kind.INDEPENDENT)
 
@@ -40,3 +43,20 @@ def test_state_change_is_there_after_a_power_cut_that_follows_its_return(power_d
             change()
             with power_disk.cut() as root:
                 assert _content(root / "deep" / "state") == _content(state)
+
+
+def test_stop_makes_the_times_durable_that_it_notes(power_disk, new_service):
+    """By them the next start knows that nobody wrote; else a dependent shadow is lost."""
+    place = power_disk.root / "vol"
+    place.mkdir()
+    master, shadow = place / "m", place / "s"
+    master.write_bytes(b"1" * 3 * CHUNK)
+    service = new_service()  # its state lies elsewhere: no journal takes the times along
+    service.enable("dep", master, shadow)
+    subprocess.run(["sync", "-f", place], check=True)
+    service.write(master, 0, b"2" * 100)
+    assert service.stop() == 0
+    with power_disk.cut() as root:
+        for path in (master, shadow):
+            found = root / path.relative_to(power_disk.root)
+            assert found.stat().st_mtime_ns == path.stat().st_mtime_ns
