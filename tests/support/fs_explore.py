@@ -89,11 +89,12 @@ class _Explorer:
     def _stop(self, state: Durable, position: int) -> None:
         self.tally.stops += 1
         for image in images(state, self.chance, self.options.per_stop, self.recording.root):
-            key = (image.key(), position)
+            old = frozenset(state.written) if self.chance.random() < 0.5 else frozenset()
+            key = (image.key(), old, position)
             if key not in self._seen:
                 self._seen.add(key)
                 self.tally.images += 1
-                self._judge(FsCase(self.recording, position, image))
+                self._judge(FsCase(self.recording, position, image, old_times=old))
 
     def _judge(self, case: FsCase) -> None:
         try:

@@ -67,6 +67,8 @@ class FsCase:
     after: dict[str, list[Put]] = field(default_factory=dict)
     killed: bool = False
     lost: bool = False
+    old_times: frozenset[int] = frozenset()
+    """Files that have the times of before their last write."""
 
     @property
     def history(self) -> History:
@@ -76,7 +78,7 @@ class FsCase:
 def judge(case: FsCase, scratch: str, *, go_on: bool) -> None:
     """Raises Lost at a broken promise."""
     SYSTEM.disk = Disk(case.image)
-    SYSTEM.disk.stats = {SYSTEM.disk.names.get(p, 0): found for p, found in _stats(case).items()}
+    SYSTEM.disk.stats = _stats(case)
     hosts = [FsHost(SYSTEM.disk, n, case.recording.root, scratch) for n in case.recording.hosts]
     try:
         _check_tickets(case)
@@ -86,11 +88,16 @@ def judge(case: FsCase, scratch: str, *, go_on: bool) -> None:
             host.close()
 
 
-def _stats(case: FsCase) -> dict[str, dict[str, int]]:
+def _stats(case: FsCase) -> dict[int, dict[str, int]]:
     """A verb has written before it looks at times; a start looks at them before it writes."""
     first, *later = answers(case)
     act = last_act(case)
-    return later[0].stats if later and act and not act.what.startswith("start") else first.stats
+    known = later[0].stats if later and act and not act.what.startswith("start") else first.stats
+    found = {case.image.names[p]: stat for p, stat in known.items() if p in case.image.names}
+    for number in case.old_times & found.keys():
+        before = {f"st_{n}time_ns": found[number][f"st_{n}time_ns"] - 10**9 for n in "mc"}
+        found[number] = {**found[number], **before}
+    return found
 
 
 async def _judge(case: FsCase, hosts: list[FsHost], go_on: bool) -> None:

@@ -7,7 +7,8 @@ new file needs are made durable with it.
 """
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from crash_disk import SECTOR, Image, Sync, Write
 
@@ -43,6 +44,11 @@ class DirectorySync:
 
 
 @dataclass(frozen=True, slots=True)
+class FullSync(Sync):
+    """An fsync, which keeps a file's times too; fdatasync leaves them to chance."""
+
+
+@dataclass(frozen=True, slots=True)
 class FailedSync:
     """What a file had not synced before may be lost for good, whatever a later sync says (F11)."""
 
@@ -53,6 +59,17 @@ Event = Write | Resize | Entries | Sync | DirectorySync | FailedSync
 Data = Write | Resize
 Torn = frozenset[int] | None
 """The sectors of a write that reached the disk; None: all of them."""
+
+
+
+def renumbered(event: Event, number: Callable[[int], int]) -> Event:
+    """The same of files with other numbers."""
+    if isinstance(event, DirectorySync):
+        return event
+    if isinstance(event, Entries):
+        return Entries(tuple((p, None if n is None else number(n)) for p, n in event.changes))
+    return replace(event, file=number(event.file))
+
 
 NEVER = 1 << 60
 """A position that no sync comes after."""
@@ -86,15 +103,20 @@ class Durable:
         self.file_systems = file_systems
         self.data: list[tuple[int, Data]] = []
         self.entries: list[tuple[int, Entries]] = []
+        self.written: dict[int, int] = {}
+        """Files whose times may be those of before, and where they were last written."""
 
     def apply(self, position: int, event: Event) -> None:
         match event:
             case Write() | Resize():
                 self.data.append((position, event))
+                self.written[event.file] = position
             case Entries():
                 self.entries.append((position, event))
             case Sync(file, began):
                 self._sync_data(file, began)
+                if isinstance(event, FullSync) and self.written.get(file, NEVER) < began:
+                    del self.written[file]
                 if self.file_systems:
                     self._sync_name_of(file, began)
             case DirectorySync(directory, began):

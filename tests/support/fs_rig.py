@@ -14,7 +14,7 @@ from crash_disk import CHUNK
 from crash_history import SECTOR, History, Line, Pit, Put
 from crash_rig import stamp
 from devices import eventually
-from fs_log import DIRECTORY, Event
+from fs_log import DIRECTORY, Event, renumbered
 from fs_trace import Replay, calls, tracer
 from harness import Service
 
@@ -54,7 +54,7 @@ class Answer:
     hosts: dict[str, Told] = field(default_factory=dict)
     tickets: dict[str, bytes] = field(default_factory=dict)
     stats: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Of volumes: what says that a file is the same and was not written."""
+    """Of volumes: what says that a file was not written."""
 
 
 @dataclass
@@ -322,13 +322,17 @@ class FsRig:
             replay.add_file(path, data)
         for directory in (self.volumes, *(s.home for s in self.services.values())):
             replay.names[str(directory)] = DIRECTORY
-        base = {n: bytes(data) for n, data in replay.files.items()}, dict(replay.names)
+        first, names = {n: bytes(data) for n, data in replay.files.items()}, dict(replay.names)
         logs = [text for service in self.services.values() for text in service.logs()]
         replay.run(call for text in logs for call in calls(text))
         self._expect_whole(replay)
         self._in_positions(replay.position)
+        number = _inodes(replay)
+        files = {number(n): data for n, data in first.items()}
+        names = {path: number(n) for path, n in names.items()}
+        log = [renumbered(event, number) for event in replay.events]
         return FsRecording(
-            name, str(self.root), *base, replay.events, self.history, self.acts, self.sets,
+            name, str(self.root), files, names, log, self.history, self.acts, self.sets,
             tuple(self.services), replay.position(self.fails_from), self.unnoted,
         )  # fmt: skip
 
@@ -363,9 +367,15 @@ def _is_kept(path: str) -> bool:
     return not re.search(LEFT_OUT, path)
 
 
+def _inodes(replay: Replay) -> Callable[[int], int]:
+    """The numbers of files as the file system has them, by which the service knows them."""
+    real = {n: os.stat(path).st_ino for path, n in replay.names.items() if n != DIRECTORY}
+    return lambda number: real.get(number, number and number + (1 << 48))
+
+
 def _stat(path: Path) -> dict[str, int]:
     found = path.stat()
-    return {name: getattr(found, name) for name in ("st_ino", "st_mtime_ns", "st_ctime_ns")}
+    return {name: getattr(found, name) for name in ("st_mtime_ns", "st_ctime_ns")}
 
 
 def _told(service: Service) -> Told | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from crash_disk import SECTOR, Sync, Write
-from fs_log import DIRECTORY, DirectorySync, Entries, Event, FailedSync, Resize
+from fs_log import DIRECTORY, DirectorySync, Entries, Event, FailedSync, FullSync, Resize
 
 CALLS = (
     "openat,open,creat,write,pwrite64,pwritev,pwritev2,ftruncate,truncate,fallocate,fsync,"
@@ -187,7 +187,8 @@ class Replay:
             return
         number = self._file(path)
         if number:
-            self._add(call, Sync(number, began))
+            kind = FullSync if call.name == "fsync" else Sync
+            self._add(call, kind(number, began))
         else:
             self._add(call, DirectorySync(path, began))
 
