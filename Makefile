@@ -29,8 +29,8 @@ STAMP := $(VENV)/.complete
 PIP := -m pip --quiet --disable-pip-version-check --no-input
 export PIP_ROOT_USER_ACTION := ignore
 
-# Who is done takes over what the other has before it. Many processors share few disks.
-PARALLEL = $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=worksteal
+# Whoever has nothing left takes the next test. Many processors share few disks.
+PARALLEL = $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=load --maxschedchunk=2
 
 SITE := $(PREFIX)/lib/iifuse
 SBIN := $(PREFIX)/sbin

@@ -23,6 +23,8 @@ settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("busy")
 
 BEGAN = time.monotonic()
+LONGEST = {"crash", "model", "fuzz", "clients", "test_hundred_kills.py"}
+"""Where single tests take a minute."""
 LONG_SECONDS = float(os.environ.get("IIFUSE_CRASH_SECONDS", "0"))
 """How long all tests marked `long` may take together; 0: they are left out."""
 
@@ -36,6 +38,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         long = [item for item in items if item.get_closest_marker("long")]
         items[:] = [item for item in items if item not in long]
         config.hook.pytest_deselected(items=long)
+    if hasattr(config, "workerinput"):  # the longest first, so that all workers end together
+        items.sort(key=lambda item: not LONGEST & set(Path(item.fspath).parts))
     if os.path.exists("/dev/fuse") and os.geteuid() == 0:
         return
     for item in items:
