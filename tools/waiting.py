@@ -78,8 +78,10 @@ class _Bars:
         for row in rows:
             if row.shadow in self._tasks:
                 task = self._tasks[row.shadow]
-                self._progress.update(task, total=_total(row), completed=row.copied_chunks)
+                total = _total(row)
+                done = row.copied_chunks if row.copy_bits else total  # also with nothing to copy
+                self._progress.update(task, total=total, completed=done)
 
 
 def _total(row: SetStatus) -> int:
-    return row.copied_chunks + row.copy_bits
+    return row.copied_chunks + row.copy_bits or 1

@@ -119,8 +119,11 @@ class Engine:
         return found
 
     def family(self, member: VolumeSet) -> Family:
-        """The family of a set."""
-        return next(f for f in self.families if member in f.sets)
+        """The family of a set. Raises NotFound for one that was disabled meanwhile."""
+        for family in self.families:
+            if member in family.sets:
+                return family
+        raise errors.NotFound(member.name, "no such set any more")
 
     def master_family(self, path: str, identity: Identity) -> Family | None:
         """The family whose master a path leads to, under whatever name."""

@@ -1,73 +1,118 @@
-"""Do the bits tell the truth? Compare what they call equal, on a set in use (`iiverify`)."""
+"""Do the bits tell the truth? Compare what they call equal, on a set in use (`iiverify`).
 
+Both volumes are read past the page cache: damage below the file system, or by another host, stands
+on the disk, and what was read or written before it would hide it.
+"""
+
+from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
 from iifuse import errors
 from iifuse.core.bitmap import runs_of
+from iifuse.core.geometry import CHUNK_BYTES
 from iifuse.core.plan import Side, Touch
 from iifuse.core.state import Custody, Kind, Progress
 from iifuse.engine.chunklock import Mode
 from iifuse.engine.engine import Engine
+from iifuse.engine.family import Family
 from iifuse.engine.threads import blocking
 from iifuse.engine.volumeset import VolumeSet
+from iifuse.store.uncached import PIECE_BYTES, Uncached
 from iifuse.units import Run
 
 _STEP_CHUNKS: Final = 128
 """Chunks that are kept from writers at a time: 4 MiB."""
 
 
-def check_comparable(member: VolumeSet) -> None:
-    """Raise Refused unless equal bits mean equal bytes: independent, idle, local, all online."""
+def check_comparable(engine: Engine, member: VolumeSet) -> Family:
+    """The set's family. Raises Refused unless equal bits mean equal bytes, NotFound."""
+    if engine.set(member.name) is not member:
+        raise errors.NotFound(member.name, "was disabled, and is another set now")
     state = member.state
-    idle = state.progress is Progress.IDLE and state.custody is Custody.LOCAL
-    if state.kind is not Kind.INDEPENDENT or not idle or state.offline:
+    if state.kind is not Kind.INDEPENDENT:
         raise errors.Refused(
-            member.name,
-            "only an independent set that is idle, local and online can be compared",
-            "see 'iiadm -i'",
-        )
+            member.name, "is a dependent set: its shadow holds only what has changed",
+            "only an independent set has two whole volumes to compare",
+        )  # fmt: skip
+    if state.custody is not Custody.LOCAL:
+        raise errors.Refused(
+            member.name, f"is {state.custody.name.lower()}: only one of its volumes is here",
+            "compare it when it is joined",
+        )  # fmt: skip
+    if state.offline:
+        roles = " and ".join(role.name.lower() for role in state.offline if role.name)
+        raise errors.Refused(member.name, f"has its {roles} offline", "bring it back (-R)")
+    if state.progress is not Progress.IDLE:
+        how = "runs" if state.copying else "stands aborted"
+        way_out = "wait for it (-w)" if state.copying else "let '-u' in its direction go on with it"
+        raise errors.Refused(member.name, f"its copy {how}", way_out)
+    return engine.family(member)
 
 
 async def compare(engine: Engine, member: VolumeSet, first: int, count: int) -> list[Run]:
     """The runs among `count` chunks from `first` on whose bits say equal and whose bytes differ.
 
-    Raises Refused, and OSError when a volume cannot be read.
+    Raises Refused, NotFound, and OSError when a volume cannot be read.
     """
-    check_comparable(member)
+    family = check_comparable(engine, member)
     stop = min(first + count, member.geometry.chunks)
     found: list[Run] = []
     for at in range(first, stop, _STEP_CHUNKS):
         run = (at, min(_STEP_CHUNKS, stop - at))
-        async with engine.family(member).locks.hold(Mode.READ, *run):
-            check_comparable(member)
+        async with family.locks.hold(Mode.READ, *run):
+            check_comparable(engine, member)
             equal = ~member.bits.shadow.word(*run) & ((1 << run[1]) - 1)
             if equal:
-                found += await blocking(partial(_differing, engine, member, run, equal))
+                found += await _compare_step(engine, member, run, equal)
     return found
 
 
-def _differing(engine: Engine, member: VolumeSet, run: Run, equal: int) -> list[Run]:
+async def _compare_step(engine: Engine, member: VolumeSet, run: Run, equal: int) -> list[Run]:
+    """What was found counts only if the set can still be compared: else its volumes are closed."""
+    family = engine.family(member)
+    try:
+        found = await blocking(partial(_differing, family, member, run, equal))
+    except OSError:
+        check_comparable(engine, member)
+        raise
+    check_comparable(engine, member)
+    return found
+
+
+def _differing(family: Family, member: VolumeSet, run: Run, equal: int) -> list[Run]:
     """In a thread: the runs of `equal` (bit 0 is the first chunk of `run`) that differ."""
-    master, shadow = engine.family(member).master, member.shadow
-    assert master is not None
-    assert shadow is not None
+    assert family.master is not None
+    assert member.shadow is not None
     word = 0
-    for start, length in runs_of(equal, run[0]):
-        for chunk in range(start, start + length):
-            extent = member.geometry.extent((chunk, 1))
-            if master.read(*extent) != shadow.read(*extent):
-                word |= 1 << (chunk - run[0])
+    with Uncached(family.master) as master, Uncached(member.shadow) as shadow:
+        for first, count in _pieces(runs_of(equal, run[0])):
+            extent = member.geometry.extent((first, count))
+            one, other = master.read(*extent), shadow.read(*extent)
+            if one == other:
+                continue
+            for chunk in range(count):
+                part = slice(chunk * CHUNK_BYTES, (chunk + 1) * CHUNK_BYTES)
+                if one[part] != other[part]:
+                    word |= 1 << (first + chunk - run[0])
     return runs_of(word, run[0])
+
+
+def _pieces(runs: list[Run]) -> Iterator[Run]:
+    """The runs, cut to what is read at a time."""
+    step = PIECE_BYTES // CHUNK_BYTES
+    for first, count in runs:
+        for at in range(first, first + count, step):
+            yield at, min(step, first + count - at)
 
 
 async def mark(engine: Engine, member: VolumeSet, runs: list[Run]) -> None:
     """Count chunks as different, so that the next update heals them. Raises Refused, UsageError."""
-    check_comparable(member)
-    family = engine.family(member)
+    family = check_comparable(engine, member)
     for first, count in runs:
         if not 0 <= first < first + count <= member.geometry.chunks:
             raise errors.UsageError(member.name, f"has no chunks {first} to {first + count - 1}")
     for run in runs:
         async with family.locks.hold(Mode.WRITE, *run):
+            check_comparable(engine, member)  # it may have been disabled meanwhile
             await family.touch(Touch(Side.SHADOW, member.key, *run))

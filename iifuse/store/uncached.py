@@ -1,0 +1,96 @@
+"""Reads of a volume that the page cache does not answer: what really stands on the disk.
+
+By a second descriptor with O_DIRECT, for which the kernel first writes what is still to be written.
+It is opened for the moment only: while it is open, a lease on the file is not granted. Where the
+file system has no O_DIRECT, pages are dropped before they are read.
+"""
+
+import errno
+import mmap
+import os
+from types import TracebackType
+from typing import Final, Self
+
+from iifuse.store.volume import Volume
+
+PIECE_BYTES: Final = 1 << 20
+_ALIGNED: Final = 4096
+_READ: Final = os.O_RDONLY | os.O_CLOEXEC
+
+
+class Uncached:
+    """An open volume, for as long as this is entered. Every method blocks and raises OSError."""
+
+    def __init__(self, volume: Volume) -> None:
+        self._volume = volume
+        self._fd, self._direct = -1, volume.has_disk
+        self._buffer = mmap.mmap(-1, PIECE_BYTES)  # O_DIRECT wants whole pages
+
+    def __enter__(self) -> Self:
+        again = f"/proc/self/fd/{self._volume.fd}"
+        try:
+            self._fd = os.open(again, _READ | os.O_DIRECT * self._direct)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise self._named(error) from None
+            self._direct, self._fd = False, os.open(again, _READ)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._fd)
+
+    def read(self, offset: int, length: int) -> memoryview:
+        """An extent of `PIECE_BYTES` at the most that begins at a whole page.
+
+        What it answers with is good until the next read.
+        """
+        if self._volume.has_disk and not self._direct:
+            self._drop(offset, length)
+        try:
+            done = self._read(offset, length)
+        except OSError as error:
+            if error.errno != errno.EINVAL or not self._direct:
+                raise self._named(error) from None
+            os.close(self._fd)  # it has O_DIRECT, but not for such an extent
+            self._direct, self._fd = False, os.open(f"/proc/self/fd/{self._volume.fd}", _READ)
+            return self.read(offset, length)
+        if done < length:
+            raise self._named(OSError(errno.EIO, "the volume ends early"))
+        return memoryview(self._buffer)[:length]
+
+    def _read(self, offset: int, length: int) -> int:
+        """Bytes read. A file's end need not be that of a page, and cuts the last read short."""
+        whole = -(-length // _ALIGNED) * _ALIGNED if self._direct else length
+        done = 0
+        while done < length:
+            part = memoryview(self._buffer)[done:whole]
+            got = os.preadv(self._fd, [part], offset + done)
+            if not got:
+                break
+            done += got
+        return done
+
+    def _drop(self, offset: int, length: int) -> None:
+        """Raises OSError when somebody keeps the pages, as a mapping of the raw file does."""
+        self._volume.sync()
+        os.posix_fadvise(self._fd, offset, length, os.POSIX_FADV_DONTNEED)
+        for at in range(offset, offset + length, _ALIGNED):
+            if self._is_cached(at):
+                raise self._named(OSError(errno.EBUSY, "the page cache does not let go of it"))
+
+    def _is_cached(self, offset: int) -> bool:
+        try:
+            return os.preadv(self._fd, [bytearray(1)], offset, os.RWF_NOWAIT) > 0
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP):
+                return False
+            raise
+
+    def _named(self, error: OSError) -> OSError:
+        error.filename = self._volume.path
+        return error
