@@ -76,8 +76,8 @@ async def run_sync(call: Callable[..., Any], *arguments: Any, **options: Any) ->
     return job.result
 
 
-async def in_worker(call: Callable[[], Any], way: object) -> Any:
-    """Instead of threads._in_worker; nobody has to give way."""
+async def in_crew(crew: object, call: Callable[[], Any], way: object = None) -> Any:
+    """Instead of threads._in_crew; nobody has to give way."""
     return await run_sync(call)
 
 
