@@ -2,9 +2,9 @@
 
 The store's and the engine's `os` is replaced, nothing else: volumes, bitmap files, the group
 record and the tickets go through the product's own code. A name and a size are durable at once
-(who makes a file syncs its directory); data is durable once a sync has *returned* that began
-after the write. What a write makes of a sector is taken from the page cache, so that a write of
-a part of a sector carries what stood beside it, as write-back does.
+(who makes a file syncs its directory, which fs_log looks at); data is durable once a sync has
+*returned* that began after the write. What a write makes of a sector is taken from the page cache,
+so that a write of a part of a sector carries what stood beside it, as write-back does.
 """
 
 import errno

@@ -22,7 +22,10 @@ BOOT = UUID(int=7)
 
 
 class MemoryDB:
-    """The state database as SQLite with synchronous=FULL promises it: each change whole at once."""
+    """The state database as store.statedb promises it: each change whole and durable at once.
+
+    Whether SQLite and file systems keep that promise is the other explorer's question (fs_log).
+    """
 
     def __init__(self, disk: Disk, host: str) -> None:
         self._disk, self._host = disk, host
