@@ -114,11 +114,13 @@ def on_terminal():
         fcntl.ioctl(inner, termios.TIOCSWINSZ, b"\x18\0\xff\0\0\0\0\0")  # room for paths
         os.write(outer, typed.encode())
         plain = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        env = {**os.environ, "TERM": "xterm"}
+        env.pop("COLUMNS", None)  # some libraries set it, and it would beat the terminal's own size
         process = subprocess.Popen(
             [BIN / program, *argv],
             **{**plain, **dict.fromkeys(streams, inner)},
             text=True,
-            env={**os.environ, "TERM": "xterm"},
+            env=env,
         )
         os.close(inner)
         out, err = process.communicate(timeout=PATIENCE_SECONDS)
