@@ -76,7 +76,13 @@ def test_sigterm_saves_exact_bits_and_start_brings_all_back(service, several):
     assert [service.read(v) for v in masters + shadows] == shown
 
 
-def test_sigint_stops_in_order_too(service, several):
+@pytest.mark.parametrize("inherited", [signal.SIG_DFL, signal.SIG_IGN])
+def test_sigint_stops_in_order_too(service, several, inherited):
+    """Ignored is what a script's background job inherits."""
+    service.stop()
+    before = signal.signal(signal.SIGINT, inherited)
+    service.start()
+    signal.signal(signal.SIGINT, before)
     os.kill(service.pid, signal.SIGINT)
     assert service._wait(30) == 0
     assert not os.path.ismount(service.mountpoint)
