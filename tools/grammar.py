@@ -17,7 +17,7 @@ usage: iiadm -e ind|dep MASTER SHADOW BITMAP
        iiadm -u [s|m] SET... | -c s|m SET... | -d SET | -a SET | -w SET
        iiadm -i [SET|all] | -l
        iiadm -E SET | -I SHADOW BITMAP [TICKET] | -J SET BITMAP
-       iiadm -R SET | -o OPT,... SET... | --attach BITMAP...
+       iiadm -R SET | --give-up [--extents FILE] SET | -o OPT,... SET... | --attach BITMAP...
        iiadm -g GRP -e|-u|-c|-d|-a|-w|-i|-l|-E|-R|-o ... | -g GRP -m SET... | -g -L
        iiadm -h | -v
 """
@@ -39,6 +39,7 @@ Administers point-in-time copies. A set is named by its shadow's path. With no w
   -I S B [TICKET]   import a shadow, tracking its changes in bitmap B
   -J SET B          join: take the shadow back and merge the other host's bitmap
   -R SET            reset: bring back what is offline, or a shadow whose importer is lost
+  --give-up SET     end an aborted restore that cannot be finished; prints what was not restored
   -o OPT,... SET... what a failing shadow means; also together with -e:
                       break=shadow   it goes offline and the write goes on (as it is at first)
                       break=write    the write to the master fails, the shadow stays good
@@ -49,8 +50,9 @@ Administers point-in-time copies. A set is named by its shadow's path. With no w
   -g GRP -m SET...  put sets into a group; an empty GRP takes them out of theirs
   -g -L             list the groups
   -n                do not ask, go ahead
+  --extents FILE    with --give-up: write what was not restored to this new file
   --timeout S       with -w: wait at most S seconds
-  --json            with -i, -l and -g -L: print JSON
+  --json            with -i, -l, -g -L and --give-up: print JSON
   --socket PATH     control socket of the service (else IIFUSE_SOCKET)
   -h, --help        this text
   -v, --version     version
@@ -88,6 +90,7 @@ ACTIONS: Final = {
     "R": Shape((1, 1), (0, 0), "SET"),
     "o": Shape((1, MANY), (0, 0), "SET..."),
     "-attach": Shape((1, MANY), (1, MANY), "BITMAP..."),
+    "-give-up": Shape((1, 1), None, "SET"),
     "m": Shape(None, (1, MANY), "SET..."),
     "L": Shape((0, 0), None, ""),
     "h": Shape((0, 0), None, ""),
@@ -98,13 +101,15 @@ ACTIONS: Final = {
 CHOICES: Final = {"e": ("ind", "dep"), "c": ("s", "m"), "u": ("s", "m")}
 """The word that has to follow some letters; for -u it may be left out."""
 
-_LONG: Final = ("--socket", "--timeout", "--json", "--help", "--version", "--attach")
-_REPORTS: Final = ("i", "l", "L")
+_LONG: Final = (
+    "--socket", "--timeout", "--extents", "--json", "--help", "--version", "--attach", "--give-up",
+)  # fmt: skip
+_REPORTS: Final = ("i", "l", "L", "-give-up")
 
 
 def options() -> list[str]:
     """Every option, for the comparison with the man page."""
-    letters = (*(letter for letter in ACTIONS if letter != "-attach"), "g", "n")
+    letters = (*(letter for letter in ACTIONS if not letter.startswith("-")), "g", "n")
     return sorted([*(f"-{letter}" for letter in letters), *_LONG])
 
 
@@ -122,6 +127,7 @@ class Command:
     sure: bool = False
     json: bool = False
     timeout: float | None = None
+    extents: str | None = None
     socket: str | None = None
     tuning: Tuning = field(default_factory=Tuning)
     reserve: bool = False
@@ -188,7 +194,9 @@ def _check(command: Command) -> None:
         form = f"-{letter} takes {shape.what if count[1] else 'no volume'}"
         raise _wrong(f"{form} with -g" if grouped else form)
     if command.json and letter not in _REPORTS:
-        raise _wrong("--json is for -i, -l and -g -L")
+        raise _wrong("--json is for -i, -l, -g -L and --give-up")
+    if command.extents is not None and letter != "-give-up":
+        raise _wrong("--extents is for --give-up")
     if command.timeout is not None and letter != "w":
         raise _wrong("--timeout is for -w")
 
@@ -216,10 +224,12 @@ class _Reader:
 
     def _long(self, word: str) -> None:
         name, equals, value = word.partition("=")
-        if name in ("--socket", "--timeout"):
+        if name in ("--socket", "--timeout", "--extents"):
             text = value if equals else self._next(name)
             if name == "--socket":
                 self.command.socket = text
+            elif name == "--extents":
+                self.command.extents = text
             else:
                 self.command.timeout = _seconds(text)
         elif equals or name not in _LONG:
@@ -227,7 +237,7 @@ class _Reader:
         elif name == "--json":
             self.command.json = True
         else:
-            self._action({"--help": "h", "--version": "v", "--attach": "-attach"}[name])
+            self._action({"--help": "h", "--version": "v"}.get(name, name[1:]))
 
     def _letters(self, letters: str) -> None:
         while letters:

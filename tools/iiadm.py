@@ -9,7 +9,7 @@ from iifuse.control import protocol
 from iifuse.control.client import Client
 from iifuse.core.ticket import Lent
 
-from . import ask, common, grammar, show
+from . import ask, common, extents, grammar, show
 from .grammar import Command
 
 EVERY: Final = "all"
@@ -134,6 +134,25 @@ def _reset(client: Client, command: Command) -> None:
     _tell(client, command, lambda sure: protocol.Reset(target, sure))
 
 
+def _give_up(client: Client, command: Command) -> None:
+    """The list first, and durably: the service forgets it with the restore."""
+    shadow = common.absolute(command.words[0])
+    path = None if command.extents is None else common.absolute(command.extents)
+    text = ""
+
+    def end(sure: bool) -> None:
+        nonlocal text
+        if sure:
+            text = extents.text(extents.not_restored(client, shadow), json=command.json)
+            if path is not None:
+                extents.keep(path, text)
+        common.tell(client, protocol.GiveUp(shadow, sure))
+
+    ask.when_asked(end, sure=command.sure)
+    if path is None:
+        common.emit(text, end="")
+
+
 def _tune(client: Client, command: Command) -> None:
     common.tell(client, protocol.Tune(_target(command), command.tuning))
 
@@ -177,6 +196,7 @@ _VERBS: Final[dict[str, Callable[[Client, Command], None]]] = {
     "R": _reset,
     "o": _tune,
     "-attach": _attach,
+    "-give-up": _give_up,
     "m": _move,
     "L": _groups,
 }

@@ -11,7 +11,17 @@ from iifuse.control.protocol import AnyRequest, Noted, SetStatus, Target, Volume
 from iifuse.core.geometry import CHUNK_BYTES
 from iifuse.core.state import Custody, Kind, Policy, Progress, Role, Verb
 from iifuse.core.ticket import Lent
-from iifuse.engine import attach, enable, exchange, passthrough, pit, questions, reset, verify
+from iifuse.engine import (
+    attach,
+    enable,
+    exchange,
+    giveup,
+    passthrough,
+    pit,
+    questions,
+    reset,
+    verify,
+)
 from iifuse.engine.counting import counts
 from iifuse.engine.engine import Engine
 from iifuse.engine.exchange import Borrowing
@@ -48,6 +58,8 @@ class Dispatcher:
             protocol.Flip: self._alone(self._flip),
             protocol.Abort: self._alone(self._abort),
             protocol.Reset: self._alone(self._reset),
+            protocol.GiveUp: self._alone(self._give_up),
+            protocol.NotRestored: self._not_restored,
             protocol.Export: self._alone(self._export),
             protocol.Import: self._alone(self._import),
             protocol.CheckJoin: self._alone(self._check_join),
@@ -145,6 +157,7 @@ class Dispatcher:
         notes: list[str] = []
         sets = self._select(request.target)
         await self._check_all(sets, Verb.DISABLE)
+        await questions.before_disable(self._engine, sets, sure=request.sure)
         for member in sets:
             notes += await enable.disable(self._engine, member)
         return Noted(tuple(notes))
@@ -178,6 +191,14 @@ class Dispatcher:
         for member in sets:
             notes += await reset.reset(self._engine, member)
         return Noted(tuple(notes))
+
+    async def _give_up(self, request: protocol.GiveUp) -> Noted:
+        member = self._engine.set(request.shadow)
+        return Noted(tuple(await giveup.give_up(self._engine, member, sure=request.sure)))
+
+    async def _not_restored(self, request: protocol.NotRestored) -> protocol.Compared:
+        member = self._engine.set(request.shadow)
+        return protocol.Compared(tuple(giveup.not_restored(member, request.first, request.count)))
 
     async def _compare(self, request: protocol.Compare) -> protocol.Compared:
         member = self._engine.set(request.shadow)

@@ -119,6 +119,24 @@ class Reset(Request, frozen=True, tag="reset"):
     sure: bool = False
 
 
+class GiveUp(Request, frozen=True, tag="give_up"):
+    """`--give-up`: end an aborted restore half-way. Answered with Noted; it always asks."""
+
+    shadow: Path
+    sure: bool = False
+
+
+class NotRestored(Request, frozen=True, tag="not_restored"):
+    """What an aborted restore has not brought, out of `count` chunks from `first` on.
+
+    Answered with Compared; `count` is 1,048,576 at the most.
+    """
+
+    shadow: Path
+    first: Chunks
+    count: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
+
+
 class Compare(Request, frozen=True, tag="compare"):
     """Compare what the bits call equal, in `count` chunks from `first`; answered with Compared."""
 
@@ -197,7 +215,8 @@ class Volumes(Request, frozen=True, tag="volumes"):
 
 AnyRequest = (
     Hello | Enable | Disable | Flip | Abort | Wait | Status | Reset | Export | Import | CheckJoin
-    | Join | Compare | MarkChanged | Move | Groups | Control | Release | Volumes | Attach | Tune
+    | Join | GiveUp | NotRestored | Compare | MarkChanged | Move | Groups | Control | Release
+    | Volumes | Attach | Tune
 )  # fmt: skip
 
 
@@ -217,7 +236,11 @@ class Noted(msgspec.Struct, frozen=True):
 
 
 class Compared(msgspec.Struct, frozen=True):
-    """(first chunk, count) of chunks whose bits say equal and whose bytes differ."""
+    """(first chunk, count) of the chunks that were asked for.
+
+    Compare: their bits say equal and their bytes differ. NotRestored: the restore has still to
+    bring them.
+    """
 
     runs: tuple[tuple[int, int], ...]
 

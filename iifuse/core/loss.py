@@ -56,6 +56,37 @@ def of_restore(header: Header, chunks: int) -> Loss:
     return Loss(header.master, f"{what}; what was written to it since then is lost")
 
 
+def of_give_up(header: Header, left: int, *, known: bool) -> Loss:
+    """An aborted restore would never be finished. `known`: which chunks it has brought."""
+    done = header.geometry.chunks - left
+    parts = (
+        f"{amount(header, left)} of it stay as they were before, and the other {done} are of "
+        f"{point_in_time(header)} or were written since"
+        if known
+        else "nobody knows which of its chunks were restored, so all are listed"
+    )
+    why = "" if header.offline else "; nothing is offline: '-u m' would finish it"
+    return Loss(header.master, f"this would end the restore of a master half-way: {parts}{why}")
+
+
+def of_given_up(header: Header) -> Loss:
+    """What an update, or a new shadow, would overwrite after a restore that was given up."""
+    return Loss(
+        header.shadow,
+        f"this would overwrite the rest of {point_in_time(header)}, whose restore was given up: "
+        "the master does not have all of it",
+    )
+
+
+def of_wipe(header: Header, why: str) -> Loss:
+    """A disabled shadow that is incomplete would lose its beginning."""
+    return Loss(
+        header.shadow,
+        f"this would wipe the beginning of it, and {why}; it may be all that is left of "
+        f"{point_in_time(header)}",
+    )
+
+
 def of_export(header: Header) -> Loss:
     """A lent shadow would be taken back."""
     return Loss(

@@ -295,10 +295,16 @@ def point_in_time(changes: dict[UUID, Change]) -> list[PitStep]:
 
 def whole_change(key: UUID, change: Change) -> list[PitStep]:
     """The steps of a change that has its record; recovery runs exactly these again."""
-    steps: list[PitStep] = []
-    if change is not Change.CLEAR:
-        steps += [Store(key, Region.COPY), Sync(key, Role.BITMAP)]
-    return [*steps, Store(key, Region.SHADOW), Sync(key, Role.BITMAP), Commit(key)]
+    copy: list[PitStep] = [Store(key, Region.COPY), Sync(key, Role.BITMAP)]
+    shadow: list[PitStep] = [Store(key, Region.SHADOW), Sync(key, Role.BITMAP)]
+    if change is Change.GIVE_UP:  # the shadow bits gain before the copy bits go
+        return [*shadow, *copy, Commit(key)]
+    return [*([] if change is Change.CLEAR else copy), *shadow, Commit(key)]
+
+
+def give_up(key: UUID) -> list[PitStep]:
+    """End an aborted restore: one record, and steps that may be repeated."""
+    return [Pend(key), *whole_change(key, Change.GIVE_UP)]
 
 
 def exact_bits(key: UUID) -> list[PitStep]:

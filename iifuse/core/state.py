@@ -104,6 +104,8 @@ class Change(IntEnum):
     FILL_TO_SHADOW = 3
     MERGE_TO_MASTER = 4
     FILL_TO_MASTER = 5
+    GIVE_UP = 6
+    """Of an aborted restore: no new PIT, and what it has still to bring counts as different."""
 
     @property
     def merges(self) -> bool:
@@ -115,18 +117,29 @@ class Change(IntEnum):
         """The progress of the set after the change."""
         if self in (Change.MERGE_TO_SHADOW, Change.FILL_TO_SHADOW):
             return Progress.TO_SHADOW
-        return Progress.IDLE if self in (Change.NONE, Change.CLEAR) else Progress.TO_MASTER
+        idle = self in (Change.NONE, Change.CLEAR, Change.GIVE_UP)
+        return Progress.IDLE if idle else Progress.TO_MASTER
 
     def new_copy(self, shadow: Bitmap, copy: Bitmap, into: Bitmap | None = None) -> Bitmap:
         """The copy bitmap after the change. Repeating it loses nothing: bits are only added.
 
         `into`: a bitmap that may be overwritten for it.
         """
+        if self is Change.GIVE_UP:
+            return Bitmap(copy.chunks)
         result = copy.copy(into)
         if self.merges:
             result.merge(shadow)
         elif self in (Change.FILL_TO_SHADOW, Change.FILL_TO_MASTER):
             result.fill()
+        return result
+
+    def new_shadow(self, shadow: Bitmap, copy: Bitmap) -> Bitmap:
+        """The shadow bitmap after the change. Written before bits leave the copy bitmap."""
+        result = Bitmap(shadow.chunks)
+        if self is Change.GIVE_UP:
+            result.merge(shadow)
+            result.merge(copy)
         return result
 
 
@@ -175,7 +188,7 @@ def _check_pit(name: str, state: SetState, verb: Verb) -> None:
     if state.offline:
         names = " and ".join(role.name.lower() for role in state.offline if role.name)
         raise errors.Refused(
-            name, f"{verb} is not possible with {names} offline", "see 'iiadm -i' for the reason"
+            name, f"{verb} is not possible with {names} offline", _way_out_offline(state)
         )
     turned = state.progress is not Progress.IDLE and state.restoring is not verb.to_master
     if turned or (state.restoring and state.copying):
@@ -191,7 +204,9 @@ def _check_export(name: str, state: SetState) -> None:
     if state.progress is not Progress.IDLE:
         raise errors.CopyRunning(name, f"-E is not possible {_doing(state)}", _way_out(state))
     if state.offline:
-        raise errors.Refused(name, "-E is not possible with a volume offline", "see 'iiadm -i'")
+        raise errors.Refused(
+            name, "-E is not possible with a volume offline", _way_out_offline(state)
+        )
 
 
 def _doing(state: SetState) -> str:
@@ -202,4 +217,18 @@ def _doing(state: SetState) -> str:
 def _way_out(state: SetState) -> str:
     if state.copying:
         return "wait for it (-w) or abort it (-a)"
-    return "finish it first ('-u m')" if state.restoring else "finish it first ('-u s')"
+    if not state.restoring:
+        return "finish it first ('-u s')"
+    if state.offline:
+        return _way_out_offline(state)
+    return "finish it first ('-u m'), or give it up ('--give-up')"
+
+
+def _way_out_offline(state: SetState) -> str:
+    """'iiadm -i' says why; what to do is the same."""
+    if state.resumes:
+        return (
+            "bring back what is offline ('-R') and finish the restore ('-u m'); if that cannot be, "
+            "give it up ('--give-up')"
+        )
+    return "bring it back ('-R'); 'iiadm -i' says why it is offline"

@@ -39,6 +39,8 @@ def unfinished(transition: Transition | None, header: Header) -> Header | None:
     member while its header shows the old PIT (invariant 6). Raises BadBitmap for a header that
     shows neither the old nor the new one.
     """
+    if header.pending is Change.GIVE_UP and not header.offline & Role.BITMAP:
+        return header  # the shadow is offline, most likely, and that is why
     if header.offline & (Role.SHADOW | Role.BITMAP):  # its bits are in doubt; -R begins anew
         return None
     members = transition.members if transition else ()

@@ -15,7 +15,7 @@ from iifuse import errors
 from iifuse.core import plan, state
 from iifuse.core.bits import Bits
 from iifuse.core.plan import PitStep
-from iifuse.core.state import Change, Progress, Role, Verb
+from iifuse.core.state import Change, Kind, Progress, Role, Verb
 from iifuse.core.transition import Member, Transition
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
@@ -217,10 +217,32 @@ async def _commit(engine: Engine, changes: Changes, rooms: Sequence[Room]) -> "_
         if part.member.key in run.done:
             _adopt(engine, part)
     for key, failure in run.failed.items():
-        await run.flips[key].member.take_offline(Role.BITMAP | Role.SHADOW, str(failure))
-    for failure in run.failed.values():
-        raise storage_error(failure, "that set is offline now, see 'iiadm -i'") from failure
+        await _lose(run.flips[key], str(failure))
+    for key, failure in run.failed.items():
+        raise storage_error(failure, _after_failure(run.flips[key])) from failure
     return run
+
+
+async def _lose(part: Flip, reason: str) -> None:
+    """A set could not follow: its bits are in doubt, and the shadow that was to be copied.
+
+    Not so the shadow of a restore that did not begin: no chunk was copied, and it may be the only
+    good copy. A dependent one goes with its bits all the same (VolumeSet.take_offline).
+    """
+    restore = part.change.progress is Progress.TO_MASTER
+    await part.member.take_offline(Role.BITMAP if restore else Role.BITMAP | Role.SHADOW, reason)
+
+
+def _after_failure(part: Flip) -> str:
+    name = part.member.name
+    if part.change.progress is not Progress.TO_MASTER:
+        return "that set is offline now, see 'iiadm -i'"
+    if part.member.state.kind is Kind.DEPENDENT:
+        return f"the restore has not begun, and {name} is offline; 'iiadm -i' says what is lost"
+    return (
+        f"the restore has not begun, and {name} still holds its point in time; "
+        "'-R' and then '-u m' try again"
+    )
 
 
 async def _disown(sets: Iterable[VolumeSet], transition: UUID) -> None:

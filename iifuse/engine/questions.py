@@ -1,24 +1,34 @@
 """What a verb would overwrite of sets that are there; it is asked about before the verb begins."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from iifuse.core import loss
 from iifuse.core.loss import Loss
 from iifuse.core.state import Custody, Kind, Role, Verb
 from iifuse.engine import pit
 from iifuse.engine.counting import counts
+from iifuse.engine.enable import is_incomplete
 from iifuse.engine.engine import Engine
+from iifuse.engine.threads import blocking
 from iifuse.engine.volumeset import VolumeSet
 
 
 async def before_flip(
     engine: Engine, verb: Verb, sets: Sequence[VolumeSet], *, sure: bool
 ) -> None:
-    """Raise Question before masters are overwritten; what is refused anyhow asks nothing."""
-    if sure or not verb.to_master:
+    """Raise Question before masters are overwritten; what is refused anyhow asks nothing.
+
+    Before shadows are, only where a restore from them was given up.
+    """
+    if sure:
         return
     pit.check(engine, verb, sets)
-    loss.check([await _restored(verb, member) for member in sets], sure=sure)
+    if verb.to_master:
+        losses = [await _restored(verb, member) for member in sets]
+    else:
+        losses = [loss.of_given_up(s.header) for s in sets if await _was_given_up(engine, s)]
+    loss.check(losses, sure=sure)
 
 
 async def _restored(verb: Verb, member: VolumeSet) -> Loss:
@@ -29,15 +39,43 @@ async def _restored(verb: Verb, member: VolumeSet) -> Loss:
     return loss.of_restore(member.header, member.bits.chunks if full else either)
 
 
+async def _was_given_up(engine: Engine, member: VolumeSet) -> bool:
+    """Is its point in time one that the master lacks a part of?"""
+    pit_number = await blocking(partial(engine.db.given_up, member.name))
+    return pit_number != 0 and pit_number == member.header.pit.number
+
+
+async def before_disable(engine: Engine, sets: Sequence[VolumeSet], *, sure: bool) -> None:
+    """Raise Question before an incomplete shadow is wiped that may be all there is."""
+    losses = [one for member in sets for one in await _disabled(engine, member)]
+    loss.check(losses, sure=sure)
+
+
+async def _disabled(engine: Engine, member: VolumeSet) -> list[Loss]:
+    if member.shadow is None or not is_incomplete(member.header):
+        return []
+    if member.is_beyond_repair:
+        why = f"the restore of {member.header.master} from it is not finished"
+    elif engine.family(member).master is None:
+        why = f"its master {member.header.master} is not there"
+    elif await _was_given_up(engine, member):
+        why = f"the restore of {member.header.master} from it was given up"
+    else:
+        return []
+    return [loss.of_wipe(member.header, why)]
+
+
 async def before_reset(engine: Engine, sets: Sequence[VolumeSet], *, sure: bool) -> None:
     """Raise Question before `-R` overwrites what may be the only copy."""
     losses = [one for member in sets for one in await _reset(engine, member)]
     loss.check(losses, sure=sure)
 
 
-async def _reset(engine: Engine, member: VolumeSet) -> list[Loss]:  # noqa: ARG001 - soon
+async def _reset(engine: Engine, member: VolumeSet) -> list[Loss]:
     if member.header.custody is Custody.EXPORTED:
         return [loss.of_export(member.header)]
     if member.state.offline & Role.MASTER and member.state.kind is Kind.INDEPENDENT:
         return [loss.of_restore(member.header, member.bits.chunks)]
+    if member.state.offline & Role.SHADOW and await _was_given_up(engine, member):
+        return [loss.of_given_up(member.header)]
     return []

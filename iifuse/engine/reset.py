@@ -7,6 +7,7 @@ time of a dependent set is lost and a new one begins (instant-image.md 4.11).
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 from iifuse import errors
 from iifuse.core import sector
@@ -23,6 +24,8 @@ from iifuse.engine.threads import blocking
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.volume import Volume, open_volume
+
+_COPIES: Final = "'-u s' copies them to the shadow, '-u m' to the master"
 
 Lost = dict[Role, Volume]
 """The volumes that were offline, opened again."""
@@ -44,7 +47,8 @@ async def reset(engine: Engine, member: VolumeSet) -> list[str]:
             member.name,
             "its bitmap was lost in the middle of a restore: nobody knows which chunks of the "
             "master are right",
-            "disable it (-d), and get the master's content from a backup",
+            "give the restore up ('--give-up') or disable it ('-d'), and get the master's content "
+            "from a backup",
         )
     family = engine.family(member)
     pit.check_siblings(family, member, "-R")
@@ -70,8 +74,15 @@ def _check_something_left(member: VolumeSet, family: Family) -> None:
         raise errors.Refused(
             member.name,
             "is offline and so is its master: neither can be made true from the other",
-            "reset another set of that master first, or bring the master back and start anew",
+            _without_both(member),
         )
+
+
+def _without_both(member: VolumeSet) -> str:
+    bring = "bring one of them back, or reset another set of that master first; else "
+    if member.restoring:
+        return f"{bring}give the restore up ('--give-up'), then disable the set ('-d')"
+    return f"{bring}disable the set ('-d')"
 
 
 async def _take_back(engine: Engine, member: VolumeSet) -> list[str]:
@@ -91,7 +102,7 @@ async def _take_back(engine: Engine, member: VolumeSet) -> list[str]:
     await engine.note(member, "-R")
     member.unnoted = False
     await blocking(partial(engine.db.doubt, member.name, None))
-    return [f"{member.name}: taken back, all its chunks count as different; '-u s' copies them"]
+    return [f"{member.name}: taken back, all its chunks count as different; {_COPIES}"]
 
 
 # -- opening what was lost ------------------------------------------------------------------
@@ -140,10 +151,19 @@ def _open_lost(engine: Engine, member: VolumeSet, family: Family, lost: Role) ->
 def _open_shadow(header: Header, undo: ExitStack) -> Volume:
     """A new one may take the place of a shadow that is copied anew, never of one that is needed."""
     if header.progress is Progress.TO_MASTER or header.custody is Custody.IMPORTED:
-        shadow = open_volume(header.shadow)
+        try:
+            shadow = open_volume(header.shadow)
+        except errors.BadVolume as error:
+            raise errors.BadVolume(error.subject, error.why, _without_shadow(header)) from error
         undo.callback(shadow.close)
         return shadow
     return open_or_create(header.shadow, header.size_bytes, undo, sparse=True)
+
+
+def _without_shadow(header: Header) -> str:
+    if header.custody is Custody.IMPORTED:
+        return "bring it back, or disable the import ('-d')"
+    return "bring it back; if it is lost, give the restore up ('--give-up')"
 
 
 def _close(volume: Volume | None) -> None:
@@ -221,7 +241,7 @@ async def _make_true(engine: Engine, member: VolumeSet, lost: Role) -> list[str]
         return [f"{name}: all its chunks count as changed here"]
     if header.kind is Kind.INDEPENDENT and not lost & (Role.SHADOW | Role.MASTER):
         await _all_differ(engine, member)
-        return [f"{name}: all its chunks count as different; '-u s' copies them"]
+        return [f"{name}: all its chunks count as different; {_COPIES}"]
     change = _change(header.kind, lost)
     if change is Change.CLEAR:
         await _forget_bits(engine, member)

@@ -24,7 +24,7 @@ def roll_forward(
         change,
         pending,
         change.new_copy(shadow, copy),
-        Bitmap(shadow.chunks),
+        change.new_shadow(shadow, copy),
     )
     for step in plan.whole_change(header.uuid, change):
         if isinstance(step, plan.Sync):

@@ -63,6 +63,7 @@ CREATE TABLE IF NOT EXISTS former (  -- sets that were: of which master a shadow
 
 _NUMBER: Final = "INTEGER NOT NULL DEFAULT 0"
 _ADDED: Final = {
+    "sets": ("given_up",),  # the point in time whose restore was given up
     "volumes": (  # of one with no set: its times and what identifies it, as a header has them
         "mtime_ns", "ctime_ns", "ceiling_ns", "inode", "birth_ns", "size_bytes",
         "raw_mtime_ns", "raw_ctime_ns",
@@ -233,6 +234,15 @@ class StateDB:
         done = self._run("UPDATE sets SET doubt = ? WHERE shadow = ?", (reason, shadow))
         if done.rowcount != 1:
             raise errors.StorageError(self._path, f"does not know {shadow} any more")
+
+    def give_up(self, shadow: str, pit: int) -> None:
+        """The restore of this point in time will not be finished; 0: that is no longer so."""
+        self._run("UPDATE sets SET given_up = ? WHERE shadow = ?", (pit, shadow))
+
+    def given_up(self, shadow: str) -> int:
+        """The point in time whose restore was given up last; 0: none."""
+        rows = self._rows("SELECT given_up FROM sets WHERE shadow = ?", (shadow,))
+        return int(rows[0][0]) if rows else 0
 
     def remove_set(self, shadow: str) -> None:
         """Forget a set, but for who was the master and who the shadow."""

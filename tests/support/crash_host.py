@@ -98,6 +98,12 @@ class MemoryDB:
     def record(self, *line: object) -> None:
         pass
 
+    def give_up(self, shadow: str, pit: int) -> None:
+        pass
+
+    def given_up(self, shadow: str) -> int:
+        return 0
+
     def former(self, path: str) -> list[tuple[str, str]]:
         return []
 

@@ -1,0 +1,111 @@
+"""End an aborted restore that cannot be finished (`iiadm --give-up`).
+
+The master stays what it is: the chunks that were not restored hold what they held before. Their
+list goes to the user, who can get them from elsewhere. The master is served again, and whatever is
+offline stays so until `-R`. While the point in time is the same, an update of the shadow would
+overwrite all that is left of it: the state database remembers that, and it is asked about.
+"""
+
+import time
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+from iifuse import errors
+from iifuse.core import loss, plan
+from iifuse.core.bitmap import Bitmap
+from iifuse.core.bits import Bits
+from iifuse.core.state import Change, Custody, Progress, Role
+from iifuse.engine.counting import counts
+from iifuse.engine.engine import Engine
+from iifuse.engine.flip import Flip, execute_change
+from iifuse.engine.pit import storage_error
+from iifuse.engine.threads import blocking
+from iifuse.engine.volumeset import VolumeSet
+from iifuse.units import Run
+
+LISTED_CHUNKS: Final = 1 << 20
+"""Chunks whose runs fit into one answer, in the worst case."""
+
+
+def check(member: VolumeSet) -> None:
+    """Raise Refused, CopyRunning or Busy unless a restore of the set stands aborted."""
+    state = member.state
+    if state.custody is not Custody.LOCAL or not state.restoring:
+        raise errors.Refused(
+            member.name, "no restore of it stands aborted", "there is nothing to give up"
+        )
+    if state.copying:
+        raise errors.CopyRunning(
+            member.name, "its restore runs", "wait for it (-w) or abort it (-a)"
+        )
+    member.check_answering()
+
+
+async def give_up(engine: Engine, member: VolumeSet, *, sure: bool) -> list[str]:
+    """Remarks for the user. Raises what `check` raises, Question, Busy, StorageError."""
+    check(member)
+    _, left, _ = await counts(member)
+    known = member.bits_known
+    loss.check([loss.of_give_up(member.header, left, known=known)], sure=sure)
+    family = engine.family(member)
+    view = engine.views.get(family.master.path) if family.master else None
+    shadow = engine.views.get(member.name)
+    async with engine.closed([view, shadow], "what an open file shows may not change"):
+        await blocking(partial(engine.db.give_up, member.name, member.header.pit.number))
+        try:
+            async with family.locks.everything():
+                await _end(member)
+        except errors.StorageError:
+            await blocking(partial(engine.db.give_up, member.name, 0))
+            raise
+    for changed in filter(None, (view, shadow)):
+        changed.changed(time.time_ns())
+    await engine.note(member, "--give-up", chunks=left)
+    if member.bitmap is None:  # else `note` does it
+        await blocking(partial(engine.db.remember, member.header))
+    return [f"{member.name}: {_remark(member)}"]
+
+
+def _remark(member: VolumeSet) -> str:
+    text = "its restore is given up, the master stays as it is"
+    return f"{text}; '-R' brings back what is offline" if member.state.offline else text
+
+
+async def _end(member: VolumeSet) -> None:
+    """The durable change, then in memory; where it fails the restore still stands aborted."""
+    bits = member.bits
+    shadow = Change.GIVE_UP.new_shadow(bits.shadow, bits.copy)
+    header = replace(member.header, pending=Change.GIVE_UP, pending_pit=member.header.pit)
+    part = Flip(member, Change.GIVE_UP, header, Bitmap(bits.chunks), shadow)
+    if member.bitmap is None:
+        part.header = replace(member.header, progress=Progress.IDLE, copying=False)
+    else:
+        try:
+            await blocking(partial(_execute, part))
+        except OSError as error:
+            await member.take_offline(Role.BITMAP, str(error))
+            await member.note_again()  # some of its bits may have changed on the disk
+            raise storage_error(error, "the restore still stands aborted") from error
+    member.header = part.header
+    member.bits = await blocking(partial(Bits, part.shadow, part.copy))
+
+
+def _execute(part: Flip) -> None:
+    bitmap = part.member.bitmap
+    assert bitmap is not None
+    for step in plan.give_up(part.member.key):
+        if isinstance(step, plan.Sync):
+            bitmap.volume.sync()
+        else:
+            execute_change(step, part)
+
+
+def not_restored(member: VolumeSet, first: int, count: int) -> list[Run]:
+    """Runs of the chunks, out of `count` from `first` on, that an aborted restore has not brought.
+
+    Raises what `check` raises.
+    """
+    check(member)
+    stop = min(first + min(count, LISTED_CHUNKS), member.bits.chunks)
+    return list(member.bits.copy.runs_in(first, stop)) if first < stop else []

@@ -1,0 +1,73 @@
+"""What an aborted restore has not brought, as extents of the master, for people and scripts."""
+
+import os
+from typing import Final
+
+import msgspec
+
+from iifuse import errors
+from iifuse.control import protocol
+from iifuse.control.client import Client
+
+_PAGE_CHUNKS: Final = 1 << 20
+
+
+class NotRestored(msgspec.Struct, frozen=True):
+    """The rest of a restore; `extents` are (offset, length) in bytes, ascending."""
+
+    set: str
+    master: str | None
+    pit: int
+    pit_id: str
+    pit_time: str
+    chunks: int
+    extents: list[tuple[int, int]]
+
+
+def not_restored(client: Client, shadow: str) -> NotRestored:
+    """Ask the service for all of it, in pieces that fit into an answer. Raises its refusals."""
+    row = client.status(protocol.Target((shadow,)))[0]
+    extents: list[tuple[int, int]] = []
+    chunks = 0
+    for first in range(0, row.chunks, _PAGE_CHUNKS):
+        request = protocol.NotRestored(shadow, first, _PAGE_CHUNKS)
+        for at, count in client.call(request, protocol.Compared).runs:
+            chunks += count
+            _add(extents, at * row.chunk_bytes, (at + count) * row.chunk_bytes, row.size_bytes)
+    return NotRestored(
+        shadow, row.master, row.pit, str(row.pit_id), row.pit_time, chunks, extents
+    )
+
+
+def _add(extents: list[tuple[int, int]], start: int, stop: int, size_bytes: int) -> None:
+    """One more, joined with the last one where they meet; the last chunk may be short."""
+    if extents and sum(extents[-1]) == start:
+        start = extents.pop()[0]
+    extents.append((start, min(stop, size_bytes) - start))
+
+
+def text(found: NotRestored, *, json: bool) -> str:
+    """A line for each, offset and length; or a JSON object."""
+    if json:
+        return protocol.to_json(found) + "\n"
+    return "".join(f"{offset} {length}\n" for offset, length in found.extents)
+
+
+def keep(path: str, content: str) -> None:
+    """Write a new file, durably; one that is there is left alone. Raises StorageError."""
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except FileExistsError as error:
+        raise errors.StorageError(path, "is there already", "name a new file") from error
+    except OSError as error:
+        raise errors.StorageError(
+            path, f"cannot be written ({error.strerror}), nothing was given up", "name another file"
+        ) from error
