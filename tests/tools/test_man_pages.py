@@ -33,7 +33,7 @@ def flags_of_line(words):
     for word in words:
         if word.lstrip(".") in MACROS:
             behind = word.endswith("Fl")
-        elif behind and re.fullmatch(r"-?[A-Za-z][a-z]*", word):
+        elif behind and re.fullmatch(r"-?[A-Za-z][a-z]*(-[a-z]+)*", word):
             yield word
 
 
