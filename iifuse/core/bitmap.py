@@ -214,8 +214,9 @@ class Bitmap:
     def runs_in(self, first: int, stop: int) -> Iterator[Run]:
         """Those of chunks `first` to `stop - 1`, cut at both ends."""
         begin = first & ~7
-        runs = _runs(self._view[begin >> 3 :], begin, stop - begin)
-        yield from _fitting(runs, first, stop - first)
+        if first < stop:
+            runs = _runs(self._view[begin >> 3 :], begin, stop - begin)
+            yield from _fitting(runs, first, stop - first)
 
     def gather(self, first: int, stop: int, room: int) -> list[Run]:
         """Some of the next runs of set bits in `first` to `stop - 1`, ascending; empty: none.

@@ -108,4 +108,4 @@ def not_restored(member: VolumeSet, first: int, count: int) -> list[Run]:
     """
     check(member)
     stop = min(first + min(count, LISTED_CHUNKS), member.bits.chunks)
-    return list(member.bits.copy.runs_in(first, stop)) if first < stop else []
+    return list(member.bits.copy.runs_in(first, stop))

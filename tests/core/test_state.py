@@ -1,13 +1,16 @@
 """Every row of the state table, and what each verb does to the bits."""
 
 from itertools import product
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from iifuse import errors
+from iifuse.core import plan
 from iifuse.core.bitmap import Bitmap
+from iifuse.core.sector import Region
 from iifuse.core.state import (
     Change,
     Custody,
@@ -93,11 +96,34 @@ def test_change_of_the_copy_bits_may_be_repeated(change, shadow, copy):
         after |= shadow
     elif change in (Change.FILL_TO_SHADOW, Change.FILL_TO_MASTER):
         after = set(range(100))
+    elif change is Change.GIVE_UP:
+        after = set()
     once = change.new_copy(bitmap(shadow), before)
     assert chunks_of(once) == after
     assert chunks_of(before) == copy, "what is in memory stays until the change counts"
     assert chunks_of(change.new_copy(bitmap(set()), once)) == after
     assert chunks_of(change.new_copy(bitmap(shadow), once)) == after
+
+
+@given(st.sets(st.integers(0, 99)), st.sets(st.integers(0, 99)), st.sets(st.integers(0, 99)))
+def test_giving_up_may_be_repeated_from_every_step(shadow, copy, gone):
+    """The shadow bits gain first: no chunk of the restore is forgotten however far it came."""
+    assert plan.give_up(UUID(int=1))[1:] == [
+        plan.Store(UUID(int=1), Region.SHADOW), plan.Sync(UUID(int=1), Role.BITMAP),
+        plan.Store(UUID(int=1), Region.COPY), plan.Sync(UUID(int=1), Role.BITMAP),
+        plan.Commit(UUID(int=1)),
+    ]  # fmt: skip
+    once = Change.GIVE_UP.new_shadow(bitmap(shadow), bitmap(copy))
+    assert chunks_of(once) == shadow | copy
+    again = Change.GIVE_UP.new_shadow(once, bitmap(copy - gone))
+    assert chunks_of(again) == shadow | copy
+
+
+@given(st.sets(st.integers(0, 99)), st.integers(0, 99), st.integers(0, 100))
+def test_runs_of_a_part_are_those_of_the_whole_in_it(chunks, first, stop):
+    found = bitmap(chunks).runs_in(first, max(first, stop))
+    inside = {c for at, count in found for c in range(at, at + count)}
+    assert inside == {c for c in chunks if first <= c < stop}
 
 
 def bitmap(chunks: set[int]) -> Bitmap:
