@@ -86,6 +86,13 @@ def tell(client: Client, request: protocol.AnyRequest) -> tuple[str, ...]:
     return notes
 
 
+def say_unjoined(rows: Iterable[protocol.SetStatus]) -> None:
+    """Why an update has copied everything."""
+    for row in rows:
+        for bitmap in row.unjoined:
+            say(f"{row.shadow}: everything is copied: the import with {bitmap} is not joined")
+
+
 class Parser(argparse.ArgumentParser):
     """The options that every program has, and usage errors in our own tree."""
 

@@ -70,7 +70,8 @@ def _flip(client: Client, command: Command) -> None:
     direction = cast("Literal['s', 'm']", command.choice)
 
     def flip(sure: bool) -> None:
-        client.call(protocol.Flip(direction, full, target, sure), list[protocol.SetStatus])
+        request = protocol.Flip(direction, full, target, sure)
+        common.say_unjoined(client.call(request, list[protocol.SetStatus]))
 
     ask.when_asked(flip, sure=command.sure)
 

@@ -59,6 +59,7 @@ def _resync(args: argparse.Namespace) -> None:
         return time.monotonic(), client.call(request, list[SetStatus])
 
     began, rows = ask.when_asked(flip, sure=args.sure)
+    common.say_unjoined(rows)
     ended = waiting.for_copies(client, rows, began)
     _report(args, [_resynced(waited) for waited in ended])
     for waited in ended:

@@ -53,6 +53,7 @@ def _policy(row: SetStatus) -> list[str]:
         lines.append("When the shadow fails: writes to the master fail")
     if row.limit_s:
         lines.append(f"A slow shadow is given up after: {row.limit_s} s")
+    lines += [f"An import with {bitmap} is not joined" for bitmap in row.unjoined]
     if row.space_percent is not None and row.space_percent >= SPACE_SHOWN_PERCENT:
         lines.append(f"The shadow is sparse, its file system is {row.space_percent}% full")
     return lines

@@ -315,5 +315,6 @@ async def status(member: VolumeSet) -> SetStatus:
         copied_chunks=member.copied_chunks,
         break_write=header.policy.break_write,
         limit_s=header.policy.limit_s or None,
+        unjoined=member.unjoined,
         space_percent=member.space_percent,
     )

@@ -289,6 +289,9 @@ class SetStatus(msgspec.Struct, frozen=True):
     """Chunks that the running or the last copy has brought since its PIT."""
     break_write: bool = False
     limit_s: int | None = None
+    unjoined: tuple[str, ...] = ()
+    """Bitmaps of imports of the last export that are known and not joined: while there are any,
+    an update copies everything."""
     space_percent: int | None = None
     """How full the file system of a sparse shadow is."""
 

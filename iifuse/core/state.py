@@ -120,6 +120,15 @@ class Change(IntEnum):
         idle = self in (Change.NONE, Change.CLEAR, Change.GIVE_UP)
         return Progress.IDLE if idle else Progress.TO_MASTER
 
+    @property
+    def whole(self) -> "Change":
+        """The same with every chunk, whatever the bits say."""
+        fills = {
+            Change.MERGE_TO_SHADOW: Change.FILL_TO_SHADOW,
+            Change.MERGE_TO_MASTER: Change.FILL_TO_MASTER,
+        }
+        return fills.get(self, self)
+
     def new_copy(self, shadow: Bitmap, copy: Bitmap, into: Bitmap | None = None) -> Bitmap:
         """The copy bitmap after the change. Repeating it loses nothing: bits are only added.
 

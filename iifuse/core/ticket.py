@@ -23,7 +23,7 @@ class Import(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Lent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One exported shadow. `bitmap` is filled in by the importer: its secondary bitmap.
 
-    `imports`: those that could note themselves in the ticket; one bitmap holds only the last.
+    `imports`: those that could note themselves in the ticket.
     """
 
     uuid: UUID

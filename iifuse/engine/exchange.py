@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from iifuse import errors
 from iifuse.core import loss, sector, ticket
@@ -17,7 +17,7 @@ from iifuse.core.header import BitmapRole, Closure, Header, Pit, pack
 from iifuse.core.sector import Region
 from iifuse.core.state import Custody, Kind, Verb
 from iifuse.core.ticket import Lent
-from iifuse.engine import overwriting, roles
+from iifuse.engine import overwriting, roles, unjoined
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
 from iifuse.engine.opening import check_place, check_size, open_or_create
@@ -29,7 +29,6 @@ from iifuse.engine.tickets import (
     note_import,
     publish_ticket,
     ticket_path,
-    unjoined,
     write_ticket,
 )
 from iifuse.engine.view import View
@@ -119,9 +118,10 @@ async def take_in(engine: Engine, request: Borrowing) -> VolumeSet:
     with undo:
         bits = await blocking(partial(Bits.blank, header.geometry.chunks))
         member = VolumeSet(header, bits, shadow, BitmapFile(bitmap))
+        earlier = await blocking(partial(_earlier_import, member))
         await storage(partial(_write_import, engine, member))
         undo.pop_all()
-    await blocking(partial(note_import, member.header))
+    await blocking(partial(note_import, member.header, earlier))
     family = Family(None, None, header.geometry, ordered=engine.ordered)
     engine.families.append(family)
     engine.register(family, member)
@@ -216,6 +216,16 @@ def _import_header(engine: Engine, request: Borrowing, lent: Lent) -> Header:
     return header
 
 
+def _earlier_import(member: VolumeSet) -> UUID | None:
+    """That of this export which the bitmap volume holds: it has brought nothing (_check_reuse)."""
+    assert member.bitmap is not None
+    try:
+        old = member.bitmap.read_header()
+    except (errors.BadBitmap, OSError):
+        return None
+    return old.import_id if old.uuid == member.key else None
+
+
 def _write_import(engine: Engine, member: VolumeSet) -> None:
     """The bitmap counts as closed until the set is known here, so that a crash leaves no half."""
     assert member.bitmap is not None
@@ -248,6 +258,7 @@ async def join(
         partial(_open_secondary, engine, member, path, accept_unclosed)
     )
     with undo:
+        await unjoined.learn(engine, member)  # before the shadow is local: it has to be durable
         exported = member.header.custody is Custody.EXPORTED
         shadow = await blocking(partial(reopen_lent, engine, member)) if exported else None
         try:
@@ -261,11 +272,11 @@ async def join(
             await engine.show_shadow(member)
         await blocking(partial(_stamp_joined, secondary))
     await engine.note(member, "-J")
-    others = await blocking(partial(unjoined, engine, member.header))
+    await unjoined.learn(engine, member)
     return [
-        f"{member.name}: an import with the bitmap {other} is not joined yet: join it before the "
-        "next update, or make that a full copy (-c s)"
-        for other in others
+        f"{member.name}: an import with the bitmap {other} is not joined yet: until it is, updates "
+        "copy everything"
+        for other in member.unjoined
     ]
 
 

@@ -17,6 +17,7 @@ from iifuse.core.bits import Bits
 from iifuse.core.plan import PitStep
 from iifuse.core.state import Change, Kind, Progress, Role, Verb
 from iifuse.core.transition import Member, Transition
+from iifuse.engine import unjoined
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
 from iifuse.engine.flip import Flip, Room, execute_change, make_room
@@ -71,16 +72,23 @@ async def flip(engine: Engine, verb: Verb, sets: Sequence[VolumeSet]) -> None:
     Busy when a target is open, and StorageError.
     """
     check(engine, verb, sets)
+    for member in sets:
+        await unjoined.learn(engine, member)
     resumed = [s for s in sets if verb.to_master and s.state.resumes]
-    changes = {s: state.change_for(verb, s.state.kind) for s in sets if s not in resumed}
+    changes = {s: _change(verb, s) for s in sets if s not in resumed}
     try:
-        for member in resumed:
-            await _resume(member)
         if changes:
-            recheck = partial(check, engine, verb, list(changes))
+            recheck = partial(check, engine, verb, sets)
             await change_all(engine, changes, f"{verb}", recheck)
+        for member in resumed:  # last: what refuses one set has touched no other
+            await _resume(member)
     finally:
         _start_copies(engine, sets)
+
+
+def _change(verb: Verb, member: VolumeSet) -> Change:
+    change = state.change_for(verb, member.state.kind)
+    return change.whole if member.unjoined else change
 
 
 async def change_all(
@@ -107,7 +115,8 @@ async def change_all(
             held_ms = (time.monotonic() - began) * 1000
         await run.forget()
     for member in changes:
-        await engine.note(member, event, held_ms=held_ms)
+        why = f" (everything: not joined: {', '.join(member.unjoined)})" if member.unjoined else ""
+        await engine.note(member, event + why, held_ms=held_ms)
 
 
 async def _resume(member: VolumeSet) -> None:

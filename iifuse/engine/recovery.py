@@ -19,6 +19,7 @@ from iifuse.engine.loading import load, stamp
 from iifuse.engine.threads import blocking
 from iifuse.engine.tickets import restore_ticket
 from iifuse.engine.trust import doubt_siblings
+from iifuse.engine.unjoined import learn_at_start
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.statedb import SetRow
 from iifuse.store.volume import Volume, open_volume
@@ -35,6 +36,7 @@ async def start(engine: Engine) -> None:
         await _open_master(engine, path)
     await bring_back(engine, await blocking(engine.db.sets))
     await _finish_transition(engine)
+    await learn_at_start(engine)
     for family in engine.families:
         await show(engine, family)
     start_copies(engine, engine.sets.values())

@@ -4,6 +4,7 @@ import logging
 import os
 import stat
 from datetime import UTC, datetime
+from uuid import UUID
 
 import msgspec
 
@@ -65,37 +66,28 @@ def restore_ticket(engine: Engine, header: Header) -> None:
         write_ticket(path, lent_of(header))
 
 
-def note_import(header: Header) -> None:
+def note_import(header: Header, earlier: UUID | None = None) -> None:
     """Name an import in the ticket beside the shadow, as far as there is one. Blocks.
 
-    So that a join can tell that it is not the only one.
+    So that a join can tell that it is not the only one. `earlier`: one of this export that has
+    brought nothing, and whose bitmap volume is used again.
     """
     path = f"{header.shadow}.iiticket"
     made = Import(header.import_id, header.bitmap)
     try:
         found = _read(path)
-        sets = tuple(_with_import(lent, header, made) for lent in found.sets)
+        sets = tuple(_with_import(lent, header, made, earlier) for lent in found.sets)
         write_file(path, ticket.encode(msgspec.structs.replace(found, sets=sets)))
     except (OSError, errors.BadTicket) as error:
         log.info("%s: the import cannot be noted in the ticket: %s", header.shadow, error)
 
 
-def _with_import(lent: Lent, header: Header, made: Import) -> Lent:
+def _with_import(lent: Lent, header: Header, made: Import, earlier: UUID | None) -> Lent:
     if (lent.uuid, lent.export_number) != (header.uuid, header.export_number):
         return lent
-    others = tuple(i for i in lent.imports if i.bitmap != made.bitmap)
+    # Not by the bitmap's path: on another host that is another volume.
+    others = tuple(i for i in lent.imports if i.id != earlier)
     return msgspec.structs.replace(lent, imports=(*others, made))
-
-
-def unjoined(engine: Engine, header: Header) -> list[str]:
-    """Bitmaps of imports of the last export that were not joined, as far as its ticket says."""
-    try:
-        lent = ticket.find("", _read(ticket_path(engine, header)), header.shadow)
-    except (OSError, errors.BadTicket):
-        return []
-    if (lent.uuid, lent.export_number) != (header.uuid, header.export_number):
-        return []
-    return [made.bitmap for made in lent.imports if made.id not in header.joined]
 
 
 def _read(path: str) -> Ticket:

@@ -59,6 +59,8 @@ class VolumeSet:
         """It went offline and that could be noted nowhere: writes that need a bit get EIO."""
         self.second_place: Callable[[str], None] | None = None
         """Notes durably, with the reason, that the bitmap volume is not to be believed; blocks."""
+        self.unjoined: tuple[str, ...] = ()
+        """Bitmaps of imports of the last export that are known and not joined (unjoined)."""
         self.space_percent: int | None = None
         """How full the file system of a sparse shadow is."""
         self.stuck = Stuck()

@@ -52,12 +52,22 @@ CREATE TABLE IF NOT EXISTS history (
     chunks INTEGER              -- copied, at the end of a copy
 );
 """
-"""As version 2 (0.1.0) has it; what came later stands in `_ADDED` and `_FORMER`."""
+"""As version 2 (0.1.0) has it; what came later stands in `_ADDED`, `_FORMER` and `_IMPORTS`."""
 
 _FORMER: Final = """
 CREATE TABLE IF NOT EXISTS former (  -- sets that were: of which master a shadow was the last time
     shadow TEXT PRIMARY KEY,
     master TEXT NOT NULL
+)
+"""
+
+_IMPORTS: Final = """
+CREATE TABLE IF NOT EXISTS imports (  -- of sets, as their tickets have named them
+    uuid TEXT NOT NULL,
+    export_number INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    bitmap TEXT NOT NULL,
+    PRIMARY KEY (uuid, id)
 )
 """
 
@@ -145,6 +155,7 @@ class StateDB:
             for statement in _SCHEMA.split(";\n"):
                 self._db.execute(statement)
         self._db.execute(_FORMER)
+        self._db.execute(_IMPORTS)
         for table, columns in _ADDED.items():
             there = {row[1] for row in self._db.execute(f"PRAGMA table_info({table})")}
             for column in columns:
@@ -253,7 +264,34 @@ class StateDB:
                 "WHERE shadow = ? AND master IS NOT NULL",
                 (shadow,),
             )
+            self._run(
+                "DELETE FROM imports WHERE uuid IN (SELECT uuid FROM sets WHERE shadow = ?)",
+                (shadow,),
+            )
             self._run("DELETE FROM sets WHERE shadow = ?", (shadow,))
+
+    def imports(self, uuid: UUID, export_number: int) -> dict[UUID, str]:
+        """Import id -> its bitmap: what was once known of the imports of an export."""
+        query = "SELECT id, bitmap FROM imports WHERE uuid = ? AND export_number = ? ORDER BY rowid"
+        try:
+            rows = self._rows(query, (str(uuid), export_number))
+            return {UUID(key): str(bitmap) for key, bitmap in rows}
+        except (ValueError, TypeError, AttributeError) as error:
+            why = f"a row of its imports is damaged ({error})"
+            raise errors.StorageError(self._path, why, _WAY_OUT) from error
+
+    def add_imports(self, uuid: UUID, export_number: int, bitmaps: dict[UUID, str]) -> None:
+        """Keep what is known of the imports of an export; that of earlier ones is over."""
+        with self._changing():
+            self._run(
+                "DELETE FROM imports WHERE uuid = ? AND export_number < ?",
+                (str(uuid), export_number),
+            )
+            for key, bitmap in bitmaps.items():
+                self._run(
+                    "INSERT OR REPLACE INTO imports VALUES (?, ?, ?, ?)",
+                    (str(uuid), export_number, str(key), bitmap),
+                )
 
     def former(self, path: str) -> list[tuple[str, str]]:
         """(master, shadow) of the sets that were and had a volume of this name."""

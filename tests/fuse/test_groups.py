@@ -110,3 +110,24 @@ def test_group_command_refused_by_one_member_changes_none(service, volume, place
     assert str(shadows[1]) in done.stderr
     assert "is open" in done.stderr
     assert [service.status(s).pit for s in shadows] == [1, 1]
+
+
+def test_refused_restore_of_a_group_lets_no_aborted_one_go_on(service, volume, place):
+    """K12: one master is open, and the restore of the other stood aborted."""
+    pairs = [(volume(f"m{n}", 64 << 20), place / f"s{n}") for n in range(2)]
+    for master, shadow in pairs:
+        service.enable("ind", master, shadow, group="g")
+        service.wait(shadow)
+    aborted, held = pairs
+    service.flip("m", aborted[1], full=True)
+    service.abort(aborted[1])
+    assert service.status(aborted[1]).progress == "to_master"
+    before = service.status(aborted[1])
+    with service.path(held[0]).open("rb"):
+        done = service.run("iiadm", "-n", "-g", "g", "-u", "m")
+    assert done.returncode == 2
+    assert service.status(aborted[1]) == before
+    assert service.run("iiadm", "-n", "-g", "g", "-u", "m").returncode == 0
+    service.wait(*(shadow for _, shadow in pairs))
+    for master, shadow in pairs:
+        assert service.read(master) == service.read(shadow)

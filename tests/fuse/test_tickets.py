@@ -2,8 +2,10 @@
 
 import json
 import os
+import sqlite3
 import struct
 import zlib
+from contextlib import closing
 
 import crash_format as fmt
 import pytest
@@ -157,4 +159,92 @@ def test_import_needs_no_ticket_that_can_be_written(night, place):
     night.other.write(night.shadow, 0, b"written")
     night.other.disable(night.shadow)
     night.join()
+    night.update()
+
+
+@pytest.fixture
+def two(night):
+    """Two imports of one export, of which the second is joined; what the first wrote is unknown."""
+    night.export()
+    night.borrow(chunk=3)
+    night.third = night.second.with_name("third")
+    night.borrow(night.third, chunk=250)
+    said = night.join(night.third)
+    assert str(night.second) in said
+    assert "copy everything" in said
+    assert night.service.read(night.shadow) != night.service.read(night.master)
+    return night
+
+
+def _copied(night, program, *words):
+    """(what an update says, chunks that it has copied)"""
+    done = night.service.run(program, *words)
+    assert done.returncode == 0, done.stderr
+    night.service.wait(night.shadow)
+    return done.stderr, night.service.status(night.shadow).copied_chunks
+
+
+@pytest.mark.parametrize("how", ["iiadm", "iiresync"])
+@pytest.mark.parametrize("between", ["nothing", "restart", "kill", "no ticket", "no ticket, kill"])
+def test_update_beside_an_unjoined_import_copies_everything(two, how, between):
+    """K3: its writes are in no bitmap here, so equal bits mean nothing."""
+    if "no ticket" in between:
+        two.ticket.unlink()
+    if between == "restart":
+        two.service.restart()
+    if "kill" in between:
+        two.service.kill()
+        two.service.start()
+    assert two.service.status(two.shadow).unjoined == (str(two.second),)
+    words = ("-u", "s", two.shadow) if how == "iiadm" else ("s", two.shadow)
+    for _ in range(2):  # it may still write
+        said, chunks = _copied(two, how, *words)
+        assert f"the import with {two.second} is not joined" in said
+        assert chunks == SIZE // CHUNK
+        assert two.service.read(two.shadow) == two.service.read(two.master)
+    events = [event for _, event in _history(two)]
+    assert any(
+        event.startswith("-u s (everything") and str(two.second) in event for event in events
+    )
+
+
+def _history(night):
+    """(shadow, event), oldest first."""
+    with closing(sqlite3.connect(night.service.state / "state.db")) as db:
+        return db.execute("SELECT shadow, event FROM history ORDER BY rowid").fetchall()
+
+
+def test_restore_beside_an_unjoined_import_copies_everything(two):
+    shown = two.service.read(two.shadow)
+    _copied(two, "iiadm", "-n", "-u", "m", two.shadow)
+    assert two.service.read(two.master) == two.service.read(two.shadow) == shown
+
+
+@pytest.mark.parametrize("how", ["joined", "next export"])
+def test_unjoined_import_is_over_when_it_is(two, how):
+    if how == "joined":
+        two.join()
+    else:
+        _copied(two, "iiadm", "-u", "s", two.shadow)
+        two.export()
+        two.borrow(two.third, chunk=9)
+        two.join(two.third)
+    assert two.service.status(two.shadow).unjoined == ()
+    two.service.restart()
+    said, chunks = _copied(two, "iiadm", "-u", "s", two.shadow)
+    assert said == ""
+    assert 0 < chunks < 10
+    assert two.service.read(two.shadow) == two.service.read(two.master)
+
+
+def test_two_imports_with_bitmaps_of_one_name_are_two(night):
+    """On two hosts a path may be that of two volumes: the second must not hide the first."""
+    night.export()
+    night.borrow(chunk=3)
+    night.second.rename(night.second.with_name("of-another-host"))
+    night.borrow(chunk=250)
+    assert str(night.second) in night.join()
+    said, chunks = _copied(night, "iiadm", "-u", "s", night.shadow)
+    assert "is not joined" in said
+    assert chunks == SIZE // CHUNK
     night.update()

@@ -1,0 +1,64 @@
+"""Imports of an export that are known and were not joined.
+
+What such an import has written to the shadow is noted in its own bitmap and nowhere else. While
+there is one, equal bits do not mean equal bytes, and an update copies everything. Known is an
+import by the ticket that it has noted itself in. What was read there once is kept in the state
+database: the ticket may go away, the writes do not. It ends when that import is joined, or with the
+next export, before which an update has copied everything.
+"""
+
+import logging
+from functools import partial
+from uuid import UUID
+
+from iifuse import errors
+from iifuse.core import ticket
+from iifuse.core.header import BitmapRole, Header
+from iifuse.engine.engine import Engine
+from iifuse.engine.threads import blocking
+from iifuse.engine.tickets import ticket_path
+from iifuse.engine.volumeset import VolumeSet
+
+log = logging.getLogger(__name__)
+
+
+async def learn(engine: Engine, member: VolumeSet) -> None:
+    """Find out what is known now, and keep it. Raises StorageError when it cannot be kept."""
+    header = member.header
+    if header.role is BitmapRole.MAIN and header.export_number:
+        known = await blocking(partial(_known, engine, header))
+        member.unjoined = tuple(known[key] for key in known if key not in header.joined)
+    else:
+        member.unjoined = ()
+
+
+async def learn_at_start(engine: Engine) -> None:
+    """For all sets; where it fails, the next verb says so."""
+    for member in engine.sets.values():
+        try:
+            await learn(engine, member)
+        except errors.IifuseError as error:
+            log.error("%s: %s", member.name, error)  # noqa: TRY400 - a disk's error, not a defect
+
+
+def _known(engine: Engine, header: Header) -> dict[UUID, str]:
+    """In a thread: import id -> its bitmap, for the last export."""
+    known = engine.db.imports(header.uuid, header.export_number)
+    new = {key: path for key, path in _named(engine, header).items() if key not in known}
+    if new:
+        engine.db.add_imports(header.uuid, header.export_number, new)
+    return known | new
+
+
+def _named(engine: Engine, header: Header) -> dict[UUID, str]:
+    """What the ticket of the last export says, as long as it lies there."""
+    try:
+        path = ticket_path(engine, header)
+        with open(path, "rb") as file:
+            found = ticket.decode(path, file.read(ticket.TICKET_BYTES_MAX + 1))
+        lent = ticket.find(path, found, header.shadow)
+    except (OSError, errors.BadTicket):
+        return {}
+    if (lent.uuid, lent.export_number) != (header.uuid, header.export_number):
+        return {}
+    return {made.id: made.bitmap for made in lent.imports}
