@@ -2,9 +2,10 @@
 
 import itertools
 import os
-import subprocess
 
 import pytest
+from devices import detach
+from harness import losetup
 from partitions import add_partition
 
 from iifuse import errors
@@ -60,10 +61,7 @@ def devices(disk_place):
     nodes = {"file": str(file)}
 
     def attach(name, path, *options):
-        done = subprocess.run(
-            ["losetup", "-f", "--show", *options, path], capture_output=True, text=True, check=True
-        )
-        nodes[name] = done.stdout.strip()
+        nodes[name] = losetup(path, *options)
 
     try:
         attach("whole", str(file), "-P")
@@ -75,7 +73,7 @@ def devices(disk_place):
         yield nodes | parts
     finally:
         for node in reversed([*nodes.values()][1:]):
-            subprocess.run(["losetup", "-d", node], check=False)
+            detach(node)
 
 
 SPANS = {

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from hang import PATIENCE_SECONDS
-from harness import Service, losetup
+from harness import Service, is_attached, losetup
 
 
 def eventually(true: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
@@ -48,10 +48,9 @@ def let_go(device: str) -> None:
 
 def detach(device: str, seconds: float = PATIENCE_SECONDS) -> None:
     """Take a loop device down and wait until it has let go of its file."""
-    backing = Path("/sys/block", Path(device).name, "loop/backing_file")
-    if backing.exists():
+    if is_attached(device):
         subprocess.run(["losetup", "-d", device], capture_output=True, check=False)
-        eventually(lambda: not backing.exists(), f"{device} is free", seconds)
+        eventually(lambda: not is_attached(device), f"{device} is free", seconds)
 
 
 @pytest.fixture

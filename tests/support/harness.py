@@ -158,13 +158,31 @@ class Service:
         )
 
 
-def losetup(path: Path, *options: str) -> str:
+_BACKING: dict[str, str | None] = {}
+"""Loop devices that were made here, and what is under them."""
+
+
+def _backing(device: str) -> str | None:
+    with contextlib.suppress(OSError):  # the device is free
+        text = Path("/sys/block", Path(device).name, "loop/backing_file").read_text()
+        return text.strip().removesuffix(" (deleted)")
+    return None
+
+
+def is_attached(device: str) -> bool:
+    """Is it still what `losetup` made? A device that was let go is somebody else's soon."""
+    return _backing(device) == _BACKING[device] is not None
+
+
+def losetup(path: Path | str, *options: str) -> str:
     """A loop device over a file. Whoever else on this machine takes the free number, is first."""
     words = ["losetup", "-f", "--show", *options, str(path)]
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode == 0:
-            return done.stdout.strip()
+            device = done.stdout.strip()
+            _BACKING[device] = _backing(device)
+            return device
         assert time.monotonic() < deadline, done.stderr
         time.sleep(0.05)
