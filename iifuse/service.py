@@ -206,6 +206,7 @@ class Service:
                 await recovery.start(engine)
                 mounted.start_soon(server.run)
                 mounted.start_soon(space.watch, engine)
+                mounted.start_soon(engine.timekeeper.watch)
                 log.info("ready at %s, %d sets", self.mount.mountpoint, len(engine.sets))
                 sdnotify.SystemdNotifier().notify("READY=1")
                 await anext(signals)

@@ -7,10 +7,12 @@ import msgspec
 
 from iifuse import errors
 from iifuse.core.geometry import CHUNK_BYTES
+from iifuse.core.times import ASKED_NS_MAX, Times
 from iifuse.units import Path
 
 TICKET_BYTES_MAX: Final = 4 * 1024 * 1024
 Number = Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)]
+Time = Annotated[int, msgspec.Meta(ge=-ASKED_NS_MAX, le=ASKED_NS_MAX)]
 
 
 class Import(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -24,6 +26,8 @@ class Lent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One exported shadow. `bitmap` is filled in by the importer: its secondary bitmap.
 
     `imports`: those that could note themselves in the ticket.
+    `mtime_ns`, `ctime_ns`: what the shadow's file showed at the export, so the imported one does.
+    A ticket of 0.1.0 has none, and stays one that 0.1.0 can read.
     """
 
     uuid: UUID
@@ -37,6 +41,13 @@ class Lent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     chunk_bytes: int = CHUNK_BYTES
     bitmap: Path | None = None
     imports: tuple[Import, ...] = ()
+    mtime_ns: Time | msgspec.UnsetType = msgspec.UNSET
+    ctime_ns: Time | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def times(self) -> Times:
+        """What the shadow's file showed at the export; all 0: unknown."""
+        return Times(self.mtime_ns or 0, self.ctime_ns or 0)
 
 
 class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,7 +55,8 @@ class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     sets: tuple[Lent, ...]
     group: str | None = None
-    format: Literal["iifuse-ticket-1"] = "iifuse-ticket-1"
+    format: Literal["iifuse-ticket-1", "iifuse-ticket-2"] = "iifuse-ticket-2"
+    """0.1.0 wrote the first, which lacks the times."""
 
 
 def encode(ticket: Ticket) -> bytes:

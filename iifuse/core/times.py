@@ -1,10 +1,25 @@
-"""The times that a file on the mount shows (findings: backup programs go by them)."""
+"""The times that a file on the mount shows; backup programs go by them.
 
-from dataclasses import dataclass
+Two different contents of a file never show the same times: each change of the content gets a time
+after all that were shown before, however the clock is set. After a kill nobody knows what was
+shown last. So a durable record says *written* before the first change after a quiet while, with a
+ceiling that no time may reach which is shown meanwhile; a start without a stop begins there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 TIME_NS_MAX: Final = (1 << 62) - 1
 """Nanoseconds since 1970 after which no time lies, nor so many before: the year 2116."""
+
+_SECOND_NS: Final = 1_000_000_000
+AHEAD_NS: Final = 60 * _SECOND_NS
+"""How far above what is shown a ceiling is put."""
+RENEW_NS: Final = AHEAD_NS // 2
+"""A ceiling is put higher when less than this is left."""
+ASKED_NS_MAX: Final = TIME_NS_MAX - 10 * 366 * 86400 * _SECOND_NS
+"""The latest time that a program can set; changes after that still get later ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,3 +33,90 @@ class Times:
     mtime_ns: int = 0
     ctime_ns: int = 0
     ceiling_ns: int = 0
+
+    @property
+    def next_ns(self) -> int:
+        """The earliest time that was certainly not shown yet."""
+        return max(self.mtime_ns + 1, self.ctime_ns + 1, self.ceiling_ns)
+
+
+class FileTimes:
+    """The times of a file that is on the mount.
+
+    `ceiling_ns`: as the durable record has it. At or above it nothing may be shown, and while it
+    is 0 nothing may change: the record has to be made first.
+    """
+
+    __slots__ = ("ceiling_ns", "ctime_ns", "mtime_ns")
+
+    def __init__(self, times: Times) -> None:
+        self.mtime_ns, self.ctime_ns = times.mtime_ns, times.ctime_ns
+        self.ceiling_ns = times.ceiling_ns
+
+    def change(self, now_ns: int) -> None:
+        """The content is another one from now on."""
+        last = max(self.ctime_ns, self.mtime_ns)
+        self.mtime_ns = self.ctime_ns = now_ns if last < now_ns < self.ceiling_ns else last + 1
+
+    def set_mtime(self, mtime_ns: int, now_ns: int) -> None:
+        """A program sets the modification time, as it likes; the change time moves on."""
+        last = self.ctime_ns
+        self.ctime_ns = now_ns if last < now_ns < self.ceiling_ns else last + 1
+        self.mtime_ns = asked(mtime_ns)
+
+    def exact(self) -> Times:
+        """The record of a file that is quiet."""
+        return Times(self.mtime_ns, self.ctime_ns)
+
+    def record(self) -> Times:
+        """The record as it stands now, for one more place."""
+        return Times(self.mtime_ns, self.ctime_ns, self.ceiling_ns)
+
+    def written(self, now_ns: int) -> Times:
+        """The record that lets the file change until some time after `now_ns`."""
+        ceiling = max(now_ns, self.mtime_ns, self.ctime_ns, self.ceiling_ns) + AHEAD_NS
+        return Times(self.mtime_ns, self.ctime_ns, min(ceiling, TIME_NS_MAX))
+
+    def adopt(self, mtime_ns: int, ctime_ns: int) -> None:
+        """The kernel says what it has shown (writeback_cache)."""
+        self.mtime_ns, self.ctime_ns = asked(mtime_ns), max(self.ctime_ns, asked(ctime_ns))
+
+
+def asked(mtime_ns: int) -> int:
+    """A modification time that a program asks for, within what can be kept."""
+    return max(-ASKED_NS_MAX, min(mtime_ns, ASKED_NS_MAX))
+
+
+def doubted(record: Times, now_ns: int) -> Times:
+    """The record of a file that was or may have been changed since it was made."""
+    return replace(record, ceiling_ns=max(record.next_ns, now_ns))
+
+
+def after(records: Sequence[Times], now_ns: int) -> Times:
+    """Times that none of the records can have shown: those of another content."""
+    time_ns = min(max([now_ns, *(record.next_ns for record in records)]), TIME_NS_MAX)
+    return Times(time_ns, time_ns)
+
+
+def lent(told: Times, known: Times, now_ns: int) -> Times:
+    """The times of a shadow that another host lends and `told` of.
+
+    `known`: what this host has shown of it before, which must not be shown again. With the same
+    content comes the same time, and nothing is backed up twice.
+    """
+    if told == Times():
+        return after([known], now_ns)
+    shown = max(known.mtime_ns, known.ctime_ns) if not known.ceiling_ns else known.ceiling_ns
+    return told if shown <= told.ctime_ns else after([told, known], 0)
+
+
+def resumed(records: Sequence[Times], now_ns: int) -> Times:
+    """The times of a file that comes back, from the records of it, of which there is one at least.
+
+    If one says written, nobody knows whether it was.
+    """
+    if any(record.ceiling_ns for record in records):
+        return after(records, now_ns)
+    newest = max(records, key=lambda record: record.ctime_ns)
+    return Times(newest.mtime_ns, newest.ctime_ns)
+

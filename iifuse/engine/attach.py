@@ -18,6 +18,7 @@ from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
 from iifuse.engine.roles import Part
 from iifuse.engine.threads import blocking
+from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.statedb import SetRow
 from iifuse.store.volume import open_volume
@@ -45,11 +46,20 @@ async def attach(engine: Engine, paths: tuple[str, ...], group: str | None) -> l
     for member in members:
         await recovery.show(engine, engine.family(member))
         await engine.note(member, "--attach")
+        await _rise_above(engine, member)
     recovery.start_copies(engine, members)
     return [
         f"{s.name}: offline, {s.header.offline_reason}; see 'iiadm -R'"
         for s in members if s.state.offline
     ]  # fmt: skip
+
+
+async def _rise_above(engine: Engine, member: VolumeSet) -> None:
+    """A master in use may have shown later times when the set was last in use."""
+    master, known = engine.family(member).master, member.header.master_times
+    view = engine.views.get(master.path) if master is not None else None
+    if view is not None and known != view.times.record():
+        await engine.changed(view, known.next_ns)
 
 
 def _remember(engine: Engine, rows: list[SetRow]) -> None:

@@ -12,11 +12,13 @@ from iifuse.core.bits import Bits
 from iifuse.core.header import Closure, Header, Pit, pack
 from iifuse.core.sector import Region
 from iifuse.core.state import Custody, Kind, Policy, Progress, Verb
+from iifuse.core.times import Times, after
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
 from iifuse.engine.opening import NewSet, Opened, open_set
 from iifuse.engine.pit import storage, storage_error
 from iifuse.engine.threads import blocking
+from iifuse.engine.view import View
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.statedb import SetRow
@@ -54,6 +56,7 @@ async def _make(engine: Engine, request: NewSet, opened: Opened) -> tuple[Volume
     header = _new_header(engine, request, opened)
     bitmap = BitmapFile(opened.bitmap)
     bits = await blocking(partial(_first_bits, header))
+    header = replace(header, shadow_times=await blocking(partial(last_shown, bitmap, header)))
     await storage(partial(_write_bits, bitmap, header, bits))
     member = VolumeSet(header, bits, opened.shadow, bitmap, request.group)
     family = opened.family or await engine.add_master(opened.master)
@@ -78,6 +81,15 @@ def _new_header(engine: Engine, request: NewSet, opened: Opened) -> Header:
     return header
 
 
+def last_shown(bitmap: BitmapFile, header: Header) -> Times:
+    """What a bitmap volume that is used again knows of the times that its shadow's file had."""
+    try:
+        old = bitmap.read_header()
+    except (errors.BadBitmap, OSError):
+        return Times()
+    return old.shadow_times if old.shadow == header.shadow else Times()
+
+
 def _first_bits(header: Header) -> Bits:
     """In a thread: the memory for them comes slowly."""
     bits = Bits.blank(header.geometry.chunks)
@@ -98,11 +110,17 @@ async def _begin(engine: Engine, family: Family, member: VolumeSet) -> float:
     view = engine.views[family.master.path]
     await storage(partial(engine.hooks.sync_mounted, [view]))
     await storage(family.master.sync)
-    async with family.locks.gate():
+    async with view.noting, family.locks.gate():
         began = time.monotonic()
         pit = Pit(1, uuid4(), time.time_ns())
         await storage(family.master.sync)
-        await storage(partial(_commit, engine, member, replace(member.header, pit=pit)))
+        header = replace(
+            member.header,
+            pit=pit,
+            master_times=view.times.record(),
+            shadow_times=after([member.header.shadow_times], pit.time_ns),
+        )
+        await storage(partial(_commit, engine, member, header))
         engine.register(family, member)
     return (time.monotonic() - began) * 1000
 
@@ -113,6 +131,7 @@ def _commit(engine: Engine, member: VolumeSet, header: Header) -> None:
     header = replace(header, boot_id=engine.boot_id, process_durability=not engine.ordered)
     member.header = member.bitmap.write_header(header)
     try:
+        engine.db.forget_times(header.master)
         engine.enter(SetRow.of(header, member.group))
     except errors.StorageError:
         with suppress(OSError):  # or it would look like the bitmap volume of a set in use
@@ -151,7 +170,7 @@ async def disable(engine: Engine, member: VolumeSet) -> list[str]:
     await engine.stop_copy(member)
     wiped = is_incomplete(member.header) and member.shadow is not None
     async with family.locks.gate():
-        await _close_bitmap(member)
+        await _close_bitmap(member, view)
         family.sets.remove(member)
         del engine.sets[member.name]
     await blocking(partial(finish_disable, engine, member))
@@ -167,7 +186,7 @@ def is_incomplete(header: Header) -> bool:
     return header.kind is Kind.DEPENDENT or header.progress is not Progress.IDLE
 
 
-async def _close_bitmap(member: VolumeSet) -> None:
+async def _close_bitmap(member: VolumeSet, view: View | None) -> None:
     """The mark from which on a restart finishes the disable; exact bits for a later join.
 
     Also when the shadow fails: an open bitmap would let a restart bring the set back, and what is
@@ -182,7 +201,8 @@ async def _close_bitmap(member: VolumeSet) -> None:
         if member.header.custody is Custody.IMPORTED:
             return
     try:
-        await member.save_exact(closure=Closure.CLOSED, clean=True)
+        times = view.as_field(view.last_times()) if view else {}
+        await member.save_exact(closure=Closure.CLOSED, clean=True, **times)
     except OSError:
         log.exception("%s: its bitmap is not closed", member.name)
 
@@ -217,9 +237,11 @@ async def _after_last_set(engine: Engine, family: Family) -> list[str]:
     path = family.master.path
     view = engine.views[path]
     if path in await blocking(engine.db.volumes):
+        await engine.timekeeper.keep(view)
         return []
     if view.opens:
         await blocking(partial(engine.db.add_volume, path))
+        await engine.timekeeper.keep(view)
         return [f"{path}: is open and stays on the mount; 'svadm -d {path}' takes it off"]
     await engine.remove_master(family)
     return []

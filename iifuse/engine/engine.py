@@ -16,6 +16,7 @@ from iifuse.engine import limits
 from iifuse.engine.copier import Copier
 from iifuse.engine.family import Family
 from iifuse.engine.threads import blocking
+from iifuse.engine.timekeeper import Timekeeper
 from iifuse.engine.view import MasterView, ShadowView, View
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.identity import Identity
@@ -40,6 +41,9 @@ class Hooks(Protocol):
 
     def holders(self, view: View) -> list[str]:
         """Programs and loop devices that have the file open, for people. Blocks."""
+
+    async def times_moved(self, views: list[View]) -> None:
+        """Content has changed behind the kernel's back: it forgets the times that it knows."""
 
     def sync_mounted(self, views: list[View]) -> None:
         """Sync files through the mount: dirty pages of mmap and page cache arrive. Blocks."""
@@ -73,6 +77,7 @@ class Engine:
         self.sets: dict[str, VolumeSet] = {}
         self.views: dict[str, View] = {}
         self.copiers: dict[UUID, Copier] = {}
+        self.timekeeper = Timekeeper(db, ordered=ordered)
         self._unforgotten: set[str] = set()
 
     # -- finding ----------------------------------------------------------------------------
@@ -144,6 +149,7 @@ class Engine:
 
     async def show(self, view: View) -> None:
         """Put a file on the mount."""
+        await self.timekeeper.begin(view)
         self.views[view.path] = view
         view.gone = False
         await self.hooks.appear(view)
@@ -153,6 +159,11 @@ class Engine:
         view.gone = True
         del self.views[view.path]
         await self.hooks.vanish(view)
+
+    async def changed(self, view: View, time_ns: int = 0) -> None:
+        """The content of a file is another one, or may be. `time_ns`: see Timekeeper.moved."""
+        await self.timekeeper.change(view, time_ns)
+        await self.hooks.times_moved([view])
 
     async def show_master(self, family: Family) -> None:
         """Put the master's file on the mount."""

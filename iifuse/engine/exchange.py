@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,7 +18,10 @@ from iifuse.core.header import BitmapRole, Closure, Header, Pit, pack
 from iifuse.core.sector import Region
 from iifuse.core.state import Custody, Kind, Verb
 from iifuse.core.ticket import Lent
+from iifuse.core.times import Times, after
+from iifuse.core.times import lent as times_of_lent
 from iifuse.engine import overwriting, roles, unjoined
+from iifuse.engine.enable import last_shown
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
 from iifuse.engine.opening import check_place, check_size, open_or_create
@@ -80,13 +84,16 @@ async def _hand_over(engine: Engine, member: VolumeSet, view: View) -> str:
     shadow = member.shadow
     assert shadow is not None
     number = member.header.export_number + 1
+    times = view.as_field(view.times.exact())
     path = await blocking(partial(ticket_path, engine, member.header))
-    lent = lent_of(replace(member.header, export_number=number))
+    lent = lent_of(replace(member.header, export_number=number, **times))
     await storage(partial(write_ticket, f"{path}.draft", lent))
     async with engine.family(member).locks.gate():
         await sync(shadow, [member])
         try:
-            await member.save_exact(custody=Custody.EXPORTED, export_number=number, joined=())
+            await member.save_exact(
+                custody=Custody.EXPORTED, export_number=number, joined=(), **times
+            )
         except OSError as error:
             raise errors.StorageError(
                 member.header.bitmap, str(error), "the set is still local"
@@ -152,7 +159,9 @@ def _open_lent(engine: Engine, request: Borrowing) -> tuple[ExitStack, Volume, V
         shadow.drop_cache()
         _check_reuse(BitmapFile(bitmap), lent)
         loss.check(overwriting.by_bitmap(engine, bitmap, lent.uuid), sure=request.sure)
-        return undo.pop_all(), shadow, bitmap, header
+        known = last_shown(BitmapFile(bitmap), header)
+        times = times_of_lent(lent.times, known, time.time_ns())
+        return undo.pop_all(), shadow, bitmap, replace(header, shadow_times=times)
 
 
 def _read_lent(request: Borrowing) -> Lent:
@@ -355,10 +364,17 @@ async def _merge(engine: Engine, member: VolumeSet, secondary: BitmapFile, chang
     """OR, sync, header (design, section 4); under the gate, since every bit is written anew."""
     other = await blocking(secondary.read_header)
     joined = (*member.header.joined, other.import_id)
+    theirs = Times() if changes.is_zero() else other.shadow_times
+    view = engine.views.get(member.name)  # of a set whose first import was joined before
+    if view is not None and theirs != Times():
+        await engine.changed(view, theirs.next_ns)
     async with engine.family(member).locks.gate():
         member.bits.shadow.merge(changes)
+        times = member.header.shadow_times
+        if view is None and theirs != Times():
+            times = after([times, theirs], time.time_ns())
         try:
-            await member.save_exact(custody=Custody.LOCAL, joined=joined)
+            await member.save_exact(custody=Custody.LOCAL, joined=joined, shadow_times=times)
         except OSError as error:
             raise errors.StorageError(
                 member.header.bitmap, str(error), "nothing was joined"

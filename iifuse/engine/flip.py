@@ -10,6 +10,7 @@ from iifuse.core.plan import PitStep
 from iifuse.core.sector import Region
 from iifuse.core.state import NOTHING_OFFLINE, Change
 from iifuse.core.transition import Transition
+from iifuse.engine.view import View
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
 
@@ -20,12 +21,14 @@ class Room:
 
     `shadow` and `ready` are all zero. `copy`: to be overwritten, or already what it will be when
     `is_copy`: the old copy bitmap stays, or it is empty and the old shadow bitmap takes its place.
+    `had_bits`: was a bit set? So it stays until the change.
     """
 
     shadow: Bitmap
     ready: Bitmap
     copy: Bitmap
     is_copy: bool
+    had_bits: bool = True
 
 
 def make_room(bits: Bits, change: Change) -> Room:
@@ -35,18 +38,22 @@ def make_room(bits: Bits, change: Change) -> Room:
     """
     chunks = bits.chunks
     ready = Bitmap(chunks)
+    copies, had_bits = not bits.copy.is_zero(), not bits.shadow.is_zero()
     if change is Change.CLEAR:
-        return Room(Bitmap(chunks), ready, bits.copy, is_copy=True)
-    if not bits.copy.is_zero():
+        return Room(Bitmap(chunks), ready, bits.copy, True, copies or had_bits)
+    if copies:
         return Room(Bitmap(chunks), ready, Bitmap(chunks), is_copy=False)
     if change.merges:
-        return Room(bits.copy, ready, bits.shadow, is_copy=True)
+        return Room(bits.copy, ready, bits.shadow, True, had_bits)
     return Room(bits.copy, ready, Bitmap(chunks), is_copy=False)
 
 
 @dataclass
 class Flip:
-    """One set's part of a PIT. `ready`: see Bits; None when it is not known."""
+    """One set's part of a PIT. `ready`: see Bits; None when it is not known.
+
+    `view`: the file that shows another content after it, if there is one.
+    """
 
     member: VolumeSet
     change: Change
@@ -54,14 +61,25 @@ class Flip:
     copy: Bitmap
     shadow: Bitmap
     ready: Bitmap | None = None
+    view: View | None = None
 
 
 def prepare(
-    member: VolumeSet, change: Change, transition: Transition, room: Room | None = None
+    member: VolumeSet,
+    change: Change,
+    transition: Transition,
+    room: Room | None = None,
+    target: View | None = None,
 ) -> Flip:
-    """Under the gate, where bits do not change: so a thread may look at them."""
+    """Under the gate, where bits do not change: so a thread may look at them.
+
+    `target`: the file whose content the PIT decides over; what it shows then is recorded in the
+    same header.
+    """
     bits = member.bits
     room = room or make_room(bits, change)
+    view = None if target is None or _changes_nothing(member, room) else target
+    record = view.as_field(view.times.written(transition.time_ns)) if view else {}
     pit = Pit(member.header.pit.number + 1, transition.pit_id, transition.time_ns)
     header = replace(
         member.header,
@@ -70,9 +88,22 @@ def prepare(
         transition_id=transition.id,
         offline=NOTHING_OFFLINE,
         offline_reason="",
+        **record,
     )
     copy = room.copy if room.is_copy else change.new_copy(bits.shadow, bits.copy, room.copy)
-    return Flip(member, change, header, copy, room.shadow, room.ready)
+    return Flip(member, change, header, copy, room.shadow, room.ready, view)
+
+
+def _changes_nothing(member: VolumeSet, room: Room) -> bool:
+    """Do both volumes show the same, so that the PIT changes no content?
+
+    Not if a volume was lost: then bits do not tell.
+    """
+    return not (
+        room.had_bits
+        or member.state.offline
+        or not member.bits.shadow.is_zero()  # until the gate closed
+    )
 
 
 def execute_change(step: PitStep, part: Flip, bitmap: BitmapFile | None = None) -> None:

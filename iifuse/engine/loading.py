@@ -8,6 +8,7 @@ from iifuse.core.bits import Bits
 from iifuse.core.header import BitmapRole, Header, Stamp
 from iifuse.core.sector import Region
 from iifuse.core.state import NOTHING_OFFLINE, Custody, Kind, Progress, Role
+from iifuse.engine.dated import in_doubt
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
 from iifuse.engine.opening import check_size
@@ -15,18 +16,11 @@ from iifuse.engine.rollforward import roll_forward
 from iifuse.engine.trust import Trouble, check_known, distrust, has_hints
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
+from iifuse.store.stamp import stamp
 from iifuse.store.statedb import SetRow
 from iifuse.store.volume import Volume, open_volume
 
 log = logging.getLogger(__name__)
-
-
-def stamp(volume: Volume | None) -> Stamp:
-    """What a file looks like; a device gives no sign of having been written."""
-    if volume is None or volume.is_device:
-        return Stamp()
-    found = volume.stat()
-    return Stamp(found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def load(engine: Engine, row: SetRow, family: Family | None) -> tuple[VolumeSet, Trouble]:
@@ -40,6 +34,7 @@ def load(engine: Engine, row: SetRow, family: Family | None) -> tuple[VolumeSet,
         member, trouble = _without_bitmap(row, str(error))
         member.unnoted = not _doubted(engine, row, str(error))
         return member, trouble
+    header = _with_times(engine, header)
     if row.master and family is None:
         trouble.append((_lost_with_master(header), "the master cannot be opened"))
     elif family and family.geometry != header.geometry:
@@ -48,12 +43,26 @@ def load(engine: Engine, row: SetRow, family: Family | None) -> tuple[VolumeSet,
         header = replace(header, offline=header.offline & ~Role.MASTER)
         # It could not be opened at an earlier start; who knows who wrote it.
         reason = "its master was away and may have been written meanwhile"
+        header = in_doubt(header)
         trouble += _doubt_all(bitmap, header, bits, reason)
     shadow = _load_shadow(header, trouble)
     written = _written_meanwhile(header, family.master if family else None, shadow)
     if written:
+        header = in_doubt(header)
         trouble += _doubt_all(bitmap, header, bits, written)
     return VolumeSet(header, bits, shadow, bitmap, row.group), trouble
+
+
+def _with_times(engine: Engine, header: Header) -> Header:
+    """The header with its times in doubt if it could not say what its files have shown since.
+
+    A power loss may have brought back an older content, which is noted as quiet only when it is
+    durable: but not so with durability=process.
+    """
+    power_loss = not header.clean and header.boot_id != engine.boot_id
+    if header.offline & Role.BITMAP or header.restored_offline:
+        return in_doubt(header)
+    return in_doubt(header) if power_loss and header.process_durability else header
 
 
 def _doubted(engine: Engine, row: SetRow, reason: str) -> bool:
@@ -113,6 +122,7 @@ def _without_bitmap(row: SetRow, reason: str) -> tuple[VolumeSet, Trouble]:
         role=BitmapRole.MAIN if row.master else BitmapRole.IMPORTED,
         session=row.session, sequence=row.sequence,
     )  # fmt: skip
+    header = in_doubt(header)
     bits = Bits.blank(header.geometry.chunks)
     trouble: Trouble = [(Role.BITMAP, reason)]
     if row.progress is Progress.TO_MASTER:

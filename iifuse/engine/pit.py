@@ -107,6 +107,8 @@ async def change_all(
         rooms = [await blocking(partial(make_room, m.bits, c)) for m, c in changes.items()]
         await _sync_sources(engine, changes, [])  # what was written since: it is less each time
         async with AsyncExitStack() as stack:
+            for view in filter(None, targets):
+                await stack.enter_async_context(view.noting)
             for family in _families(engine, changes):
                 await stack.enter_async_context(family.locks.gate())
             began = time.monotonic()
@@ -114,6 +116,7 @@ async def change_all(
             run = await _commit(engine, changes, rooms)
             held_ms = (time.monotonic() - began) * 1000
         await run.forget()
+    await engine.hooks.times_moved(run.views)
     for member in changes:
         why = f" (everything: not joined: {', '.join(member.unjoined)})" if member.unjoined else ""
         await engine.note(member, event + why, held_ms=held_ms)
@@ -205,26 +208,15 @@ async def storage(call: Callable[[], object]) -> None:
 
 async def _commit(engine: Engine, changes: Changes, rooms: Sequence[Room]) -> "_Run":
     """Under the gates: the durable change on disk, then in memory."""
-    transition = Transition(uuid4(), uuid4(), time.time_ns(), ())
-    flips = await blocking(
-        lambda: [
-            _prepare(member, change, transition, room)
-            for (member, change), room in zip(changes.items(), rooms, strict=True)
-        ]
-    )
-    transition = _with_members(transition, flips)
-    run = _Run(engine, {part.member.key: part for part in flips}, transition)
     try:
-        await run.all()
-    except OSError as error:  # before the record: nothing has changed
+        run = await _make(engine, changes, rooms)
+    except _NotRecorded as failed:  # nothing has changed
+        error = failed.error
         for member in changes:
             await member.lose(error.filename, str(error))
         if len(changes) > 1:
-            await _disown(changes, transition.id)
+            await _disown(changes, failed.transition)
         raise storage_error(error, "nothing was changed") from error
-    for part in flips:
-        if part.member.key in run.done:
-            _adopt(engine, part)
     for key, failure in run.failed.items():
         await _lose(run.flips[key], str(failure))
     for key, failure in run.failed.items():
@@ -252,6 +244,38 @@ def _after_failure(part: Flip) -> str:
         f"the restore has not begun, and {name} still holds its point in time; "
         "'-R' and then '-u m' try again"
     )
+
+
+async def _make(engine: Engine, changes: Changes, rooms: Sequence[Room]) -> "_Run":
+    """While nobody else writes a header of these sets. Raises _NotRecorded."""
+    transition = Transition(uuid4(), uuid4(), time.time_ns(), ())
+    async with AsyncExitStack() as stack:
+        for member in changes:
+            await stack.enter_async_context(member.header_lock)
+        flips = await blocking(
+            lambda: [
+                _prepare(member, change, transition, room, _target_view(engine, member, change))
+                for (member, change), room in zip(changes.items(), rooms, strict=True)
+            ]
+        )
+        transition = _with_members(transition, flips)
+        run = _Run(engine, {part.member.key: part for part in flips}, transition)
+        try:
+            await run.all()
+        except OSError as error:
+            raise _NotRecorded(error, transition.id) from error
+        for part in flips:
+            if part.member.key in run.done:
+                _adopt(engine, part)
+    return run
+
+
+class _NotRecorded(Exception):
+    """A PIT has failed before its record was made."""
+
+    def __init__(self, error: OSError, transition: UUID) -> None:
+        super().__init__(str(error))
+        self.error, self.transition = error, transition
 
 
 async def _disown(sets: Iterable[VolumeSet], transition: UUID) -> None:
@@ -290,6 +314,11 @@ class _Run:
         self.failed: dict[UUID, OSError] = {}
         self._decided = False
         self._steps = plan.point_in_time({key: part.change for key, part in flips.items()})
+
+    @property
+    def views(self) -> list[View]:
+        """The files that show another content."""
+        return [part.view for part in self.flips.values() if part.view is not None]
 
     async def all(self) -> None:
         """Every step in order, but what can wait. Raises OSError only while nothing has changed.
@@ -367,6 +396,5 @@ def _adopt(engine: Engine, part: Flip) -> None:
     member.header = part.header
     member.bits = Bits(part.shadow, part.copy, part.ready)
     member.copied_chunks = 0
-    view = _target_view(engine, member, part.change)
-    if view is not None:
-        view.changed(part.header.pit.time_ns)
+    if part.view is not None:
+        engine.timekeeper.moved(part.view, part.view.times_in(part.header))

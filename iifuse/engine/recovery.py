@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from iifuse import errors
 from iifuse.core.header import Closure
@@ -15,12 +16,13 @@ from iifuse.core.state import Custody, Role
 from iifuse.engine.enable import finish_disable
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
-from iifuse.engine.loading import load, stamp
+from iifuse.engine.loading import load
 from iifuse.engine.threads import blocking
 from iifuse.engine.tickets import restore_ticket
 from iifuse.engine.trust import doubt_siblings
 from iifuse.engine.unjoined import learn_at_start
 from iifuse.engine.volumeset import VolumeSet
+from iifuse.store.stamp import stamp
 from iifuse.store.statedb import SetRow
 from iifuse.store.volume import Volume, open_volume
 
@@ -102,8 +104,10 @@ async def stop(engine: Engine) -> None:
             for volume in [family.master, *(s.shadow for s in family.sets if not s.stuck)]:
                 await _sync_last(volume, family)
             for member in family.sets:
-                await _save(member, family.master)
+                await _save(engine, member, family.master)
                 await _remember(engine, member)
+            if family.master is not None and not family.sets:
+                await _keep_times(engine, family.master)
         await blocking(partial(_close, family))
 
 
@@ -120,15 +124,26 @@ async def _sync_last(volume: Volume | None, family: Family) -> None:
             await member.lose(volume.path, str(error))
 
 
-async def _save(member: VolumeSet, master: Volume | None) -> None:
+async def _save(engine: Engine, member: VolumeSet, master: Volume | None) -> None:
+    shown = [engine.views.get(v.path) for v in (master, member.shadow) if v is not None]
+    times: dict[str, Any] = {}
+    for view in filter(None, shown):
+        times |= view.as_field(view.last_times())
     try:
         await member.save_exact(
             clean=not member.state.offline,
             master_stamp=stamp(master),
             shadow_stamp=stamp(member.shadow),
+            **times,
         )
     except OSError:
         log.exception("%s: the exact bits could not be saved", member.name)
+
+
+async def _keep_times(engine: Engine, master: Volume) -> None:
+    """As its sets' headers do, if it had any."""
+    view = engine.views[master.path]
+    await _quietly(partial(engine.db.keep_times, view.path, view.last_times(), view.stamp()))
 
 
 async def _remember(engine: Engine, member: VolumeSet) -> None:

@@ -4,6 +4,7 @@ Nothing that failed is believed: a shadow is copied anew, a bitmap is written an
 time of a dependent set is lost and a new one begins (instant-image.md 4.11).
 """
 
+import time
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -14,7 +15,9 @@ from iifuse.core import sector
 from iifuse.core.bits import Bits
 from iifuse.core.header import Header
 from iifuse.core.state import NOTHING_OFFLINE, Change, Custody, Kind, Progress, Role
+from iifuse.core.times import after
 from iifuse.engine import pit, roles
+from iifuse.engine.dated import in_doubt
 from iifuse.engine.engine import Engine
 from iifuse.engine.exchange import reopen_lent
 from iifuse.engine.family import Family
@@ -39,7 +42,9 @@ async def reset(engine: Engine, member: VolumeSet) -> list[str]:
     member.check_answering()
     if member.header.custody is Custody.EXPORTED:
         await _replace(engine, member, member.state.offline & Role.BITMAP)
-        return await _take_back(engine, member)
+        notes = await _take_back(engine, member)
+        await _show_other_times(engine, member, NOTHING_OFFLINE)
+        return notes
     if not member.state.offline:
         return [f"{member.name}: nothing is offline"]
     if member.is_beyond_repair:
@@ -61,10 +66,21 @@ async def reset(engine: Engine, member: VolumeSet) -> list[str]:
     if member.shadow is not None and view is None:
         await engine.show_shadow(member)
     notes = await _make_true(engine, member, lost)
+    await _show_other_times(engine, member, lost)
     member.unnoted = False
     member.bits_known = True
     await blocking(partial(engine.db.doubt, member.name, None))
     return notes
+
+
+async def _show_other_times(engine: Engine, member: VolumeSet, lost: Role) -> None:
+    """The file of a volume that was replaced shows another content; all keep their times anew."""
+    master, shadow = engine.family(member).master, engine.views.get(member.name)
+    for view in filter(None, (engine.views.get(master.path) if master else None, shadow)):
+        if lost & view.role:
+            await engine.changed(view)
+        else:
+            await engine.timekeeper.keep(view)
 
 
 def _check_something_left(member: VolumeSet, family: Family) -> None:
@@ -92,7 +108,10 @@ async def _take_back(engine: Engine, member: VolumeSet) -> list[str]:
     async with engine.family(member).locks.gate():
         member.bits.shadow.fill()
         try:
-            await member.save_exact(custody=Custody.LOCAL, offline=left, offline_reason=reason)
+            times = after([member.header.shadow_times], time.time_ns())  # who knows who wrote it
+            await member.save_exact(
+                custody=Custody.LOCAL, offline=left, offline_reason=reason, shadow_times=times
+            )
         except OSError:
             shadow.close()
             raise
@@ -184,6 +203,7 @@ async def _rewrite_bitmap(member: VolumeSet) -> None:
     """What is known in memory is written anew; the header stays offline until all is true."""
     assert member.bitmap is not None
     await blocking(partial(_recall, member, member.bitmap))
+    member.header = in_doubt(member.header)  # until the set is back and keeps times again
     await member.save_exact()
 
 
@@ -222,6 +242,8 @@ async def _adopt_master(engine: Engine, member: VolumeSet, family: Family, maste
         sibling.bits.shadow.fill()
         await sibling.save_exact(offline=left, offline_reason=why if left else "")
     family.master = master
+    for each in family.sets:
+        each.header = in_doubt(each.header)  # its file shows another content
     await engine.show_master(family)
 
 

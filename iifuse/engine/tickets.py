@@ -12,6 +12,7 @@ from iifuse import errors
 from iifuse.core import ticket
 from iifuse.core.header import Header
 from iifuse.core.ticket import Import, Lent, Ticket
+from iifuse.core.times import Times, asked
 from iifuse.engine.engine import Engine
 from iifuse.store.volume import make_directory, sync_directory, write_file
 
@@ -25,6 +26,7 @@ def iso_time(time_ns: int) -> str:
 
 def lent_of(header: Header) -> Lent:
     """The entry of a ticket for an exported set."""
+    times = header.shadow_times
     return Lent(
         uuid=header.uuid,
         shadow=header.shadow,
@@ -34,6 +36,8 @@ def lent_of(header: Header) -> Lent:
         pit_time=iso_time(header.pit.time_ns),
         export_number=header.export_number,
         size_bytes=header.size_bytes,
+        mtime_ns=asked(times.mtime_ns) if times != Times() else msgspec.UNSET,
+        ctime_ns=asked(times.ctime_ns) if times != Times() else msgspec.UNSET,
     )
 
 

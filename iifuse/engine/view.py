@@ -7,6 +7,7 @@ thread. Otherwise the chunks are locked, the family makes them ready, and then i
 
 import errno
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeVar
@@ -20,6 +21,7 @@ from iifuse.engine import limits
 from iifuse.engine.batch import Batcher
 from iifuse.engine.chunklock import Mode
 from iifuse.engine.crew import Starved
+from iifuse.engine.dated import Dated
 from iifuse.engine.family import Family
 from iifuse.engine.threads import swiftly
 from iifuse.engine.volumeset import VolumeSet
@@ -32,26 +34,22 @@ Segment = tuple[Volume, int, int]
 """(raw volume, offset in bytes, length in bytes)."""
 
 
-class View:
+class View(Dated):
     """One file of the mount: a disk of `size_bytes` bytes that never changes its size.
 
-    `path`: the volume's, as the user named it. `opens` counts open handles. `mtime_ns` moves when
-    the content changes behind the kernel's back (PIT, restore, join), and only then.
+    `path`: the volume's, as the user named it. `opens` counts open handles. `times` move with
+    every change of the content, before it is answered (Dated).
     """
 
     def __init__(self, path: str, family: Family, volume: Volume) -> None:
-        self.path, self.family = path, family
+        super().__init__(path)
+        self.family = family
         self.size_bytes: Final = family.geometry.size_bytes
         self._owner = volume.stat()
         self._volume = volume
-        self.mtime_ns = self._owner.st_mtime_ns
         self.content = 0
         """Counts changes behind the kernel's back: what it cached of an earlier one is old."""
         self.opens = 0
-        self.door = trio.Lock()
-        """Held by a verb that needs the file closed: opens wait until it is done."""
-        self.gone = False
-        """The file has left the mount: it cannot be opened any more."""
         self._closed = trio.Event()
         self._syncs: Batcher[None] = Batcher(self._sync_all)
 
@@ -82,10 +80,6 @@ class View:
 
     def needed(self) -> list[Volume]:
         """The volumes to sync, in this order, so that the view's content is durable."""
-        raise NotImplementedError
-
-    def concerned(self) -> list[VolumeSet]:
-        """The sets whose bits a write to this file may change."""
         raise NotImplementedError
 
     async def suspect(self, defect: Exception) -> None:
@@ -138,26 +132,41 @@ class View:
             data = memoryview(data)[:length]
         if not length:
             return 0
+        now = time.time_ns()
+        while now >= self.times.ceiling_ns:
+            await self.note(0)
+            now = time.time_ns()
         run = self.family.geometry.span(offset, length)
         if not (self.inline and self.family.locks.free(Mode.WRITE, *run)):
             return await self._write_held(run, offset, data)
         if self.covers(*run):
-            return self.target().write(offset, data)
+            return self._write_now(now, offset, data)
         touch = self.touch(*run)
         if self.family.touch_at_once(touch):
-            return self.target().write(offset, data)
+            return self._write_now(now, offset, data)
         return await self._write_held(self.family.ahead(run), offset, data, touch)
+
+    def _write_now(self, now: int, offset: int, data: Buffer) -> int:
+        try:
+            return self.target().write(offset, data)
+        finally:
+            self.times.change(now)
 
     async def _write_held(
         self, run: Run, offset: int, data: Buffer, tried: Touch | None = None
     ) -> int:
         """Write with the chunks of `run` locked. `tried`: at once, and it may have failed."""
-        async with self.family.locks.hold(Mode.WRITE, *run):
-            if tried is not None and tried.count == run[1]:
-                await self.family.touch(tried)
-            elif not self.covers(*run):
-                await self.family.touch(self.touch(*run))
-            return await self.put(offset, data)
+        self._changing += 1
+        try:
+            async with self.family.locks.hold(Mode.WRITE, *run):
+                if tried is not None and tried.count == run[1]:
+                    await self.family.touch(tried)
+                elif not self.covers(*run):
+                    await self.family.touch(self.touch(*run))
+                return await self.put(offset, data)
+        finally:
+            self.times.change(time.time_ns())
+            self._changing -= 1
 
     async def sync(self) -> None:
         """Make this volume durable, and the bits that its content needs (invariant 12)."""
@@ -215,11 +224,18 @@ class View:
     def changed(self, time_ns: int) -> None:
         """The content is another one from this time on: what the kernel has cached is old."""
         self.content += 1
-        self.mtime_ns = max(time_ns, self.mtime_ns + 1)
+        self.times.change(time_ns)
 
 
 class MasterView(View):
     """The live volume. With no set in its family it passes everything through."""
+
+    role = Role.MASTER
+
+    @property
+    def raw(self) -> Volume | None:
+        """The raw master."""
+        return self.family.master
 
     def segments(self, offset: int, length: int) -> list[Segment]:
         """From the raw master, but chunks that a restore has still to bring from its shadow."""
@@ -269,9 +285,16 @@ class MasterView(View):
 class ShadowView(View):
     """The point-in-time copy, which may be written like any disk."""
 
+    role = Role.SHADOW
+
     def __init__(self, member: VolumeSet, family: Family, volume: Volume) -> None:
         super().__init__(member.name, family, volume)
         self.member = member
+
+    @property
+    def raw(self) -> Volume | None:
+        """The raw shadow."""
+        return self.member.shadow
 
     def segments(self, offset: int, length: int) -> list[Segment]:
         """From the shadow or, for chunks that it has not got, from the raw master."""
@@ -372,7 +395,3 @@ def _read_cached(segments: list[Segment]) -> Buffer | None:
 
 def _read(segments: list[Segment]) -> bytes:
     return b"".join(volume.read(offset, length) for volume, offset, length in segments)
-
-
-Holders = Callable[[View], list[str]]
-"""Names the programs and loop devices that have a view open (blocking)."""

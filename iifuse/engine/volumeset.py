@@ -65,7 +65,8 @@ class VolumeSet:
         """How full the file system of a sparse shadow is."""
         self.stuck = Stuck()
         """Calls on the shadow that took longer than the policy allows."""
-        self._header_lock = trio.Lock()
+        self.header_lock = trio.Lock()
+        """Held by who writes the header: from what is in memory to what is to be there."""
         self._note_lock = trio.Lock()
 
     @property
@@ -153,7 +154,7 @@ class VolumeSet:
 
     async def commit(self, **changes: Any) -> None:
         """Commit a header with these fields changed. Raises OSError, and changes nothing then."""
-        async with self._header_lock:
+        async with self.header_lock:
             header = replace(self.header, **changes)
             if self.bitmap is None:
                 self.header = header
@@ -164,12 +165,21 @@ class VolumeSet:
         """Run a call on the shadow for as long as the policy allows. Raises OSError after that."""
         return await self.stuck.blocking(call, self.policy.limit_s, self.name)
 
-    async def end_copy(self) -> None:
-        """The copy stands aborted from now on; where that cannot be noted, the bitmap is lost."""
+    async def note(self, **changes: Any) -> None:
+        """Commit a header with these fields changed; where that fails, the bitmap is lost."""
         try:
-            await self.commit(copying=False)
+            await self.commit(**changes)
         except OSError as error:
             await self.take_offline(Role.BITMAP, str(error))
+
+    async def end_copy(self) -> None:
+        """The copy stands aborted from now on."""
+        await self.note(copying=False)
+
+    @property
+    def keeps_times(self) -> bool:
+        """Does its header keep times? If not, its files count as written at the next start."""
+        return self.bitmap is not None and not self.state.offline & Role.BITMAP
 
     async def take_offline(self, role: Role, reason: str) -> None:
         """Note durably that a volume of the set cannot be trusted (invariant 9)."""

@@ -39,6 +39,10 @@ class Namespace:
         """All files."""
         return [node.view for node in self._nodes.values() if node.view is not None]
 
+    def inode(self, view: View) -> int | None:
+        """The inode number of a file, if it is still there."""
+        return next((n.inode for n in self._nodes.values() if n.view is view), None)
+
     def add(self, view: View) -> None:
         """Put a file, and the directories above it, into the tree."""
         node, path = self.root, b""

@@ -161,7 +161,9 @@ class Operations(pyfuse3.Operations):
         ):
             raise FUSEError(errno.EPERM)
         if fields.update_mtime:
-            view.mtime_ns = attr.st_mtime_ns
+            await view.set_mtime(
+                attr.st_mtime_ns, attr.st_ctime_ns if fields.update_ctime else None
+            )
         return _attributes(node)
 
     # -- names ------------------------------------------------------------------------------
@@ -258,5 +260,6 @@ def _attributes(node: Node) -> EntryAttributes:
     attr.st_nlink = 1
     attr.st_size = view.size_bytes
     attr.st_blocks = -(-view.size_bytes // 512)
-    attr.st_atime_ns = attr.st_mtime_ns = attr.st_ctime_ns = view.mtime_ns
+    attr.st_atime_ns = attr.st_mtime_ns = view.times.mtime_ns
+    attr.st_ctime_ns = view.times.ctime_ns
     return attr

@@ -24,6 +24,7 @@ from iifuse import errors
 from iifuse.core.header import Header
 from iifuse.core.state import Custody, Kind, Progress
 from iifuse.store.volume import sync_directory
+from iifuse.store.volumerows import VolumeRows
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS sets (
@@ -118,7 +119,7 @@ class SetRow:
         return cls(*names, *what, session=header.session, sequence=header.sequence)
 
 
-class StateDB:
+class StateDB(VolumeRows):
     """STATE/state.db; every method blocks, and each change is durable when it returns."""
 
     def __init__(self, directory: str) -> None:
@@ -305,18 +306,6 @@ class StateDB:
             f'UPDATE sets SET "group" = ? WHERE shadow IN ({marks})',  # noqa: S608 - only marks
             (group, *shadows),
         )
-
-    def volumes(self) -> list[str]:
-        """Pass-through volumes."""
-        return [str(row[0]) for row in self._rows("SELECT path FROM volumes ORDER BY path")]
-
-    def add_volume(self, path: str) -> None:
-        """Keep a volume on the mount."""
-        self._run("INSERT OR IGNORE INTO volumes (path) VALUES (?)", (path,))
-
-    def remove_volume(self, path: str) -> None:
-        """Forget it."""
-        self._run("DELETE FROM volumes WHERE path = ?", (path,))
 
     def record(
         self,

@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from iifuse import errors
 from iifuse.core import ticket
 from iifuse.core.ticket import Lent, Ticket
+from iifuse.core.times import ASKED_NS_MAX, Times
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 paths = texts.map(lambda t: "/" + t.replace("\0", ""))
@@ -17,6 +19,8 @@ lents = st.builds(
     uuid=st.uuids(), shadow=paths, master=paths, pit=st.integers(1, 2**40),
     pit_id=st.uuids(), pit_time=texts, export_number=st.integers(1, 2**40),
     size_bytes=st.integers(1, (1 << 60) - 1), bitmap=st.none() | paths,
+    mtime_ns=st.just(msgspec.UNSET) | st.integers(-ASKED_NS_MAX, ASKED_NS_MAX),
+    ctime_ns=st.just(msgspec.UNSET) | st.integers(-ASKED_NS_MAX, ASKED_NS_MAX),
 )  # fmt: skip
 tickets = st.builds(
     Ticket, sets=st.lists(lents, min_size=1, max_size=3).map(tuple), group=st.none() | texts
@@ -31,6 +35,19 @@ json_values = st.recursive(
 @given(tickets)
 def test_ticket_comes_back_as_it_was(found):
     assert ticket.decode("/t", ticket.encode(found)) == found
+
+
+def test_ticket_of_the_first_version_is_read_and_stays_one():
+    """A host with 0.1.0 may have to read what this one adds."""
+    fields = {
+        "uuid": "12345678-1234-5678-1234-567812345678", "shadow": "/s", "master": "/m", "pit": 1,
+        "pit_id": "12345678-1234-5678-1234-567812345678", "pit_time": "2026-01-01T00:00:00+00:00",
+        "export_number": 1, "size_bytes": 4096, "chunk_bytes": 32768, "bitmap": None, "imports": [],
+    }  # fmt: skip
+    old = {"sets": [fields], "group": None, "format": "iifuse-ticket-1"}
+    found = ticket.decode("/t", json.dumps(old).encode())
+    assert found.sets[0].times == Times()
+    assert json.loads(ticket.encode(found)) == old
 
 
 def decode_or_bad(blob: bytes) -> Ticket | None:

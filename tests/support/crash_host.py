@@ -8,8 +8,9 @@ import trio
 from crash_disk import Disk
 from crash_schedule import pause
 
-from iifuse.core.header import Header
+from iifuse.core.header import Header, Stamp
 from iifuse.core.state import Verb
+from iifuse.core.times import Times
 from iifuse.engine import pit, recovery
 from iifuse.engine.engine import Engine
 from iifuse.engine.view import View, _read
@@ -95,6 +96,15 @@ class MemoryDB:
         rows, volumes = self._content()
         self._put(rows, tuple(v for v in volumes if v != path))
 
+    def times(self, path: str) -> tuple[Times, Stamp]:
+        return Times(), Stamp()
+
+    def keep_times(self, path: str, times: Times, stamp: Stamp | None = None) -> None:
+        pass
+
+    def forget_times(self, path: str) -> None:
+        pass
+
     def record(self, *line: object) -> None:
         pass
 
@@ -119,6 +129,9 @@ class Hooks:
 
     def holders(self, view: View) -> list[str]:
         return []
+
+    async def times_moved(self, views: list[View]) -> None:
+        pass
 
     def sync_mounted(self, views: list[View]) -> None:
         pass

@@ -1,0 +1,88 @@
+"""The times of one file of the mount, and what a durable record of them says (core.times)."""
+
+import errno
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, ClassVar, Final
+
+import trio
+
+from iifuse.core.header import Header, Stamp
+from iifuse.core.state import Role
+from iifuse.core.times import TIME_NS_MAX, FileTimes, Times, asked, doubted
+from iifuse.engine.volumeset import VolumeSet
+from iifuse.store.stamp import stamp
+from iifuse.store.volume import Volume
+
+
+class Dated:
+    """A file whose times move with every change of its content, before that is answered."""
+
+    role: ClassVar[Role]
+    """Of its volume in its sets."""
+    note: Callable[[int], Awaitable[None]]
+    """Wait until the record lets the file show the given time (Timekeeper.note)."""
+
+    def __init__(self, path: str) -> None:
+        self.path: Final = path
+        self.times = FileTimes(Times(0, 0, TIME_NS_MAX))
+        self.noting = trio.Lock()
+        """Held by who changes the record, or the content at one go; before gates and headers."""
+        self.door = trio.Lock()
+        """Held by a verb that needs the file closed: opens wait until it is done."""
+        self.gone = False
+        """The file has left the mount: it cannot be opened any more."""
+        self._changing = 0
+
+    @property
+    def raw(self) -> Volume | None:
+        """The raw volume, if it is there."""
+        raise NotImplementedError
+
+    def concerned(self) -> list[VolumeSet]:
+        """The sets whose bits a write to this file may change; they keep its times."""
+        raise NotImplementedError
+
+    def times_in(self, header: Header) -> Times:
+        """What the header of a set records of this file."""
+        return header.master_times if self.role is Role.MASTER else header.shadow_times
+
+    def as_field(self, record: Times) -> dict[str, Any]:
+        """The field of a header that is to hold the record."""
+        return {f"{self.role.name}_times".lower(): record}
+
+    def stamp(self) -> Stamp:
+        """What the raw file looks like."""
+        return stamp(self.raw)
+
+    def last_times(self) -> Times:
+        """The record for a stop: exact, unless the content may come back as an older one."""
+        lost = self.raw is None or not self.raw.is_synced or self._changing
+        return self.times.record() if lost else self.times.exact()
+
+    @property
+    def is_changing(self) -> bool:
+        """Is a write under way, or may one come late that was given up?"""
+        return self._changing > 0 or any(member.stuck for member in self.concerned())
+
+    async def set_mtime(self, mtime_ns: int, ctime_ns: int | None) -> None:
+        """A program sets the time. `ctime_ns`: the kernel has it, and says what it shows."""
+        async with self.door:
+            if self.gone:
+                raise OSError(errno.ESTALE, "has left the mount", self.path)
+            await self.note(max(asked(mtime_ns), asked(ctime_ns or 0)))
+            if ctime_ns is None:
+                self.times.set_mtime(mtime_ns, time.time_ns())
+            else:
+                self.times.adopt(mtime_ns, ctime_ns)
+
+
+def in_doubt(header: Header, roles: Role = Role.MASTER | Role.SHADOW) -> Header:
+    """Nobody knows what these files have shown since, or they show something else now."""
+    now = time.time_ns()
+    if roles & Role.MASTER:
+        header = replace(header, master_times=doubted(header.master_times, now))
+    if roles & Role.SHADOW:
+        header = replace(header, shadow_times=doubted(header.shadow_times, now))
+    return header

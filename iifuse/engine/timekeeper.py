@@ -1,0 +1,182 @@
+"""The durable record of what times the files show (core.times): made before a file changes.
+
+Where it is kept: in the header of every set of a master, so that any one of them is enough; in
+its own set's for a shadow; in the state database for a volume with no set.
+"""
+
+import logging
+import time
+from functools import partial
+from typing import Final, Protocol
+
+import trio
+
+from iifuse import errors
+from iifuse.core.header import Stamp
+from iifuse.core.state import Role
+from iifuse.core.times import RENEW_NS, FileTimes, Times, doubted, resumed
+from iifuse.engine.threads import blocking
+from iifuse.engine.view import View
+from iifuse.engine.volumeset import VolumeSet
+
+log = logging.getLogger(__name__)
+
+EVERY_S: Final = 1.0
+QUIET_S: Final = 5.0
+"""Seconds without a change after which the exact times are recorded."""
+
+
+class Ledger(Protocol):
+    """What the state database keeps of volumes with no set; it blocks."""
+
+    def times(self, path: str) -> tuple[Times, Stamp]:
+        """The record of a volume, and what its file looked like at a clean stop."""
+
+    def keep_times(self, path: str, times: Times) -> None:
+        """Record them, if the volume is one of them. Raises StorageError."""
+
+
+class Timekeeper:
+    """Knows which files have changed lately, and keeps their records."""
+
+    def __init__(self, ledger: Ledger, *, ordered: bool) -> None:
+        self._ledger, self._ordered = ledger, ordered
+        self._quiet: dict[View, tuple[int, float]] = {}
+        """Change time of each file whose record says written, and since when it is so."""
+        self._unnoted: set[View] = set()
+        """Files that have changed although that could not be recorded."""
+
+    # -- a file comes to the mount ----------------------------------------------------------
+
+    async def begin(self, view: View) -> None:
+        """Let a file show the times that it had, or later ones, and record them."""
+        view.times = FileTimes(await blocking(partial(self._first, view)))
+        view.note = partial(self.note, view)
+        async with view.noting:
+            await self._keep(view, view.times.exact())
+
+    def _first(self, view: View) -> Times:
+        """In a thread. What has no record yet was never shown with times that it has to keep."""
+        now = time.time_ns()
+        records = [view.times_in(member.header) for member in view.concerned()]
+        if not view.concerned():
+            record, then = self._ledger.times(view.path)
+            records = [doubted(record, now) if then not in (Stamp(), view.stamp()) else record]
+        known = [record for record in records if record != Times()]
+        if known:
+            return resumed(known, now)
+        raw = view.stamp() if view.role is Role.MASTER else Stamp()
+        return Times(raw.mtime_ns or now, now)
+
+    # -- before it changes ------------------------------------------------------------------
+
+    async def note(self, view: View, time_ns: int = 0) -> None:
+        """Record that the file may change from now on; it may show `time_ns` then."""
+        async with view.noting:
+            now = max(time.time_ns(), time_ns)
+            if now >= view.times.ceiling_ns:
+                await self._write(view, now)
+
+    async def _write(self, view: View, now_ns: int) -> None:
+        record = view.times.written(now_ns)
+        await self._keep(view, record)
+        view.times.ceiling_ns = record.ceiling_ns
+        self._quiet[view] = view.times.ctime_ns, trio.current_time()
+
+    async def _keep(self, view: View, record: Times) -> None:
+        """Make the record durable wherever one is kept; again if a set was enabled meanwhile."""
+        kept: list[VolumeSet] | None = None
+        while kept != _keepers(view):
+            kept = _keepers(view)
+            async with trio.open_nursery() as nursery:
+                for member in kept:
+                    if view.times_in(member.header) != record:
+                        nursery.start_soon(partial(member.note, **view.as_field(record)))
+            if not view.concerned():
+                await self._keep_in_ledger(view, record)
+
+    async def _keep_in_ledger(self, view: View, record: Times) -> None:
+        try:
+            await blocking(partial(self._ledger.keep_times, view.path, record))
+        except errors.StorageError as error:
+            if view not in self._unnoted:
+                log.error("%s: that it is written cannot be recorded: %s", view.path, error)  # noqa: TRY400
+            self._unnoted.add(view)
+        else:
+            self._unnoted.discard(view)
+
+    async def keep(self, view: View) -> None:
+        """Record anew what the file shows: the record has another place now."""
+        async with view.noting:
+            await self._keep(view, view.times.record())
+
+    # -- it has changed behind the kernel's back --------------------------------------------
+
+    def moved(self, view: View, record: Times, time_ns: int = 0) -> None:
+        """The content is another one; `record`, which says written, is durable.
+
+        `time_ns`: before this one another host may have shown another content.
+        """
+        view.times.ceiling_ns = record.ceiling_ns
+        view.changed(max(time.time_ns(), time_ns))
+        self._quiet[view] = view.times.ctime_ns, trio.current_time()
+
+    async def change(self, view: View, time_ns: int = 0) -> None:
+        """The content is another one: record it, and show it."""
+        async with view.noting:
+            record = view.times.written(max(time.time_ns(), time_ns))
+            await self._keep(view, record)
+            self.moved(view, record, time_ns)
+
+    # -- when it is quiet again -------------------------------------------------------------
+
+    async def watch(self) -> None:
+        """Look now and then, for as long as the service lives."""
+        while True:
+            await trio.sleep(EVERY_S)
+            for view in list(self._quiet):
+                await self._look(view)
+
+    async def _look(self, view: View) -> None:
+        changed_ns, since = self._quiet[view]
+        if view.gone:
+            self._forget(view)
+        elif view in self._unnoted:
+            async with view.noting:
+                await self._write(view, time.time_ns())
+        elif view.times.ctime_ns != changed_ns or view.is_changing:
+            self._quiet[view] = view.times.ctime_ns, trio.current_time()
+            await self._renew(view)
+        elif trio.current_time() - since >= QUIET_S:
+            await self.settle(view)
+
+    async def _renew(self, view: View) -> None:
+        """So that no write has to wait for it."""
+        async with view.noting:
+            now = max(time.time_ns(), view.times.ctime_ns)
+            if now + RENEW_NS >= view.times.ceiling_ns:
+                await self._write(view, now)
+
+    def _forget(self, view: View) -> None:
+        self._quiet.pop(view, None)
+        self._unnoted.discard(view)
+
+    async def settle(self, view: View) -> None:
+        """Record the exact times, unless the file changes just now."""
+        shown_ns = view.times.ctime_ns
+        if self._ordered:
+            try:
+                await view.sync()  # or after a power loss an older content would show these times
+            except OSError:
+                return
+        async with view.noting:
+            if view.is_changing or view.times.ctime_ns != shown_ns or view.gone:
+                return
+            self._forget(view)
+            view.times.ceiling_ns = 0  # whoever writes now waits to record that
+            await self._keep(view, view.times.exact())
+
+
+def _keepers(view: View) -> list[VolumeSet]:
+    """The sets whose headers keep the times of a file."""
+    return [member for member in view.concerned() if member.keeps_times]

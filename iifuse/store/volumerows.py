@@ -1,0 +1,64 @@
+"""Volumes on the mount with no set (`svadm`), as the state database knows them."""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from iifuse.core.header import Stamp
+from iifuse.core.times import TIME_NS_MAX, Times
+
+
+class VolumeRows:
+    """Their table; each method raises StorageError."""
+
+    def _rows(self, query: str, values: Sequence[object] = ()) -> list[Any]:
+        raise NotImplementedError
+
+    def _run(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
+        raise NotImplementedError
+
+    def volumes(self) -> list[str]:
+        """Pass-through volumes."""
+        return [str(row[0]) for row in self._rows("SELECT path FROM volumes ORDER BY path")]
+
+    def times(self, path: str) -> tuple[Times, Stamp]:
+        """(times, what its file looked like at a clean stop) of a pass-through volume."""
+        rows = self._rows(
+            "SELECT mtime_ns, ctime_ns, ceiling_ns, size_bytes, raw_mtime_ns, raw_ctime_ns "
+            "FROM volumes WHERE path = ?",
+            (path,),
+        )
+        if not rows or not all(isinstance(n, int) and abs(n) <= TIME_NS_MAX for n in rows[0]):
+            return Times(), Stamp()
+        return Times(*rows[0][:3]), Stamp(*rows[0][3:])
+
+    def keep_times(self, path: str, times: Times, stamp: Stamp | None = None) -> None:
+        """Keep the times of a pass-through volume; of another one nothing is kept.
+
+        `stamp`: only at a clean stop, after which nobody changes it through us.
+        """
+        raw = stamp or Stamp()
+        self._run(
+            "UPDATE volumes SET mtime_ns = ?, ctime_ns = ?, ceiling_ns = ?, size_bytes = ?, "
+            "raw_mtime_ns = ?, raw_ctime_ns = ? WHERE path = ?",
+            (
+                times.mtime_ns, times.ctime_ns, times.ceiling_ns, raw.size_bytes,
+                raw.mtime_ns, raw.ctime_ns, path,
+            ),
+        )
+
+    def forget_times(self, path: str) -> None:
+        """A volume has a set from now on, whose header keeps them."""
+        self._run(
+            "UPDATE volumes SET mtime_ns = 0, ctime_ns = 0, ceiling_ns = 0 "
+            "WHERE path = ? AND ctime_ns != 0",
+            (path,),
+        )
+
+    def add_volume(self, path: str) -> None:
+        """Keep a volume on the mount."""
+        self._run("INSERT OR IGNORE INTO volumes (path) VALUES (?)", (path,))
+
+    def remove_volume(self, path: str) -> None:
+        """Forget it."""
+        self._run("DELETE FROM volumes WHERE path = ?", (path,))
