@@ -52,8 +52,19 @@ class Timekeeper:
         """Let a file show the times that it had, or later ones, and record them."""
         view.times = FileTimes(await blocking(partial(self._first, view)))
         view.note = partial(self.note, view)
+        is_durable = await self._is_durable(view)  # a killed service may have left it unsynced
         async with view.noting:
-            await self._keep(view, view.times.exact())
+            times = view.times
+            await self._keep(view, times.exact() if is_durable else times.written(time.time_ns()))
+
+    async def _is_durable(self, view: View) -> bool:
+        """Else after a power loss an older content would show the same times."""
+        try:
+            if self._ordered:
+                await view.sync()
+        except OSError:
+            return False
+        return True
 
     def _first(self, view: View) -> Times:
         """In a thread. What has no record yet was never shown with times that it has to keep."""
@@ -164,11 +175,8 @@ class Timekeeper:
     async def settle(self, view: View) -> None:
         """Record the exact times, unless the file changes just now."""
         shown_ns = view.times.ctime_ns
-        if self._ordered:
-            try:
-                await view.sync()  # or after a power loss an older content would show these times
-            except OSError:
-                return
+        if not await self._is_durable(view):
+            return
         async with view.noting:
             if view.is_changing or view.times.ctime_ns != shown_ns or view.gone:
                 return
