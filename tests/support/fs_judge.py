@@ -5,6 +5,7 @@ it; the state database by SQLite, which rolls back what its journal tells it to.
 """
 
 import os
+import zlib
 from dataclasses import dataclass, field
 from functools import partial
 from types import SimpleNamespace
@@ -17,7 +18,8 @@ from crash_history import History, Lost, Put
 from crash_host import Host
 from crash_judge import SECONDS, Check, Future, _start
 from crash_schedule import run
-from fs_rig import Act, Answer, FsRecording, Told, told_of
+from fs_answers import Act, Answer, Told, told_of
+from fs_rig import FsRecording
 
 from iifuse.control import dispatch
 from iifuse.store.statedb import StateDB
@@ -107,8 +109,9 @@ async def _judge(case: FsCase, hosts: list[FsHost], go_on: bool) -> None:
                 await _start(host, nursery)
             both = [*hosts, *([NOBODY] * (2 - len(hosts)))]
             FsCheck(case, both).all()  # type: ignore[arg-type]
-            for host in hosts:
+            for host in hosts if not is_failing(case) else ():
                 await _check_told(case, host)
+                _check_times(case, host)
             if go_on:
                 await Future(case, both).all()  # type: ignore[arg-type]
             nursery.cancel_scope.cancel()
@@ -121,6 +124,10 @@ class FsCheck(Check):
         shown = super()._shown(bitmaps)
         others = {n: self.disk.content(n) for n in self.views if n not in shown}
         return {**others, **shown}
+
+    def _fit_one_world(self, shown: dict[str, bytes]) -> None:
+        if not is_failing(self.case):
+            super()._fit_one_world(shown)
 
     def _other_pit(self, shadow: str, world: Any) -> bool:
         """Whoever has lost a bitmap volume counts from the beginning again."""
@@ -136,6 +143,12 @@ def answers(case: FsCase) -> list[Answer]:
     under_way = [act for act in acts if act.began < case.position < act.ended]
     found = [before[-1].after] if before else [Answer()]
     return found + [act.after for act in under_way]
+
+
+def is_failing(case: FsCase) -> bool:
+    """Is a verb under way that will be refused? What it has begun may be done after all."""
+    act = last_act(case)
+    return act is not None and act.failed and case.position < act.ended
 
 
 def last_act(case: FsCase) -> Act | None:
@@ -214,8 +227,27 @@ def _check_groups(name: str, allowed: list[Told], found: dict[str, dict[str, Any
 
 def _check_shown(host: FsHost, allowed: list[Told], lost: set[str]) -> None:
     found = set(host.engine.views)
-    sure = set.intersection(*(set(told.shown) for told in allowed)) - lost
-    perhaps = set.union(*(set(told.shown) for told in allowed))
+    sure = set.intersection(*(set(told.files) for told in allowed)) - lost
+    perhaps = set.union(*(set(told.files) for told in allowed))
     if not sure <= found <= perhaps:
         gone, new = sure - found, found - perhaps
         raise Lost(f"{host.name}: {gone} are not on the mount any more; {new} are there again")
+
+
+def _check_times(case: FsCase, host: FsHost) -> None:
+    """Change times never go backwards, and no two contents have the same times (K2)."""
+    seen = [told for act in case.recording.acts if act.ended <= case.position
+            for told in act.after.hosts.values()]  # fmt: skip
+    for path, view in host.engine.views.items():
+        shown = [told.files[path] for told in seen if path in told.files]
+        times = view.times.mtime_ns, view.times.ctime_ns
+        if any(times[1] < s.times[1] for s in shown):
+            raise Lost(f"{host.name}: the change time of {os.path.basename(path)} goes backwards")
+        before = {s.content for s in shown if s.times == times} - {None}
+        if before and _readable(host, path) and before != {zlib.crc32(host.look(path))}:
+            raise Lost(f"{host.name}: {os.path.basename(path)} had the same times before")
+
+
+def _readable(host: FsHost, path: str) -> bool:
+    member = host.engine.sets.get(path)
+    return member is None or not member.state.offline

@@ -14,58 +14,18 @@ from crash_disk import CHUNK
 from crash_history import SECTOR, History, Line, Pit, Put
 from crash_rig import stamp
 from devices import eventually
+from fs_answers import Act, Answer, Told, ask, times_of
 from fs_log import DIRECTORY, Event, renumbered
 from fs_trace import Replay, calls, tracer
 from harness import Service
 
 from iifuse import errors
 from iifuse.control import protocol
-from iifuse.control.protocol import SetStatus, Target
+from iifuse.control.protocol import Target
 
 PLANTED = Path(__file__).with_name("fs_bugs.py")
 LEFT_OUT = r"/(mnt/.*|log|s\.sock|notify|calls-\d+|faults.*)$"
 TICKETS = (".iiticket", ".json")
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a host has told about its sets, and which files it shows."""
-
-    sets: dict[str, dict[str, Any]] = field(default_factory=dict)
-    shown: frozenset[str] = frozenset()
-
-
-FIELDS = (
-    "master", "bitmap", "group", "uuid", "kind", "custody", "pit", "pit_id", "export_number",
-    "break_write", "limit_s", "progress", "copying", "offline",
-)  # fmt: skip
-"""Of a row of `iiadm -i --json`: what has been told and may not be forgotten."""
-
-
-def told_of(row: SetStatus) -> dict[str, Any]:
-    """What a row says that has to stay so."""
-    return {name: getattr(row, name) for name in FIELDS}
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What was known to everybody at a moment: hosts by name, tickets by path."""
-
-    hosts: dict[str, Told] = field(default_factory=dict)
-    tickets: dict[str, bytes] = field(default_factory=dict)
-    stats: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Of volumes: what says that a file was not written."""
-
-
-@dataclass
-class Act:
-    """A verb, from its request to its answer (in nanoseconds, then in positions of the log)."""
-
-    what: str
-    began: int
-    ended: int
-    before: Answer
-    after: Answer
 
 
 @dataclass
@@ -287,20 +247,20 @@ class FsRig:
 
     @contextmanager
     def _act(self, what: str) -> Iterator[None]:
-        began = time.time_ns()
+        began, failed = time.time_ns(), False
         try:
             yield
         except (errors.IifuseError, OSError) as error:
             if self.fails_from > began:
                 raise
-            what += f": {error}"  # something was made to fail
+            failed, what = True, f"{what}: {error}"  # something was made to fail
         before, self._answer = self._answer, self._ask()
-        self.acts.append(Act(what, began, time.time_ns(), before, self._answer))
+        self.acts.append(Act(what, began, time.time_ns(), before, self._answer, failed))
 
     def _ask(self) -> Answer:
         old = self._answer.hosts
-        hosts = {n: _told(s) or old.get(n, Told()) for n, s in self.services.items()}
-        volumes = {str(path): _stat(path) for path in self.volumes.iterdir()}
+        hosts = {n: ask(s) or old.get(n, Told()) for n, s in self.services.items()}
+        volumes = {str(path): times_of(path) for path in self.volumes.iterdir()}
         return Answer(hosts, {str(p): p.read_bytes() for p in self._tickets()}, volumes)
 
     def told(self, host: str, shadow: str) -> dict[str, Any]:
@@ -371,17 +331,3 @@ def _inodes(replay: Replay) -> Callable[[int], int]:
     """The numbers of files as the file system has them, by which the service knows them."""
     real = {n: os.stat(path).st_ino for path, n in replay.names.items() if n != DIRECTORY}
     return lambda number: real.get(number, number and number + (1 << 48))
-
-
-def _stat(path: Path) -> dict[str, int]:
-    found = path.stat()
-    return {name: getattr(found, name) for name in ("st_mtime_ns", "st_ctime_ns")}
-
-
-def _told(service: Service) -> Told | None:
-    """None: it does not run, and what was told before holds."""
-    if service._process is None:
-        return None
-    sets = {row.shadow: told_of(row) for row in service.client.status()}
-    rows = service.client.call(protocol.Volumes(), list[protocol.VolumeStatus])
-    return Told(sets, frozenset(row.path for row in rows))
