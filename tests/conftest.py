@@ -18,6 +18,9 @@ from samples import SEED
 # A shell has SIGINT ignored in its background jobs, and every program that is started inherits it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# A program that is started a thousand times is compiled once.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # How long an example takes says only what else the machine does.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
