@@ -114,6 +114,12 @@ class MemoryDB:
     def given_up(self, shadow: str) -> int:
         return 0
 
+    def imports(self, uuid: UUID, export_number: int) -> dict[UUID, str]:
+        return {}  # the ticket has them too
+
+    def add_imports(self, uuid: UUID, export_number: int, bitmaps: dict[UUID, str]) -> None:
+        pass
+
     def former(self, path: str) -> list[tuple[str, str]]:
         return []
 
