@@ -14,10 +14,9 @@ TIME_NS_MAX: Final = (1 << 62) - 1
 """Nanoseconds since 1970 after which no time lies, nor so many before: the year 2116."""
 
 _SECOND_NS: Final = 1_000_000_000
-AHEAD_NS: Final = 60 * _SECOND_NS
-"""How far above what is shown a ceiling is put."""
-RENEW_NS: Final = AHEAD_NS // 2
-"""A ceiling is put higher when less than this is left."""
+AHEAD_NS: Final = 5 * _SECOND_NS
+"""How far above what is shown a ceiling is put, at the least. A start after a kill shows a time
+that may be so far ahead, and until it has come `tar` reads the file again in every backup."""
 ASKED_NS_MAX: Final = TIME_NS_MAX - 10 * 366 * 86400 * _SECOND_NS
 """The latest time that a program can set; changes after that still get later ones."""
 
@@ -72,9 +71,10 @@ class FileTimes:
         """The record as it stands now, for one more place."""
         return Times(self.mtime_ns, self.ctime_ns, self.ceiling_ns)
 
-    def written(self, now_ns: int) -> Times:
-        """The record that lets the file change until some time after `now_ns`."""
-        ceiling = max(now_ns, self.mtime_ns, self.ctime_ns, self.ceiling_ns) + AHEAD_NS
+    def written(self, now_ns: int, ahead_ns: int = AHEAD_NS) -> Times:
+        """The record that lets the file change until `ahead_ns` after `now_ns`."""
+        ceiling = max(now_ns + ahead_ns, self.mtime_ns + ahead_ns, self.ctime_ns + ahead_ns)
+        ceiling = max(ceiling, self.ceiling_ns)
         return Times(self.mtime_ns, self.ctime_ns, min(ceiling, TIME_NS_MAX))
 
     def adopt(self, mtime_ns: int, ctime_ns: int) -> None:

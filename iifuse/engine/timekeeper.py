@@ -14,7 +14,7 @@ import trio
 from iifuse import errors
 from iifuse.core.header import Stamp
 from iifuse.core.state import Role
-from iifuse.core.times import RENEW_NS, FileTimes, Times, doubted, resumed
+from iifuse.core.times import AHEAD_NS, FileTimes, Times, doubted, resumed
 from iifuse.engine.threads import blocking
 from iifuse.engine.view import View
 from iifuse.engine.volumeset import VolumeSet
@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 EVERY_S: Final = 1.0
 QUIET_S: Final = 5.0
 """Seconds without a change after which the exact times are recorded."""
+AHEAD_PER_FILE_NS: Final = 100_000_000
+"""Ceilings are put so much higher for each file that is written: all of them together are raised
+some twenty times a second at the most, each with a sync."""
 
 
 class Ledger(Protocol):
@@ -89,10 +92,14 @@ class Timekeeper:
                 await self._write(view, now)
 
     async def _write(self, view: View, now_ns: int) -> None:
-        record = view.times.written(now_ns)
+        record = view.times.written(now_ns, self._ahead_ns)
         await self._keep(view, record)
         view.times.ceiling_ns = record.ceiling_ns
         self._quiet[view] = view.times.ctime_ns, trio.current_time()
+
+    @property
+    def _ahead_ns(self) -> int:
+        return max(AHEAD_NS, len(self._quiet) * AHEAD_PER_FILE_NS)
 
     async def _keep(self, view: View, record: Times) -> None:
         """Make the record durable wherever one is kept; again if a set was enabled meanwhile."""
@@ -165,7 +172,7 @@ class Timekeeper:
         """So that no write has to wait for it."""
         async with view.noting:
             now = max(time.time_ns(), view.times.ctime_ns)
-            if now + RENEW_NS >= view.times.ceiling_ns:
+            if now + self._ahead_ns // 2 >= view.times.ceiling_ns:
                 await self._write(view, now)
 
     def _forget(self, view: View) -> None:
