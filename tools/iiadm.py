@@ -112,7 +112,13 @@ def _report(
 
 
 def _export(client: Client, command: Command) -> None:
-    client.call(protocol.Export(_one(command)), list[Lent])
+    target = _one(command)
+    again = target.group is not None
+    rows = client.status(target) if again else []
+    client.call(protocol.Export(target, again), list[Lent])
+    for row in rows:
+        if row.custody == "exported":
+            common.say(f"{row.shadow}: was exported already")
 
 
 def _import(client: Client, command: Command) -> None:

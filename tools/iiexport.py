@@ -3,7 +3,7 @@
 import argparse
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from iifuse import errors
 from iifuse.control import protocol
@@ -40,12 +40,17 @@ def _export(args: argparse.Namespace) -> None:
     place = _place(args, rows[0], folder)
     if place:
         ticketfile.check_place(place, own_folder=folder)
-    _check(rows)
+    done = [row.shadow for row in rows if row.custody == "exported"]
+    _check(row for row in rows if row.shadow not in done)
     rows = [waited.row for waited in waiting.for_copies(client, rows)]
-    _check(rows)
-    lent = common.one_by_one(
-        "exported", rows, lambda row: row.shadow, lambda row: _lend(client, row)
-    )
+    _check(row for row in rows if row.shadow not in done)
+    names = tuple(row.shadow for row in rows)
+    # All or none; and those that an earlier run has exported are on the ticket as well.
+    request = protocol.Export(protocol.Target(names), again=True)
+    lent = client.call(request, list[Lent])
+    for name, entry in zip(names, lent, strict=True):
+        if name in done:
+            common.say(f"{name}: was exported already, ticket {_own_ticket(entry, folder)}")
     if place:
         ticketfile.write(place, Ticket(tuple(lent), args.group))
     _report(args, lent, [_own_ticket(entry, folder) for entry in lent], place)
@@ -80,7 +85,7 @@ def _own_ticket(lent: Lent, folder: str) -> str:
     return os.path.join(folder, f"{lent.uuid}.json")
 
 
-def _check(rows: Sequence[SetStatus]) -> None:
+def _check(rows: Iterable[SetStatus]) -> None:
     """Raise what the service would raise on -E, before any set is exported.
 
     A copy to the shadow that runs is no obstacle: we shall wait for it.
@@ -102,11 +107,6 @@ def _state(row: SetStatus, *, settled: bool) -> state.SetState:
         custody=state.Custody[row.custody.upper()],
         offline=offline,
     )
-
-
-def _lend(client: Client, row: SetStatus) -> Lent:
-    (lent,) = client.call(protocol.Export(protocol.Target((row.shadow,))), tuple[Lent])
-    return lent
 
 
 def _report(

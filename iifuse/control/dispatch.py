@@ -1,6 +1,8 @@
 """From a request to the engine's verbs and back to rows for people."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import trio
@@ -27,7 +29,7 @@ from iifuse.engine.engine import Engine
 from iifuse.engine.exchange import Borrowing
 from iifuse.engine.opening import NewSet
 from iifuse.engine.threads import blocking
-from iifuse.engine.tickets import iso_time
+from iifuse.engine.tickets import iso_time, lent_again
 from iifuse.engine.volumeset import VolumeSet
 
 _VERBS: Final = {
@@ -154,21 +156,35 @@ class Dispatcher:
         return Noted()
 
     async def _disable(self, request: protocol.Disable) -> Noted:
-        notes: list[str] = []
-        sets = self._select(request.target)
-        await self._check_all(sets, Verb.DISABLE)
-        await questions.before_disable(self._engine, sets, sure=request.sure)
-        for member in sets:
-            notes += await enable.disable(self._engine, member)
+        target, notes = await self._without_disabled(request.target)
+        sets = self._select(target)
+        async with self._all_ready(sets, Verb.DISABLE):
+            await questions.before_disable(self._engine, sets, sure=request.sure)
+            for member in sets:
+                notes += await enable.disable(self._engine, member)
         return Noted(tuple(notes))
 
-    async def _check_all(self, sets: list[VolumeSet], verb: Verb) -> None:
-        """What would refuse one set refuses all, before the first is touched."""
+    async def _without_disabled(self, target: Target) -> tuple[Target, list[str]]:
+        """A command that stopped half-way and is given again passes over what it has done."""
+        there = [name for name in target.sets if name in self._engine.sets]
+        gone = [name for name in target.sets if name not in there]
+        for name in gone:
+            events = await blocking(partial(self._engine.db.history, name))
+            if not there or not events or events[-1][0] != "-d":
+                return target, []  # a slip of the pen, which is refused
+        return Target(tuple(there), target.group), [f"{name}: is disabled already" for name in gone]
+
+    @asynccontextmanager
+    async def _all_ready(self, sets: Sequence[VolumeSet], verb: Verb) -> AsyncIterator[None]:
+        """What would refuse one set refuses all, before the first is touched; none is opened."""
         for member in sets:
             member.check(verb)
+            await member.try_shadow()
         views = [self._engine.views.get(member.name) for member in sets]
         async with self._engine.closed(views, "close it first"):
-            pass
+            for member in sets:
+                member.check(verb)
+            yield
 
     async def _flip(self, request: protocol.Flip) -> list[SetStatus]:
         sets, verb = self._select(request.target), _VERBS[request.direction, request.full]
@@ -213,9 +229,15 @@ class Dispatcher:
     # -- exchange ---------------------------------------------------------------------------
 
     async def _export(self, request: protocol.Export) -> list[Lent]:
-        sets = self._select(request.target)
-        await self._check_all(sets, Verb.EXPORT)
-        return [await exchange.export(self._engine, member) for member in sets]
+        sets, found = self._select(request.target), {}
+        done = [s for s in sets if request.again and s.header.custody is Custody.EXPORTED]
+        todo = [s for s in sets if s not in done]
+        async with self._all_ready(todo, Verb.EXPORT):
+            for member in todo:
+                found[member] = await exchange.export(self._engine, member)
+        for member in done:
+            found[member] = await blocking(partial(lent_again, self._engine, member.header))
+        return [found[member] for member in sets]
 
     async def _import(self, request: protocol.Import) -> Noted:
         borrowing = Borrowing(request.shadow, request.bitmap, request.ticket, request.sure)

@@ -153,9 +153,13 @@ class MarkChanged(Request, frozen=True, tag="mark_changed"):
 
 
 class Export(Request, frozen=True, tag="export"):
-    """`-E`: answered with the ticket's entries (ticket.Lent) of the sets."""
+    """`-E`: answered with the ticket's entries (ticket.Lent) of the sets, or nothing was done.
+
+    `again`: those that are exported already are passed over, and answered with as well.
+    """
 
     target: Target
+    again: bool = False
 
 
 class Import(Request, frozen=True, tag="import"):

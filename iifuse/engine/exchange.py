@@ -267,10 +267,10 @@ async def join(
         partial(_open_secondary, engine, member, path, accept_unclosed)
     )
     with undo:
-        await unjoined.learn(engine, member)  # before the shadow is local: it has to be durable
         exported = member.header.custody is Custody.EXPORTED
         shadow = await blocking(partial(reopen_lent, engine, member)) if exported else None
         try:
+            await unjoined.learn(engine, member)  # before it is local: it has to be durable
             await _merge(engine, member, secondary, changes)
         except BaseException:
             if shadow is not None:

@@ -99,6 +99,11 @@ def _read(path: str) -> Ticket:
         return ticket.decode(path, file.read(ticket.TICKET_BYTES_MAX + 1))
 
 
+def lent_again(engine: Engine, header: Header) -> Lent:
+    """What the ticket of an exported set says, for who asks once more. Blocks."""
+    return _entry(ticket_path(engine, header), header) or lent_of(header)
+
+
 def _entry(path: str, header: Header) -> Lent | None:
     """What an existing ticket says of the set, but for what importers have added."""
     try:

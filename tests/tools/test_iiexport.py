@@ -14,7 +14,7 @@ def exported(service):
     return [name for request in service.asked(protocol.Export) for name in request.target.sets]
 
 
-def test_group_is_exported_set_by_set_with_one_ticket(run, stage, service):
+def test_group_is_exported_with_one_ticket(run, stage, service):
     os.unlink(stage.ticket)
     ended = run("iiexport", "-g", "night")
     assert (ended.code, ended.err) == (0, "")
@@ -66,7 +66,6 @@ def test_ticket_of_a_device_is_with_the_service(run, stage, service, monkeypatch
 
 REFUSED = {
     "dependent": row("/x", kind="dependent"),
-    "exported": row("/x", custody="exported"),
     "imported": row("/x", custody="imported"),
     "offline": row("/x", offline=("bitmap",)),
     "aborted": row("/x", progress="to_shadow"),
@@ -129,20 +128,26 @@ def test_empty_group_is_not_found(run, stage, service):
     assert (ended.code, ended.err) == (2, "iiexport: none: no sets\n")
 
 
-def test_first_error_stops_and_says_how_far_it_came(run, stage, service, tmp_path):
-    third = str(tmp_path / "vol03")
-    service.rows.append(row(third))
-    one = [lent(stage.shadows[0])]
-    service.on(protocol.Export, one, errors.Busy(stage.shadows[1], "is open in tar (7)"))
-    ended = run("iiexport", "--ticket", str(tmp_path / "all"), *stage.shadows, third)
+def test_refusal_of_one_exports_none(run, stage, service, tmp_path):
+    """The service is asked for all at once, and holds all of them closed meanwhile."""
+    service.on(protocol.Export, errors.Busy(stage.shadows[1], "is open in tar (7)"))
+    ended = run("iiexport", "--ticket", str(tmp_path / "all"), *stage.shadows)
     assert ended.code == 2
-    assert ended.err.splitlines() == [
-        f"exported: {stage.shadows[0]}",
-        f"stopped at: {stage.shadows[1]}",
-        f"not tried: {third}",
-        f"iiexport: {stage.shadows[1]}: is open in tar (7)",
-    ]
+    assert ended.err == f"iiexport: {stage.shadows[1]}: is open in tar (7)\n"
     assert not os.path.exists(tmp_path / "all")
+
+
+def test_set_that_an_earlier_run_has_exported_is_on_the_ticket_too(run, stage, service, tmp_path):
+    """K12: what is done is passed over and said."""
+    first, second = stage.shadows
+    service.on(protocol.Status, [row(first, custody="exported"), row(second)])
+    service.on(protocol.Export, [lent(first), lent(second)])
+    ended = run("iiexport", "--ticket", str(tmp_path / "all"), first, second)
+    assert ended.code == 0
+    assert f"{first}: was exported already, ticket {first}.iiticket" in ended.err
+    assert second not in ended.err
+    found = json.loads((tmp_path / "all").read_text())
+    assert [entry["shadow"] for entry in found["sets"]] == [first, second]
 
 
 def scripted_copy(stage, service, *last):
