@@ -205,7 +205,10 @@ class Dispatcher:
         sets = self._select(request.target)
         await questions.before_reset(self._engine, sets, sure=request.sure)
         for member in sets:
-            notes += await reset.reset(self._engine, member)
+            try:
+                notes += await reset.reset(self._engine, member)
+            except errors.BadVolume as error:
+                raise reset.with_way_out(member, error) from error
         return Noted(tuple(notes))
 
     async def _give_up(self, request: protocol.GiveUp) -> Noted:

@@ -56,6 +56,17 @@ def of_restore(header: Header, chunks: int) -> Loss:
     return Loss(header.master, f"{what}; what was written to it since then is lost")
 
 
+def of_filled_master(header: Header, holds: str) -> Loss:
+    """A master that was lost would be filled from its shadow. `holds`: what is known there now."""
+    there = f"the {holds}" if holds else "all"
+    return Loss(
+        header.master,
+        f"this would overwrite a master: {there} that is there now, with "
+        f"{amount(header, header.geometry.chunks)} from {header.shadow}, which holds "
+        f"{point_in_time(header)}",
+    )
+
+
 def of_give_up(header: Header, left: int, *, known: bool) -> Loss:
     """An aborted restore would never be finished. `known`: which chunks it has brought."""
     done = header.geometry.chunks - left
@@ -75,6 +86,15 @@ def of_given_up(header: Header) -> Loss:
         header.shadow,
         f"this would overwrite the rest of {point_in_time(header)}, whose restore was given up: "
         "the master does not have all of it",
+    )
+
+
+def of_lost_pit(header: Header) -> Loss:
+    """A dependent set whose bitmap volume failed would begin anew."""
+    return Loss(
+        header.shadow,
+        f"this would overwrite what it has preserved of {point_in_time(header)}, and a new one "
+        "begins: its bitmap volume has failed",
     )
 
 

@@ -189,7 +189,9 @@ def _check_custody(name: str, state: SetState, verb: Verb) -> None:
             "disable it here (-d) and join it on the host that exported it (-J)",
         )
     raise errors.Refused(
-        name, f"{verb} is not possible while the shadow is exported", "join it first (-J)"
+        name,
+        f"{verb} is not possible while the shadow is exported",
+        "join it first ('-J'); if the other host is lost, take it back ('-R')",
     )
 
 

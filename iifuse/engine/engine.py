@@ -216,7 +216,11 @@ class Engine:
     async def add_master(self, volume: Volume) -> Family:
         """A family for a master that was not under control, and its file."""
         family = self.adopt(volume)
-        await self.show_master(family)
+        try:
+            await self.show_master(family)
+        except BaseException:
+            self.families.remove(family)
+            raise
         return family
 
     async def remove_master(self, family: Family) -> None:

@@ -6,7 +6,6 @@ offline stays so until `-R`. While the point in time is the same, an update of t
 overwrite all that is left of it: the state database remembers that, and it is asked about.
 """
 
-import time
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -15,7 +14,7 @@ from iifuse import errors
 from iifuse.core import loss, plan
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.bits import Bits
-from iifuse.core.state import Change, Custody, Progress, Role
+from iifuse.core.state import Change, Custody, Role
 from iifuse.engine.counting import counts
 from iifuse.engine.engine import Engine
 from iifuse.engine.flip import Flip, execute_change
@@ -60,7 +59,7 @@ async def give_up(engine: Engine, member: VolumeSet, *, sure: bool) -> list[str]
             await blocking(partial(engine.db.give_up, member.name, 0))
             raise
     for changed in filter(None, (view, shadow)):
-        changed.changed(time.time_ns())
+        await engine.changed(changed)
     await engine.note(member, "--give-up", chunks=left)
     if member.bitmap is None:  # else `note` does it
         await blocking(partial(engine.db.remember, member.header))
@@ -74,26 +73,30 @@ def _remark(member: VolumeSet) -> str:
 
 async def _end(member: VolumeSet) -> None:
     """The durable change, then in memory; where it fails the restore still stands aborted."""
+    try:
+        async with member.header_lock:
+            part = _part(member)
+            await blocking(partial(_execute, part))
+            member.header = part.header
+    except OSError as error:
+        await member.take_offline(Role.BITMAP, str(error))
+        await member.note_again()  # some of its bits may have changed on the disk
+        raise storage_error(error, "the restore still stands aborted") from error
+    member.bits = await blocking(partial(Bits, part.shadow, part.copy))
+
+
+def _part(member: VolumeSet) -> Flip:
     bits = member.bits
     shadow = Change.GIVE_UP.new_shadow(bits.shadow, bits.copy)
     header = replace(member.header, pending=Change.GIVE_UP, pending_pit=member.header.pit)
-    part = Flip(member, Change.GIVE_UP, header, Bitmap(bits.chunks), shadow)
-    if member.bitmap is None:
-        part.header = replace(member.header, progress=Progress.IDLE, copying=False)
-    else:
-        try:
-            await blocking(partial(_execute, part))
-        except OSError as error:
-            await member.take_offline(Role.BITMAP, str(error))
-            await member.note_again()  # some of its bits may have changed on the disk
-            raise storage_error(error, "the restore still stands aborted") from error
-    member.header = part.header
-    member.bits = await blocking(partial(Bits, part.shadow, part.copy))
+    return Flip(member, Change.GIVE_UP, header, Bitmap(bits.chunks), shadow)
 
 
 def _execute(part: Flip) -> None:
     bitmap = part.member.bitmap
-    assert bitmap is not None
+    if bitmap is None:  # only the state database is told
+        part.header = part.header.completed()
+        return
     for step in plan.give_up(part.member.key):
         if isinstance(step, plan.Sync):
             bitmap.volume.sync()

@@ -63,7 +63,8 @@ def open_set(engine: Engine, request: NewSet) -> Opened:
         bitmap = open_or_create(request.bitmap, need, undo, sparse=False)
         check_size(shadow, geometry.size_bytes, "a shadow")
         check_size(bitmap, need, "a bitmap")
-        in_use = family is not None and engine.views[master.path].opens > 0
+        view = engine.views.get(master.path)
+        in_use = view is not None and view.opens > 0
         found = overwriting.by_shadow(engine, master, shadow, in_use=in_use)
         loss.check(found + overwriting.by_bitmap(engine, bitmap), sure=request.sure)
         if request.reserve or not shadow.is_sparse():

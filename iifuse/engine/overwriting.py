@@ -17,9 +17,10 @@ from iifuse.core import loss
 from iifuse.core.header import MAGIC, SLOT_BYTES, SLOT_OFFSETS, BitmapRole, Closure, Header, newest
 from iifuse.core.loss import Loss
 from iifuse.core.sector import Region
+from iifuse.core.state import Custody, Progress, Role
 from iifuse.engine.engine import Engine
 from iifuse.store.bitmapfile import BitmapFile
-from iifuse.store.signature import Look, look
+from iifuse.store.signature import Look, look, standing_at
 from iifuse.store.volume import Volume
 
 _BESIDE_MAX: Final = 64
@@ -93,24 +94,59 @@ def _of_newer(found: Look, own: Look, master: str, *, in_use: bool) -> str:
     return f"its {found.kind} was written later than that of {master}; the order is MASTER SHADOW"
 
 
-def by_bitmap(engine: Engine, bitmap: Volume, own: UUID | None = None) -> list[Loss]:
+def by_bitmap(
+    engine: Engine, bitmap: Volume, own: UUID | None = None, *, resets: bool = False
+) -> list[Loss]:
     """What `-e`, `-I` or `-R` would overwrite on the bitmap volume. Blocks; raises BadVolume.
 
-    `own`: the set whose earlier bits may be overwritten without a question.
+    `own`: the set whose earlier bits may be overwritten without a question. `resets`: the volume
+    has been that set's all the time, so it is either blank, or damaged, or another one.
     """
     found = look(bitmap)
     if found.blank:
         return []
-    as_bitmap = _of_bitmap_volume(bitmap, own)
+    as_bitmap = _of_bitmap_volume(bitmap, own, resets=resets)
     if as_bitmap or _is_bitmap_volume(bitmap):
         return as_bitmap
-    if found.kind:
-        what = f"it holds {found.kind}"
+    if found.kind or resets:
+        what = f"it holds {found.kind or 'data that are no bitmap volume'}"
     elif engine.db.former(bitmap.path):
         what = "it was the master or the shadow of a set the last time"
     else:
         return []
     return [Loss(bitmap.path, f"this would make a bitmap volume of it, and {what}")]
+
+
+def by_reset(engine: Engine, header: Header, lost: Role, master: Volume | None) -> list[Loss]:
+    """What `-R` would overwrite of what stands in the place of the volumes that are lost."""
+    found: list[Loss] = []
+    if lost & Role.SHADOW and master is not None and not needs_shadow(header):
+        with standing_at(header.shadow) as shadow:
+            found += _in_place_of_shadow(shadow, master) if shadow else []
+    if lost & Role.BITMAP:
+        with standing_at(header.bitmap) as bitmap:
+            found += by_bitmap(engine, bitmap, header.uuid, resets=True) if bitmap else []
+    return found
+
+
+def needs_shadow(header: Header) -> bool:
+    """Is the shadow what the set is made true from? Then nothing else may take its place."""
+    return header.progress is Progress.TO_MASTER or header.custody is Custody.IMPORTED
+
+
+def _in_place_of_shadow(shadow: Volume, master: Volume) -> list[Loss]:
+    found = look(shadow)
+    if found.blank:
+        return []
+    as_bitmap = _of_bitmap_volume(shadow)
+    why = "" if as_bitmap else _of_other_content(found, look(master), master.path)
+    return as_bitmap + ([Loss(shadow.path, f"this would overwrite it, and {why}")] if why else [])
+
+
+def standing_in(path: str) -> str:
+    """What is recognised at a path, for people; empty: nothing."""
+    with standing_at(path) as volume:
+        return look(volume).kind if volume else ""
 
 
 def _is_bitmap_volume(volume: Volume) -> bool:
@@ -119,7 +155,9 @@ def _is_bitmap_volume(volume: Volume) -> bool:
     return MAGIC in slots
 
 
-def _of_bitmap_volume(volume: Volume, own: UUID | None = None) -> list[Loss]:
+def _of_bitmap_volume(
+    volume: Volume, own: UUID | None = None, *, resets: bool = False
+) -> list[Loss]:
     """It is a bitmap volume of iifuse whose set may still need it."""
     if not _is_bitmap_volume(volume):
         return []
@@ -128,6 +166,8 @@ def _of_bitmap_volume(volume: Volume, own: UUID | None = None) -> list[Loss]:
         header = bitmap.read_header()
         why = "" if header.uuid == own else _needed(bitmap, header)
     except errors.BadBitmap as error:
+        if resets:
+            return []
         why = f"it is a bitmap volume that cannot be read ({error.why})"
     return [Loss(volume.path, f"this would overwrite it, and {why}")] if why else []
 

@@ -6,7 +6,7 @@ from functools import partial
 from iifuse.core import loss
 from iifuse.core.loss import Loss
 from iifuse.core.state import Custody, Kind, Role, Verb
-from iifuse.engine import pit
+from iifuse.engine import overwriting, pit
 from iifuse.engine.counting import counts
 from iifuse.engine.enable import is_incomplete
 from iifuse.engine.engine import Engine
@@ -74,8 +74,20 @@ async def before_reset(engine: Engine, sets: Sequence[VolumeSet], *, sure: bool)
 async def _reset(engine: Engine, member: VolumeSet) -> list[Loss]:
     if member.header.custody is Custody.EXPORTED:
         return [loss.of_export(member.header)]
-    if member.state.offline & Role.MASTER and member.state.kind is Kind.INDEPENDENT:
-        return [loss.of_restore(member.header, member.bits.chunks)]
-    if member.state.offline & Role.SHADOW and await _was_given_up(engine, member):
-        return [loss.of_given_up(member.header)]
-    return []
+    header, lost, master = member.header, member.state.offline, engine.family(member).master
+    losses: list[Loss] = []
+    if lost & Role.MASTER and header.kind is Kind.INDEPENDENT:
+        holds = await blocking(partial(overwriting.standing_in, header.master))
+        losses.append(loss.of_filled_master(header, holds))
+    elif lost & Role.SHADOW and await _was_given_up(engine, member):
+        losses.append(loss.of_given_up(header))
+    elif _has_bits_of_a_lost_pit(member):
+        losses.append(loss.of_lost_pit(header))
+    return losses + await blocking(partial(overwriting.by_reset, engine, header, lost, master))
+
+
+def _has_bits_of_a_lost_pit(member: VolumeSet) -> bool:
+    """Did only its bitmap volume fail? Then the shadow may hold what the restore was to bring."""
+    failed = bool(member.state.offline & Role.BITMAP) and not member.restoring
+    dependent = member.state.kind is Kind.DEPENDENT
+    return failed and dependent and member.bits_known and member.shadow is not None

@@ -22,6 +22,7 @@ from iifuse.engine.engine import Engine
 from iifuse.engine.exchange import reopen_lent
 from iifuse.engine.family import Family
 from iifuse.engine.opening import check_size, open_or_create
+from iifuse.engine.overwriting import needs_shadow
 from iifuse.engine.roles import Part
 from iifuse.engine.threads import blocking
 from iifuse.engine.volumeset import VolumeSet
@@ -92,6 +93,14 @@ def _check_something_left(member: VolumeSet, family: Family) -> None:
             "is offline and so is its master: neither can be made true from the other",
             _without_both(member),
         )
+
+
+def with_way_out(member: VolumeSet, error: errors.BadVolume) -> errors.BadVolume:
+    """A volume cannot be used: what to do about it, and what to do if that cannot be."""
+    way = "give the restore up ('--give-up')" if member.restoring else "disable the set ('-d')"
+    return errors.BadVolume(
+        error.subject, error.why, f"{error.todo or 'mend it'} and repeat '-R'; if it is lost, {way}"
+    )
 
 
 def _without_both(member: VolumeSet) -> str:
@@ -169,20 +178,11 @@ def _open_lost(engine: Engine, member: VolumeSet, family: Family, lost: Role) ->
 
 def _open_shadow(header: Header, undo: ExitStack) -> Volume:
     """A new one may take the place of a shadow that is copied anew, never of one that is needed."""
-    if header.progress is Progress.TO_MASTER or header.custody is Custody.IMPORTED:
-        try:
-            shadow = open_volume(header.shadow)
-        except errors.BadVolume as error:
-            raise errors.BadVolume(error.subject, error.why, _without_shadow(header)) from error
+    if needs_shadow(header):
+        shadow = open_volume(header.shadow)
         undo.callback(shadow.close)
         return shadow
     return open_or_create(header.shadow, header.size_bytes, undo, sparse=True)
-
-
-def _without_shadow(header: Header) -> str:
-    if header.custody is Custody.IMPORTED:
-        return "bring it back, or disable the import ('-d')"
-    return "bring it back; if it is lost, give the restore up ('--give-up')"
 
 
 def _close(volume: Volume | None) -> None:

@@ -5,11 +5,16 @@ In a child with a time limit, as any other call that may never return; util-linu
 
 import os
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Final
 
 from iifuse import errors
 from iifuse.core import superblock
+from iifuse.store import identity as identities
+from iifuse.store import linux
+from iifuse.store.claims import Claim
 from iifuse.store.volume import Volume
 
 LOOK_SECONDS: Final = 30
@@ -53,6 +58,23 @@ def look(volume: Volume) -> Look:
     if not kind and "PTTYPE" in found:
         kind, uuid = f"{found['PTTYPE']} partition table", found.get("PTUUID", "")
     return Look(kind, uuid, blank and not kind, superblock.written(head))
+
+
+@contextmanager
+def standing_at(path: str) -> Iterator[Volume | None]:
+    """What stands at a path, to be looked at and not locked; None: nothing that can be read."""
+    try:
+        identity = identities.identify(path)
+        fd = os.open(os.path.realpath(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, errors.BadVolume):
+        yield None
+        return
+    try:
+        size = linux.device_size(fd) if identity.is_device else os.fstat(fd).st_size
+        unclaimed = Claim(path, replace(identity, own=(), under=()))
+        yield Volume(path, fd, size, identity, unclaimed) if size else None
+    finally:
+        os.close(fd)
 
 
 def _is_blank(volume: Volume) -> bool:

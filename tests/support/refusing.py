@@ -31,7 +31,8 @@ def picture(place: Path, *services: Service) -> dict[str, object]:
             # The history of an earlier copy may be written now: SQLite's journal comes and goes.
             if not path.name.startswith("state.db"):
                 found[str(path)] = path.is_file() and path.read_bytes()
-        rows = service.client.status()
+        # How full a file system is, is looked at now and then, whatever commands there are.
+        rows = [msgspec.structs.replace(r, space_percent=None) for r in service.client.status()]
         found[f"sets of {service.home}"] = msgspec.to_builtins(rows)
         volumes = service.client.call(protocol.Volumes(), list[VolumeStatus])
         found[f"files of {service.home}"] = msgspec.to_builtins(volumes)
