@@ -97,6 +97,10 @@ class BadSecondary(IifuseError):
     errno = errno.EINVAL
 
 
+class AlreadyJoined(BadSecondary):
+    """A secondary bitmap was merged before: a command that is given again passes over it."""
+
+
 class NotClosed(BadSecondary):
     """A secondary bitmap was not closed by `-d`; `-n` or a yes accepts it."""
 

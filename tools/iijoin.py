@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from iifuse import errors
 from iifuse.control import protocol
@@ -14,11 +14,15 @@ from . import ask, common, ticketfile
 
 @dataclass(frozen=True)
 class Pair:
-    """A shadow, its secondary bitmap, and whether that one is merged though it was not closed."""
+    """A shadow, its secondary bitmap, and whether that one is merged though it was not closed.
+
+    `done`: it was merged by an earlier run.
+    """
 
     shadow: str
     bitmap: str
     unclosed: bool = False
+    done: bool = False
 
 
 def _parser() -> common.Parser:
@@ -66,11 +70,17 @@ def _checked(client: Client, pair: Pair, *, sure: bool) -> Pair:
     def check(accept: bool) -> None:
         common.tell(client, protocol.CheckJoin(pair.shadow, pair.bitmap, accept))
 
-    _, unclosed = ask.unless_closed(check, sure=sure)
-    return Pair(pair.shadow, pair.bitmap, unclosed)
+    try:
+        _, unclosed = ask.unless_closed(check, sure=sure)
+    except errors.AlreadyJoined:
+        return replace(pair, done=True)
+    return replace(pair, unclosed=unclosed)
 
 
 def _join(client: Client, pair: Pair) -> None:
+    if pair.done:
+        common.say(f"{pair.shadow}: was joined already, bitmap {pair.bitmap}")
+        return
     common.tell(client, protocol.Join(pair.shadow, pair.bitmap, pair.unclosed))
 
 

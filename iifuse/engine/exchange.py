@@ -338,7 +338,7 @@ def check_secondary(path: str, main: Header, other: Header, *, accept_unclosed: 
                 "find the bitmap of this export, or make all chunks differ",
             )  # fmt: skip
     if other.import_id in main.joined:
-        raise errors.BadSecondary(path, "this import was joined already")
+        raise errors.AlreadyJoined(path, "this import was joined already")
     if other.closure is Closure.OPEN and not accept_unclosed:
         raise errors.NotClosed(
             path,

@@ -149,3 +149,25 @@ def test_name_that_never_was_a_set_refuses_the_others(service, group, place):
     with pytest.raises(errors.NotFound):
         service.disable(*names, place / "typo")
     assert len(service.client.status()) == COUNT
+
+
+def test_join_that_stopped_half_way_is_given_again(service, new_service, group, place):
+    """The second bitmap was not closed yet; the first is merged and stays so."""
+    other, ticket = new_service("other"), place / "g.iiticket"
+    assert service.run("iiexport", "-g", "g").returncode == 0
+    assert other.run("iiimport", ticket).returncode == 0
+    for _, shadow in group:
+        other.write(shadow, 5 * CHUNK, b"written there")
+    other.disable(*_names(group))
+    first, second = (shadow for _, shadow in group)
+    assert service.run("iiadm", "-J", first, f"{first}.iibm").returncode == 0
+    done = service.run("iijoin", ticket)
+    assert done.returncode == 0, done.stderr
+    assert f"{first}: was joined already" in done.stderr
+    assert str(second) not in done.stderr
+    again = service.run("iijoin", ticket)
+    assert (again.returncode, again.stderr.count("was joined already")) == (0, COUNT)
+    service.flip("s", first, second)
+    service.wait(first, second)
+    for master, shadow in group:
+        assert service.read(master) == service.read(shadow)

@@ -105,3 +105,12 @@ def test_first_error_stops_and_says_how_far_it_came(run, stage, service):
 def test_notes_go_to_stderr(run, stage, service):
     service.on(Join, protocol.Noted(("the bitmap could not be stamped",)))
     assert "could not be stamped" in run("iijoin", stage.ticket).err
+
+
+def test_bitmap_that_an_earlier_run_has_joined_is_passed_over(run, stage, service):
+    """K12: iijoin that stopped half-way can be given again."""
+    service.on(CheckJoin, errors.AlreadyJoined(f"{stage.shadows[0]}.iibm", "joined"), Noted())
+    ended = run("iijoin", stage.ticket)
+    assert ended.code == 0
+    assert ended.err == f"{stage.shadows[0]}: was joined already, bitmap {stage.shadows[0]}.iibm\n"
+    assert [one.shadow for one in service.asked(Join)] == stage.shadows[1:]
