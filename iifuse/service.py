@@ -207,6 +207,7 @@ class Service:
                 mounted.start_soon(server.run)
                 mounted.start_soon(space.watch, engine)
                 mounted.start_soon(engine.timekeeper.watch)
+                mounted.start_soon(engine.notes.keep_up)
                 log.info("ready at %s, %d sets", self.mount.mountpoint, len(engine.sets))
                 sdnotify.SystemdNotifier().notify("READY=1")
                 await anext(signals)

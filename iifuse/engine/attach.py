@@ -66,14 +66,14 @@ def _remember(engine: Engine, rows: list[SetRow]) -> None:
     """All of them or none. Raises StorageError."""
     with ExitStack() as undo:
         for row in rows:
-            engine.enter(row)
+            engine.notes.enter(row)
             undo.callback(_forget, engine, row.shadow)
         undo.pop_all()
 
 
 def _forget(engine: Engine, name: str) -> None:
     with suppress(errors.StorageError):  # then it goes before the next one is entered
-        engine.forget(name)
+        engine.notes.forget(name)
 
 
 def _check_each_once(headers: list[Header]) -> None:

@@ -53,6 +53,10 @@ HOLE_CHUNKS: Final = 1 << 20
 """Chunks of a hole that one step may cross: 32 GiB."""
 
 
+Tell = Callable[[VolumeSet], Awaitable[None]]
+"""Somebody is told what becomes of a set's copy."""
+
+
 class _Brought(NamedTuple):
     """What a step has done, and what it has seen."""
 
@@ -71,10 +75,14 @@ class Copier:
     """
 
     def __init__(
-        self, family: Family, member: VolumeSet, finished: Callable[[VolumeSet], Awaitable[None]]
+        self,
+        family: Family,
+        member: VolumeSet,
+        finished: Tell,
+        finishing: Tell | None = None,
     ) -> None:
         self.family, self.member = family, member
-        self._finished = finished
+        self._finished, self._finishing = finished, finishing
         self._stop = False
         self._rest = trio.Event()
         self._cursor = 0
@@ -262,6 +270,8 @@ class Copier:
         await self.family.execute([plan.Sync(self.member.key, target)])
         if self.member.is_lost:
             return
+        if self._finishing is not None:
+            await self._finishing(self.member)
         await self.member.commit(progress=Progress.IDLE, copying=False)
         log.info("%s: copy finished, %d chunks", self.member.name, self.member.copied_chunks)
         await self._finished(self.member)

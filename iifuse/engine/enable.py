@@ -16,7 +16,7 @@ from iifuse.core.times import Times, after
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
 from iifuse.engine.opening import NewSet, Opened, open_set
-from iifuse.engine.pit import storage, storage_error
+from iifuse.engine.storage import storage, storage_error
 from iifuse.engine.threads import blocking
 from iifuse.engine.view import View
 from iifuse.engine.volumeset import VolumeSet
@@ -57,10 +57,11 @@ async def _make(engine: Engine, request: NewSet, opened: Opened) -> tuple[Volume
     bitmap = BitmapFile(opened.bitmap)
     bits = await blocking(partial(_first_bits, header))
     header = replace(header, shadow_times=await blocking(partial(last_shown, bitmap, header)))
-    await storage(partial(_write_bits, bitmap, header, bits))
     member = VolumeSet(header, bits, opened.shadow, bitmap, request.group)
-    family = opened.family or await engine.add_master(opened.master)
-    return member, await _begin(engine, family, member)
+    async with engine.notes.entered(SetRow.of(header, request.group, entering=True)):
+        await storage(partial(_write_bits, bitmap, header, bits))
+        family = opened.family or await engine.add_master(opened.master)
+        return member, await _begin(engine, family, member)
 
 
 def _new_header(engine: Engine, request: NewSet, opened: Opened) -> Header:
@@ -126,13 +127,12 @@ async def _begin(engine: Engine, family: Family, member: VolumeSet) -> float:
 
 
 def _commit(engine: Engine, member: VolumeSet, header: Header) -> None:
-    """The header first: a set in the database always has one."""
+    """From the header on the set is there; until then a start forgets it (`SetRow.entering`)."""
     assert member.bitmap is not None
     header = replace(header, boot_id=engine.boot_id, process_durability=not engine.ordered)
     member.header = member.bitmap.write_header(header)
     try:
         engine.db.forget_times(header.master)
-        engine.enter(SetRow.of(header, member.group))
     except errors.StorageError:
         with suppress(OSError):  # or it would look like the bitmap volume of a set in use
             member.bitmap.erase_headers()
@@ -173,9 +173,12 @@ async def disable(engine: Engine, member: VolumeSet) -> list[str]:
         await _close_bitmap(member, view)
         family.sets.remove(member)
         del engine.sets[member.name]
-    await blocking(partial(finish_disable, engine, member))
-    await engine.note(member, "-d")
     notes = [f"{member.name}: the first 64 KiB were wiped, the shadow was incomplete"] * wiped
+    try:
+        await blocking(partial(finish_disable, engine, member))
+    except errors.StorageError as error:
+        notes.append(f"{member.name}: is disabled, which the next start does again: {error}")
+    await engine.notes.record(member, "-d")
     return notes + await _after_last_set(engine, family)
 
 
@@ -213,7 +216,7 @@ def finish_disable(engine: Engine, member: VolumeSet) -> None:
     try:
         if shadow is not None and is_incomplete(member.header):
             wipe(shadow)
-        engine.forget(member.name)
+        engine.notes.forget(member.name)
     finally:  # what fails here is done by the next start, which finds the bitmap closed
         member.close()
 
@@ -240,7 +243,10 @@ async def _after_last_set(engine: Engine, family: Family) -> list[str]:
         await engine.timekeeper.keep(view)
         return []
     if view.opens:
-        await blocking(partial(engine.db.add_volume, path))
+        try:
+            await blocking(partial(engine.db.add_volumes, [path]))
+        except errors.StorageError as error:
+            return [f"{path}: is open and stays on the mount until the service ends: {error}"]
         await engine.timekeeper.keep(view)
         return [f"{path}: is open and stays on the mount; 'svadm -d {path}' takes it off"]
     await engine.remove_master(family)

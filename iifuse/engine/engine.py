@@ -15,12 +15,13 @@ from iifuse.core.geometry import Geometry
 from iifuse.engine import limits
 from iifuse.engine.copier import Copier
 from iifuse.engine.family import Family
+from iifuse.engine.notes import Notes
 from iifuse.engine.threads import blocking
 from iifuse.engine.timekeeper import Timekeeper
 from iifuse.engine.view import MasterView, ShadowView, View
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.identity import Identity
-from iifuse.store.statedb import SetRow, StateDB
+from iifuse.store.statedb import StateDB
 from iifuse.store.transitions import TransitionFile
 from iifuse.store.volume import Volume
 
@@ -78,21 +79,9 @@ class Engine:
         self.views: dict[str, View] = {}
         self.copiers: dict[UUID, Copier] = {}
         self.timekeeper = Timekeeper(db, ordered=ordered)
-        self._unforgotten: set[str] = set()
+        self.notes = Notes(db)
 
     # -- finding ----------------------------------------------------------------------------
-
-    def enter(self, row: SetRow) -> None:
-        """Put a set into the database. Blocks; raises StorageError."""
-        for name in list(self._unforgotten):
-            self.forget(name)
-        self.db.add_set(row)
-
-    def forget(self, name: str) -> None:
-        """Take a set out of it; where that fails, before the next one is entered."""
-        self._unforgotten.add(name)
-        self.db.remove_set(name)
-        self._unforgotten.discard(name)
 
     def register(self, family: Family, member: VolumeSet) -> None:
         """The set is there from now on: its family tracks it."""
@@ -234,7 +223,9 @@ class Engine:
 
     def start_copy(self, member: VolumeSet) -> None:
         """Start the background copy that the header says is running."""
-        copier = Copier(self.family(member), member, self._copy_finished)
+        copier = Copier(
+            self.family(member), member, self._copy_finished, self.notes.copy_is_done
+        )
         self.copiers[member.key] = copier
         self.nursery.start_soon(copier.run, name=f"copy {member.name}")
 
@@ -256,16 +247,10 @@ class Engine:
         held_ms: float | None = None,
         chunks: int | None = None,
     ) -> None:
-        """Let the state database know; a failure there is logged and fails nothing."""
-        header = member.header
-        pit = header.pit.number
-        log.info("%s: %s (PIT %d)", member.name, event, pit)
-        try:
-            await blocking(partial(self.db.record, member.name, event, pit, held_ms, chunks))
-            if member.bitmap is not None:  # else the header is a stand-in and knows no progress
-                await blocking(partial(self.db.remember, header))
-        except Exception:
-            log.exception("the history could not be written")
+        """Let the history and the state database know; a failure fails nothing (see `notes`)."""
+        log.info("%s: %s (PIT %d)", member.name, event, member.header.pit.number)
+        await self.notes.record(member, event, held_ms, chunks)
+        await self.notes.remember(member)
 
 
 def _is_ours(door: trio.Lock) -> bool:

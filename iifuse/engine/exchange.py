@@ -16,7 +16,7 @@ from iifuse.core.bits import Bits
 from iifuse.core.geometry import Geometry
 from iifuse.core.header import BitmapRole, Closure, Header, Pit, pack
 from iifuse.core.sector import Region
-from iifuse.core.state import Custody, Kind, Verb
+from iifuse.core.state import Custody, Kind, Progress, Verb
 from iifuse.core.ticket import Lent
 from iifuse.core.times import Times, after
 from iifuse.core.times import lent as times_of_lent
@@ -25,8 +25,8 @@ from iifuse.engine.enable import last_shown
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
 from iifuse.engine.opening import check_place, check_size, open_or_create
-from iifuse.engine.pit import storage, sync
 from iifuse.engine.roles import Part
+from iifuse.engine.storage import storage, sync
 from iifuse.engine.threads import blocking
 from iifuse.engine.tickets import (
     lent_of,
@@ -65,7 +65,10 @@ async def export(engine: Engine, member: VolumeSet) -> Lent:
     member.check(Verb.EXPORT)
     await member.try_shadow()
     view = engine.views[member.name]
-    async with engine.closed([view], "unmount it or stop the program first"):
+    async with (
+        engine.closed([view], "unmount it or stop the program first"),
+        engine.notes.announced({member: (Progress.IDLE, Custody.EXPORTED)}),
+    ):
         path = await _hand_over(engine, member, view)
     await engine.note(member, "-E")
     try:
@@ -126,7 +129,8 @@ async def take_in(engine: Engine, request: Borrowing) -> VolumeSet:
         bits = await blocking(partial(Bits.blank, header.geometry.chunks))
         member = VolumeSet(header, bits, shadow, BitmapFile(bitmap))
         earlier = await blocking(partial(_earlier_import, member))
-        await storage(partial(_write_import, engine, member))
+        async with engine.notes.entered(SetRow.of(header, entering=True)):
+            await storage(partial(_write_import, member))
         undo.pop_all()
     await blocking(partial(note_import, member.header, earlier))
     family = Family(None, None, header.geometry, ordered=engine.ordered)
@@ -235,19 +239,13 @@ def _earlier_import(member: VolumeSet) -> UUID | None:
     return old.import_id if old.uuid == member.key else None
 
 
-def _write_import(engine: Engine, member: VolumeSet) -> None:
-    """The bitmap counts as closed until the set is known here, so that a crash leaves no half."""
+def _write_import(member: VolumeSet) -> None:
+    """From the header on the import is there; until then a start forgets it."""
     assert member.bitmap is not None
     member.bitmap.erase_headers()
     for region in Region:
         member.bitmap.write_region(member.header, region, Bitmap(member.bits.chunks))
-    closed = member.bitmap.write_header(replace(member.header, closure=Closure.CLOSED))
-    engine.enter(SetRow.of(member.header))
-    try:
-        member.header = member.bitmap.write_header(replace(closed, closure=Closure.OPEN))
-    except OSError:
-        engine.forget(member.name)
-        raise
+    member.header = member.bitmap.write_header(member.header)
 
 
 # -- join -----------------------------------------------------------------------------------
@@ -270,8 +268,9 @@ async def join(
         exported = member.header.custody is Custody.EXPORTED
         shadow = await blocking(partial(reopen_lent, engine, member)) if exported else None
         try:
-            await unjoined.learn(engine, member)  # before it is local: it has to be durable
-            await _merge(engine, member, secondary, changes)
+            async with engine.notes.announced({member: None}):
+                await unjoined.learn(engine, member)  # before it is local: it has to be durable
+                await _merge(engine, member, secondary, changes)
         except BaseException:
             if shadow is not None:
                 shadow.close()

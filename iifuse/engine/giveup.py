@@ -18,7 +18,7 @@ from iifuse.core.state import Change, Custody, Role
 from iifuse.engine.counting import counts
 from iifuse.engine.engine import Engine
 from iifuse.engine.flip import Flip, execute_change
-from iifuse.engine.pit import storage_error
+from iifuse.engine.storage import storage_error
 from iifuse.engine.threads import blocking
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.units import Run

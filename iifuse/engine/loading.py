@@ -65,6 +65,20 @@ def _with_times(engine: Engine, header: Header) -> Header:
     return in_doubt(header) if power_loss and header.process_durability else header
 
 
+def has_header(row: SetRow) -> bool:
+    """In a thread: is the set of this row there, as far as its bitmap volume tells?"""
+    try:
+        volume = open_volume(row.bitmap, exclusive=False)
+    except errors.IifuseError:
+        return False
+    try:
+        return BitmapFile(volume).read_header().uuid == row.uuid
+    except (errors.IifuseError, OSError):
+        return False
+    finally:
+        volume.close()
+
+
 def _doubted(engine: Engine, row: SetRow, reason: str) -> bool:
     """From now on writes are not noted in the bitmap; was that noted? Else they get EIO."""
     try:

@@ -31,8 +31,7 @@ def _open_all(engine: Engine, paths: Sequence[str]) -> list[Volume]:
             roles.check(engine, [(Part.VOLUME, path)])
             volumes.append(open_volume(path))
             undo.callback(volumes[-1].close)
-        for path in paths:
-            engine.db.add_volume(path)
+        engine.db.add_volumes(paths)
         undo.pop_all()
     return volumes
 
@@ -45,12 +44,7 @@ async def release(engine: Engine, paths: Sequence[str]) -> list[str]:
             raise errors.Refused(view.path, "belongs to a set", "disable the set first (iiadm -d)")
     absent = [path for path in paths if path not in engine.views]
     async with engine.closed(views, "close it first"):
-        await blocking(partial(_forget, engine, paths))
+        await blocking(partial(engine.db.remove_volumes, paths))
         for view in views:
             await engine.remove_master(view.family)
     return [f"{path}: is not on the mount" for path in absent]
-
-
-def _forget(engine: Engine, paths: Sequence[str]) -> None:
-    for path in paths:
-        engine.db.remove_volume(path)

@@ -22,6 +22,7 @@ from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
 from iifuse.engine.flip import Flip, Room, execute_change, make_room
 from iifuse.engine.flip import prepare as _prepare
+from iifuse.engine.storage import storage, storage_error, sync
 from iifuse.engine.threads import blocking
 from iifuse.engine.view import View
 from iifuse.engine.volumeset import VolumeSet
@@ -77,11 +78,12 @@ async def flip(engine: Engine, verb: Verb, sets: Sequence[VolumeSet]) -> None:
     resumed = [s for s in sets if verb.to_master and s.state.resumes]
     changes = {s: _change(verb, s) for s in sets if s not in resumed}
     try:
-        if changes:
-            recheck = partial(check, engine, verb, sets)
-            await change_all(engine, changes, f"{verb}", recheck)
-        for member in resumed:  # last: what refuses one set has touched no other
-            await _resume(member)
+        async with engine.notes.announced(dict.fromkeys(resumed)):
+            if changes:
+                recheck = partial(check, engine, verb, sets)
+                await change_all(engine, changes, f"{verb}", recheck)
+            for member in resumed:  # last: what refuses one set has touched no other
+                await _resume(member)
     finally:
         _start_copies(engine, sets)
 
@@ -101,16 +103,20 @@ async def change_all(
     targets = [_target_view(engine, member, change) for member, change in changes.items()]
     views = [engine.views[v.path] for v in _sources(engine, changes) if v.path in engine.views]
     await _sync_sources(engine, changes, views)
-    async with engine.closed(targets, "what an open file shows may not change"):
+    async with AsyncExitStack() as stack:
+        closed = engine.closed(targets, "what an open file shows may not change")
+        await stack.enter_async_context(closed)
         for member in changes:
             await engine.stop_copy(member)
+        coming = {m: (c.progress, m.header.custody) for m, c in changes.items()}
+        await stack.enter_async_context(engine.notes.announced(coming))
         rooms = [await blocking(partial(make_room, m.bits, c)) for m, c in changes.items()]
         await _sync_sources(engine, changes, [])  # what was written since: it is less each time
-        async with AsyncExitStack() as stack:
+        async with AsyncExitStack() as gates:
             for view in filter(None, targets):
-                await stack.enter_async_context(view.noting)
+                await gates.enter_async_context(view.noting)
             for family in _families(engine, changes):
-                await stack.enter_async_context(family.locks.gate())
+                await gates.enter_async_context(family.locks.gate())
             began = time.monotonic()
             recheck()
             run = await _commit(engine, changes, rooms)
@@ -186,24 +192,6 @@ async def _side_by_side(calls: Sequence[Callable[[], Awaitable[None]]]) -> None:
             nursery.start_soon(one, call)
     for failure in failures:
         raise failure
-
-
-async def sync(volume: Volume, sets: Iterable[VolumeSet]) -> None:
-    """Sync a volume of these sets; one that fails is offline. Raises StorageError."""
-    try:
-        await storage(volume.sync)
-    except errors.StorageError as error:
-        for member in sets:
-            await member.lose(volume.path, error.why)
-        raise
-
-
-async def storage(call: Callable[[], object]) -> None:
-    """A blocking call whose OSError becomes a StorageError."""
-    try:
-        await blocking(call)
-    except OSError as error:
-        raise storage_error(error, "nothing was changed") from error
 
 
 async def _commit(engine: Engine, changes: Changes, rooms: Sequence[Room]) -> "_Run":
@@ -285,11 +273,6 @@ async def _disown(sets: Iterable[VolumeSet], transition: UUID) -> None:
             await member.commit(transition_id=transition)
         except OSError as error:
             await member.take_offline(Role.BITMAP, str(error))
-
-
-def storage_error(error: OSError, todo: str) -> errors.StorageError:
-    """What a failed call looks like to people."""
-    return errors.StorageError(str(error.filename or ""), error.strerror or str(error), todo)
 
 
 def _with_members(transition: Transition, flips: Sequence[Flip]) -> Transition:

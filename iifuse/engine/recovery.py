@@ -16,7 +16,7 @@ from iifuse.core.state import Custody, Role
 from iifuse.engine.enable import finish_disable
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
-from iifuse.engine.loading import load
+from iifuse.engine.loading import has_header, load
 from iifuse.engine.threads import blocking
 from iifuse.engine.tickets import restore_ticket
 from iifuse.engine.trust import doubt_siblings
@@ -105,7 +105,7 @@ async def stop(engine: Engine) -> None:
                 await _sync_last(volume, family)
             for member in family.sets:
                 await _save(engine, member, family.master)
-                await _remember(engine, member)
+                await engine.notes.remember(member)
             if family.master is not None and not family.sets:
                 await _keep_times(engine, family.master)
         await blocking(partial(_close, family))
@@ -146,16 +146,6 @@ async def _keep_times(engine: Engine, master: Volume) -> None:
     await _quietly(partial(engine.db.keep_times, view.path, view.last_times(), view.stamp()))
 
 
-async def _remember(engine: Engine, member: VolumeSet) -> None:
-    """What the header says, which decides what may be shown should the bitmap be missing."""
-    if member.bitmap is None:
-        return
-    try:
-        await blocking(partial(engine.db.remember, member.header))
-    except errors.StorageError as error:
-        log.error("%s: %s", member.name, error)  # noqa: TRY400 - a disk's error, not a defect
-
-
 def _close(family: Family) -> None:
     for member in family.sets:
         member.close()
@@ -167,6 +157,10 @@ def _close(family: Family) -> None:
 
 
 async def _start_set(engine: Engine, row: SetRow) -> VolumeSet | None:
+    if row.entering and not await blocking(partial(has_header, row)):
+        log.warning("%s: was being enabled or imported when the service ended", row.shadow)
+        await _quietly(partial(engine.db.remove_set, row.shadow))
+        return None
     family = await _open_master(engine, row.master) if row.master else None
     member, trouble = await blocking(partial(load, engine, row, family))
     if member.header.closure is not Closure.OPEN:
@@ -223,7 +217,7 @@ async def _open_for_use(engine: Engine, member: VolumeSet) -> None:
         )
     except OSError as error:
         await member.take_offline(Role.BITMAP, str(error))
-    await _remember(engine, member)
+    await engine.notes.remember(member)
     if member.header.custody is Custody.EXPORTED:
         try:
             await blocking(partial(restore_ticket, engine, member.header))

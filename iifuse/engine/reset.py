@@ -40,14 +40,19 @@ async def reset(engine: Engine, member: VolumeSet) -> list[str]:
 
     On an exported set: take the shadow back from an importer that is lost, all chunks different.
     """
+    if member.header.custody is not Custody.EXPORTED and not member.state.offline:
+        return [f"{member.name}: nothing is offline"]
+    async with engine.notes.announced({member: None}):
+        return await _reset(engine, member)
+
+
+async def _reset(engine: Engine, member: VolumeSet) -> list[str]:
     member.check_answering()
     if member.header.custody is Custody.EXPORTED:
         await _replace(engine, member, member.state.offline & Role.BITMAP)
         notes = await _take_back(engine, member)
         await _show_other_times(engine, member, NOTHING_OFFLINE)
         return notes
-    if not member.state.offline:
-        return [f"{member.name}: nothing is offline"]
     if member.is_beyond_repair:
         raise errors.Refused(
             member.name,

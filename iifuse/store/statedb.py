@@ -1,94 +1,18 @@
 """What the service manages: sets and their paths, groups, pass-through volumes, a history.
 
 What a set *is* stands in the header of its bitmap volume; a lost database loses no data.
-
-A change is durable when it returns, over a power loss too. So SQLite keeps its journal as a file
-(`journal_mode=PERSIST`): a change counts from the synced write on that zeroes the journal's first
-bytes. With the usual mode it counts from the removal of the journal, which SQLite does not sync
-into the directory below `synchronous=EXTRA`: after a power loss the journal was back, and the last
-change undone. EXTRA alone would do; a journal that stays also has its space already, so that
-changes that fit can be made while the file system is full. The two names in the directory are made
-once, and synced at each start.
 """
 
-import os
-import sqlite3
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from iifuse import errors
 from iifuse.core.header import Header
 from iifuse.core.state import Custody, Kind, Progress
-from iifuse.store.volume import sync_directory
+from iifuse.store.database import WAY_OUT
+from iifuse.store.transitions import REMEDY
 from iifuse.store.volumerows import VolumeRows
-
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS sets (
-    shadow TEXT PRIMARY KEY,
-    uuid TEXT NOT NULL,
-    size_bytes INTEGER NOT NULL,  -- this and the next three as in the header,
-    kind INTEGER NOT NULL,        -- for a start without the bitmap volume
-    progress INTEGER NOT NULL DEFAULT 0,
-    custody INTEGER NOT NULL DEFAULT 0,
-    doubt TEXT,                 -- why the bitmap is not believed until -R
-    session INTEGER NOT NULL,   -- as in the header, or
-    previous INTEGER,           -- while a start changes it: the one before
-    closing INTEGER NOT NULL DEFAULT 0,  -- a disable has begun
-    sequence INTEGER NOT NULL DEFAULT 0,  -- of the header, or of one before it
-    master TEXT,                -- absent: an imported shadow
-    bitmap TEXT NOT NULL UNIQUE,
-    "group" TEXT
-);
-CREATE TABLE IF NOT EXISTS volumes (path TEXT PRIMARY KEY);
-CREATE TABLE IF NOT EXISTS history (
-    time TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
-    shadow TEXT NOT NULL,
-    event TEXT NOT NULL,
-    pit INTEGER,
-    held_ms REAL,               -- how long writes were held
-    chunks INTEGER              -- copied, at the end of a copy
-);
-"""
-"""As version 2 (0.1.0) has it; what came later stands in `_ADDED`, `_FORMER` and `_IMPORTS`."""
-
-_FORMER: Final = """
-CREATE TABLE IF NOT EXISTS former (  -- sets that were: of which master a shadow was the last time
-    shadow TEXT PRIMARY KEY,
-    master TEXT NOT NULL
-)
-"""
-
-_IMPORTS: Final = """
-CREATE TABLE IF NOT EXISTS imports (  -- of sets, as their tickets have named them
-    uuid TEXT NOT NULL,
-    export_number INTEGER NOT NULL,
-    id TEXT NOT NULL,
-    bitmap TEXT NOT NULL,
-    PRIMARY KEY (uuid, id)
-)
-"""
-
-_NUMBER: Final = "INTEGER NOT NULL DEFAULT 0"
-_ADDED: Final = {
-    "sets": ("given_up",),  # the point in time whose restore was given up
-    "volumes": (  # of one with no set: its times and what identifies it, as a header has them
-        "mtime_ns", "ctime_ns", "ceiling_ns", "inode", "birth_ns", "size_bytes",
-        "raw_mtime_ns", "raw_ctime_ns",
-    ),
-}  # fmt: skip
-"""Columns that version 3 has and version 2 had not."""
-
-_OLD_VERSION: Final = 2
-_VERSION: Final = 3
-_WAY_OUT: Final = "move it away and bring the sets back with 'iiadm --attach'"
-_REMEDY: Final = "make room in its directory, or make that writable again"
-_DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_FAILURES: Final = (sqlite3.Error, UnicodeError)
-"""A damaged name of a table stands in the error, which Python then cannot decode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,94 +33,26 @@ class SetRow:
     previous: int | None = None
     closing: bool = False
     sequence: int = 0
+    entering: bool = False
 
     @classmethod
-    def of(cls, header: Header, group: str | None = None) -> "SetRow":
-        """The row of a new set."""
+    def of(cls, header: Header, group: str | None = None, *, entering: bool = False) -> "SetRow":
+        """The row of a set; `entering`: of one whose header is not written yet."""
         master = None if header.custody is Custody.IMPORTED else header.master
         names = (header.shadow, header.uuid, master, header.bitmap, group)
         what = (header.size_bytes, header.kind, header.progress, header.custody)
-        return cls(*names, *what, session=header.session, sequence=header.sequence)
+        row = cls(*names, *what, session=header.session, sequence=header.sequence)
+        return replace(row, entering=entering)
 
 
 class StateDB(VolumeRows):
-    """STATE/state.db; every method blocks, and each change is durable when it returns."""
-
-    def __init__(self, directory: str) -> None:
-        path = self._path = os.path.join(directory, "state.db")
-        self._lock = threading.RLock()
-        """Threads share the connection: a transaction of one is not to take in another's change."""
-        try:
-            _make_private(path)
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA synchronous=EXTRA")
-            self._db.execute("PRAGMA journal_mode=PERSIST")  # before a journal is rolled back
-            self._db.execute("PRAGMA temp_store=MEMORY")  # nothing depends on another directory
-            found = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if found not in (0, _OLD_VERSION, _VERSION):
-                raise errors.ServiceError(path, f"format version {found} is not known here")
-            self._check()
-            with self._changing():
-                self._migrate(found)
-            sync_directory(path)
-        except (*_FAILURES, OSError) as error:
-            raise errors.ServiceError(path, f"cannot be used ({error})", _remedy(error)) from error
-
-    def _check(self) -> None:
-        """A page that was lost or came from elsewhere may hide a set or its doubt."""
-        found = self._db.execute("PRAGMA integrity_check").fetchall()
-        if found != [("ok",)]:
-            raise errors.ServiceError(
-                self._path, f"is damaged ({found[0][0]})", _WAY_OUT
-            )
-
-    def _migrate(self, found: int) -> None:
-        """The tables of this version, in a transaction; where they are so, nothing is written."""
-        if not found:
-            for statement in _SCHEMA.split(";\n"):
-                self._db.execute(statement)
-        self._db.execute(_FORMER)
-        self._db.execute(_IMPORTS)
-        for table, columns in _ADDED.items():
-            there = {row[1] for row in self._db.execute(f"PRAGMA table_info({table})")}
-            for column in columns:
-                if column not in there:
-                    self._db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {_NUMBER}")
-        if found != _VERSION:
-            self._db.execute(f"PRAGMA user_version={_VERSION}")
-
-    @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """One transaction of several statements: all of them or none."""
-        with self._lock:
-            self._run("BEGIN")
-            try:
-                yield
-                self._run("COMMIT")
-            except BaseException:
-                self._db.rollback()
-                raise
-
-    def _rows(self, query: str, values: Sequence[object] = ()) -> list[Any]:
-        """What a SELECT finds. Raises StorageError."""
-        try:
-            return self._db.execute(query, values).fetchall()
-        except _FAILURES as error:
-            raise errors.StorageError(self._path, str(error), _remedy(error)) from error
-
-    def _run(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
-        """One statement, one transaction. Raises StorageError."""
-        try:
-            with self._lock:
-                return self._db.execute(statement, values)
-        except _FAILURES as error:
-            raise errors.StorageError(self._path, str(error), _remedy(error)) from error
+    """What stands in STATE/state.db; every method blocks, and raises StorageError."""
 
     def sets(self) -> list[SetRow]:
         """All sets, in the order in which they were enabled."""
         rows = self._rows(
             'SELECT shadow, uuid, master, bitmap, "group", size_bytes, kind, progress, custody, '
-            "doubt, session, previous, closing, sequence FROM sets ORDER BY rowid"
+            "doubt, session, previous, closing, sequence, entering FROM sets ORDER BY rowid"
         )
         try:
             return [
@@ -205,25 +61,47 @@ class StateDB(VolumeRows):
             ]
         except (ValueError, TypeError, AttributeError) as error:
             raise errors.ServiceError(
-                self._path, f"a row of its sets is damaged ({error})", _WAY_OUT
+                self._path, f"a row of its sets is damaged ({error})", WAY_OUT
             ) from error
 
     def add_set(self, row: SetRow) -> None:
         """From the return on the set comes back at every start."""
         self._run(
             'INSERT INTO sets (shadow, uuid, master, bitmap, "group", size_bytes, kind, progress, '
-            "custody, session, sequence, doubt) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "custody, session, sequence, doubt, entering) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 row.shadow, str(row.uuid), row.master, row.bitmap, row.group, row.size_bytes,
                 row.kind, row.progress, row.custody, row.session, row.sequence, row.doubt,
+                row.entering,
             ),
         )
+
+    def announce(self, coming: Mapping[str, tuple[Progress, Custody] | None]) -> None:
+        """What the headers of these sets are about to say, by shadow; None: as they do now.
+
+        Written in any case, all or none: from the return on it is known that changes are taken.
+        """
+        with self._changing():
+            for shadow, what in coming.items():
+                self._change_set(
+                    shadow,
+                    "progress = coalesce(?, progress), custody = coalesce(?, custody), "
+                    "announced = announced + 1",
+                    what or (None, None),
+                )
+
+    def _change_set(self, shadow: str, change: str, values: Sequence[object]) -> None:
+        done = self._run(f"UPDATE sets SET {change} WHERE shadow = ?", (*values, shadow))  # noqa: S608
+        if done.rowcount != 1:
+            raise errors.StorageError(self._path, f"does not know {shadow} any more", WAY_OUT)
 
     def remember(self, header: Header) -> None:
         """What the header says now, should another one or none be there at the next start."""
         self._run(
-            "UPDATE sets SET progress = ?, custody = ?, sequence = ? WHERE shadow = ?",
-            (header.progress, header.custody, header.sequence, header.shadow),
+            "UPDATE sets SET progress = ?, custody = ?, sequence = ?, entering = 0 "
+            "WHERE shadow = ? AND uuid = ?",
+            (header.progress, header.custody, header.sequence, header.shadow, str(header.uuid)),
         )
 
     def begin_session(self, session: int, previous: dict[str, int]) -> None:
@@ -239,13 +117,11 @@ class StateDB(VolumeRows):
 
     def closing(self, shadow: str, yes: bool) -> None:
         """A disable begins, or (False) has not come about."""
-        self._run("UPDATE sets SET closing = ? WHERE shadow = ?", (yes, shadow))
+        self._change_set(shadow, "closing = ?", (yes,))
 
     def doubt(self, shadow: str, reason: str | None) -> None:
         """Believe a set's bitmap volume no more, should it come back; None: believe it again."""
-        done = self._run("UPDATE sets SET doubt = ? WHERE shadow = ?", (reason, shadow))
-        if done.rowcount != 1:
-            raise errors.StorageError(self._path, f"does not know {shadow} any more")
+        self._change_set(shadow, "doubt = ?", (reason,))
 
     def give_up(self, shadow: str, pit: int) -> None:
         """The restore of this point in time will not be finished; 0: that is no longer so."""
@@ -279,7 +155,7 @@ class StateDB(VolumeRows):
             return {UUID(key): str(bitmap) for key, bitmap in rows}
         except (ValueError, TypeError, AttributeError) as error:
             why = f"a row of its imports is damaged ({error})"
-            raise errors.StorageError(self._path, why, _WAY_OUT) from error
+            raise errors.StorageError(self._path, why, WAY_OUT) from error
 
     def add_imports(self, uuid: UUID, export_number: int, bitmaps: dict[UUID, str]) -> None:
         """Keep what is known of the imports of an export; that of earlier ones is over."""
@@ -315,7 +191,11 @@ class StateDB(VolumeRows):
         held_ms: float | None = None,
         chunks: int | None = None,
     ) -> None:
-        """Add a line to the history."""
+        """Add a line to the history; not in the last of the room, which is for changes."""
+        try:
+            self._make_room()
+        except OSError as error:
+            raise errors.StorageError(self._path, str(error), REMEDY) from error
         self._run(
             "INSERT INTO history (shadow, event, pit, held_ms, chunks) VALUES (?, ?, ?, ?, ?)",
             (shadow, event, pit, held_ms, chunks),
@@ -328,23 +208,6 @@ class StateDB(VolumeRows):
         )
         return [(event, pit) for event, pit in rows]
 
-    def close(self) -> None:
-        """Close the database."""
-        self._db.close()
-
-
-def _make_private(path: str) -> None:
-    """Only for its owner, before there is anything in it; the journal follows it."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    os.chmod(path, 0o600)
-
-
-def _remedy(error: Exception) -> str:
-    """What to do about a failure of SQLite."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    damaged = isinstance(error, UnicodeError) or code in _DAMAGED
-    return _WAY_OUT if damaged else _REMEDY
-
 
 def _checked(row: SetRow) -> SetRow:
     """SQLite keeps any type in any column. Raises ValueError or TypeError."""
@@ -355,7 +218,8 @@ def _checked(row: SetRow) -> SetRow:
         raise ValueError(f"a volume of {row.size_bytes} bytes")
     if not all(isinstance(text, str | None) for text in (row.group, row.doubt)):
         raise TypeError("a text that is none")
-    numbers = (row.session, row.previous or 0, row.closing, row.sequence >> 30)
+    flags = (row.closing, row.entering)
+    numbers = (row.session, row.previous or 0, *flags, row.sequence >> 30)
     if not all(isinstance(n, int) and 0 <= n < 1 << 32 for n in numbers):
         raise TypeError("a session or a number that is none")
     if (row.custody is Custody.IMPORTED) != (row.master is None):

@@ -18,6 +18,7 @@ from iifuse.core.transition import Transition
 from iifuse.store.volume import Volume, create_file, open_volume
 
 SLOT_BYTES: Final = 1 << 20
+REMEDY: Final = "make room in its directory, or make that writable again"
 _MAGIC: Final = b"iifusetr"
 _HEAD: Final = struct.Struct("<8sQII")  # magic, sequence, length, crc
 
@@ -47,10 +48,12 @@ class TransitionFile:
         may be under way in it.
         """
         path = os.path.join(directory, "transitions")
-        if not os.path.exists(path):
-            create_file(path, 2 * SLOT_BYTES, sparse=False)
         try:
+            if not os.path.exists(path):
+                create_file(path, 2 * SLOT_BYTES, sparse=False)
             volume = open_volume(path, exclusive=False)
+        except errors.BadVolume as error:
+            raise errors.ServiceError(path, error.why, REMEDY) from error
         except errors.InUse as error:
             raise errors.ServiceError(
                 directory, "another service uses this state directory", "give one of them --state"

@@ -1,21 +1,14 @@
 """Volumes on the mount with no set (`svadm`), as the state database knows them."""
 
-import sqlite3
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable
 
 from iifuse.core.header import Stamp
 from iifuse.core.times import TIME_NS_MAX, Times
+from iifuse.store.database import Database
 
 
-class VolumeRows:
+class VolumeRows(Database):
     """Their table; each method raises StorageError."""
-
-    def _rows(self, query: str, values: Sequence[object] = ()) -> list[Any]:
-        raise NotImplementedError
-
-    def _run(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
-        raise NotImplementedError
 
     def volumes(self) -> list[str]:
         """Pass-through volumes."""
@@ -55,10 +48,14 @@ class VolumeRows:
             (path,),
         )
 
-    def add_volume(self, path: str) -> None:
-        """Keep a volume on the mount."""
-        self._run("INSERT OR IGNORE INTO volumes (path) VALUES (?)", (path,))
+    def add_volumes(self, paths: Iterable[str]) -> None:
+        """Keep volumes on the mount, all of them or none."""
+        with self._changing():
+            for path in paths:
+                self._run("INSERT OR IGNORE INTO volumes (path) VALUES (?)", (path,))
 
-    def remove_volume(self, path: str) -> None:
-        """Forget it."""
-        self._run("DELETE FROM volumes WHERE path = ?", (path,))
+    def remove_volumes(self, paths: Iterable[str]) -> None:
+        """Forget them, all or none."""
+        with self._changing():
+            for path in paths:
+                self._run("DELETE FROM volumes WHERE path = ?", (path,))

@@ -1,39 +1,19 @@
 """The engine on real files, without a mount: what is written while a verb is under way."""
 
 import threading
-from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
 import trio
 import trio.testing
-from crash_host import BOOT, Hooks
 from fake_volume import chunks, chunks_of
 from harness import CHUNK
+from real_engine import service
 
 from iifuse import errors
 from iifuse.core.state import Custody, Kind, Policy
-from iifuse.engine import attach, enable, exchange, loading, passthrough, recovery
-from iifuse.engine.engine import Engine
+from iifuse.engine import attach, enable, exchange, loading, passthrough
 from iifuse.engine.opening import NewSet
-from iifuse.store.statedb import StateDB
-from iifuse.store.transitions import TransitionFile
-
-
-@asynccontextmanager
-async def service(state):
-    state.mkdir(exist_ok=True)
-    db, transitions = StateDB(str(state)), TransitionFile.open(str(state))
-    async with trio.open_nursery() as nursery:
-        engine = Engine(
-            directory=str(state), db=db, transitions=transitions, hooks=Hooks(), nursery=nursery,
-            boot_id=BOOT,
-        )  # fmt: skip
-        await recovery.start(engine)
-        yield engine
-        await recovery.stop(engine)
-    transitions.close()
-    db.close()
 
 
 @pytest.fixture

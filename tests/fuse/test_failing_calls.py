@@ -198,6 +198,7 @@ def test_group_record_that_fails_changes_nothing_even_later(faulty, volume, plac
 def test_state_database_that_fails_refuses_changes_and_serves_on(made, volume, place, code):
     faulty, master, shadow = made
     service, other = faulty.service, volume("m2")
+    pit, kept = service.status(shadow).pit, service.read(shadow)
     for name in ("state.db", "state.db-journal"):
         with faulty.failing("any", service.state / name, code):
             done = service.run("iiadm", "-e", "dep", other, place / "s2", place / "b2")
@@ -205,10 +206,14 @@ def test_state_database_that_fails_refuses_changes_and_serves_on(made, volume, p
             assert "state.db" in done.stderr
             assert "Traceback" not in done.stderr
             service.write(master, 0, b"goes on")
-            service.flip("s", shadow)
-            service.wait(shadow)
-            assert service.read(shadow) == service.read(master)
+            done = service.run("iiadm", "-u", "s", shadow)
+            assert done.returncode == 2, "its copy could not be noted (K1)"
+            assert "state.db" in done.stderr
+            assert service.status(shadow).pit == pit
+            assert service.read(shadow) == kept
         assert [s.shadow for s in service.client.status()] == [str(shadow)]
+    service.flip("s", shadow)
+    service.wait(shadow)
     faulty.kill_and_start()
     assert service.read(shadow) == service.read(master)
     assert service.run("iiadm", "-e", "dep", other, place / "s2", place / "b2").returncode == 0

@@ -56,10 +56,13 @@ def test_disable_with_a_full_state_changes_nothing_and_works_once_there_is_room(
     with pytest.raises(errors.StorageError):
         service.enable("ind", master, place / "other")
     assert [row.shadow for row in service.client.status()] == [str(shadow)]
-    service.flip("s", shadow)  # needs no room
+    with pytest.raises(errors.StorageError):
+        service.flip("s", shadow)  # that a copy runs could not be noted (K1)
+    assert service.read(shadow) == pit
+    room.unlink()
+    service.flip("s", shadow)
     service.wait(shadow)
     assert service.read(shadow) == live
-    room.unlink()
     service.disable(shadow)
     assert service.client.status() == []
     service.enable("ind", master, shadow)

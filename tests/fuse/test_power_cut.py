@@ -36,7 +36,7 @@ def test_state_change_is_there_after_a_power_cut_that_follows_its_return(power_d
             lambda: db.doubt("/s1", "its bitmap failed"),
             lambda: db.move_sets(["/s1"], "night"),
             lambda: db.begin_session(7, {"/s1": 0}),
-            lambda: db.add_volume("/v"),
+            lambda: db.add_volumes(["/v"]),
             lambda: db.remove_set("/s1"),
         )
         for change in changes:

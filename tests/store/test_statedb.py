@@ -100,7 +100,7 @@ def test_state_moves_all_sets_or_none(db):
 def test_state_change_is_durable_without_a_close(db, place):
     """As kill -9 leaves it: another connection reads the file as it is."""
     db.add_set(ONE)
-    db.add_volume("/v")
+    db.add_volumes(["/v"])
     with sqlite3.connect(f"file:{place}/state.db?mode=ro", uri=True) as other:
         assert other.execute("SELECT shadow FROM sets").fetchall() == [("/s1",)]
         assert other.execute("SELECT path FROM volumes").fetchall() == [("/v",)]
@@ -108,9 +108,9 @@ def test_state_change_is_durable_without_a_close(db, place):
 
 def test_state_volumes_are_kept_once(db):
     for path in ("/b", "/a", "/b"):
-        db.add_volume(path)
+        db.add_volumes([path])
     assert db.volumes() == ["/a", "/b"]
-    db.remove_volume("/a")
+    db.remove_volumes(["/a"])
     assert db.volumes() == ["/b"]
 
 
@@ -227,3 +227,39 @@ def test_state_that_changes_nothing_writes_nothing(db, place):
     assert before == (
         (place / "state.db").read_bytes(), (place / "state.db-journal").read_bytes()
     )  # fmt: skip
+
+
+def test_state_announcement_is_written_although_it_says_what_is_known(db, place):
+    """SQLite leaves out a change to what is there already, also where none can be made."""
+    db.add_set(ONE)
+    for coming in (None, (ONE.progress, ONE.custody)):
+        with pytest.raises(errors.StorageError), _files_up_to(0):
+            db.announce({"/s1": coming})
+        db.announce({"/s1": coming})
+    assert db.sets() == [ONE]
+
+
+def test_state_announcement_is_of_all_sets_or_of_none(db):
+    db.add_set(ONE)
+    with pytest.raises(errors.StorageError, match="does not know /s9"):
+        db.announce({"/s1": (Progress.TO_SHADOW, ONE.custody), "/s9": None})
+    assert db.sets() == [ONE]
+    db.announce({"/s1": (Progress.TO_MASTER, Custody.EXPORTED)})
+    assert db.sets() == [replace(ONE, progress=Progress.TO_MASTER, custody=Custody.EXPORTED)]
+
+
+def test_state_keeps_room_for_changes_and_lets_the_history_have_none_of_it(db, place):
+    """K1: with no byte free, what decides over sets can still be noted."""
+    db.add_set(ONE)
+    most = max((place / name).stat().st_size for name in ("state.db", "state.db-journal"))
+    with _files_up_to((place / "state.db").stat().st_size):
+        with pytest.raises(errors.StorageError):
+            for number in range(10_000):
+                db.record("/s1", "an event of some length" * 10, number)
+        for number in range(50):
+            db.announce({"/s1": (Progress.TO_SHADOW, ONE.custody)})
+            db.doubt("/s1", "its bitmap failed " * number)
+        db.add_set(TWO)
+        db.remove_set("/s1")
+    assert most <= 1 << 18
+    assert db.sets() == [TWO]

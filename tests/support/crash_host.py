@@ -1,5 +1,6 @@
 """A service without FUSE, control socket and SQLite: the real engine on a crash disk."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -9,7 +10,7 @@ from crash_disk import Disk
 from crash_schedule import pause
 
 from iifuse.core.header import Header, Stamp
-from iifuse.core.state import Verb
+from iifuse.core.state import Custody, Progress, Verb
 from iifuse.core.times import Times
 from iifuse.engine import pit, recovery
 from iifuse.engine.engine import Engine
@@ -52,9 +53,19 @@ class MemoryDB:
         rows, volumes = self._content()
         self._put((*rows, row), volumes)
 
+    def announce(self, coming: Mapping[str, tuple[Progress, Custody] | None]) -> None:
+        rows, volumes = self._content()
+        self._put(tuple(_announced(row, coming.get(row.shadow)) for row in rows), volumes)
+
     def remember(self, header: Header) -> None:
+        rows, volumes = self._content()
         known = {n: getattr(header, n) for n in ("progress", "custody", "sequence")}
-        self._change(header.shadow, **known)
+        self._put(
+            tuple(
+                replace(r, **known, entering=False) if r.uuid == header.uuid else r for r in rows
+            ),
+            volumes,
+        )
 
     def doubt(self, shadow: str, reason: str | None) -> None:
         self._change(shadow, doubt=reason)
@@ -88,13 +99,13 @@ class MemoryDB:
     def volumes(self) -> list[str]:
         return list(self._content()[1])
 
-    def add_volume(self, path: str) -> None:
+    def add_volumes(self, paths: Iterable[str]) -> None:
         rows, volumes = self._content()
-        self._put(rows, (*volumes, path))
+        self._put(rows, (*volumes, *(p for p in paths if p not in volumes)))
 
-    def remove_volume(self, path: str) -> None:
+    def remove_volumes(self, paths: Iterable[str]) -> None:
         rows, volumes = self._content()
-        self._put(rows, tuple(v for v in volumes if v != path))
+        self._put(rows, tuple(v for v in volumes if v not in paths))
 
     def times(self, path: str) -> tuple[Times, Stamp]:
         return Times(), Stamp()
@@ -122,6 +133,10 @@ class MemoryDB:
 
     def former(self, path: str) -> list[tuple[str, str]]:
         return []
+
+
+def _announced(row: SetRow, what: tuple[Progress, Custody] | None) -> SetRow:
+    return row if what is None else replace(row, progress=what[0], custody=what[1])
 
 
 class Hooks:

@@ -7,7 +7,7 @@ from functools import partial
 
 import crash_format as fmt
 import trio
-from crash_disk import CHUNK, SYSTEM, Database, Disk, Event, Image, Sync, Write, installed
+from crash_disk import CHUNK, SYSTEM, Disk, Event, Image, Sync, Write, installed
 from crash_history import SECTOR, History, Line, Lost, Pit, Put
 from crash_host import Host
 from crash_schedule import run
@@ -171,12 +171,23 @@ class Rig:
         if shadow in self.disk.names:
             self._line(shadow)  # as it is now: the copy may be quicker than its first writer
         await enable.enable(self.main.engine, request)
-        at = next(
-            n for n in range(began, self.now)
-            if isinstance(e := self.disk.log[n], Database) and e.host == "main"
-            and any(row.shadow == shadow for row in e.content[0])
+        header = next(n for n in range(began, self.now) if self._is_header(n, f"{shadow}.b"))
+        durable = self._synced(header)
+        self.history.pits.append(Pit(header, durable, {shadow: master}, (shadow,)))
+
+    def _is_header(self, position: int, bitmap: str) -> bool:
+        event = self.disk.log[position]
+        if not isinstance(event, Write) or self.disk.path_of(event.file) != bitmap:
+            return False
+        return event.offset < 24576 and fmt.slot(event.data) is not None
+
+    def _synced(self, record: int) -> int:
+        """Where the sync stands that made a write durable."""
+        number = self.disk.log[record].file
+        return next(
+            n for n in range(record, self.now)
+            if isinstance(e := self.disk.log[n], Sync) and e.file == number and e.began > record
         )  # fmt: skip
-        self.history.pits.append(Pit(at, at, {shadow: master}, (shadow,)))
 
     async def whole(self, kind: Kind, master: str, shadow: str, group: str | None = None) -> None:
         """Enable and wait for the first copy."""
@@ -202,12 +213,7 @@ class Rig:
         record = next((n for n in range(began, self.now) if self._is_record(n, shadows)), None)
         if record is None:
             return
-        number = self.disk.log[record].file
-        durable = next(
-            n for n in range(record, self.now)
-            if isinstance(e := self.disk.log[n], Sync) and e.file == number and e.began > record
-        )  # fmt: skip
-        self.history.pits.append(Pit(record, durable, views, tuple(shadows)))
+        self.history.pits.append(Pit(record, self._synced(record), views, tuple(shadows)))
 
     def _is_record(self, position: int, shadows) -> bool:
         event = self.disk.log[position]

@@ -125,7 +125,7 @@ def _databases():
                 shadow, UUID(int=number_), "/m", f"{shadow}.b", "grp", 1 << 20, Kind.INDEPENDENT
             ))  # fmt: skip
             db.record(shadow, "-e", 1)
-        db.add_volume("/m")
+        db.add_volumes(["/m"])
         db.close()
         good = path.read_bytes()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from fuzz_garble import fix_header
 from harness import CHUNK, Service
 
-from iifuse.core.header import SLOT_BYTES
+from iifuse.core.header import SLOT_BYTES, VERSION
 
 SIZE = 5 * CHUNK + 100
 BITMAP_BYTES = 24576 + 2 * 512
@@ -108,7 +108,7 @@ BAD_BITMAPS: dict[str, tuple[Callable[[Path], None], str]] = {
     "headers garbled": (_turn(100, SLOT_BYTES + 100), "checksum"),
     "magic garbled": (_turn(0, SLOT_BYTES), "not a bitmap"),
     "length garbled": (_turn(15, SLOT_BYTES + 15), "length"),
-    "newer version": (_number(8, 2), "version 2"),
+    "newer version": (_number(8, VERSION + 1), f"version {VERSION + 1}"),
     "no version": (_number(8, 0), "version 0"),
     "unknown features": (_number(20, 0x8000), "features 0x8000"),
     "directory": (_directory, "neither a regular file"),

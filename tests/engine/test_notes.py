@@ -3,7 +3,7 @@
 import pytest
 
 from iifuse import errors
-from iifuse.engine.engine import Engine
+from iifuse.engine.notes import Notes
 
 
 class FullDatabase:
@@ -29,15 +29,13 @@ class FullDatabase:
 
 def test_row_that_could_not_be_removed_is_in_nobodys_way_once_there_is_room():
     db = FullDatabase()
-    engine = Engine(
-        directory="", db=db, transitions=None, hooks=None, nursery=None, boot_id=None
-    )  # fmt: skip
-    engine.enter("s")
+    notes = Notes(db)
+    notes.enter("s")
     db.full = True
-    for verb in (engine.forget, engine.enter):
+    for verb in (notes.forget, notes.enter):
         with pytest.raises(errors.StorageError):
             verb("s")
     db.full = False
-    engine.enter("s")
-    engine.enter("other")
+    notes.enter("s")
+    notes.enter("other")
     assert db.rows == ["s", "other"]

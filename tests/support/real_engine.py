@@ -1,0 +1,30 @@
+"""The engine on real files and a real state database, without a mount."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+from crash_host import BOOT, Hooks
+
+from iifuse.engine import recovery
+from iifuse.engine.engine import Engine
+from iifuse.store.statedb import StateDB
+from iifuse.store.transitions import TransitionFile
+from iifuse.store.volume import make_directory
+
+
+@asynccontextmanager
+async def service(state: Path) -> AsyncIterator[Engine]:
+    make_directory(str(state))
+    db, transitions = StateDB(str(state)), TransitionFile.open(str(state))
+    async with trio.open_nursery() as nursery:
+        engine = Engine(
+            directory=str(state), db=db, transitions=transitions, hooks=Hooks(), nursery=nursery,
+            boot_id=BOOT,
+        )  # fmt: skip
+        await recovery.start(engine)
+        yield engine
+        await recovery.stop(engine)
+    transitions.close()
+    db.close()
