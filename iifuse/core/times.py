@@ -42,8 +42,8 @@ class Times:
 class FileTimes:
     """The times of a file that is on the mount.
 
-    `ceiling_ns`: as the durable record has it. At or above it nothing may be shown, and while it
-    is 0 nothing may change: the record has to be made first.
+    `ceiling_ns`: as the durable record has it. While it is 0 nothing may change: the record has to
+    be made first. At or above it nothing is shown: until it is raised, times move by nanoseconds.
     """
 
     __slots__ = ("ceiling_ns", "ctime_ns", "mtime_ns")

@@ -63,8 +63,13 @@ class Dated:
 
     @property
     def is_changing(self) -> bool:
-        """Is a write under way, or may one come late that was given up?"""
-        return self._changing > 0 or any(member.stuck for member in self.concerned())
+        """Is a write under way?"""
+        return self._changing > 0
+
+    @property
+    def may_change(self) -> bool:
+        """May a write come late that was given up?"""
+        return any(member.stuck for member in self.concerned())
 
     async def set_mtime(self, mtime_ns: int, ctime_ns: int | None) -> None:
         """A program sets the time. `ctime_ns`: the kernel has it, and says what it shows."""
@@ -78,11 +83,8 @@ class Dated:
                 self.times.adopt(mtime_ns, ctime_ns)
 
 
-def in_doubt(header: Header, roles: Role = Role.MASTER | Role.SHADOW) -> Header:
-    """Nobody knows what these files have shown since, or they show something else now."""
+def in_doubt(header: Header) -> Header:
+    """Nobody knows what its files have shown since, or one of them shows something else now."""
     now = time.time_ns()
-    if roles & Role.MASTER:
-        header = replace(header, master_times=doubted(header.master_times, now))
-    if roles & Role.SHADOW:
-        header = replace(header, shadow_times=doubted(header.shadow_times, now))
-    return header
+    times = doubted(header.master_times, now), doubted(header.shadow_times, now)
+    return replace(header, master_times=times[0], shadow_times=times[1])

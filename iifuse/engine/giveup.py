@@ -52,6 +52,8 @@ async def give_up(engine: Engine, member: VolumeSet, *, sure: bool) -> list[str]
     shadow = engine.views.get(member.name)
     async with engine.closed([view, shadow], "what an open file shows may not change"):
         await blocking(partial(engine.db.give_up, member.name, member.header.pit.number))
+        for file in filter(None, (view, shadow)):
+            await engine.timekeeper.change(file)  # recorded before it happens
         try:
             async with family.locks.everything():
                 await _end(member)

@@ -248,7 +248,8 @@ async def _adopt_master(engine: Engine, member: VolumeSet, family: Family, maste
         await sibling.save_exact(offline=left, offline_reason=why if left else "")
     family.master = master
     for each in family.sets:
-        each.header = in_doubt(each.header)  # its file shows another content
+        async with each.header_lock:
+            each.header = in_doubt(each.header)  # its file shows another content
     await engine.show_master(family)
 
 

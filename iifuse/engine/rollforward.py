@@ -4,7 +4,6 @@ from iifuse.core import plan
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.bits import Bits
 from iifuse.core.header import Header
-from iifuse.core.state import Progress, Role
 from iifuse.core.transition import unfinished
 from iifuse.engine.dated import in_doubt
 from iifuse.engine.engine import Engine
@@ -21,8 +20,7 @@ def roll_forward(
     if pending is None:
         return header, shadow, copy
     change = pending.pending
-    target = Role.MASTER if change.progress is Progress.TO_MASTER else Role.SHADOW
-    pending = in_doubt(pending, target)  # it shows another content
+    pending = in_doubt(pending)  # one of its files shows another content
     part = Flip(
         VolumeSet(header, Bits(shadow, copy), None, bitmap),
         change,

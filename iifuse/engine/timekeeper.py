@@ -46,6 +46,10 @@ class Timekeeper:
         self._ledger, self._ordered = ledger, ordered
         self._quiet: dict[View, tuple[int, float]] = {}
         """Change time of each file whose record says written, and since when it is so."""
+        self._late: set[View] = set()
+        """Files to which a write that was given up may still come."""
+        self._looked_at: set[View] = set()
+        """Each for itself: one whose volume hangs holds up no other."""
         self._unnoted: set[View] = set()
         """Files that have changed although that could not be recorded."""
 
@@ -87,9 +91,8 @@ class Timekeeper:
     async def note(self, view: View, time_ns: int = 0) -> None:
         """Record that the file may change from now on; it may show `time_ns` then."""
         async with view.noting:
-            now = max(time.time_ns(), time_ns)
-            if now >= view.times.ceiling_ns:
-                await self._write(view, now)
+            if time_ns >= view.times.ceiling_ns:
+                await self._write(view, max(time.time_ns(), time_ns))
 
     async def _write(self, view: View, now_ns: int) -> None:
         record = view.times.written(now_ns, self._ahead_ns)
@@ -150,19 +153,34 @@ class Timekeeper:
 
     async def watch(self) -> None:
         """Look now and then, for as long as the service lives."""
-        while True:
-            await trio.sleep(EVERY_S)
-            for view in list(self._quiet):
-                await self._look(view)
+        async with trio.open_nursery() as nursery:
+            while True:
+                await trio.sleep(EVERY_S)
+                for view in self._quiet.keys() - self._looked_at:
+                    self._looked_at.add(view)
+                    nursery.start_soon(self._look_at, view)
+
+    async def _look_at(self, view: View) -> None:
+        try:
+            await self._look(view)
+        except Exception:
+            log.exception("%s: its times could not be recorded", view.path)
+        finally:
+            self._looked_at.discard(view)
 
     async def _look(self, view: View) -> None:
+        if view.may_change:
+            self._late.add(view)
+        elif view in self._late:  # what was given up has ended, and may have changed something
+            self._late.discard(view)
+            view.times.change(time.time_ns())
         changed_ns, since = self._quiet[view]
         if view.gone:
             self._forget(view)
         elif view in self._unnoted:
             async with view.noting:
                 await self._write(view, time.time_ns())
-        elif view.times.ctime_ns != changed_ns or view.is_changing:
+        elif view.times.ctime_ns != changed_ns or view.is_changing or view.may_change:
             self._quiet[view] = view.times.ctime_ns, trio.current_time()
             await self._renew(view)
         elif trio.current_time() - since >= QUIET_S:
@@ -178,6 +196,7 @@ class Timekeeper:
     def _forget(self, view: View) -> None:
         self._quiet.pop(view, None)
         self._unnoted.discard(view)
+        self._late.discard(view)
 
     async def settle(self, view: View) -> None:
         """Record the exact times, unless the file changes just now."""

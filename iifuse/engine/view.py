@@ -132,25 +132,23 @@ class View(Dated):
             data = memoryview(data)[:length]
         if not length:
             return 0
-        now = time.time_ns()
-        while now >= self.times.ceiling_ns:
+        while not self.times.ceiling_ns:
             await self.note(0)
-            now = time.time_ns()
         run = self.family.geometry.span(offset, length)
         if not (self.inline and self.family.locks.free(Mode.WRITE, *run)):
             return await self._write_held(run, offset, data)
         if self.covers(*run):
-            return self._write_now(now, offset, data)
+            return self._write_now(offset, data)
         touch = self.touch(*run)
         if self.family.touch_at_once(touch):
-            return self._write_now(now, offset, data)
+            return self._write_now(offset, data)
         return await self._write_held(self.family.ahead(run), offset, data, touch)
 
-    def _write_now(self, now: int, offset: int, data: Buffer) -> int:
+    def _write_now(self, offset: int, data: Buffer) -> int:
         try:
             return self.target().write(offset, data)
         finally:
-            self.times.change(now)
+            self.times.change(time.time_ns())
 
     async def _write_held(
         self, run: Run, offset: int, data: Buffer, tried: Touch | None = None

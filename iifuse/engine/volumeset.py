@@ -205,7 +205,8 @@ class VolumeSet:
         The header in memory changes when the note is durable and not before: whoever sees the set
         offline writes on without it.
         """
-        async with self._note_lock:  # or an older one's sectors may come last
+        # Or an older one's sectors may come last, or a header that says otherwise.
+        async with self._note_lock, self.header_lock:
             header = replace(self.header, **changes)
             try:
                 assert self.bitmap is not None
