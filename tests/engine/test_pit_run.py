@@ -46,7 +46,7 @@ class Rig:
 
     def note(self, key, name):
         if name == "Sync MASTER" and self.together:
-            self.together.wait(10)
+            self.together.wait(60)
         if (key, name) == self.breaks:
             raise OSError(5, "planted", "/x")
         self.diary.append((key, name))

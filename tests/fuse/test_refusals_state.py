@@ -261,7 +261,7 @@ def test_handle_that_goes_in_time_is_waited_for(service, pair):
                 waiting.wait(0.4)
         memory.close()
         stack.pop_all()
-        assert waiting.wait(10) == 0
+        assert waiting.wait(60) == 0
 
 
 def test_open_pass_through_volume_cannot_be_released(service, refused, volume, attach):

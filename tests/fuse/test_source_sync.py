@@ -89,7 +89,7 @@ def test_crowd_that_opens_the_target_while_the_source_syncs_hangs_nobody(service
             thread.join(40)
             assert outcome, "the update hangs"
             for program in crowd:
-                assert program.wait(20) == 0
+                assert program.wait(60) == 0
         finally:
             if not outcome:
                 with unmounted_in_the_end(service):
@@ -105,7 +105,7 @@ def test_service_killed_while_it_syncs_its_source_dies_and_the_next_start_works(
     assert not outcome, "the sync took no time"
     with unmounted_in_the_end(service):
         service.kill()  # waits for the end, which must come
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive()
     service.start()
     assert service.status(shadow).pit == 1

@@ -164,7 +164,7 @@ def test_times_after_a_kill_are_those_of_a_quiet_file_and_later_ones_of_another(
     service.write(pair[1], 0, b"written, and quiet again")
     service.write(still, 0, b"written, and quiet again")
     wait_quiet(pair[2])
-    eventually(lambda: not ceiling(service, still), "it is quiet", 20)
+    eventually(lambda: not ceiling(service, still), "it is quiet")
     service.write(pair[0], 0, b"written and not")
     service.write(alone, 0, b"written and not")
     shown = [times(service.path(v)) for v in (*pair[:2], alone, still)]

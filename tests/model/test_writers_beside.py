@@ -98,7 +98,7 @@ def test_group_update_is_one_instant_in_which_no_write_is_half_done(service, gro
     finally:
         end.set()
         for writer in writers:
-            writer.join(20)
+            writer.join(60)
     assert not any(writer.failure for writer in writers)
     assert all(writer.turn > POINTS for writer in writers)
     service.flip("s", dependent, independent, other)

@@ -113,12 +113,12 @@ def test_written_rows_of_a_write_that_outlasts_another_are_not_known():
     def b_writes() -> None:
         disk.put(5, [ZERO])
         b_began.set()
-        a_ended.wait(10)
+        a_ended.wait(60)
         order.append("B")
 
     def a_writes() -> None:
         b.start()
-        b_began.wait(10)
+        b_began.wait(60)
         disk.put(5, [ONES])
         order.append("A")
 

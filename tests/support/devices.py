@@ -144,7 +144,7 @@ def held_open(path: Path, how: str = "fd") -> Iterator[int]:
             yield program.pid
         finally:
             program.stdin.close()
-            program.wait(20)
+            program.wait(60)
 
 
 @contextlib.contextmanager

@@ -70,7 +70,7 @@ class Traced(Service):
         """The logs of all its lives, each whole: the process is dead."""
         for number in range(1, self.starts + 1):
             log = self.home / f"calls-{number}"
-            eventually(lambda log=log: _is_whole(log), "a whole trace", 30)
+            eventually(lambda log=log: _is_whole(log), "a whole trace")
             yield log.read_text(encoding="latin-1")
 
 

@@ -110,7 +110,7 @@ def test_defect_is_one_line_without_a_traceback(run, program, stage, monkeypatch
 def test_interrupt_ends_with_130_and_a_short_line(run, program, stage, service):
     def interrupt(_request):
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        blocked.wait(10)
+        blocked.wait(60)
 
     blocked = threading.Event()
     for kind in FIRST:
