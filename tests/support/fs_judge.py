@@ -184,9 +184,13 @@ async def _check_told(case: FsCase, host: FsHost) -> None:
 
 
 def _as_told_later(found: Row, told: list[Row]) -> Row:
-    """A copy that a verb under way has begun may have ended when its answer was looked at."""
+    """What a verb under way has begun may have ended or failed when its answer was looked at."""
     last = told[-1]
-    if len(told) > 1 and found and last and found["copying"] and last["progress"] == "idle":
+    if len(told) == 1 or not found or not last:
+        return found
+    if set(found["offline"]) < set(last["offline"]):
+        return {**found, "offline": last["offline"]}
+    if found["copying"] and last["progress"] == "idle":
         return {**found, "progress": "idle", "copying": False}
     return found
 
