@@ -27,9 +27,9 @@ from iifuse.engine.engine import Engine
 from iifuse.engine.threads import blocking, keep_in_reserve
 from iifuse.fuse.session import Mount, clean_up_dead
 from iifuse.store import claims, linux
+from iifuse.store.names import make_directory
 from iifuse.store.statedb import StateDB
 from iifuse.store.transitions import TransitionFile
-from iifuse.store.volume import make_directory
 
 log = logging.getLogger("iifuse")
 

@@ -15,6 +15,7 @@ from iifuse.core.header import Header
 from iifuse.core.sector import Region
 from iifuse.core.state import Kind, Progress, Role
 from iifuse.store.bitmapfile import BitmapFile
+from iifuse.store.names import remove_file
 from iifuse.store.volume import Volume, create_file
 from iifuse.units import format_size
 
@@ -75,7 +76,7 @@ def _made(path: str, size_bytes: int) -> Iterator[Volume]:
         with opened(path) as volume:
             yield volume
     except BaseException as error:
-        os.unlink(path)
+        remove_file(path)
         if isinstance(error, OSError):
             raise errors.StorageError(path, f"cannot be written ({error.strerror})") from error
         raise

@@ -51,6 +51,7 @@ def check_place(path: str, own_folder: str = "") -> None:
     with suppress(OSError):
         if folder == own_folder:
             os.mkdir(folder, 0o700)
+            _sync_directory(os.path.dirname(folder))
     if not os.access(folder, os.W_OK | os.X_OK):
         raise errors.StorageError(path, f"the ticket cannot be written to {folder}")
     if os.path.exists(path) and os.path.getsize(path):

@@ -12,6 +12,7 @@ from iifuse.engine import overwriting, roles
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
 from iifuse.engine.roles import Part
+from iifuse.store.names import keep_name, remove_file
 from iifuse.store.volume import Volume, create_file, open_volume
 from iifuse.units import format_size
 
@@ -139,7 +140,9 @@ def open_or_create(path: str, size: int, undo: ExitStack, *, sparse: bool) -> Vo
     """Open a volume, make it first if it is missing; `undo` closes and removes it again."""
     if not os.path.exists(path):
         create_file(path, size, sparse=sparse)
-        undo.callback(os.unlink, path)
+        undo.callback(remove_file, path)
+    elif os.path.isfile(path):
+        keep_name(path)
     volume = open_volume(path)
     undo.callback(volume.close)
     return volume

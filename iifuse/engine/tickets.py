@@ -14,7 +14,8 @@ from iifuse.core.header import Header
 from iifuse.core.ticket import Import, Lent, Ticket
 from iifuse.core.times import Times, asked
 from iifuse.engine.engine import Engine
-from iifuse.store.volume import make_directory, sync_directory, write_file
+from iifuse.store.names import make_directory
+from iifuse.store.volume import sync_directory, write_file
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,8 @@ def restore_ticket(engine: Engine, header: Header) -> None:
     path = ticket_path(engine, header)
     if not os.path.exists(path) or _entry(path, header) != lent_of(header):
         write_ticket(path, lent_of(header))
+    else:
+        sync_directory(path)  # the crash may have come before that
 
 
 def note_import(header: Header, earlier: UUID | None = None) -> None:

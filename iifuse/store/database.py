@@ -157,6 +157,7 @@ class Database:
         with os.fdopen(journal, "rb+") as file:
             if os.fstat(file.fileno()).st_size < _JOURNAL_BYTES:
                 os.posix_fallocate(file.fileno(), 0, _JOURNAL_BYTES)
+                os.fsync(file.fileno())
 
     def _free_pages(self) -> int:
         ((found,),) = self._rows("PRAGMA freelist_count")

@@ -16,7 +16,7 @@ from iifuse.store.identity import Identity
 
 _COPY_BYTES: Final = 1 << 20
 _MAKE: Final = "make it by hand, or choose another place"
-_UNSUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ESPIPE)
+UNSUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ESPIPE)
 Buffer = bytes | bytearray | memoryview
 
 
@@ -122,7 +122,7 @@ class Volume:
         try:
             linux.start_writeback(self.fd, offset, length)
         except OSError as error:
-            if error.errno not in _UNSUPPORTED:
+            if error.errno not in UNSUPPORTED:
                 self._sync_error = self._named(error)
 
     def sync_anew(self) -> None:
@@ -354,20 +354,6 @@ def _fill(fd: int, file: BinaryIO, size_bytes: int, *, sparse: bool) -> None:
             file.write(zeros)
     file.flush()
     os.fsync(fd)
-
-
-def make_directory(path: str) -> None:
-    """Make a private directory, those above it too where they are missing; durably, all of them.
-
-    Of one that is there its name is made durable again: who made it may have been killed.
-    """
-    parent = os.path.dirname(path) or "."
-    if not os.path.isdir(path):
-        if not os.path.isdir(parent):
-            make_directory(parent)
-        with suppress(FileExistsError):
-            os.mkdir(path, mode=0o700)
-    sync_directory(path)
 
 
 def sync_directory(path: str) -> None:

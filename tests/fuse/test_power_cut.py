@@ -8,8 +8,8 @@ from uuid import UUID
 from power_cut import power_disk
 
 from iifuse.core.state import Kind
+from iifuse.store.names import make_directory
 from iifuse.store.statedb import SetRow, StateDB
-from iifuse.store.volume import make_directory
 
 __all__ = ["power_disk"]
 

@@ -9,9 +9,9 @@ from crash_host import BOOT, Hooks
 
 from iifuse.engine import recovery
 from iifuse.engine.engine import Engine
+from iifuse.store.names import make_directory
 from iifuse.store.statedb import StateDB
 from iifuse.store.transitions import TransitionFile
-from iifuse.store.volume import make_directory
 
 
 @asynccontextmanager
