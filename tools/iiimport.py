@@ -4,7 +4,7 @@ import argparse
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from iifuse import errors
@@ -23,13 +23,15 @@ BITMAP_SUFFIX: Final = ".iibm"
 class Loan:
     """An entry of the ticket, and where its volumes are on this host.
 
-    `here`: it has been imported by an earlier run already.
+    `here`: it has been imported by an earlier run already. `sure`: what its bitmap overwrites was
+    agreed to.
     """
 
     lent: Lent
     shadow: str
     bitmap: str
     here: bool
+    sure: bool = False
 
 
 def _parser() -> common.Parser:
@@ -57,13 +59,12 @@ def _import_all(args: argparse.Namespace) -> None:
     ticket = ticketfile.read(path)
     loans = _loans(args, ticket, client.status())
     ticketfile.check_place(path)
+    loans = [_checked(client, path, loan, sure=args.sure) for loan in loans]
     # The ticket first: whatever happens later, it names every bitmap that may hold changes.
     ticketfile.write(path, ticketfile.with_bitmaps(ticket, [loan.bitmap for loan in loans]))
-
-    def take(loan: Loan) -> None:
-        _take(client, path, loan, sure=args.sure)
-
-    common.one_by_one("imported", loans, lambda loan: loan.shadow, take)
+    common.one_by_one(
+        "imported", loans, lambda loan: loan.shadow, lambda loan: _take(client, path, loan)
+    )
     if ticket.group:
         names = tuple(loan.shadow for loan in loans)
         common.tell(client, protocol.Move(ticket.group, names))
@@ -155,17 +156,25 @@ def _check_room(shadow: str, bitmap: str) -> None:
         raise errors.BadVolume(bitmap, "no place for a bitmap beside a device", "say --bitmaps DIR")
 
 
-def _take(client: Client, path: str, loan: Loan, *, sure: bool) -> None:
+def _checked(client: Client, path: str, loan: Loan, *, sure: bool) -> Loan:
+    """The loan, after all that the service checks. Raises its errors, or Declined."""
+    if loan.here:
+        return loan
+    with ticketfile.fitting(path, loan.lent, loan.shadow) as ticket:
+
+        def check(yes: bool) -> Loan:
+            common.tell(client, protocol.CheckImport(loan.shadow, loan.bitmap, ticket, yes))
+            return replace(loan, sure=yes)
+
+        return ask.when_asked(check, sure=sure)
+
+
+def _take(client: Client, path: str, loan: Loan) -> None:
     if loan.here:
         common.say(f"{loan.shadow}: imported already")
         return
     with ticketfile.fitting(path, loan.lent, loan.shadow) as ticket:
-        ask.when_asked(
-            lambda yes: common.tell(
-                client, protocol.Import(loan.shadow, loan.bitmap, ticket, yes)
-            ),
-            sure=sure,
-        )
+        common.tell(client, protocol.Import(loan.shadow, loan.bitmap, ticket, loan.sure))
 
 
 def _report(args: argparse.Namespace, ticket: Ticket, loans: Sequence[Loan]) -> None:

@@ -64,6 +64,7 @@ class Dispatcher:
             protocol.NotRestored: self._not_restored,
             protocol.Export: self._alone(self._export),
             protocol.Import: self._alone(self._import),
+            protocol.CheckImport: self._alone(self._check_import),
             protocol.CheckJoin: self._alone(self._check_join),
             protocol.Join: self._alone(self._join),
             protocol.Move: self._alone(self._move),
@@ -245,6 +246,11 @@ class Dispatcher:
     async def _import(self, request: protocol.Import) -> Noted:
         borrowing = Borrowing(request.shadow, request.bitmap, request.ticket, request.sure)
         await exchange.take_in(self._engine, borrowing)
+        return Noted()
+
+    async def _check_import(self, request: protocol.CheckImport) -> Noted:
+        borrowing = Borrowing(request.shadow, request.bitmap, request.ticket, request.sure)
+        await exchange.check_import(self._engine, borrowing)
         return Noted()
 
     async def _check_join(self, request: protocol.CheckJoin) -> Noted:

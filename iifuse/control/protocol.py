@@ -174,6 +174,15 @@ class Import(Request, frozen=True, tag="import"):
     sure: bool = False
 
 
+class CheckImport(Request, frozen=True, tag="check_import"):
+    """Everything that Import checks, and nothing done."""
+
+    shadow: Path
+    bitmap: Path
+    ticket: Path | None = None
+    sure: bool = False
+
+
 class CheckJoin(Request, frozen=True, tag="check_join"):
     """Everything that Join checks, and nothing done."""
 
@@ -218,9 +227,9 @@ class Volumes(Request, frozen=True, tag="volumes"):
 
 
 AnyRequest = (
-    Hello | Enable | Disable | Flip | Abort | Wait | Status | Reset | Export | Import | CheckJoin
-    | Join | GiveUp | NotRestored | Compare | MarkChanged | Move | Groups | Control | Release
-    | Volumes | Attach | Tune
+    Hello | Enable | Disable | Flip | Abort | Wait | Status | Reset | Export | Import
+    | CheckImport | CheckJoin | Join | GiveUp | NotRestored | Compare | MarkChanged | Move | Groups
+    | Control | Release | Volumes | Attach | Tune
 )  # fmt: skip
 
 

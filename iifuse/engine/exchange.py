@@ -141,6 +141,12 @@ async def take_in(engine: Engine, request: Borrowing) -> VolumeSet:
     return member
 
 
+async def check_import(engine: Engine, request: Borrowing) -> None:
+    """Everything that `take_in` checks; a bitmap that is made for it is removed again."""
+    undo, *_ = await blocking(partial(_open_lent, engine, request))
+    undo.close()
+
+
 def _open_lent(engine: Engine, request: Borrowing) -> tuple[ExitStack, Volume, Volume, Header]:
     if request.shadow in engine.sets:
         raise errors.InUse(

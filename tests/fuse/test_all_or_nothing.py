@@ -171,3 +171,19 @@ def test_join_that_stopped_half_way_is_given_again(service, new_service, group, 
     service.wait(first, second)
     for master, shadow in group:
         assert service.read(master) == service.read(shadow)
+
+
+def test_import_that_one_shadow_refuses_imports_none(service, new_service, group, place):
+    """The last bitmap cannot be one: found before the first import, and before a ticket changes."""
+    other, ticket = new_service("other"), place / "g.iiticket"
+    assert service.run("iiexport", "-g", "g").returncode == 0
+    bad = place / f"{group[-1][1].name}.iibm"
+    bad.write_bytes(b"too small")
+    before = ticket.read_bytes(), sorted(place.glob("*.iibm"))
+    done = other.run("iiimport", ticket)
+    assert done.returncode == 2
+    assert str(bad) in done.stderr
+    assert other.client.status() == []
+    assert (ticket.read_bytes(), sorted(place.glob("*.iibm"))) == before
+    bad.unlink()
+    assert other.run("iiimport", ticket).returncode == 0

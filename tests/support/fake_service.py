@@ -99,7 +99,8 @@ class FakeService:
     @property
     def changes(self) -> list[protocol.AnyRequest]:
         """What was asked beside questions."""
-        questions = protocol.Status, protocol.Hello, protocol.Wait, protocol.CheckJoin
+        checks = protocol.CheckJoin, protocol.CheckImport
+        questions = protocol.Status, protocol.Hello, protocol.Wait, *checks
         return [request for request in self.requests if not isinstance(request, questions)]
 
     def _serve(self) -> None:
