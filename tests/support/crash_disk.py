@@ -366,7 +366,7 @@ def _users_of_os() -> list[str]:
     return [p for p in places if p not in _REAL and hasattr(importlib.import_module(p), "os")]
 
 
-_REAL = ("iifuse.store.linux", "iifuse.store.statedb", *crash_identity.REAL)
+_REAL = *("iifuse.store." + name for name in ("linux", "statedb", "database")), *crash_identity.REAL
 SMALL = {
     "iifuse.store.transitions.SLOT_BYTES": 4096,
     "iifuse.core.bits.REGION_CHUNKS": 2,
