@@ -1,4 +1,4 @@
-"""A restore that cannot be finished is given up: the list of what is missing, and a way out."""
+"""K5: a restore that cannot be finished is given up: the list of what is missing, and a way out."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""What `-e` and `-I` would destroy on a volume that comes in is named and asked about."""
+"""K6: what `-e` and `-I` would destroy on a volume that comes in is named and asked about."""
 
 import os
 import shutil

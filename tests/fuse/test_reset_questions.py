@@ -1,4 +1,4 @@
-"""What `-R` would destroy of what stands in a lost volume's place is named and asked about."""
+"""K5, K6: what `-R` would destroy of what stands in a lost volume's place is asked about."""
 
 import shutil
 
