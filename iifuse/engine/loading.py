@@ -34,7 +34,7 @@ def load(engine: Engine, row: SetRow, family: Family | None) -> tuple[VolumeSet,
         member, trouble = _without_bitmap(row, str(error))
         member.unnoted = not _doubted(engine, row, str(error))
         return member, trouble
-    header = _with_times(engine, header)
+    header = in_doubt(header) if trouble else _with_times(engine, header)
     if row.master and family is None:
         trouble.append((_lost_with_master(header), "the master cannot be opened"))
     elif family and family.geometry != header.geometry:

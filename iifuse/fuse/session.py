@@ -65,7 +65,11 @@ class Mount:
                 f"cannot be mounted ({error.strerror})",
                 "it takes root and /dev/fuse (modprobe fuse)",
             ) from error
-        pyfuse3.init(self._operations, self._connection.path, set())
+        try:
+            pyfuse3.init(self._operations, self._connection.path, set())
+        except RuntimeError as error:
+            linux.unmount(self.mountpoint, linux.MNT_DETACH)
+            raise errors.ServiceError(self.mountpoint, f"cannot be served ({error})") from error
 
     async def run(self) -> None:
         """Serve requests until `stop`."""
