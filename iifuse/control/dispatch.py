@@ -18,6 +18,7 @@ from iifuse.engine import (
     enable,
     exchange,
     giveup,
+    joining,
     passthrough,
     pit,
     questions,
@@ -245,8 +246,7 @@ class Dispatcher:
 
     async def _import(self, request: protocol.Import) -> Noted:
         borrowing = Borrowing(request.shadow, request.bitmap, request.ticket, request.sure)
-        await exchange.take_in(self._engine, borrowing)
-        return Noted()
+        return Noted(tuple(await exchange.take_in(self._engine, borrowing)))
 
     async def _check_import(self, request: protocol.CheckImport) -> Noted:
         borrowing = Borrowing(request.shadow, request.bitmap, request.ticket, request.sure)
@@ -255,14 +255,14 @@ class Dispatcher:
 
     async def _check_join(self, request: protocol.CheckJoin) -> Noted:
         member = self._engine.set(request.shadow)
-        await exchange.check_join(
+        await joining.check_join(
             self._engine, member, request.bitmap, accept_unclosed=request.accept_unclosed
         )
         return Noted()
 
     async def _join(self, request: protocol.Join) -> Noted:
         member = self._engine.set(request.shadow)
-        notes = await exchange.join(
+        notes = await joining.join(
             self._engine, member, request.bitmap, accept_unclosed=request.accept_unclosed
         )
         return Noted(tuple(notes))

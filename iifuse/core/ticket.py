@@ -11,6 +11,13 @@ from iifuse.core.times import ASKED_NS_MAX, Times
 from iifuse.units import Path
 
 TICKET_BYTES_MAX: Final = 4 * 1024 * 1024
+_PRINTS_MAX: Final = 64
+Checksum = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
+Fingerprint = Annotated[
+    dict[Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)], Checksum],
+    msgspec.Meta(max_length=_PRINTS_MAX),
+]
+"""Chunk -> the checksum of what it held at the export."""
 Number = Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)]
 Time = Annotated[int, msgspec.Meta(ge=-ASKED_NS_MAX, le=ASKED_NS_MAX)]
 
@@ -25,9 +32,10 @@ class Import(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Lent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One exported shadow. `bitmap` is filled in by the importer: its secondary bitmap.
 
-    `imports`: those that could note themselves in the ticket.
+    `imports`: those that could note themselves in the ticket. `joined`: the export is over.
     `mtime_ns`, `ctime_ns`: what the shadow's file showed at the export, so the imported one does.
-    A ticket of 0.1.0 has none, and stays one that 0.1.0 can read.
+    `fingerprint`: what tells this shadow from others.
+    A ticket of 0.1.0 has none of the last three, and stays one that 0.1.0 can read.
     """
 
     uuid: UUID
@@ -43,11 +51,18 @@ class Lent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     imports: tuple[Import, ...] = ()
     mtime_ns: Time | msgspec.UnsetType = msgspec.UNSET
     ctime_ns: Time | msgspec.UnsetType = msgspec.UNSET
+    joined: bool | msgspec.UnsetType = msgspec.UNSET
+    fingerprint: Fingerprint | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def times(self) -> Times:
         """What the shadow's file showed at the export; all 0: unknown."""
         return Times(self.mtime_ns or 0, self.ctime_ns or 0)
+
+    @property
+    def prints(self) -> Fingerprint:
+        """The fingerprint; empty: unknown."""
+        return self.fingerprint or {}
 
 
 class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,7 +71,7 @@ class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sets: tuple[Lent, ...]
     group: str | None = None
     format: Literal["iifuse-ticket-1", "iifuse-ticket-2"] = "iifuse-ticket-2"
-    """0.1.0 wrote the first, which lacks the times."""
+    """0.1.0 wrote the first, which lacks some of the fields."""
 
 
 def encode(ticket: Ticket) -> bytes:
@@ -77,6 +92,8 @@ def decode(path: str, blob: bytes) -> Ticket:
     for lent in ticket.sets:
         if lent.chunk_bytes != CHUNK_BYTES or not 0 < lent.size_bytes < 1 << 60:
             raise errors.BadTicket(path, f"impossible sizes for {lent.shadow!r}")
+        if any(chunk * CHUNK_BYTES >= lent.size_bytes for chunk in lent.prints):
+            raise errors.BadTicket(path, f"impossible chunks for {lent.shadow!r}")
     return ticket
 
 

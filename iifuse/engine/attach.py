@@ -98,7 +98,8 @@ def _check(engine: Engine, path: str, header: Header) -> None:
         raise errors.InUse(header.shadow, "is a set of this service already", "see 'iiadm -l'")
     master, shadow = (Part.MASTER, header.master), (Part.SHADOW, header.shadow)
     rest = [shadow, (Part.BITMAP, path)]
-    roles.check(engine, rest if header.custody is Custody.IMPORTED else [master, *rest])
+    parts = rest if header.custody is Custody.IMPORTED else [master, *rest]
+    roles.check(engine, parts, ticket=(header.uuid, header.export_number))
 
 
 def _adopt(bitmap: BitmapFile, header: Header) -> None:

@@ -1,13 +1,14 @@
-"""Lend a shadow to another host and take it back (`iiadm -E`, `-I`, `-J`)."""
+"""Lend a shadow to another host, and take in one that another host lends (`iiadm -E`, `-I`)."""
 
 import logging
-import os
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from uuid import UUID, uuid4
+
+import msgspec
 
 from iifuse import errors
 from iifuse.core import loss, sector, ticket
@@ -18,25 +19,29 @@ from iifuse.core.header import BitmapRole, Closure, Header, Pit, pack
 from iifuse.core.sector import Region
 from iifuse.core.state import Custody, Kind, Progress, Verb
 from iifuse.core.ticket import Lent
-from iifuse.core.times import Times, after
 from iifuse.core.times import lent as times_of_lent
-from iifuse.engine import overwriting, roles, unjoined
+from iifuse.engine import overwriting, roles
 from iifuse.engine.enable import last_shown
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
+from iifuse.engine.lent import check_shadow
 from iifuse.engine.opening import check_place, check_size, open_or_create
 from iifuse.engine.roles import Part
 from iifuse.engine.storage import storage, sync
 from iifuse.engine.threads import blocking
 from iifuse.engine.tickets import (
+    lent_again,
     lent_of,
     note_import,
     publish_ticket,
+    read_ticket,
     ticket_path,
+    with_beside,
     write_ticket,
 )
 from iifuse.engine.view import View
 from iifuse.engine.volumeset import VolumeSet
+from iifuse.store import fingerprint
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.statedb import SetRow
 from iifuse.store.volume import Volume, open_volume
@@ -79,7 +84,7 @@ async def export(engine: Engine, member: VolumeSet) -> Lent:
             f"the set is exported, but its ticket cannot be put here ({error.strerror})",
             f"use {path}.draft, or make room and start the service anew",
         ) from error
-    return lent_of(member.header)
+    return await blocking(partial(lent_again, engine, member.header))
 
 
 async def _hand_over(engine: Engine, member: VolumeSet, view: View) -> str:
@@ -90,7 +95,7 @@ async def _hand_over(engine: Engine, member: VolumeSet, view: View) -> str:
     times = view.as_field(view.times.exact())
     path = await blocking(partial(ticket_path, engine, member.header))
     lent = lent_of(replace(member.header, export_number=number, **times))
-    await storage(partial(write_ticket, f"{path}.draft", lent))
+    await storage(partial(_draft, path, shadow, lent))
     async with engine.family(member).locks.gate():
         await sync(shadow, [member])
         try:
@@ -107,6 +112,12 @@ async def _hand_over(engine: Engine, member: VolumeSet, view: View) -> str:
     return path
 
 
+def _draft(path: str, shadow: Volume, lent: Lent) -> None:
+    """The ticket under another name. Nobody writes to the shadow any more."""
+    prints = fingerprint.take(shadow, lent.size_bytes, f"{lent.uuid} {lent.export_number}")
+    write_ticket(f"{path}.draft", msgspec.structs.replace(lent, fingerprint=prints))
+
+
 def _let_go(shadow: Volume) -> None:
     try:
         shadow.drop_cache()
@@ -119,12 +130,13 @@ def _let_go(shadow: Volume) -> None:
 # -- import ---------------------------------------------------------------------------------
 
 
-async def take_in(engine: Engine, request: Borrowing) -> VolumeSet:
+async def take_in(engine: Engine, request: Borrowing) -> list[str]:
     """Serve a shadow that another host lends and note in a bitmap what is written to it.
 
-    Raises BadTicket, BadVolume, InUse, Busy, Refused, StorageError; then nothing has changed.
+    Remarks for the user. Raises BadTicket, BadVolume, InUse, Busy, Refused, Question, StorageError;
+    then nothing has changed.
     """
-    undo, shadow, bitmap, header = await blocking(partial(_open_lent, engine, request))
+    undo, shadow, bitmap, header, notes = await blocking(partial(_open_lent, engine, request))
     with undo:
         bits = await blocking(partial(Bits.blank, header.geometry.chunks))
         member = VolumeSet(header, bits, shadow, BitmapFile(bitmap))
@@ -138,7 +150,7 @@ async def take_in(engine: Engine, request: Borrowing) -> VolumeSet:
     engine.register(family, member)
     await engine.show_shadow(member)
     await engine.note(member, "-I")
-    return member
+    return notes
 
 
 async def check_import(engine: Engine, request: Borrowing) -> None:
@@ -147,7 +159,9 @@ async def check_import(engine: Engine, request: Borrowing) -> None:
     undo.close()
 
 
-def _open_lent(engine: Engine, request: Borrowing) -> tuple[ExitStack, Volume, Volume, Header]:
+def _open_lent(
+    engine: Engine, request: Borrowing
+) -> tuple[ExitStack, Volume, Volume, Header, list[str]]:
     if request.shadow in engine.sets:
         raise errors.InUse(
             request.shadow, "is a set of this service already", "join an exported set with -J"
@@ -156,7 +170,11 @@ def _open_lent(engine: Engine, request: Borrowing) -> tuple[ExitStack, Volume, V
     header = _import_header(engine, request, lent)
     if any(s.key == lent.uuid for s in engine.sets.values()):
         raise errors.Refused(request.shadow, "this service exported it", "join it with -J")
-    roles.check(engine, [(Part.SHADOW, request.shadow), (Part.BITMAP, request.bitmap)])
+    roles.check(
+        engine,
+        [(Part.SHADOW, request.shadow), (Part.BITMAP, request.bitmap)],
+        ticket=(lent.uuid, lent.export_number),
+    )
     check_place(request.bitmap)
     need = sector.bitmap_bytes(Geometry(lent.size_bytes).chunks)
     with ExitStack() as undo:
@@ -169,17 +187,16 @@ def _open_lent(engine: Engine, request: Borrowing) -> tuple[ExitStack, Volume, V
         shadow.drop_cache()
         _check_reuse(BitmapFile(bitmap), lent)
         loss.check(overwriting.by_bitmap(engine, bitmap, lent.uuid), sure=request.sure)
+        notes = check_shadow(shadow, lent, others=bool(lent.imports), sure=request.sure)
         known = last_shown(BitmapFile(bitmap), header)
         times = times_of_lent(lent.times, known, time.time_ns())
-        return undo.pop_all(), shadow, bitmap, replace(header, shadow_times=times)
+        return undo.pop_all(), shadow, bitmap, replace(header, shadow_times=times), notes
 
 
 def _read_lent(request: Borrowing) -> Lent:
     path = request.ticket or f"{request.shadow}.iiticket"
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(fd, "rb") as file:
-            blob = file.read(ticket.TICKET_BYTES_MAX + 1)
+        found = read_ticket(path)
     except OSError as error:
         raise errors.BadTicket(
             path,
@@ -187,7 +204,14 @@ def _read_lent(request: Borrowing) -> Lent:
             "-E writes it beside the shadow, for a device into the exporting host's "
             "STATE/tickets; name it as the third word of -I",
         ) from error
-    return ticket.find(path, ticket.decode(path, blob), request.shadow)
+    lent = with_beside(ticket.find(path, found, request.shadow), request.shadow)
+    if lent.joined:
+        raise errors.Refused(
+            request.shadow,
+            f"is not lent any more: its export {lent.export_number} was joined or taken back",
+            "export it again",
+        )
+    return lent
 
 
 def _check_reuse(bitmap: BitmapFile, lent: Lent) -> None:
@@ -252,145 +276,3 @@ def _write_import(member: VolumeSet) -> None:
     for region in Region:
         member.bitmap.write_region(member.header, region, Bitmap(member.bits.chunks))
     member.header = member.bitmap.write_header(member.header)
-
-
-# -- join -----------------------------------------------------------------------------------
-
-
-async def join(
-    engine: Engine, member: VolumeSet, path: str, *, accept_unclosed: bool
-) -> list[str]:
-    """Merge a secondary bitmap; the next update copies the union. No data moves, no new PIT.
-
-    Answers with remarks: other imports of this export, whose changes are noted elsewhere.
-
-    Any failed check or error changes nothing but harmless extra bits, and the set stays as it is.
-    Raises Refused, BadSecondary, NotClosed, BadVolume, Busy, StorageError.
-    """
-    undo, secondary, changes = await blocking(
-        partial(_open_secondary, engine, member, path, accept_unclosed)
-    )
-    with undo:
-        exported = member.header.custody is Custody.EXPORTED
-        shadow = await blocking(partial(reopen_lent, engine, member)) if exported else None
-        try:
-            async with engine.notes.announced({member: None}):
-                await unjoined.learn(engine, member)  # before it is local: it has to be durable
-                await _merge(engine, member, secondary, changes)
-        except BaseException:
-            if shadow is not None:
-                shadow.close()
-            raise
-        if shadow is not None:
-            member.shadow = shadow
-            await engine.show_shadow(member)
-        await blocking(partial(_stamp_joined, secondary))
-    await engine.note(member, "-J")
-    await unjoined.learn(engine, member)
-    return [
-        f"{member.name}: an import with the bitmap {other} is not joined yet: until it is, updates "
-        "copy everything"
-        for other in member.unjoined
-    ]
-
-
-async def check_join(
-    engine: Engine, member: VolumeSet, path: str, *, accept_unclosed: bool
-) -> None:
-    """Everything that `join` checks of the two bitmaps; nothing is changed."""
-    undo, _, _ = await blocking(partial(_open_secondary, engine, member, path, accept_unclosed))
-    undo.close()
-
-
-def _open_secondary(
-    engine: Engine, member: VolumeSet, path: str, accept_unclosed: bool
-) -> tuple[ExitStack, BitmapFile, Bitmap]:
-    header = member.header
-    if header.custody is Custody.IMPORTED or not header.export_number:
-        raise errors.Refused(member.name, "is not exported", "only an exported set can be joined")
-    roles.check(engine, [(Part.BITMAP, path)])
-    with ExitStack() as undo:
-        volume = open_volume(path, exclusive=False)
-        undo.callback(volume.close)
-        volume.drop_cache()
-        secondary = BitmapFile(volume)
-        try:
-            other = secondary.read_header()
-            check_secondary(path, header, other, accept_unclosed=accept_unclosed)
-            changes, damaged = secondary.read_bits(other, Region.SHADOW)
-        except (errors.BadBitmap, OSError) as error:
-            raise errors.BadSecondary(path, f"cannot be read as a bitmap ({error})") from error
-        if damaged:
-            raise errors.BadSecondary(path, "its bits are damaged (checksum)")
-        return undo.pop_all(), secondary, changes
-
-
-def check_secondary(path: str, main: Header, other: Header, *, accept_unclosed: bool) -> None:
-    """Raise BadSecondary or NotClosed unless `other` is an import of this set's last export."""
-    if other.role is not BitmapRole.IMPORTED:
-        raise errors.BadSecondary(path, "is not the bitmap of an imported shadow")
-    pairs = (
-        ("set", str(other.uuid), str(main.uuid)),
-        ("PIT", other.pit.number, main.pit.number),
-        ("PIT id", str(other.pit.id), str(main.pit.id)),
-        ("export", other.export_number, main.export_number),
-        ("size", other.size_bytes, main.size_bytes),
-    )
-    for what, theirs, ours in pairs:
-        if theirs != ours:
-            raise errors.BadSecondary(
-                path, f"is of another {what}: {theirs}, and {main.shadow} is at {ours}",
-                "find the bitmap of this export, or make all chunks differ",
-            )  # fmt: skip
-    if other.import_id in main.joined:
-        raise errors.AlreadyJoined(path, "this import was joined already")
-    if other.closure is Closure.OPEN and not accept_unclosed:
-        raise errors.NotClosed(
-            path,
-            "was not closed on the host that imported the shadow",
-            "disable it there (-d); if that host is lost, -n accepts the bitmap as it is",
-        )
-
-
-def reopen_lent(engine: Engine, member: VolumeSet) -> Volume:
-    """Open a shadow that comes back; nothing that was cached before counts. Blocks."""
-    roles.check(engine, [(Part.SHADOW, member.name)], own=member)
-    volume = open_volume(member.name)
-    try:
-        check_size(volume, member.header.size_bytes, "the shadow")
-        volume.drop_cache()
-    except BaseException:
-        volume.close()
-        raise
-    return volume
-
-
-async def _merge(engine: Engine, member: VolumeSet, secondary: BitmapFile, changes: Bitmap) -> None:
-    """OR, sync, header (design, section 4); under the gate, since every bit is written anew."""
-    other = await blocking(secondary.read_header)
-    joined = (*member.header.joined, other.import_id)
-    theirs = Times() if changes.is_zero() else other.shadow_times
-    view = engine.views.get(member.name)  # of a set whose first import was joined before
-    if view is not None and theirs != Times():
-        await engine.changed(view, theirs.next_ns)
-    async with engine.family(member).locks.gate():
-        member.bits.shadow.merge(changes)
-        times = member.header.shadow_times
-        if view is None and theirs != Times():
-            times = after([times, theirs], time.time_ns())
-        try:
-            await member.save_exact(custody=Custody.LOCAL, joined=joined, shadow_times=times)
-        except OSError as error:
-            raise errors.StorageError(
-                member.header.bitmap, str(error), "nothing was joined"
-            ) from error
-        await member.renew_bits()
-
-
-def _stamp_joined(secondary: BitmapFile) -> None:
-    """So that the bitmap is not joined again elsewhere; where it cannot be written, so be it."""
-    try:
-        header = secondary.read_header()
-        secondary.write_header(replace(header, closure=Closure.JOINED))
-    except (OSError, errors.BadBitmap):
-        return

@@ -12,13 +12,13 @@ from typing import Any
 
 from iifuse import errors
 from iifuse.core.header import Closure
-from iifuse.core.state import Custody, Role
+from iifuse.core.state import Role
 from iifuse.engine.enable import finish_disable
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
 from iifuse.engine.loading import has_header, load
 from iifuse.engine.threads import blocking
-from iifuse.engine.tickets import restore_ticket
+from iifuse.engine.tickets import settle_ticket
 from iifuse.engine.trust import doubt_siblings
 from iifuse.engine.unjoined import learn_at_start
 from iifuse.engine.volumeset import VolumeSet
@@ -218,11 +218,10 @@ async def _open_for_use(engine: Engine, member: VolumeSet) -> None:
     except OSError as error:
         await member.take_offline(Role.BITMAP, str(error))
     await engine.notes.remember(member)
-    if member.header.custody is Custody.EXPORTED:
-        try:
-            await blocking(partial(restore_ticket, engine, member.header))
-        except OSError:
-            log.exception("%s: its ticket could not be written", member.name)
+    try:
+        await blocking(partial(settle_ticket, engine, member.header))
+    except OSError as error:
+        log.error("%s: its ticket could not be written: %s", member.name, error)  # noqa: TRY400
 
 
 async def _open_master(engine: Engine, path: str) -> Family | None:

@@ -19,12 +19,13 @@ from iifuse.core.times import after
 from iifuse.engine import pit, roles
 from iifuse.engine.dated import in_doubt
 from iifuse.engine.engine import Engine
-from iifuse.engine.exchange import reopen_lent
 from iifuse.engine.family import Family
+from iifuse.engine.joining import reopen_lent
 from iifuse.engine.opening import check_size, open_or_create
 from iifuse.engine.overwriting import needs_shadow
 from iifuse.engine.roles import Part
 from iifuse.engine.threads import blocking
+from iifuse.engine.tickets import end_export
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.volume import Volume, open_volume
@@ -132,6 +133,7 @@ async def _take_back(engine: Engine, member: VolumeSet) -> list[str]:
         await member.renew_bits()
     member.shadow = shadow
     await engine.show_shadow(member)
+    await blocking(partial(end_export, engine, member.header))
     await engine.note(member, "-R")
     member.unnoted = False
     await blocking(partial(engine.db.doubt, member.name, None))

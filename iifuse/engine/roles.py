@@ -9,9 +9,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from enum import Enum
 from typing import NamedTuple
+from uuid import UUID
 
 from iifuse import errors
 from iifuse.engine.engine import Engine
+from iifuse.engine.tickets import check_not_lent
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store import identity as identities
 from iifuse.store.identity import Identity
@@ -38,12 +40,21 @@ class Use(NamedTuple):
 Wanted = Sequence[tuple[Part, str]]
 
 
-def check(engine: Engine, wanted: Wanted, *, own: VolumeSet | None = None) -> None:
-    """In a thread: may these volumes play these parts? `own`: they are those of this set.
+def check(
+    engine: Engine,
+    wanted: Wanted,
+    *,
+    own: VolumeSet | None = None,
+    ticket: tuple[UUID, int] | None = None,
+) -> None:
+    """In a thread: may these volumes play these parts?
 
-    Raises UsageError or InUse when one has a part already, BadVolume when it is no volume or lies
-    on the mount of a service.
+    `own`: they are those of this set. `ticket`: set and export of the ticket that may lie beside
+    one. Raises UsageError or InUse when one has a part already, BadVolume when it is no volume or
+    lies on the mount of a service, Refused when it is lent.
     """
+    if own is not None:
+        ticket = own.key, own.header.export_number
     _check_distinct([path for _, path in wanted])
     table = list(uses(engine, own))
     found: list[Use] = []
@@ -55,6 +66,7 @@ def check(engine: Engine, wanted: Wanted, *, own: VolumeSet | None = None) -> No
             if _meet(new, other):
                 raise errors.InUse(path, f"is the same volume as {other.path}", "name another one")
         found.append(new)
+        check_not_lent(path, ticket)
 
 
 def uses(engine: Engine, but: VolumeSet | None = None) -> Iterator[Use]:

@@ -11,6 +11,7 @@ import msgspec
 from iifuse import errors
 from iifuse.core import ticket
 from iifuse.core.header import Header
+from iifuse.core.state import Custody
 from iifuse.core.ticket import Import, Lent, Ticket
 from iifuse.core.times import Times, asked
 from iifuse.engine.engine import Engine
@@ -61,16 +62,75 @@ def publish_ticket(path: str) -> None:
     sync_directory(path)
 
 
-def restore_ticket(engine: Engine, header: Header) -> None:
-    """At start: write the ticket of an exported set, should a crash have come before it.
+def settle_ticket(engine: Engine, header: Header) -> None:
+    """At start: what a crash has kept from the ticket of a set. Raises OSError.
 
-    Raises OSError.
+    An exported set has one: the draft of the export, or at least a new one, which has no
+    fingerprint. The ticket of a set that is local again says so.
     """
+    if header.custody is Custody.LOCAL:
+        end_export(engine, header)
+    if header.custody is not Custody.EXPORTED:
+        return
     path = ticket_path(engine, header)
-    if not os.path.exists(path) or _entry(path, header) != lent_of(header):
-        write_ticket(path, lent_of(header))
-    else:
+    found = _entry(path, header)
+    if found is not None and _as_written(found) == lent_of(header):
         sync_directory(path)  # the crash may have come before that
+        return
+    if _entry(f"{path}.draft", header) is not None:
+        publish_ticket(path)
+        return
+    kept = {} if found is None else {"fingerprint": found.fingerprint, "imports": found.imports}
+    write_ticket(path, msgspec.structs.replace(lent_of(header), **kept))
+
+
+def end_export(engine: Engine, header: Header) -> None:
+    """The shadow is this host's again: its ticket keeps nobody from it any more. Blocks.
+
+    Where it cannot be written so be it: each start looks at it again.
+    """
+    if not header.export_number:
+        return
+    try:
+        path = ticket_path(engine, header)
+        found = _entry(path, header)
+        if found is not None and not found.joined:
+            write_ticket(path, msgspec.structs.replace(found, joined=True))
+    except OSError as error:
+        log.warning("%s: its ticket cannot be written: %s", header.shadow, error)
+
+
+def check_not_lent(path: str, known: tuple[UUID, int] | None = None) -> None:
+    """Raise Refused when a ticket lies beside a volume, of an export that is not joined.
+
+    `known`: set and export of which a ticket may lie there. Blocks.
+    """
+    for name in dict.fromkeys((path, os.path.realpath(path))):
+        beside = f"{name}.iiticket"
+        for lent in _entries(beside, name):
+            if not lent.joined and (lent.uuid, lent.export_number) != known:
+                raise errors.Refused(
+                    path,
+                    f"is lent: {beside} is of export {lent.export_number} of {lent.shadow}, which "
+                    "is not joined",
+                    "join it on the host that exported it; if that is gone for good, remove "
+                    f"{beside}",
+                )
+
+
+def _entries(beside: str, path: str) -> list[Lent]:
+    """What a ticket says of a volume that it lies beside; it may be one for many others."""
+    try:
+        found = read_ticket(beside)
+    except (FileNotFoundError, IsADirectoryError):
+        return []
+    except (OSError, errors.BadTicket) as error:
+        raise errors.Refused(
+            path,
+            f"may be lent to another host: the ticket beside it cannot be read ({error})",
+            f"if it is not, remove {beside}",
+        ) from error
+    return [lent for lent in found.sets if lent.shadow == path or len(found.sets) == 1]
 
 
 def note_import(header: Header, earlier: UUID | None = None) -> None:
@@ -82,7 +142,7 @@ def note_import(header: Header, earlier: UUID | None = None) -> None:
     path = f"{header.shadow}.iiticket"
     made = Import(header.import_id, header.bitmap)
     try:
-        found = _read(path)
+        found = read_ticket(path)
         sets = tuple(_with_import(lent, header, made, earlier) for lent in found.sets)
         write_file(path, ticket.encode(msgspec.structs.replace(found, sets=sets)))
     except (OSError, errors.BadTicket) as error:
@@ -97,20 +157,60 @@ def _with_import(lent: Lent, header: Header, made: Import, earlier: UUID | None)
     return msgspec.structs.replace(lent, imports=(*others, made))
 
 
-def _read(path: str) -> Ticket:
-    with open(path, "rb") as file:
+def ticket_of(engine: Engine, header: Header) -> Lent | None:
+    """What the ticket of a set's last export says, if there is one. Blocks."""
+    try:
+        return _entry(ticket_path(engine, header), header)
+    except OSError:
+        return None
+
+
+def with_beside(lent: Lent, shadow: str) -> Lent:
+    """What a ticket and the one beside the shadow know together of imports and joins. Blocks.
+
+    Raises BadTicket when the one beside is of a later export.
+    """
+    try:
+        beside = ticket.find("", read_ticket(f"{shadow}.iiticket"), shadow)
+    except (OSError, errors.BadTicket):
+        return lent
+    if beside.uuid == lent.uuid and beside.export_number > lent.export_number:
+        raise errors.BadTicket(
+            shadow,
+            f"the ticket is of export {lent.export_number}, the one beside the shadow of a later "
+            f"one ({beside.export_number})",
+            "use the newest ticket",
+        )
+    if (beside.uuid, beside.export_number) != (lent.uuid, lent.export_number):
+        return lent
+    imports = tuple(dict.fromkeys(lent.imports + beside.imports))
+    return msgspec.structs.replace(lent, imports=imports, joined=lent.joined or beside.joined)
+
+
+def read_ticket(path: str) -> Ticket:
+    """Raises OSError and BadTicket."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(fd, "rb") as file:
         return ticket.decode(path, file.read(ticket.TICKET_BYTES_MAX + 1))
 
 
 def lent_again(engine: Engine, header: Header) -> Lent:
-    """What the ticket of an exported set says, for who asks once more. Blocks."""
-    return _entry(ticket_path(engine, header), header) or lent_of(header)
+    """What the ticket of an exported set says, for the exporting host. Blocks."""
+    found = _entry(ticket_path(engine, header), header) or lent_of(header)
+    return msgspec.structs.replace(found, bitmap=None)
 
 
 def _entry(path: str, header: Header) -> Lent | None:
-    """What an existing ticket says of the set, but for what importers have added."""
+    """What a ticket says of the last export of a set; None when it is of something else."""
     try:
-        found = ticket.find(path, _read(path), header.shadow)
+        found = ticket.find(path, read_ticket(path), header.shadow)
     except (OSError, errors.BadTicket):
         return None
-    return msgspec.structs.replace(found, bitmap=None, imports=())
+    same = (found.uuid, found.export_number) == (header.uuid, header.export_number)
+    return found if same else None
+
+
+def _as_written(found: Lent) -> Lent:
+    """Without what only the export and importers can add."""
+    bare = {"bitmap": None, "imports": (), "joined": msgspec.UNSET, "fingerprint": msgspec.UNSET}
+    return msgspec.structs.replace(found, **bare)

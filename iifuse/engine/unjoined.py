@@ -12,11 +12,10 @@ from functools import partial
 from uuid import UUID
 
 from iifuse import errors
-from iifuse.core import ticket
 from iifuse.core.header import BitmapRole, Header
 from iifuse.engine.engine import Engine
 from iifuse.engine.threads import blocking
-from iifuse.engine.tickets import ticket_path
+from iifuse.engine.tickets import ticket_of
 from iifuse.engine.volumeset import VolumeSet
 
 log = logging.getLogger(__name__)
@@ -52,13 +51,10 @@ def _known(engine: Engine, header: Header) -> dict[UUID, str]:
 
 def _named(engine: Engine, header: Header) -> dict[UUID, str]:
     """What the ticket of the last export says, as long as it lies there."""
-    try:
-        path = ticket_path(engine, header)
-        with open(path, "rb") as file:
-            found = ticket.decode(path, file.read(ticket.TICKET_BYTES_MAX + 1))
-        lent = ticket.find(path, found, header.shadow)
-    except (OSError, errors.BadTicket):
-        return {}
-    if (lent.uuid, lent.export_number) != (header.uuid, header.export_number):
-        return {}
-    return {made.id: made.bitmap for made in lent.imports}
+    lent = ticket_of(engine, header)
+    return {made.id: made.bitmap for made in lent.imports} if lent else {}
+
+
+def are_known(engine: Engine, header: Header, but: UUID) -> bool:
+    """In a thread: is an import known, other than this one, that is not joined yet?"""
+    return not _known(engine, header).keys() <= {but, *header.joined}

@@ -3,10 +3,10 @@
 import subprocess
 
 import pytest
-from devices import attach, mounted
+from devices import attach, loops, mounted
 from refusing import refused
 
-__all__ = ["attach", "mounted", "refused"]
+__all__ = ["attach", "loops", "mounted", "refused"]
 
 
 @pytest.fixture

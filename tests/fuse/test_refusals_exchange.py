@@ -136,7 +136,7 @@ def test_join_while_the_importer_lives_is_refused(refused, lent):
     assert lent.other.run("iiadm", "-I", lent.shadow, lent.second).returncode == 0
     for sure in ([], ["-n"]):
         words = (*sure, "-J", lent.shadow, lent.second)
-        refused(lent.service, "iiadm", *words, says=(lent.second, "locked"))
+        refused(lent.service, "iiadm", *words, says=(lent.second, "another service: iifuse"))
     assert lent.service.status(lent.shadow).custody == "exported"
 
 
@@ -189,7 +189,10 @@ def test_join_after_an_import_with_another_ticket_is_refused(refused, lent, plac
         ]
     ):
         bitmap = place / f"second{number}"
-        lent.borrow(bitmap, edited(lent, place / "wrong.iiticket", **fields))
+        wrong = edited(lent, place / "wrong.iiticket", fingerprint={}, **fields)
+        os.rename(lent.ticket, place / "own")  # beside which the import itself would be refused
+        lent.borrow(bitmap, wrong)
+        os.rename(place / "own", lent.ticket)
         for sure in ([], ["-n"]):
             words = (*sure, "-J", lent.shadow, bitmap)
             refused(lent.service, "iiadm", *words, code=1, says=(bitmap, what))

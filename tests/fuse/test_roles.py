@@ -4,8 +4,7 @@ import os
 from uuid import uuid4
 
 import pytest
-from devices import detach
-from harness import CHUNK, losetup
+from harness import CHUNK
 from samples import some
 
 from iifuse import errors
@@ -15,21 +14,6 @@ from iifuse.core.ticket import Lent, Ticket, encode
 
 SIZE = 64 * CHUNK
 """Of all volumes, bitmaps too, so that none is refused for its size."""
-
-
-@pytest.fixture
-def loops(service):
-    """Loop devices; they come down after the service has let go of them."""
-    made = []
-
-    def attach(path, *options):
-        made.append(losetup(path, *options))
-        return made[-1]
-
-    yield attach
-    service.clean_up()
-    for device in reversed(made):
-        detach(device)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from crash_schedule import run
 
 from iifuse import errors
 from iifuse.core.state import Custody, Progress, Verb
-from iifuse.engine import attach, enable, exchange, reset
+from iifuse.engine import attach, enable, joining, reset
 
 SECONDS = 60.0
 """No recovery and no copy of a few chunks takes so long, even here."""
@@ -322,7 +322,7 @@ class Future:
             await enable.disable(self.other.engine, self.other.set(shadow))
         found = f"{shadow}.b2" in self.disk.names and fmt.read(self.disk.content(f"{shadow}.b2"))
         if found and found.closure == 1:
-            await exchange.join(self.main.engine, member, f"{shadow}.b2", accept_unclosed=False)
+            await joining.join(self.main.engine, member, f"{shadow}.b2", accept_unclosed=False)
         else:
             await reset.reset(self.main.engine, member)
 

@@ -14,7 +14,7 @@ from crash_schedule import run
 
 from iifuse.core.sector import bitmap_bytes
 from iifuse.core.state import Kind, Verb
-from iifuse.engine import enable, exchange, reset
+from iifuse.engine import enable, exchange, joining, reset
 from iifuse.engine.exchange import Borrowing
 from iifuse.engine.opening import NewSet
 
@@ -255,7 +255,7 @@ class Rig:
         await enable.disable(other.engine, other.set(shadow))
 
     async def join(self, shadow: str) -> None:
-        await exchange.join(
+        await joining.join(
             self.main.engine, self.main.set(shadow), f"{shadow}.b2", accept_unclosed=False
         )
 

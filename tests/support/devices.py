@@ -40,6 +40,20 @@ def attach(new_service: Callable[..., Service]) -> Iterator[Callable[..., str]]:
         yield make
 
 
+@pytest.fixture
+def loops(new_service: Callable[..., Service]) -> Iterator[Callable[..., str]]:
+    """The same for volumes: the kernel takes each down once its service has ended."""
+    made: list[str] = []
+
+    def make(path: Path, *options: str) -> str:
+        made.append(losetup(path, *options))
+        return made[-1]
+
+    yield make
+    for device in reversed(made):
+        subprocess.run(["losetup", "-d", device], capture_output=True, check=False)
+
+
 def let_go(device: str) -> None:
     """Take a loop device down; one that a service has as a volume goes when that service ends."""
     with contextlib.suppress(AssertionError):

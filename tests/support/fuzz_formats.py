@@ -211,11 +211,12 @@ def _judge_file(path: Path, shadow, good: bytes) -> bool:
 _LENT = {
     "uuid": str(UUID_HERE), "shadow": "/s", "master": "/m", "pit": 3, "pit_id": str(UUID(int=8)),
     "pit_time": "2026-01-02T03:04:05.000006+00:00", "export_number": 2, "size_bytes": 10 << 20,
-    "chunk_bytes": 32768, "bitmap": None,
+    "chunk_bytes": 32768, "bitmap": None, "joined": False,
+    "fingerprint": {"0": "0011223344556677", "319": "8899aabbccddeeff"},
 }  # fmt: skip
 _TICKET = {
     "sets": [_LENT, {**_LENT, "uuid": str(UUID(int=11)), "shadow": "/t"}],
-    "group": "night", "format": "iifuse-ticket-1",
+    "group": "night", "format": "iifuse-ticket-2",
 }  # fmt: skip
 
 

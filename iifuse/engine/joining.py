@@ -1,0 +1,185 @@
+"""Merge the bitmap of an import, and take the shadow back (`iiadm -J`)."""
+
+import time
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+
+from iifuse import errors
+from iifuse.core.bitmap import Bitmap
+from iifuse.core.header import BitmapRole, Closure, Header
+from iifuse.core.sector import Region
+from iifuse.core.state import Custody
+from iifuse.core.times import Times, after
+from iifuse.engine import lent, roles, unjoined
+from iifuse.engine.engine import Engine
+from iifuse.engine.opening import check_size
+from iifuse.engine.roles import Part
+from iifuse.engine.threads import blocking
+from iifuse.engine.tickets import end_export, ticket_of
+from iifuse.engine.volumeset import VolumeSet
+from iifuse.store.bitmapfile import BitmapFile
+from iifuse.store.volume import Volume, open_volume
+
+
+async def join(engine: Engine, member: VolumeSet, path: str, *, accept_unclosed: bool) -> list[str]:
+    """Merge a secondary bitmap; the next update copies the union. No data moves, no new PIT.
+
+    Answers with remarks: other imports of this export, whose changes are noted elsewhere.
+
+    Any failed check or error changes nothing but harmless extra bits, and the set stays as it is.
+    Raises Refused, BadSecondary, NotClosed, BadVolume, Busy, StorageError.
+    """
+    joining = await blocking(partial(_open, engine, member, path, accept_unclosed))
+    with joining.undo:
+        async with engine.notes.announced({member: None}):
+            await unjoined.learn(engine, member)  # before it is local: it has to be durable
+            await _merge(engine, member, joining.secondary, joining.changes)
+        if joining.shadow is not None:
+            joining.shadow_undo.pop_all()
+            member.shadow = joining.shadow
+            await engine.show_shadow(member)
+        await blocking(partial(_end, engine, member, joining.secondary))
+    await engine.note(member, "-J")
+    await unjoined.learn(engine, member)
+    return [
+        f"{member.name}: an import with the bitmap {other} is not joined yet: until it is, updates "
+        "copy everything"
+        for other in member.unjoined
+    ]
+
+
+async def check_join(
+    engine: Engine, member: VolumeSet, path: str, *, accept_unclosed: bool
+) -> None:
+    """Everything that `join` checks; nothing is changed."""
+    joining = await blocking(partial(_open, engine, member, path, accept_unclosed))
+    joining.undo.close()
+
+
+@dataclass
+class _Joining:
+    """What a join has open; `undo` closes it. `shadow`: None when it was never away."""
+
+    undo: ExitStack
+    secondary: BitmapFile
+    changes: Bitmap
+    shadow: Volume | None
+    shadow_undo: ExitStack
+
+
+def _open(engine: Engine, member: VolumeSet, path: str, accept_unclosed: bool) -> _Joining:
+    with ExitStack() as undo:
+        secondary, changes = _open_secondary(engine, member, path, accept_unclosed, undo)
+        shadow, shadow_undo = None, undo.enter_context(ExitStack())
+        if member.header.custody is Custody.EXPORTED:
+            shadow = reopen_lent(engine, member)
+            shadow_undo.callback(shadow.close)
+        joining = _Joining(undo, secondary, changes, shadow, shadow_undo)
+        _check_fingerprint(engine, member, joining)
+        joining.undo = undo.pop_all()
+        return joining
+
+
+def _check_fingerprint(engine: Engine, member: VolumeSet, joining: _Joining) -> None:
+    """What other imports wrote that are not joined yet is in no bitmap here."""
+    shadow = joining.shadow or member.shadow
+    this = joining.secondary.read_header().import_id
+    if shadow is None or unjoined.are_known(engine, member.header, this):
+        return
+    noted = joining.changes.copy()
+    noted.merge(member.bits.shadow)
+    path = joining.secondary.volume.path
+    lent.check_join(shadow, ticket_of(engine, member.header), noted, path)
+
+
+def _open_secondary(
+    engine: Engine, member: VolumeSet, path: str, accept_unclosed: bool, undo: ExitStack
+) -> tuple[BitmapFile, Bitmap]:
+    header = member.header
+    if header.custody is Custody.IMPORTED or not header.export_number:
+        raise errors.Refused(member.name, "is not exported", "only an exported set can be joined")
+    roles.check(engine, [(Part.BITMAP, path)])
+    volume = open_volume(path, exclusive=False)
+    undo.callback(volume.close)
+    volume.drop_cache()
+    secondary = BitmapFile(volume)
+    try:
+        other = secondary.read_header()
+        check_secondary(path, header, other, accept_unclosed=accept_unclosed)
+        changes, damaged = secondary.read_bits(other, Region.SHADOW)
+    except (errors.BadBitmap, OSError) as error:
+        raise errors.BadSecondary(path, f"cannot be read as a bitmap ({error})") from error
+    if damaged:
+        raise errors.BadSecondary(path, "its bits are damaged (checksum)")
+    return secondary, changes
+
+
+def check_secondary(path: str, main: Header, other: Header, *, accept_unclosed: bool) -> None:
+    """Raise BadSecondary or NotClosed unless `other` is an import of this set's last export."""
+    if other.role is not BitmapRole.IMPORTED:
+        raise errors.BadSecondary(path, "is not the bitmap of an imported shadow")
+    pairs = (
+        ("set", str(other.uuid), str(main.uuid)),
+        ("PIT", other.pit.number, main.pit.number),
+        ("PIT id", str(other.pit.id), str(main.pit.id)),
+        ("export", other.export_number, main.export_number),
+        ("size", other.size_bytes, main.size_bytes),
+    )
+    for what, theirs, ours in pairs:
+        if theirs != ours:
+            raise errors.BadSecondary(
+                path, f"is of another {what}: {theirs}, and {main.shadow} is at {ours}",
+                "find the bitmap of this export, or make all chunks differ",
+            )  # fmt: skip
+    if other.import_id in main.joined:
+        raise errors.AlreadyJoined(path, "this import was joined already")
+    if other.closure is Closure.OPEN and not accept_unclosed:
+        raise errors.NotClosed(
+            path,
+            "was not closed on the host that imported the shadow",
+            "disable it there (-d); if that host is lost, -n accepts the bitmap as it is",
+        )
+
+
+def reopen_lent(engine: Engine, member: VolumeSet) -> Volume:
+    """Open a shadow that comes back; nothing that was cached before counts. Blocks."""
+    roles.check(engine, [(Part.SHADOW, member.name)], own=member)
+    volume = open_volume(member.name)
+    try:
+        check_size(volume, member.header.size_bytes, "the shadow")
+        volume.drop_cache()
+    except BaseException:
+        volume.close()
+        raise
+    return volume
+
+
+async def _merge(engine: Engine, member: VolumeSet, secondary: BitmapFile, changes: Bitmap) -> None:
+    """OR, sync, header (design, section 4); under the gate, since every bit is written anew."""
+    other = await blocking(secondary.read_header)
+    joined = (*member.header.joined, other.import_id)
+    theirs = Times() if changes.is_zero() else other.shadow_times
+    view = engine.views.get(member.name)  # of a set whose first import was joined before
+    if view is not None and theirs != Times():
+        await engine.changed(view, theirs.next_ns)
+    async with engine.family(member).locks.gate():
+        member.bits.shadow.merge(changes)
+        times = member.header.shadow_times
+        if view is None and theirs != Times():
+            times = after([times, theirs], time.time_ns())
+        try:
+            await member.save_exact(custody=Custody.LOCAL, joined=joined, shadow_times=times)
+        except OSError as error:
+            raise errors.StorageError(
+                member.header.bitmap, str(error), "nothing was joined"
+            ) from error
+        await member.renew_bits()
+
+
+def _end(engine: Engine, member: VolumeSet, secondary: BitmapFile) -> None:
+    """So that the bitmap is not joined elsewhere (where it can be written), nor the shadow lent."""
+    with suppress(OSError, errors.BadBitmap):
+        header = secondary.read_header()
+        secondary.write_header(replace(header, closure=Closure.JOINED))
+    end_export(engine, member.header)

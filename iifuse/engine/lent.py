@@ -1,0 +1,55 @@
+"""Is this the shadow that was lent, and is it lent still? Asked of tickets and fingerprints."""
+
+from iifuse import errors
+from iifuse.core import loss
+from iifuse.core.bitmap import Bitmap
+from iifuse.core.loss import Loss
+from iifuse.core.ticket import Lent
+from iifuse.store import fingerprint
+from iifuse.store.volume import Volume
+
+
+def check_shadow(shadow: Volume, ticket: Lent, *, others: bool, sure: bool) -> list[str]:
+    """May this shadow be taken in by this ticket? Remarks for the user. Blocks.
+
+    `others`: another import of the export is known, and may have written to any of it. Raises
+    BadTicket for another shadow, and Question for one that was written where nobody noted it.
+    """
+    if not ticket.prints:
+        why = "is one of version 0.1.0 and has no fingerprint: that it is of this shadow"
+        return [f"{shadow.path}: the ticket {why} was not checked"]
+    wrong = fingerprint.differing(shadow, ticket.size_bytes, ticket.prints)
+    if not wrong or others:
+        return []
+    found = f"{len(wrong)} of {len(ticket.prints)} chunks that were looked at"
+    if not fingerprint.telling(ticket.prints, ticket.size_bytes) - wrong:
+        raise errors.BadTicket(
+            shadow.path,
+            f"is not the shadow of this ticket: {found} are others than at the export",
+            "use the ticket that its own export wrote, or export it again",
+        )
+    what = (
+        f"was written since its export, or is not the shadow of this ticket: {found} are others. "
+        "What was written there is in no bitmap that this import knows"
+    )
+    loss.check([Loss(shadow.path, what)], sure=sure)
+    return []
+
+
+def check_join(shadow: Volume, ticket: Lent | None, noted: Bitmap, path: str) -> None:
+    """Does the shadow differ from the export only where the bitmaps say so? Blocks.
+
+    `path`: of the secondary bitmap. Raises BadSecondary.
+    """
+    if ticket is None:
+        return
+    unnoted = {at: sum_ for at, sum_ in ticket.prints.items() if not noted.word(at, 1)}
+    wrong = fingerprint.differing(shadow, ticket.size_bytes, unnoted)
+    if wrong:
+        raise errors.BadSecondary(
+            path,
+            f"notes too little: {len(wrong)} of {len(unnoted)} chunks of {shadow.path} that were "
+            "looked at and are not noted as changed are others than at the export",
+            f"see that it is the right shadow; 'iiadm -R {shadow.path}' takes it back with all "
+            "chunks different",
+        )

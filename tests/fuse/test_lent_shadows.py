@@ -1,0 +1,250 @@
+"""A shadow that is lent, and which one it is: tickets and fingerprints (K3)."""
+
+import json
+import os
+
+import pytest
+from harness import CHUNK, Service
+from old_version import OldService, unpack
+
+SIZE = 90 * CHUNK + 1024
+
+
+@pytest.fixture
+def pair(service, new_service, volume, place):
+    """`service` lends a shadow of its set, `other` takes it in."""
+
+    class Pair:
+        def __init__(self):
+            self.service, self.other = service, new_service("other")
+            self.master, self.shadow = volume("m", SIZE), place / "s"
+            self.ticket, self.second = place / "s.iiticket", place / "second"
+            service.enable("ind", self.master, self.shadow)
+            service.wait(self.shadow)
+
+        def run(self, service, *words, program="iiadm"):
+            done = service.run(program, *words)
+            assert done.returncode == 0, done.stderr
+            return done.stderr
+
+        def export(self):
+            self.run(self.service, "-E", self.shadow)
+
+        def borrow(self, *chunks, bitmap=None):
+            self.run(self.other, "-I", self.shadow, bitmap or self.second)
+            for chunk in chunks:
+                self.other.write(self.shadow, chunk * CHUNK, os.urandom(100))
+            self.other.disable(self.shadow)
+
+        def join(self, bitmap=None):
+            return self.run(self.service, "-J", self.shadow, bitmap or self.second)
+
+        def update(self):
+            self.service.flip("s", self.shadow)
+            self.service.wait(self.shadow)
+            assert self.service.read(self.shadow) == self.master.read_bytes()
+
+        def entry(self):
+            return json.loads(self.ticket.read_text())["sets"][0]
+
+    return Pair()
+
+
+def takers(path, fresh):
+    """Whatever gives a volume a part: what it is called -> program and words."""
+    return {
+        "a master": ("iiadm", "-e", "dep", path, fresh(), fresh()),
+        "a shadow": ("iiadm", "-e", "ind", fresh(SIZE), path, fresh()),
+        "a bitmap": ("iiadm", "-e", "ind", fresh(SIZE), fresh(), path),
+        "pass-through": ("svadm", "-e", path),
+    }
+
+
+@pytest.fixture
+def fresh(place):
+    names = iter(range(100))
+
+    def make(size=0):
+        path = place / f"fresh{next(names)}"
+        if size:
+            path.write_bytes(os.urandom(size))
+        return path
+
+    return make
+
+
+def test_lent_shadow_gets_no_other_part_on_any_host(pair, refused, fresh, place):
+    """K3: under its own name and others, until the export is joined."""
+    pair.export()
+    (place / "link").symlink_to(pair.shadow)
+    for path in (pair.shadow, place / "link"):
+        for what, words in takers(path, fresh).items():
+            said = refused(pair.other, *words, says=(path, "is lent", pair.ticket))
+            assert "join it" in said, what
+            assert "export 1" in said, what
+    pair.borrow(5)
+    for words in takers(pair.shadow, fresh).values():
+        refused(pair.other, *words, says=("is lent",))
+    pair.join()
+    assert pair.entry()["joined"]
+    pair.update()
+    pair.service.disable(pair.shadow)
+    assert pair.other.run(*takers(pair.shadow, fresh)["pass-through"]).returncode == 0
+
+
+def test_paper_puts_shadows_on_the_mount_again_with_a_note(pair):
+    """The procedure has `svadm -e` after `-I`, and after `-J`: on the mount already, exit 0."""
+    pair.export()
+    pair.run(pair.other, "-I", pair.shadow, pair.second)
+    assert "on the mount already" in pair.run(pair.other, "-e", pair.shadow, program="svadm")
+    pair.other.disable(pair.shadow)
+    pair.join()
+    assert "on the mount already" in pair.run(pair.service, "-e", pair.shadow, program="svadm")
+
+
+def test_shadow_that_was_taken_back_is_lent_no_more(pair, refused):
+    """Nor can the lost importer take it in again."""
+    pair.export()
+    pair.run(pair.service, "-n", "-R", pair.shadow)
+    assert pair.entry()["joined"]
+    refused(pair.other, "iiadm", "-I", pair.shadow, pair.second, says=("not lent any more",))
+
+
+def test_import_after_the_join_is_refused(pair, refused, place):
+    pair.export()
+    copy = place / "carried.iiticket"
+    copy.write_bytes(pair.ticket.read_bytes())
+    pair.borrow(5)
+    pair.join()
+    words = ("-I", pair.shadow, place / "third")
+    refused(pair.other, "iiadm", *words, says=("not lent any more", "export it again"))
+    refused(pair.other, "iiadm", *words, copy, says=("not lent any more",))
+
+
+def test_ticket_of_a_join_that_was_cut_short_is_closed_by_the_next_start(pair, fresh):
+    pair.export()
+    pair.borrow(5)
+    lent = pair.ticket.read_bytes()
+    pair.join()
+    pair.service.kill()
+    pair.ticket.write_bytes(lent)
+    pair.service.start()
+    assert pair.entry()["joined"]
+
+
+def test_ticket_beside_a_shadow_that_cannot_be_read_is_no_leave(pair, refused, fresh):
+    """Who can tell what it said? The way out is named."""
+    path = fresh(SIZE)
+    beside = path.with_name(f"{path.name}.iiticket")
+    beside.write_bytes(b"{}")
+    refused(pair.other, "svadm", "-e", path, says=("may be lent", f"remove {beside}"))
+    beside.unlink()
+    assert pair.other.run("svadm", "-e", path).returncode == 0
+
+
+# -- which shadow -----------------------------------------------------------------------------
+
+
+def second_set(pair, volume, place):
+    """Another set of the same size, exported too; (its shadow, its ticket)."""
+    pair.service.enable("ind", volume("m2", SIZE), place / "s2")
+    pair.service.wait(place / "s2")
+    pair.run(pair.service, "-E", place / "s2")
+    return place / "s2", place / "s2.iiticket"
+
+
+@pytest.mark.parametrize("kind", ["file", "device"])
+def test_ticket_of_another_shadow_is_refused(pair, refused, volume, place, loops, kind):
+    """K3: `-I v1 v1.q v2.iiticket`, and then `-J v1 v2.q`, made both shadows wrong."""
+    pair.export()
+    shadow, ticket = second_set(pair, volume, place)
+    ours = pair.shadow
+    if kind == "device":  # beside which no ticket lies
+        ours, shadow = loops(pair.shadow), loops(shadow)
+    own = place / "own.iiticket"
+    own.write_bytes(pair.ticket.read_bytes())
+    words = ("-I", ours, pair.second, ticket)
+    said = refused(pair.other, "iiadm", *words, code=2)
+    assert ("not the shadow of this ticket" if kind == "device" else "is lent") in said
+    refused(pair.other, "iiadm", "-n", *words)
+    pair.run(pair.other, "-I", ours, pair.second, own)
+
+
+def test_iiimport_of_a_ticket_with_its_names_swapped_is_refused(pair, volume, place):
+    """The tool asks the service, so it knows as well."""
+    pair.export()
+    shadow, _ = second_set(pair, volume, place)
+    entries = [json.loads((place / f"{n}.iiticket").read_text())["sets"][0] for n in ("s", "s2")]
+    entries[0]["shadow"], entries[1]["shadow"] = entries[1]["shadow"], entries[0]["shadow"]
+    for name in ("s", "s2"):
+        (place / f"{name}.iiticket").unlink()
+    night = place / "night.iiticket"
+    night.write_text(json.dumps({"sets": entries, "format": "iifuse-ticket-2"}))
+    done = pair.other.run("iiimport", night)
+    assert done.returncode == 2
+    assert "not the shadow of this ticket" in done.stderr
+    assert not pair.other.client.status()
+    assert shadow.exists()
+
+
+def test_iiexport_puts_the_fingerprints_into_its_ticket(pair, place):
+    night = place / "night.iiticket"
+    done = pair.service.run("iiexport", pair.shadow, "--ticket", night)
+    assert done.returncode == 0, done.stderr
+    (entry,) = json.loads(night.read_text())["sets"]
+    assert entry["fingerprint"] == pair.entry()["fingerprint"]
+
+
+def test_shadow_that_somebody_wrote_before_the_import_is_asked_about(pair, refused):
+    """What was written is in no bitmap; a foreign import that nobody knows of may be the reason."""
+    pair.export()
+    chunk = next(iter(pair.entry()["fingerprint"]))
+    with pair.shadow.open("r+b") as file:
+        file.seek(int(chunk) * CHUNK)
+        file.write(b"behind the back")
+    words = ("-I", pair.shadow, pair.second)
+    refused(pair.other, "iiadm", *words, code=1, says=("was written since its export",), todo=False)
+    pair.run(pair.other, "-n", *words)
+
+
+def test_second_import_that_the_ticket_knows_needs_no_answer(pair, place):
+    """Two imports of one export, each with its bitmap, both written all over."""
+    pair.export()
+    everywhere = range(90)
+    pair.borrow(*everywhere)
+    pair.borrow(*everywhere, bitmap=place / "third")
+    pair.join()
+    pair.join(place / "third")
+    pair.update()
+
+
+def test_join_of_a_bitmap_that_notes_too_little_is_refused(pair, refused):
+    """Somebody wrote past the import, or this is another shadow; -R leads out."""
+    pair.export()
+    pair.borrow(5)
+    chunk = next(at for at in map(int, pair.entry()["fingerprint"]) if at != 5)
+    with pair.shadow.open("r+b") as file:
+        file.seek(chunk * CHUNK)
+        file.write(b"behind the back")
+    said = refused(pair.service, "iiadm", "-J", pair.shadow, pair.second, code=1)
+    assert "notes too little" in said
+    assert f"-R {pair.shadow}" in said
+    pair.run(pair.service, "-n", "-R", pair.shadow)
+    pair.update()
+
+
+def test_ticket_of_version_0_1_0_is_taken_with_a_remark(place, volume, new_service, tmp_path):
+    old = OldService(place, unpack(tmp_path / "old"))
+    try:
+        old.start()
+        master, shadow = volume("m", SIZE), place / "s"
+        words = ("-e", "ind", master, shadow, place / "b")
+        assert old.run("iiadm", *words).returncode == 0
+        assert old.run("iiadm", "-w", shadow).returncode == 0
+        assert old.run("iiadm", "-E", shadow).returncode == 0
+        other: Service = new_service("other")
+        done = other.run("iiadm", "-I", shadow, place / "second")
+        assert done.returncode == 0, done.stderr
+        assert "version 0.1.0" in done.stderr
+    finally:
+        old.clean_up()
