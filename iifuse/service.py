@@ -22,7 +22,7 @@ from iifuse import __version__, errors
 from iifuse.control.dispatch import Dispatcher
 from iifuse.control.protocol import DEFAULT_SOCKET, SOCKET_VARIABLE, ServiceInfo
 from iifuse.control.server import Server
-from iifuse.engine import limits, recovery, space
+from iifuse.engine import late, limits, recovery, space
 from iifuse.engine.engine import Engine
 from iifuse.engine.threads import blocking, keep_in_reserve
 from iifuse.fuse.session import Mount, clean_up_dead
@@ -179,6 +179,7 @@ class Service:
     ) -> None:
         for path in [p for row in db.sets() for p in (row.master, row.shadow)] + db.volumes():
             clean_up_dead(path or "/")  # what `-o in_place` of a killed service has left
+        self._check_place(db)
         async with trio.open_nursery() as nursery:
             engine = Engine(
                 directory=self.state,
@@ -197,6 +198,22 @@ class Service:
             finally:
                 server.close()
 
+    def _check_place(self, db: StateDB) -> None:
+        """Raise ServiceError where the mount would hide what it needs."""
+        paths = {"the state directory": self.state, "the control socket": self.socket}
+        for row in db.sets():
+            names = (row.master or row.shadow, row.shadow, row.bitmap)
+            paths |= {f"the volume {name}": name for name in names}
+        paths |= {f"the volume {name}": name for name in db.volumes()}
+        above = self.mount.mountpoint.rstrip("/") + "/"
+        for what, path in paths.items():
+            if path.startswith(above) or os.path.realpath(path).startswith(above):
+                raise errors.ServiceError(
+                    self.mount.mountpoint,
+                    f"lies above {what}, which the mount would hide",
+                    "name another mount point",
+                )
+
     async def _run_mount(self, engine: Engine, server: Server, signals: AsyncIterator[int]) -> None:
         self.mount.open()
         try:
@@ -208,6 +225,7 @@ class Service:
                 mounted.start_soon(space.watch, engine)
                 mounted.start_soon(engine.timekeeper.watch)
                 mounted.start_soon(engine.notes.keep_up)
+                mounted.start_soon(late.watch, engine)
                 log.info("ready at %s, %d sets", self.mount.mountpoint, len(engine.sets))
                 sdnotify.SystemdNotifier().notify("READY=1")
                 await anext(signals)

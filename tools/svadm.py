@@ -68,4 +68,7 @@ def _only(rows: list[VolumeStatus], paths: tuple[str, ...]) -> list[VolumeStatus
 
 def _line(row: VolumeStatus) -> str:
     role = "pass-through" if row.role == "none" else row.role
-    return f"{row.path}: {role}, {format_size(row.size_bytes)}, open {row.opens}, {row.file}"
+    told = f", {row.missing}" if row.missing else ""
+    if row.missing and not row.size_bytes:
+        return f"{row.path}: {role}{told}"
+    return f"{row.path}: {role}, {format_size(row.size_bytes)}, open {row.opens}, {row.file}{told}"

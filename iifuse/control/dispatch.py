@@ -1,6 +1,6 @@
 """From a request to the engine's verbs and back to rows for people."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
@@ -19,6 +19,7 @@ from iifuse.engine import (
     exchange,
     giveup,
     joining,
+    late,
     passthrough,
     pit,
     questions,
@@ -85,6 +86,7 @@ class Dispatcher:
         async def locked(request: AnyRequest) -> object:
             async with self._engine.admin:
                 with trio.CancelScope(shield=True):  # a verb once begun is finished
+                    await late.look(self._engine)
                     result = await handler(request)
             return result
 
@@ -102,13 +104,18 @@ class Dispatcher:
         return sorted({s.group for s in self._engine.sets.values() if s.group})
 
     async def _volumes(self, request: protocol.Volumes) -> list[VolumeStatus]:  # noqa: ARG002
-        rows = []
-        for view in self._engine.views.values():
+        rows, views = [], self._engine.views
+        for view in views.values():
             role: Any = "shadow" if view.path in self._engine.sets else "master"
             if not view.family.sets:
                 role = "none"
             file = self._info.mountpoint + view.path
-            rows.append(VolumeStatus(view.path, file, role, view.size_bytes, view.opens))
+            missing = late.why_astray(self._engine, view) or None
+            rows.append(VolumeStatus(view.path, file, role, view.size_bytes, view.opens, missing))
+        for path in await blocking(self._engine.db.volumes):
+            if path not in views:
+                file, why = self._info.mountpoint + path, "waiting for the volume"
+                rows.append(VolumeStatus(path, file, "none", 0, 0, why))
         return rows
 
     async def _wait(self, request: protocol.Wait) -> Noted:
@@ -129,7 +136,8 @@ class Dispatcher:
                 async with self._engine.admin:
                     lost = member.header.copying and self._engine.running(member) is None
                 if lost:
-                    raise errors.CopyStopped(member.name, "its copy does not run", "see the log")
+                    why = next((m.words(r) for r, m in member.missing.items()), "see the log")
+                    raise errors.CopyStopped(member.name, "its copy does not run", why)
 
     def _select(self, target: Target, *, everything: bool = False) -> list[VolumeSet]:
         if everything and target == Target():
@@ -318,7 +326,8 @@ async def status(member: VolumeSet) -> SetStatus:
     """The row of a set; its bits are the exact counts in memory."""
     shadow_bits, copy_bits, changed = await counts(member)
     header, bits = member.header, member.bits
-    imported = header.custody is Custody.IMPORTED
+    imported, missing = header.custody is Custody.IMPORTED, sorted(member.missing.items())
+    reasons = [header.offline_reason, *(m.words(r) for r, m in missing)]
     return SetStatus(
         master=None if imported else header.master,
         shadow=header.shadow,
@@ -330,8 +339,8 @@ async def status(member: VolumeSet) -> SetStatus:
         progress=header.progress.name.lower(),  # type: ignore[arg-type]
         copying=header.copying,
         custody=header.custody.name.lower(),  # type: ignore[arg-type]
-        offline=tuple(role.name.lower() for role in Role if role & header.offline and role.name),
-        offline_reason=header.offline_reason or None,
+        offline=_names(r for r in Role if r & header.offline or member.lacks(r)),
+        offline_reason="; ".join(filter(None, reasons)) or None,
         size_bytes=header.size_bytes,
         chunk_bytes=CHUNK_BYTES,
         chunks=bits.chunks,
@@ -342,6 +351,8 @@ async def status(member: VolumeSet) -> SetStatus:
         pit_id=header.pit.id,
         pit_time=iso_time(header.pit.time_ns),
         out_of_space=False,
+        waiting=_names(r for r, m in missing if not m.stranger) or None,
+        replaced=_names(r for r, m in missing if m.stranger) or None,
         export_number=header.export_number or None,
         copied_chunks=member.copied_chunks,
         break_write=header.policy.break_write,
@@ -349,3 +360,7 @@ async def status(member: VolumeSet) -> SetStatus:
         unjoined=member.unjoined,
         space_percent=member.space_percent,
     )
+
+
+def _names(roles: Iterable[Role]) -> tuple[str, ...]:
+    return tuple((role.name or "").lower() for role in roles)

@@ -259,13 +259,18 @@ class Compared(msgspec.Struct, frozen=True):
 
 
 class VolumeStatus(msgspec.Struct, frozen=True):
-    """One file of the mount. `role`: master, shadow or none (pass-through)."""
+    """One file of the mount. `role`: master, shadow or none (pass-through).
+
+    `missing`: why the path does not lead to the volume: it is late, and has no size yet, or it was
+    replaced while in use.
+    """
 
     path: str
     file: str
     role: Literal["master", "shadow", "none"]
     size_bytes: int
     opens: int
+    missing: str | None = None
 
 
 class SetStatus(msgspec.Struct, frozen=True):
@@ -307,6 +312,10 @@ class SetStatus(msgspec.Struct, frozen=True):
     an update copies everything."""
     space_percent: int | None = None
     """How full the file system of a sparse shadow is."""
+    waiting: tuple[str, ...] | None = None
+    """Those of `offline` that are not there, and are taken back when they are."""
+    replaced: tuple[str, ...] | None = None
+    """Volumes in whose place something else stands; offline too, unless the old one is open."""
 
 
 class Failure(msgspec.Struct, frozen=True):

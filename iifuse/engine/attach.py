@@ -20,7 +20,7 @@ from iifuse.engine.roles import Part
 from iifuse.engine.threads import blocking
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
-from iifuse.store.statedb import SetRow
+from iifuse.store.setrow import SetRow
 from iifuse.store.volume import open_volume
 
 _REASON: Final = "it was not stopped cleanly, and the state directory that it belonged to is lost"

@@ -21,7 +21,8 @@ from iifuse.engine.threads import blocking
 from iifuse.engine.view import View
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
-from iifuse.store.statedb import SetRow
+from iifuse.store.presence import file_of
+from iifuse.store.setrow import SetRow
 from iifuse.store.volume import Volume
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ async def _make(engine: Engine, request: NewSet, opened: Opened) -> tuple[Volume
     bits = await blocking(partial(_first_bits, header))
     header = replace(header, shadow_times=await blocking(partial(last_shown, bitmap, header)))
     member = VolumeSet(header, bits, opened.shadow, bitmap, request.group)
-    async with engine.notes.entered(SetRow.of(header, request.group, entering=True)):
+    async with engine.notes.entered(_row(header, request, opened)):
         await storage(partial(_write_bits, bitmap, header, bits))
         family = opened.family or await engine.add_master(opened.master)
         return member, await _begin(engine, family, member)
@@ -77,9 +78,15 @@ def _new_header(engine: Engine, request: NewSet, opened: Opened) -> Header:
         copying=independent,
         policy=request.policy,
         session=engine.session,
+        master_file=file_of(opened.master),
+        shadow_file=file_of(opened.shadow),
     )
     pack(header)  # paths that do not fit are refused before anything is written
     return header
+
+
+def _row(header: Header, request: NewSet, opened: Opened) -> SetRow:
+    return SetRow.of(header, request.group, file_of(opened.bitmap), entering=True)
 
 
 def last_shown(bitmap: BitmapFile, header: Header) -> Times:
@@ -123,6 +130,7 @@ async def _begin(engine: Engine, family: Family, member: VolumeSet) -> float:
         )
         await storage(partial(_commit, engine, member, header))
         engine.register(family, member)
+        member.in_use = True
     return (time.monotonic() - began) * 1000
 
 
@@ -140,7 +148,8 @@ def _commit(engine: Engine, member: VolumeSet, header: Header) -> None:
 
 
 async def tune(engine: Engine, member: VolumeSet, policy: Policy) -> None:
-    """Change what a failing or slow shadow means, from now on. Raises StorageError."""
+    """Change what a failing or slow shadow means, from now on. Raises Refused, StorageError."""
+    member.check_whole("-o")
     try:
         await member.commit(policy=policy)
     except OSError as error:

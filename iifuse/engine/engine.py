@@ -15,6 +15,7 @@ from iifuse.core.geometry import Geometry
 from iifuse.engine import limits
 from iifuse.engine.copier import Copier
 from iifuse.engine.family import Family
+from iifuse.engine.lookout import Lookout
 from iifuse.engine.notes import Notes
 from iifuse.engine.threads import blocking
 from iifuse.engine.timekeeper import Timekeeper
@@ -33,6 +34,9 @@ CLOSE_SECONDS: Final = 2.0
 
 class Hooks(Protocol):
     """What the engine needs of the layers above it."""
+
+    in_place: bool
+    """Are files also mounted over the regular files that they stand for?"""
 
     async def appear(self, view: View) -> None:
         """A file comes to the mount."""
@@ -80,6 +84,9 @@ class Engine:
         self.copiers: dict[UUID, Copier] = {}
         self.timekeeper = Timekeeper(db, ordered=ordered)
         self.notes = Notes(db)
+        self.lookout = Lookout()
+        self.volumes_wait = False
+        """Was a volume of svadm absent when it was last looked for?"""
 
     # -- finding ----------------------------------------------------------------------------
 
@@ -88,6 +95,23 @@ class Engine:
         member.second_place = partial(self.db.doubt, member.name)
         family.sets.append(member)
         self.sets[member.name] = member
+
+    def move(self, member: VolumeSet, family: Family) -> None:
+        """Its master is the one of another family from now on; no write may run on either."""
+        old = self.family(member)
+        if old is family:
+            return
+        old.sets.remove(member)
+        family.sets.append(member)
+        if member.name in self.views:
+            self.views[member.name].family = family
+        if not old.sets and old.master is None:
+            self.families.remove(old)
+
+    def standing_at(self, path: str | None) -> Family | None:
+        """The family whose master is open under a path."""
+        found = (f for f in self.families if f.path == path and f.master is not None)
+        return next(found, None)
 
     def select(self, names: Sequence[str], group: str | None = None) -> list[VolumeSet]:
         """The sets of a group, or those named; none twice. Raises NotFound or UsageError."""

@@ -43,7 +43,8 @@ from iifuse.engine.view import View
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store import fingerprint
 from iifuse.store.bitmapfile import BitmapFile
-from iifuse.store.statedb import SetRow
+from iifuse.store.presence import file_of
+from iifuse.store.setrow import SetRow
 from iifuse.store.volume import Volume, open_volume
 
 log = logging.getLogger(__name__)
@@ -139,15 +140,17 @@ async def take_in(engine: Engine, request: Borrowing) -> list[str]:
     undo, shadow, bitmap, header, notes = await blocking(partial(_open_lent, engine, request))
     with undo:
         bits = await blocking(partial(Bits.blank, header.geometry.chunks))
+        header = replace(header, shadow_file=file_of(shadow))
         member = VolumeSet(header, bits, shadow, BitmapFile(bitmap))
         earlier = await blocking(partial(_earlier_import, member))
-        async with engine.notes.entered(SetRow.of(header, entering=True)):
+        async with engine.notes.entered(SetRow.of(header, None, file_of(bitmap), entering=True)):
             await storage(partial(_write_import, member))
         undo.pop_all()
     await blocking(partial(note_import, member.header, earlier))
     family = Family(None, None, header.geometry, ordered=engine.ordered)
     engine.families.append(family)
     engine.register(family, member)
+    member.in_use = True
     await engine.show_shadow(member)
     await engine.note(member, "-I")
     return notes

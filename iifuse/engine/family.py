@@ -13,6 +13,7 @@ import trio
 
 from iifuse.core import plan
 from iifuse.core.geometry import Geometry
+from iifuse.core.header import FileId
 from iifuse.core.plan import Clear, Copy, Mark, Note, Step, Sync, Touch
 from iifuse.core.state import Kind, Role
 from iifuse.engine.batch import Batcher
@@ -63,6 +64,10 @@ class Family:
         self, path: str | None, master: Volume | None, geometry: Geometry, *, ordered: bool
     ) -> None:
         self.path, self.master, self.geometry, self.ordered = path, master, geometry, ordered
+        self.meant = FileId()
+        """Which file a master that is not there was."""
+        self.astray = ""
+        """Why the path of the open master leads to it no more."""
         self.sets: list[VolumeSet] = []
         self.locks = ChunkLocks()
         self._stream_stop, self._stream_chunks = -1, 0
@@ -92,7 +97,7 @@ class Family:
         else:
             found = member.bitmap.volume if member.bitmap else None
         if found is None:
-            raise OSError(errno.EIO, f"the {role.name} of {member.name} is not available")
+            raise OSError(errno.EIO, _missed(member, role))
         return found
 
     # -- group commit -----------------------------------------------------------------------
@@ -127,6 +132,8 @@ class Family:
         for member in self.sets:
             if member.stuck and not member.policy.break_write:
                 await member.take_offline(Role.SHADOW, "a call on it has not come back yet")
+        if any(touch.side is not plan.Side.SHADOW for touch in touches) or self.restoring:
+            await self._wait_no_longer()
         for touch in touches:
             await self._fail_all(self._failed_at_once.get(id(touch), {}), for_write=True)
         members = [s.member for s in self.sets]
@@ -135,6 +142,12 @@ class Family:
         for member in self.sets:
             if member.unnoted:  # a restart would believe bits that lack these writes
                 raise OSError(errno.EIO, member.header.offline_reason, member.name)
+
+    async def _wait_no_longer(self) -> None:
+        """The master is about to be written, and what bits say of it would be noted nowhere."""
+        for member in self.sets:
+            if member.lacks(Role.BITMAP):
+                await member.give_up(Role.BITMAP, _missed(member, Role.BITMAP))
 
     def ahead(self, run: Run) -> Run:
         """How much to preserve now for a first touch of `run`.
@@ -229,6 +242,8 @@ class Family:
             raise TouchFailed(errno.EIO, member.header.offline_reason, member.name)
         if member.stuck:
             raise TouchFailed(errno.EIO, "an earlier call has not come back yet", member.name)
+        if isinstance(step, Copy) and member.restoring and member.lacks(Role.SHADOW):
+            raise TouchFailed(errno.EIO, member.why_hidden, member.name)
         if isinstance(step, Copy):
             return partial(self.copy, step)
         if isinstance(step, Sync):
@@ -313,6 +328,13 @@ class Family:
         if refuse or member.restoring:
             return TouchFailed(error.errno, error.strerror, error.filename)
         return None
+
+
+def _missed(member: VolumeSet, role: Role) -> str:
+    """Why a set has lost what it waited for."""
+    missing = member.missing.get(role)
+    why = missing.why if missing else f"the {(role.name or '').lower()} is not available"
+    return f"{why} when it was needed"
 
 
 def _is_preserved_ahead(member: VolumeSet) -> bool:

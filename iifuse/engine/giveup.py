@@ -30,6 +30,8 @@ LISTED_CHUNKS: Final = 1 << 20
 def check(member: VolumeSet) -> None:
     """Raise Refused, CopyRunning or Busy unless a restore of the set stands aborted."""
     state = member.state
+    if member.lacks(Role.BITMAP):
+        member.check_whole("--give-up")
     if state.custody is not Custody.LOCAL or not state.restoring:
         raise errors.Refused(
             member.name, "no restore of it stands aborted", "there is nothing to give up"

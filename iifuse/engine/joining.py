@@ -19,6 +19,7 @@ from iifuse.engine.threads import blocking
 from iifuse.engine.tickets import end_export, ticket_of
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
+from iifuse.store.presence import file_of
 from iifuse.store.volume import Volume, open_volume
 
 
@@ -38,6 +39,7 @@ async def join(engine: Engine, member: VolumeSet, path: str, *, accept_unclosed:
         if joining.shadow is not None:
             joining.shadow_undo.pop_all()
             member.shadow = joining.shadow
+            await member.note(shadow_file=file_of(joining.shadow))
             await engine.show_shadow(member)
         await blocking(partial(_end, engine, member, joining.secondary))
     await engine.note(member, "-J")
@@ -97,6 +99,7 @@ def _open_secondary(
     engine: Engine, member: VolumeSet, path: str, accept_unclosed: bool, undo: ExitStack
 ) -> tuple[BitmapFile, Bitmap]:
     header = member.header
+    member.check_whole("-J")
     if header.custody is Custody.IMPORTED or not header.export_number:
         raise errors.Refused(member.name, "is not exported", "only an exported set can be joined")
     roles.check(engine, [(Part.BITMAP, path)])

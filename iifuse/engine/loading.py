@@ -1,66 +1,82 @@
 """One set as its volumes tell at a start: what is read, and what of it is believed."""
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from iifuse import errors
 from iifuse.core.bits import Bits
 from iifuse.core.header import BitmapRole, Header, Stamp
+from iifuse.core.missing import Missing, same_file, without_bits
 from iifuse.core.sector import Region
-from iifuse.core.state import NOTHING_OFFLINE, Custody, Kind, Progress, Role
+from iifuse.core.state import NOTHING_OFFLINE, Custody, Progress, Role
 from iifuse.engine.dated import in_doubt
 from iifuse.engine.engine import Engine
-from iifuse.engine.family import Family
 from iifuse.engine.opening import check_size
 from iifuse.engine.rollforward import roll_forward
-from iifuse.engine.trust import Trouble, check_known, distrust, has_hints
+from iifuse.engine.trust import Trouble, check_known, distrust
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
+from iifuse.store.presence import STRANGER, Away, file_of, is_absence, open_meant
+from iifuse.store.setrow import SetRow
 from iifuse.store.stamp import stamp
-from iifuse.store.statedb import SetRow
 from iifuse.store.volume import Volume, open_volume
 
 log = logging.getLogger(__name__)
 
 
-def load(engine: Engine, row: SetRow, family: Family | None) -> tuple[VolumeSet, Trouble]:
+@dataclass
+class Found:
+    """How master and shadow of a set were found."""
+
+    shadow: Volume | None = None
+    missing: dict[Role, Missing] = field(default_factory=dict)
+    trouble: Trouble = field(default_factory=list)
+    doubt: str | None = None
+    """Why the volumes were, or may have been, written past us: any chunk may differ."""
+
+    @property
+    def has_no_master(self) -> bool:
+        """Has the set to do without the master that stands there?"""
+        return Role.MASTER in self.missing or any(role & Role.MASTER for role, _ in self.trouble)
+
+
+def load(engine: Engine, row: SetRow, master: Volume | Missing | None) -> tuple[VolumeSet, Found]:
     """In a thread: the set as its volumes tell, and what is wrong with it."""
-    trouble: Trouble = []
+    found = Found()
     if row.doubt is not None:
-        return _without_bitmap(row, row.doubt)
+        member = _without_bitmap(row, row.doubt, found)
+    else:
+        member = _with_bitmap(engine, row, found)
+    look_at_volumes(member, master, found)
+    return member, found
+
+
+def _with_bitmap(engine: Engine, row: SetRow, found: Found) -> VolumeSet:
     try:
-        bitmap, header, bits = _load_bitmap(engine, row, trouble)
+        bitmap, header, bits = load_bitmap(engine, row, found.trouble)
+    except Away as away:
+        header = _stand_in(row)
+        bits = Bits.blank(header.geometry.chunks)
+        if header.state.restoring:
+            bits.copy.fill()  # the master shows nothing then that the shadow may have to show
+        found.missing[Role.BITMAP] = away.missing
+        return VolumeSet(header, bits, None, None, row.group)
     except (errors.IifuseError, OSError) as error:
-        member, trouble = _without_bitmap(row, str(error))
+        found.trouble.clear()
+        member = _without_bitmap(row, str(error), found)
         member.unnoted = not _doubted(engine, row, str(error))
-        return member, trouble
-    header = in_doubt(header) if trouble else _with_times(engine, header)
-    if row.master and family is None:
-        trouble.append((_lost_with_master(header), "the master cannot be opened"))
-    elif family and family.geometry != header.geometry:
-        trouble.append((Role.MASTER | Role.SHADOW, _resized(header, family)))
-    elif header.offline & Role.MASTER:
-        header = replace(header, offline=header.offline & ~Role.MASTER)
-        # It could not be opened at an earlier start; who knows who wrote it.
-        reason = "its master was away and may have been written meanwhile"
-        header = in_doubt(header)
-        trouble += _doubt_all(bitmap, header, bits, reason)
-    shadow = _load_shadow(header, trouble)
-    written = _written_meanwhile(header, family.master if family else None, shadow)
-    if written:
-        header = in_doubt(header)
-        trouble += _doubt_all(bitmap, header, bits, written)
-    return VolumeSet(header, bits, shadow, bitmap, row.group), trouble
+        return member
+    return VolumeSet(with_times(engine, header, found.trouble), bits, None, bitmap, row.group)
 
 
-def _with_times(engine: Engine, header: Header) -> Header:
+def with_times(engine: Engine, header: Header, trouble: Trouble) -> Header:
     """The header with its times in doubt if it could not say what its files have shown since.
 
     A power loss may have brought back an older content, which is noted as quiet only when it is
     durable: but not so with durability=process.
     """
     power_loss = not header.clean and header.boot_id != engine.boot_id
-    if header.offline & Role.BITMAP or header.restored_offline:
+    if trouble or header.offline & Role.BITMAP or header.restored_offline:
         return in_doubt(header)
     return in_doubt(header) if power_loss and header.process_durability else header
 
@@ -89,10 +105,42 @@ def _doubted(engine: Engine, row: SetRow, reason: str) -> bool:
     return True
 
 
-def _written_meanwhile(header: Header, master: Volume | None, shadow: Volume | None) -> str | None:
-    """Why a volume must have been written behind our back since the last clean stop, if so."""
-    if not header.clean:
-        return None
+def look_at_volumes(member: VolumeSet, master: Volume | Missing | None, found: Found) -> None:
+    """In a thread: open the shadow if it is not, and find out whether both are what they were.
+
+    `master`: None for an imported shadow. The set itself is left as it is.
+    """
+    header = member.header
+    if master is not None and not _is_master(header, master, found):
+        master = None
+    elif header.offline & Role.MASTER:
+        found.doubt = "its master was away and may have been written meanwhile"
+    found.shadow = _find_shadow(member, found)
+    present = master if isinstance(master, Volume) else None
+    found.doubt = found.doubt or written_meanwhile(header, present, found.shadow)
+
+
+def _is_master(header: Header, master: Volume | Missing, found: Found) -> bool:
+    size_bytes = header.size_bytes
+    if isinstance(master, Missing):
+        found.missing[Role.MASTER] = master
+    elif not same_file(header.master_file, file_of(master)):
+        found.missing[Role.MASTER] = Missing(f"{master.path} {STRANGER}", stranger=True)
+    elif master.is_device and master.size_bytes != size_bytes:
+        why = f"{master.path} has {master.size_bytes} bytes, and the set is of {size_bytes}"
+        found.missing[Role.MASTER] = Missing(why, stranger=True)
+    elif master.size_bytes != size_bytes:
+        found.trouble.append((Role.MASTER | Role.SHADOW, _resized(header, master)))
+    else:
+        return True
+    return False
+
+
+def written_meanwhile(header: Header, master: Volume | None, shadow: Volume | None) -> str | None:
+    """Why a volume must have been written behind our back since we had it last, if so.
+
+    A stamp stands in the header for as long as the volume is not in use here.
+    """
     pairs = (("master", header.master_stamp, master), ("shadow", header.shadow_stamp, shadow))
     for what, then, volume in pairs:
         if volume is not None and then != Stamp() and then != stamp(volume):
@@ -100,85 +148,81 @@ def _written_meanwhile(header: Header, master: Volume | None, shadow: Volume | N
     return None
 
 
-def _doubt_all(bitmap: BitmapFile, header: Header, bits: Bits, reason: str) -> Trouble:
-    """The volumes were or may have been written past us: any chunk may differ."""
-    if not has_hints(header):
-        return [(Role.SHADOW, reason)]
-    bits.shadow.fill()
-    bitmap.write_region(header, Region.SHADOW, bits.shadow)
-    return [(NOTHING_OFFLINE, f"{reason}: all chunks count as different")]
-
-
-def _resized(header: Header, family: Family) -> str:
+def _resized(header: Header, master: Volume) -> str:
     return (
-        f"the master has {family.geometry.size_bytes} bytes and the set is of "
+        f"the master has {master.size_bytes} bytes and the set is of "
         f"{header.size_bytes}; disable the set (-d) and enable it anew"
     )
 
 
-def _lost_with_master(header: Header) -> Role:
-    """A shadow that is whole stays readable without its master."""
-    whole = header.kind is Kind.INDEPENDENT and header.progress is not Progress.TO_SHADOW
-    return Role.MASTER if whole else Role.MASTER | Role.SHADOW
-
-
-def _without_bitmap(row: SetRow, reason: str) -> tuple[VolumeSet, Trouble]:
-    """What is safe to show of a set whose bits are not known.
-
-    Idle and independent: all chunks differ. An independent set that restored: the restore is begun
-    anew, the master shows its point in time, and takes writes again after -R. A dependent one that
-    restored: nobody knows which chunks of the master are right, so none is shown. Else nobody
-    knows what the shadow holds.
-    """
+def _stand_in(row: SetRow) -> Header:
+    """What the state database knows of a set whose bitmap volume is not there."""
     header = Header(
         uuid=row.uuid, kind=row.kind, size_bytes=row.size_bytes,
         master=row.master or "", shadow=row.shadow, bitmap=row.bitmap, custody=row.custody,
         role=BitmapRole.MAIN if row.master else BitmapRole.IMPORTED,
-        session=row.session, sequence=row.sequence,
+        session=row.session, sequence=row.sequence, progress=row.progress,
+        master_file=row.master_file, shadow_file=row.shadow_file,
     )  # fmt: skip
-    header = in_doubt(header)
-    bits = Bits.blank(header.geometry.chunks)
-    trouble: Trouble = [(Role.BITMAP, reason)]
-    if row.progress is Progress.TO_MASTER:
-        header = replace(header, progress=Progress.TO_MASTER)
-        bits.copy.fill()
-    independent = row.kind is Kind.INDEPENDENT
-    if independent and row.progress is Progress.IDLE:
-        bits.shadow.fill()
-    elif not (independent and row.progress is Progress.TO_MASTER):
-        trouble.append((Role.SHADOW, reason))
-    shadow = _load_shadow(header, trouble)
-    member = VolumeSet(header, bits, shadow, None, row.group)
+    return in_doubt(header)
+
+
+def _without_bitmap(row: SetRow, reason: str, found: Found) -> VolumeSet:
+    """What is safe to show of a set whose bits are not known (`without_bits`)."""
+    header = _stand_in(row)
+    roles, bits = without_bits(header.state, header.geometry.chunks)
+    if row.progress is not Progress.TO_MASTER:
+        header = replace(header, progress=Progress.IDLE)
+    found.trouble.append((roles, reason))
+    member = VolumeSet(header, bits, None, None, row.group)
     member.bits_known = False
-    return member, trouble
+    return member
 
 
-def _load_shadow(header: Header, trouble: Trouble) -> Volume | None:
+def _find_shadow(member: VolumeSet, found: Found) -> Volume | None:
+    header = member.header
     if header.custody is Custody.EXPORTED:
         return None
+    if member.shadow is not None and same_file(header.shadow_file, file_of(member.shadow)):
+        return member.shadow
+    if member.shadow is not None:  # opened before its bitmap told which one is meant
+        member.shadow.close()
     try:
-        shadow = open_volume(header.shadow, exclusive=False)
+        shadow = open_meant(header.shadow, header.shadow_file, header.size_bytes)
+    except Away as away:
+        found.missing[Role.SHADOW] = away.missing
+        return None
     except errors.IifuseError as error:
-        trouble.append((Role.SHADOW, str(error)))
+        found.trouble.append((Role.SHADOW, str(error)))
         return None
     try:
         check_size(shadow, header.size_bytes, "the shadow")
         shadow.sync()  # what a killed service wrote there must be durable before its bits count
     except (errors.IifuseError, OSError) as error:
-        trouble.append((Role.SHADOW, str(error)))
+        found.trouble.append((Role.SHADOW, str(error)))
         shadow.close()
         return None
     return shadow
 
 
-def _load_bitmap(engine: Engine, row: SetRow, trouble: Trouble) -> tuple[BitmapFile, Header, Bits]:
-    """Header and bits, a pending change repeated. Raises BadBitmap, BadVolume, OSError."""
-    volume = open_volume(row.bitmap, exclusive=False)
+def _open_bitmap(path: str) -> Volume:
+    """Raises Away where it is not there; what else is wrong with it, the set cannot wait for."""
+    try:
+        return open_volume(path, exclusive=False)
+    except errors.IifuseError as error:
+        if is_absence(error):
+            raise Away(Missing(f"{error.subject} {error.why}")) from error
+        raise
+
+
+def load_bitmap(engine: Engine, row: SetRow, trouble: Trouble) -> tuple[BitmapFile, Header, Bits]:
+    """Header and bits, a pending change repeated. Raises Away, BadBitmap, BadVolume, OSError."""
+    volume = _open_bitmap(row.bitmap)
     try:
         bitmap = BitmapFile(volume)
         volume.sync()
         header = bitmap.read_header()
-        check_known(row, header)
+        check_known(row, header, file_of(volume))
         shadow, damaged_shadow = bitmap.read_bits(header, Region.SHADOW)
         copy, damaged_copy = bitmap.read_bits(header, Region.COPY)
         before = header.pit.number

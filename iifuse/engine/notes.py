@@ -23,7 +23,8 @@ from iifuse.core.header import Header
 from iifuse.core.state import Custody, Progress, Role
 from iifuse.engine.threads import blocking
 from iifuse.engine.volumeset import VolumeSet
-from iifuse.store.statedb import SetRow, StateDB
+from iifuse.store.setrow import SetRow
+from iifuse.store.statedb import StateDB
 
 log = logging.getLogger(__name__)
 

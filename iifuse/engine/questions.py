@@ -5,6 +5,7 @@ from functools import partial
 
 from iifuse.core import loss
 from iifuse.core.loss import Loss
+from iifuse.core.missing import lost_of
 from iifuse.core.state import Custody, Kind, Role, Verb
 from iifuse.engine import overwriting, pit
 from iifuse.engine.counting import counts
@@ -74,7 +75,8 @@ async def before_reset(engine: Engine, sets: Sequence[VolumeSet], *, sure: bool)
 async def _reset(engine: Engine, member: VolumeSet) -> list[Loss]:
     if member.header.custody is Custody.EXPORTED:
         return [loss.of_export(member.header)]
-    header, lost, master = member.header, member.state.offline, engine.family(member).master
+    header, lost = member.header, lost_of(member.state, member.missing)
+    master = engine.family(member).master
     losses: list[Loss] = []
     if lost & Role.MASTER and header.kind is Kind.INDEPENDENT:
         holds = await blocking(partial(overwriting.standing_in, header.master))

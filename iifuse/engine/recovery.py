@@ -11,19 +11,22 @@ from functools import partial
 from typing import Any
 
 from iifuse import errors
-from iifuse.core.header import Closure
-from iifuse.core.state import Role
+from iifuse.core.header import Closure, Stamp
+from iifuse.core.missing import Missing
+from iifuse.core.state import Custody, Role
+from iifuse.engine.dated import in_doubt
 from iifuse.engine.enable import finish_disable
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
-from iifuse.engine.loading import has_header, load
+from iifuse.engine.loading import Found, has_header, load
 from iifuse.engine.threads import blocking
 from iifuse.engine.tickets import settle_ticket
-from iifuse.engine.trust import doubt_siblings
+from iifuse.engine.trust import doubt_all, doubt_siblings
 from iifuse.engine.unjoined import learn_at_start
 from iifuse.engine.volumeset import VolumeSet
+from iifuse.store.presence import file_of, is_absence
+from iifuse.store.setrow import SetRow
 from iifuse.store.stamp import stamp
-from iifuse.store.statedb import SetRow
 from iifuse.store.volume import Volume, open_volume
 
 log = logging.getLogger(__name__)
@@ -35,9 +38,10 @@ async def start(engine: Engine) -> None:
     No file is shown before every set is back: a write that came earlier would be noted nowhere.
     """
     for path in await blocking(engine.db.volumes):
-        await _open_master(engine, path)
+        if isinstance(await open_master(engine, path), Missing):
+            engine.volumes_wait = True
     await bring_back(engine, await blocking(engine.db.sets))
-    await _finish_transition(engine)
+    await finish_transition(engine)
     await learn_at_start(engine)
     for family in engine.families:
         await show(engine, family)
@@ -47,18 +51,26 @@ async def start(engine: Engine) -> None:
 def start_copies(engine: Engine, members: Iterable[VolumeSet]) -> None:
     """Let the copies go on that ran when the sets were last in use."""
     for member in members:
-        if member.header.copying:
+        if member.header.copying and not member.missing:
             engine.start_copy(member)
 
 
 async def bring_back(engine: Engine, rows: Iterable[SetRow]) -> list[VolumeSet]:
-    """Load sets and make their headers say that they are in use; nothing is shown yet.
-
-    The database knows a new session before the first header has it, and forgets the one before
-    after the last has: a start that is cut short finds every header known.
-    """
+    """Load sets and make their headers say that they are in use; nothing is shown yet."""
     found = [await _start_set(engine, row) for row in rows]
     members = [member for member in found if member is not None]
+    await put_in_use(engine, members)
+    return members
+
+
+async def put_in_use(engine: Engine, members: Iterable[VolumeSet]) -> None:
+    """Whoever could be written from now on says so durably, which a start heeds after a crash.
+
+    The database knows a new session before the first header has it, and forgets the one before
+    after the last has: a start that is cut short finds every header known. A set that nobody can
+    write to stays as it is on disk, its bitmap volume above all, which may not even be there.
+    """
+    members = [s for s in members if not s.in_use and could_be_written(engine, s)]
     before = {s.name: s.header.session for s in members}
     try:
         await blocking(partial(engine.db.begin_session, engine.session, before))
@@ -71,11 +83,30 @@ async def bring_back(engine: Engine, rows: Iterable[SetRow]) -> list[VolumeSet]:
         if member.header.restored_offline:
             await doubt_siblings(member, engine.family(member).sets)
     for member in members:
-        await _open_for_use(engine, member)
+        await open_for_use(engine, member)
+        await _settle_ticket(engine, member)
         for what in member.recovered:
             await engine.note(member, f"start: {what}")
-    await _quietly(engine.db.end_session_change)
-    return members
+        member.recovered.clear()
+    await _quietly(partial(engine.db.end_session_change, list(before)))
+
+
+async def note_use(engine: Engine, members: Iterable[VolumeSet]) -> None:
+    """Volumes have come back or are new: also who was in use notes which they are."""
+    members = list(members)
+    for member in members:
+        if member.in_use:
+            await open_for_use(engine, member)
+    await put_in_use(engine, members)
+
+
+def could_be_written(engine: Engine, member: VolumeSet) -> bool:
+    """Is there a file on the mount, or about to be, a write to which the set has to note?"""
+    if member.lacks(Role.BITMAP):
+        return False
+    return engine.family(member).master is not None or not (
+        member.shadow is None or member.is_hidden
+    )
 
 
 async def _quietly(call: Callable[[], None]) -> None:
@@ -125,17 +156,17 @@ async def _sync_last(volume: Volume | None, family: Family) -> None:
 
 
 async def _save(engine: Engine, member: VolumeSet, master: Volume | None) -> None:
-    shown = [engine.views.get(v.path) for v in (master, member.shadow) if v is not None]
-    times: dict[str, Any] = {}
-    for view in filter(None, shown):
-        times |= view.as_field(view.last_times())
+    """The stamp of a volume that was not here stays: by it we shall know it again."""
+    if not member.in_use:
+        return
+    fields: dict[str, Any] = {}
+    for volume, name in ((master, "master_stamp"), (member.shadow, "shadow_stamp")):
+        if volume is not None:
+            fields[name] = stamp(volume)
+            view = engine.views.get(volume.path)
+            fields |= view.as_field(view.last_times()) if view is not None else {}
     try:
-        await member.save_exact(
-            clean=not member.state.offline,
-            master_stamp=stamp(master),
-            shadow_stamp=stamp(member.shadow),
-            **times,
-        )
+        await member.save_exact(clean=not member.state.offline, **fields)
     except OSError:
         log.exception("%s: the exact bits could not be saved", member.name)
 
@@ -161,24 +192,39 @@ async def _start_set(engine: Engine, row: SetRow) -> VolumeSet | None:
         log.warning("%s: was being enabled or imported when the service ended", row.shadow)
         await _quietly(partial(engine.db.remove_set, row.shadow))
         return None
-    family = await _open_master(engine, row.master) if row.master else None
-    member, trouble = await blocking(partial(load, engine, row, family))
+    master = await open_master(engine, row.master) if row.master else None
+    volume = master.master if isinstance(master, Family) else master
+    member, found = await blocking(partial(load, engine, row, volume))
     if member.header.closure is not Closure.OPEN:
+        member.shadow = found.shadow
         await _quietly(partial(_forget_closed, engine, row, member))
         return None
     if row.closing:
         await _quietly(partial(engine.db.closing, row.shadow, False))
-    if family is None or family.geometry != member.geometry:
-        family = _family_without_master(engine, row, member)
-        if row.master and not any(role & Role.MASTER for role, _ in trouble):
-            trouble.insert(0, (Role.MASTER, "the master cannot be used"))
-    engine.register(family, member)
-    for role, reason in trouble:
+    if isinstance(master, Family) and not found.has_no_master:
+        engine.register(master, member)
+    else:
+        engine.register(family_without_master(engine, member), member)
+    await settle(member, found)
+    return member
+
+
+async def settle(member: VolumeSet, found: Found) -> None:
+    """What was found wrong with a set: some of it is noted durably, some is waited for."""
+    member.shadow = found.shadow
+    for part, missing in found.missing.items():
+        member.miss(part, missing)
+    if found.doubt:
+        member.header = in_doubt(member.header)
+    if member.state.offline & Role.MASTER and not found.has_no_master:
+        member.header = replace(member.header, offline=member.state.offline & ~Role.MASTER)
+    for role, reason in found.trouble:
         if not role:
             log.warning("%s: %s", member.name, reason)
         await member.take_offline(role, reason)
         member.recovered.append(reason)
-    return member
+    if found.doubt:
+        await doubt_all(member, found.doubt)
 
 
 def _forget_closed(engine: Engine, row: SetRow, member: VolumeSet) -> None:
@@ -196,20 +242,37 @@ def _forget_closed(engine: Engine, row: SetRow, member: VolumeSet) -> None:
     member.close()
 
 
-def _family_without_master(engine: Engine, row: SetRow, member: VolumeSet) -> Family:
-    """Of an imported shadow, or of a master that cannot be used; siblings share it."""
+def family_without_master(engine: Engine, member: VolumeSet) -> Family:
+    """Of an imported shadow, or of sets that miss the same master."""
+    header = member.header
+    path = header.master if header.custody is not Custody.IMPORTED else None
     for family in engine.families:
-        if family.path == row.master is not None and family.master is None:
+        waits = family.path == path is not None and family.master is None
+        if waits and family.meant == header.master_file:
             return family
-    family = Family(row.master, None, member.geometry, ordered=engine.ordered)
+    family = Family(path, None, member.geometry, ordered=engine.ordered)
+    family.meant = header.master_file
     engine.families.append(family)
     return family
 
 
-async def _open_for_use(engine: Engine, member: VolumeSet) -> None:
-    """The header says unclean before anything can be written."""
+def identities(master: Volume | None, shadow: Volume | None) -> dict[str, object]:
+    """Which files are in use from now on; stamps are of volumes that are not."""
+    found: dict[str, object] = {}
+    if master is not None:
+        found |= {"master_file": file_of(master), "master_stamp": Stamp()}
+    if shadow is not None:
+        found |= {"shadow_file": file_of(shadow), "shadow_stamp": Stamp()}
+    return found
+
+
+async def open_for_use(engine: Engine, member: VolumeSet) -> None:
+    """The header says unclean, and of which files, before anything can be written."""
+    member.in_use = True
+    await _quietly(partial(_note_bitmap, engine, member))
     try:
         await member.commit(
+            **identities(engine.family(member).master, member.shadow),
             clean=False,
             boot_id=engine.boot_id,
             process_durability=not engine.ordered,
@@ -218,13 +281,22 @@ async def _open_for_use(engine: Engine, member: VolumeSet) -> None:
     except OSError as error:
         await member.take_offline(Role.BITMAP, str(error))
     await engine.notes.remember(member)
+
+
+async def _settle_ticket(engine: Engine, member: VolumeSet) -> None:
     try:
         await blocking(partial(settle_ticket, engine, member.header))
     except OSError as error:
         log.error("%s: its ticket could not be written: %s", member.name, error)  # noqa: TRY400
 
 
-async def _open_master(engine: Engine, path: str) -> Family | None:
+def _note_bitmap(engine: Engine, member: VolumeSet) -> None:
+    if member.bitmap is not None:
+        engine.db.use_bitmap(member.name, file_of(member.bitmap.volume))
+
+
+async def open_master(engine: Engine, path: str) -> Family | Missing:
+    """The family of a master that is there, or why it is not."""
     for family in engine.families:
         if family.path == path and family.master is not None:
             return family
@@ -232,11 +304,11 @@ async def _open_master(engine: Engine, path: str) -> Family | None:
         volume = await blocking(partial(open_volume, path, exclusive=False))
     except errors.IifuseError as error:
         log.error("%s: this master cannot be served: %s", path, error)  # noqa: TRY400
-        return None
+        return Missing(f"{error.subject} {error.why}", stranger=not is_absence(error))
     return engine.adopt(volume)
 
 
-async def _finish_transition(engine: Engine) -> None:
+async def finish_transition(engine: Engine) -> None:
     """Forget a group's record once all its members have followed; a missing one may come later."""
     transition = engine.transitions.transition
     if transition is None:

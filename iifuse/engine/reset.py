@@ -13,10 +13,11 @@ from typing import Final
 from iifuse import errors
 from iifuse.core import sector
 from iifuse.core.bits import Bits
-from iifuse.core.header import Header
+from iifuse.core.header import FileId, Header
+from iifuse.core.missing import lost_of
 from iifuse.core.state import NOTHING_OFFLINE, Change, Custody, Kind, Progress, Role
 from iifuse.core.times import after
-from iifuse.engine import pit, roles
+from iifuse.engine import pit, recovery, roles
 from iifuse.engine.dated import in_doubt
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
@@ -28,6 +29,7 @@ from iifuse.engine.threads import blocking
 from iifuse.engine.tickets import end_export
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
+from iifuse.store.presence import file_of
 from iifuse.store.volume import Volume, open_volume
 
 _COPIES: Final = "'-u s' copies them to the shadow, '-u m' to the master"
@@ -41,7 +43,10 @@ async def reset(engine: Engine, member: VolumeSet) -> list[str]:
 
     On an exported set: take the shadow back from an importer that is lost, all chunks different.
     """
-    if member.header.custody is not Custody.EXPORTED and not member.state.offline:
+    if any(missing.served for missing in member.missing.values()):
+        member.check_whole("-R")
+    lost = lost_of(member.state, member.missing)
+    if member.header.custody is not Custody.EXPORTED and not lost:
         return [f"{member.name}: nothing is offline"]
     async with engine.notes.announced({member: None}):
         return await _reset(engine, member)
@@ -49,11 +54,14 @@ async def reset(engine: Engine, member: VolumeSet) -> list[str]:
 
 async def _reset(engine: Engine, member: VolumeSet) -> list[str]:
     member.check_answering()
+    lost = lost_of(member.state, member.missing)
     if member.header.custody is Custody.EXPORTED:
-        await _replace(engine, member, member.state.offline & Role.BITMAP)
+        await _replace(engine, member, lost & Role.BITMAP)
         notes = await _take_back(engine, member)
         await _show_other_times(engine, member, NOTHING_OFFLINE)
         return notes
+    if member.lacks(Role.BITMAP) and member.restoring and member.header.kind is Kind.DEPENDENT:
+        await member.give_up(Role.BITMAP, member.why_hidden)
     if member.is_beyond_repair:
         raise errors.Refused(
             member.name,
@@ -64,11 +72,11 @@ async def _reset(engine: Engine, member: VolumeSet) -> list[str]:
         )
     family = engine.family(member)
     pit.check_siblings(family, member, "-R")
-    _check_something_left(member, family)
+    _check_something_left(member, family, lost)
     await engine.stop_copy(member)
     view = engine.views.get(member.name)
     async with engine.closed([view], "close it first"), family.locks.everything():
-        lost = member.state.offline
+        lost = lost_of(member.state, member.missing)
         await _replace(engine, member, lost)
     if member.shadow is not None and view is None:
         await engine.show_shadow(member)
@@ -90,13 +98,13 @@ async def _show_other_times(engine: Engine, member: VolumeSet, lost: Role) -> No
             await engine.timekeeper.keep(view)
 
 
-def _check_something_left(member: VolumeSet, family: Family) -> None:
+def _check_something_left(member: VolumeSet, family: Family, lost: Role) -> None:
     """Neither of two lost volumes can be made true from the other; what is there may be needed."""
     whole = member.state.kind is Kind.INDEPENDENT and member.header.custody is Custody.LOCAL
-    if whole and family.master is None and member.state.offline & Role.SHADOW:
+    if whole and family.master is None and lost & Role.SHADOW:
         raise errors.Refused(
             member.name,
-            "is offline and so is its master: neither can be made true from the other",
+            "is not there and nor is its master: neither can be made true from the other",
             _without_both(member),
         )
 
@@ -125,13 +133,15 @@ async def _take_back(engine: Engine, member: VolumeSet) -> list[str]:
         try:
             times = after([member.header.shadow_times], time.time_ns())  # who knows who wrote it
             await member.save_exact(
-                custody=Custody.LOCAL, offline=left, offline_reason=reason, shadow_times=times
-            )
+                custody=Custody.LOCAL, offline=left, offline_reason=reason, shadow_times=times,
+                shadow_file=file_of(shadow),
+            )  # fmt: skip
         except OSError:
             shadow.close()
             raise
         await member.renew_bits()
     member.shadow = shadow
+    await recovery.note_use(engine, [member])
     await engine.show_shadow(member)
     await blocking(partial(end_export, engine, member.header))
     await engine.note(member, "-R")
@@ -146,17 +156,24 @@ async def _take_back(engine: Engine, member: VolumeSet) -> list[str]:
 async def _replace(engine: Engine, member: VolumeSet, lost: Role) -> None:
     """Close and open again what is offline; all of it, or it raises."""
     family = engine.family(member)
-    volumes = await blocking(partial(_open_lost, engine, member, family, lost))
+    standing = engine.standing_at(family.path) if family.master is None else None
+    volumes = await blocking(partial(_open_lost, engine, member, family, standing, lost))
+    for role, missing in list(member.missing.items()):  # what has its place is open: no way back
+        if role & lost:
+            await member.give_up(role, f"{missing.why}, and was given up (-R)")
     if Role.SHADOW in volumes:
         member.shadow = volumes[Role.SHADOW]
     if Role.BITMAP in volumes:
         member.bitmap = BitmapFile(volumes[Role.BITMAP])
         await _rewrite_bitmap(member)
     if Role.MASTER in volumes:
-        await _adopt_master(engine, member, family, volumes[Role.MASTER])
+        await _adopt_master(engine, member, family, volumes[Role.MASTER], standing)
+    await recovery.note_use(engine, [member])
 
 
-def _open_lost(engine: Engine, member: VolumeSet, family: Family, lost: Role) -> Lost:
+def _open_lost(
+    engine: Engine, member: VolumeSet, family: Family, standing: Family | None, lost: Role
+) -> Lost:
     """In a thread. The old descriptors go first: their locks are in our own way."""
     header = member.header
     names = {Role.MASTER: header.master, Role.SHADOW: header.shadow, Role.BITMAP: header.bitmap}
@@ -176,8 +193,11 @@ def _open_lost(engine: Engine, member: VolumeSet, family: Family, lost: Role) ->
             found[Role.BITMAP] = open_or_create(header.bitmap, need, undo, sparse=False)
             check_size(found[Role.BITMAP], need, "the bitmap")
         if lost & Role.MASTER and family.master is None:
-            found[Role.MASTER] = open_volume(header.master)
-            undo.callback(found[Role.MASTER].close)
+            if standing is not None and standing.master is not None:
+                found[Role.MASTER] = standing.master
+            else:
+                found[Role.MASTER] = open_volume(header.master)
+                undo.callback(found[Role.MASTER].close)
             _check_replacement(found[Role.MASTER], header.size_bytes)
         undo.pop_all()
     return found
@@ -235,24 +255,43 @@ def _recall(member: VolumeSet, bitmap: BitmapFile) -> None:
     bitmap.erase_headers()
 
 
-async def _adopt_master(engine: Engine, member: VolumeSet, family: Family, master: Volume) -> None:
-    """A replacement: nothing that a sibling knows of the old master is true of it."""
+async def _adopt_master(
+    engine: Engine, member: VolumeSet, family: Family, master: Volume, standing: Family | None
+) -> None:
+    """A replacement: nothing that a sibling knows of the old master is true of it.
+
+    `standing`: the family of the new one, if it is on the mount already.
+    """
     for sibling in family.sets:
-        if sibling is member:
-            continue
-        why, own = "its master was replaced", sibling.state.kind is Kind.INDEPENDENT
-        if not own:
-            await sibling.take_offline(Role.SHADOW, why)
-        elif sibling.state.progress is Progress.IDLE:
-            why = sibling.header.offline_reason  # of a shadow that failed before
-        left = sibling.state.offline & ~Role.MASTER
-        sibling.bits.shadow.fill()
-        await sibling.save_exact(offline=left, offline_reason=why if left else "")
-    family.master = master
-    for each in family.sets:
-        async with each.header_lock:
-            each.header = in_doubt(each.header)  # its file shows another content
-    await engine.show_master(family)
+        if sibling is not member:
+            await _forget_master(sibling)
+    if standing is None:
+        family.master, family.meant = master, FileId()
+        for each in family.sets:
+            async with each.header_lock:
+                each.header = in_doubt(each.header)  # its file shows another content
+        await engine.show_master(family)
+    else:
+        async with standing.locks.gate():
+            for one in list(family.sets):
+                engine.move(one, standing)
+    siblings = engine.family(member).sets
+    for sibling in siblings:
+        sibling.miss(Role.MASTER, None)
+    await recovery.note_use(engine, siblings)
+
+
+async def _forget_master(sibling: VolumeSet) -> None:
+    why, own = "its master was replaced", sibling.state.kind is Kind.INDEPENDENT
+    if sibling.lacks(Role.BITMAP):
+        await sibling.give_up(Role.BITMAP, why)
+    if not own:
+        await sibling.take_offline(Role.SHADOW, why)
+    elif sibling.state.progress is Progress.IDLE:
+        why = sibling.header.offline_reason  # of a shadow that failed before
+    left = sibling.state.offline & ~Role.MASTER
+    sibling.bits.shadow.fill()
+    await sibling.save_exact(offline=left, offline_reason=why if left else "")
 
 
 # -- making it true -------------------------------------------------------------------------

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from iifuse import errors
 from iifuse.core.bitmap import Bitmap, runs_of
 from iifuse.core.bits import Bits
-from iifuse.core.header import BitmapRole, Closure, Header
+from iifuse.core.header import BitmapRole, Closure, FileId, Header
+from iifuse.core.missing import same_file
 from iifuse.core.state import NOTHING_OFFLINE, Kind, Progress, Role
 from iifuse.engine.engine import Engine
 from iifuse.engine.volumeset import VolumeSet
-from iifuse.store.statedb import SetRow
+from iifuse.store.setrow import SetRow
 from iifuse.units import Run
 
 log = logging.getLogger(__name__)
@@ -22,10 +23,11 @@ Damaged = tuple[list[Run], list[Run]]
 """Runs of chunks whose shadow bits, and whose copy bits, cannot be believed."""
 
 
-def check_known(row: SetRow, header: Header) -> None:
+def check_known(row: SetRow, header: Header, file: FileId) -> None:
     """Raise BadBitmap unless it is the bitmap volume that this service last had in use (F14).
 
-    A bitmap of its import has the set's UUID too; an older copy of its own lacks bits.
+    A bitmap of its import has the set's UUID too; an older copy of its own lacks bits. A copy that
+    was made while the set was in use is known by its file: the header in it is the same.
     """
     role = BitmapRole.MAIN if row.master else BitmapRole.IMPORTED
     pairs = (
@@ -41,6 +43,8 @@ def check_known(row: SetRow, header: Header) -> None:
             why = f"belongs to another {what}: {found}, and the set has {wanted}"
             raise errors.BadBitmap(row.bitmap, why)
     known = header.session in (row.session, row.previous) and header.sequence >= row.sequence
+    if not header.clean and not same_file(row.bitmap_file, file):
+        known = False
     if header.closure is not Closure.CLOSED and not known:
         raise errors.BadBitmap(
             row.bitmap,
@@ -100,22 +104,26 @@ def has_hints(header: Header) -> bool:
 
 
 async def doubt_siblings(restored: VolumeSet, sets: Iterable[VolumeSet]) -> None:
-    """A restore of `restored` wrote to the master while no service preserved for its other sets.
+    """A restore of `restored` wrote to the master while no service preserved for its other sets."""
+    for member in sets:
+        if member is not restored:
+            reason = f"its master was overwritten by 'iibitmap finish' of {restored.name}"
+            await doubt_all(member, reason)
+
+
+async def doubt_all(member: VolumeSet, reason: str) -> None:
+    """The volumes of a set were, or may have been, written past us; nothing else runs on it.
 
     Idle and independent: all chunks differ. Else the point in time was in part on the master.
     """
-    reason = f"its master was overwritten by 'iibitmap finish' of {restored.name}"
-    for member in sets:
-        if member is restored:
-            continue
-        if not has_hints(member.header):
-            await member.take_offline(Role.SHADOW, reason)
-            continue
-        log.warning("%s: %s: all chunks count as different", member.name, reason)
-        member.recovered.append(f"{reason}: all chunks count as different")
-        member.bits.shadow.fill()
-        try:
-            await member.save_exact()
-        except OSError as error:
-            await member.take_offline(Role.BITMAP, str(error))
-        await member.renew_bits()
+    if not has_hints(member.header) or member.lacks(Role.BITMAP):
+        await member.take_offline(Role.SHADOW, reason)
+        return
+    log.warning("%s: %s: all chunks count as different", member.name, reason)
+    member.recovered.append(f"{reason}: all chunks count as different")
+    member.bits.shadow.fill()
+    try:
+        await member.save_exact()
+    except OSError as error:
+        await member.take_offline(Role.BITMAP, str(error))
+    await member.renew_bits()

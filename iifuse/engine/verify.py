@@ -29,6 +29,7 @@ def check_comparable(engine: Engine, member: VolumeSet) -> Family:
     """The set's family. Raises Refused unless equal bits mean equal bytes, NotFound."""
     if engine.set(member.name) is not member:
         raise errors.NotFound(member.name, "was disabled, and is another set now")
+    member.check_whole("iiverify")
     state = member.state
     if state.kind is not Kind.INDEPENDENT:
         raise errors.Refused(

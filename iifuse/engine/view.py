@@ -257,8 +257,8 @@ class MasterView(View):
     def touch(self, first: int, count: int) -> Touch:
         """A write to the master concerns every set."""
         for member in self.family.sets:
-            if member.unnoted:
-                raise OSError(errno.EIO, member.header.offline_reason, self.path)
+            if member.unnoted or (member.restoring and member.lacks(Role.BITMAP)):
+                raise OSError(errno.EIO, member.why_hidden, self.path)
         return Touch(Side.MASTER, None, first, count)
 
     def target(self) -> Volume:
@@ -315,8 +315,11 @@ class ShadowView(View):
 
     def touch(self, first: int, count: int) -> Touch:
         """A write to the shadow concerns its set (and, during a restore, the siblings)."""
-        if self.member.state.offline & Role.BITMAP:
-            raise OSError(errno.EIO, self.member.header.offline_reason, self.path)
+        member = self.member
+        lost = member.state.offline & Role.BITMAP or member.lacks(Role.BITMAP)
+        if lost or (member.restoring and member.lacks(Role.MASTER)):
+            raise OSError(errno.EIO, member.why_hidden, self.path)
+        self.target()  # a step for a shadow that is hidden would fail, and cost it
         return Touch(Side.SHADOW, self.member.key, first, count)
 
     def target(self) -> Volume:
@@ -364,8 +367,8 @@ class ShadowView(View):
 
 
 def _online_shadow(member: VolumeSet) -> Volume:
-    if member.shadow is None or member.state.offline & Role.SHADOW:
-        raise OSError(errno.EIO, member.header.offline_reason or "offline", member.name)
+    if member.shadow is None or member.is_hidden or member.state.offline & Role.SHADOW:
+        raise OSError(errno.EIO, member.why_hidden, member.name)
     return member.shadow
 
 

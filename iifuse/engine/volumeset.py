@@ -15,6 +15,7 @@ from iifuse.core.bitmap import Bitmap, sector_runs
 from iifuse.core.bits import Bits
 from iifuse.core.geometry import Geometry
 from iifuse.core.header import Header
+from iifuse.core.missing import Missing, check_whole, hides_shadow, without_bits
 from iifuse.core.plan import Member, PitStep, Store
 from iifuse.core.sector import Region
 from iifuse.core.state import Custody, Kind, Policy, Progress, Role, SetState, Verb, check
@@ -45,6 +46,8 @@ class VolumeSet:
         bitmap: BitmapFile | None,
         group: str | None = None,
     ) -> None:
+        self.missing: dict[Role, Missing] = {}
+        """Volumes that are waited for or were replaced (`miss`); nothing of it is durable."""
         self.header, self.bits = header, bits
         self.key: Final = header.uuid
         self.shadow, self.bitmap = shadow, bitmap
@@ -55,6 +58,8 @@ class VolumeSet:
         """What the start had to do about it, for the history."""
         self.bits_known = True
         """No: the bitmap volume was not believed at the start, and the bits are the safe ones."""
+        self.in_use = False
+        """Does the header on disk say so? Not while nobody could write to any of the volumes."""
         self.unnoted = False
         """It went offline and that could be noted nowhere: writes that need a bit get EIO."""
         self.second_place: Callable[[str], None] | None = None
@@ -87,6 +92,51 @@ class VolumeSet:
         self.is_lost = bool(header.offline & (Role.SHADOW | Role.BITMAP))
         """Is the shadow or the bitmap offline? Then writes of others need nothing of this set."""
         self._is_plain = not header.policy.limit_s and not self.state.restoring
+        for role in list(self.missing):
+            if role & header.offline and not self.missing[role].served:
+                del self.missing[role]  # it was waited for, and that is over
+        self.is_hidden = hides_shadow(self.state, self.missing)
+
+    # -- volumes that are not there ---------------------------------------------------------
+
+    def miss(self, role: Role, missing: Missing | None) -> None:
+        """A volume is not there, or (None) it is again. Told once, when it is news."""
+        before = self.missing.pop(role, None)
+        if missing is not None and not (role & self.state.offline and not missing.served):
+            self.missing[role] = missing
+            if missing != before:
+                log.warning("%s: %s", self.name, missing.words(role))
+        elif before is not None:
+            log.info("%s: its %s is back", self.name, (role.name or "").lower())
+        self.is_hidden = hides_shadow(self.state, self.missing)
+
+    def lacks(self, role: Role) -> bool:
+        """Can a volume not be used because it is not there?"""
+        return role in self.missing and not self.missing[role].served
+
+    @property
+    def why_hidden(self) -> str:
+        """Why the shadow cannot be read, or written, for people."""
+        lacking = (m.words(role) for role, m in self.missing.items() if not m.served)
+        return next(lacking, self.header.offline_reason or "offline")
+
+    def check_whole(self, verb: str) -> None:
+        """Raise Refused while a volume of the set is missing."""
+        check_whole(self.name, self.missing, verb)
+
+    async def give_up(self, role: Role, reason: str) -> None:
+        """A volume that was waited for is lost now; noted durably before anything relies on it."""
+        if role is not Role.BITMAP:
+            await self.take_offline(role, reason)
+            return
+        log.error("%s: its bitmap is waited for no more: %s", self.name, reason)
+        await self._note_elsewhere(reason)
+        roles, self.bits = without_bits(self.state, self.bits.chunks)
+        self.bits_known = False
+        self.header = replace(
+            self.header, offline=self.state.offline | roles, offline_reason=reason, copying=False,
+            progress=self.header.progress if self.restoring else Progress.IDLE,
+        )  # fmt: skip
 
     @property
     def geometry(self) -> Geometry:
@@ -107,6 +157,8 @@ class VolumeSet:
         """Raise Refused, CopyRunning or Busy unless the set allows the verb at this moment."""
         if verb is Verb.DISABLE and self.is_beyond_repair:
             return
+        if verb is not Verb.DISABLE:
+            self.check_whole(verb)
         check(self.name, self.state, verb)
         self.check_answering()
 
@@ -140,7 +192,7 @@ class VolumeSet:
     @property
     def answers_at_once(self) -> bool:
         """Can nothing of a first touch have to wait? Not so for a slow shadow, or in a restore."""
-        return self._is_plain and not self.stuck and not self.unnoted
+        return self._is_plain and not (self.stuck or self.unnoted or self.missing)
 
     @property
     def needs_nothing(self) -> bool:
@@ -183,6 +235,8 @@ class VolumeSet:
 
     async def take_offline(self, role: Role, reason: str) -> None:
         """Note durably that a volume of the set cannot be trusted (invariant 9)."""
+        if self.lacks(Role.BITMAP):
+            await self.give_up(Role.BITMAP, reason)
         roles = self.state.offline | self._drags(role)
         if roles == self.state.offline:
             return

@@ -43,7 +43,7 @@ class Mount:
         self.mountpoint = os.path.realpath(mountpoint)
         self._namespace = Namespace()
         self._operations = Operations(self._namespace, writeback_cache=writeback_cache)
-        self._in_place = in_place
+        self.in_place = in_place
         self._connection: Connection
 
     # -- life -------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ class Mount:
 
     def close(self) -> None:
         """Unmount, lazily where the mount is busy; it may have been unmounted from outside."""
-        if self._in_place:
+        if self.in_place:
             for view in self._namespace.views():
                 _unbind(view.path)
         pyfuse3.close(unmount=False)
@@ -116,12 +116,12 @@ class Mount:
     async def appear(self, view: View) -> None:
         """A file comes to the mount."""
         self._namespace.add(view)
-        if self._in_place:
+        if self.in_place:
             await threads.blocking(partial(_bind, self.mounted_path(view), view.path))
 
     async def vanish(self, view: View) -> None:
         """A file leaves the mount; the kernel is told to forget its name."""
-        if self._in_place:
+        if self.in_place:
             await threads.blocking(partial(_unbind, view.path))
         for parent, name in self._namespace.remove(view):
             pyfuse3.invalidate_entry_async(InodeT(parent), FileNameT(name), ignore_enoent=True)
@@ -132,7 +132,7 @@ class Mount:
 
     def holders(self, view: View) -> list[str]:
         """Programs and loop devices that have the view open."""
-        return holders([self.mounted_path(view), view.path][: 1 + self._in_place])
+        return holders([self.mounted_path(view), view.path][: 1 + self.in_place])
 
     async def times_moved(self, views: list[View]) -> None:
         """The kernel forgets what it knows of the files' times before this returns.

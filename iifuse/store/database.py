@@ -71,6 +71,8 @@ _ADDED: Final = {
     "sets": (
         "given_up",  # the point in time whose restore was given up
         "entering",  # its enable or import has begun, its header may not be there yet
+        "master_inode", "master_birth_ns", "shadow_inode", "shadow_birth_ns",  # as in the header
+        "bitmap_inode", "bitmap_birth_ns",
         "announced",  # how many verbs have been: SQLite writes nothing where nothing changes
     ),
     "volumes": (  # of one with no set: its times and what identifies it, as a header has them

@@ -18,9 +18,11 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from iifuse import errors
+from iifuse.core.header import FileId
 from iifuse.store import linux
 from iifuse.store.blocks import WHOLE, Blocks, Extent, Layers, overlap
 from iifuse.store.mounts import Mount, Mounts, mounts
@@ -87,6 +89,24 @@ def find(path: str) -> Identity | None:
     except OSError:
         return identify(path)  # which explains it
     return identify(path) if spot.found is not None else None
+
+
+def device_id(identity: Identity) -> FileId:
+    """A number by which a device is known again after a boot, when its own may be another one.
+
+    Of a loop device that of its file counts, without the device of the file system. Unknown where
+    neither WWID, serial number nor UUID tells.
+    """
+    names = [f"{_durable(extent.base)} {extent.start}" for extent in identity.own]
+    if any(name.startswith("block:") for name in names):
+        return FileId()
+    digest = blake2b("\n".join(names).encode("utf-8", "surrogateescape"), digest_size=7).digest()
+    return FileId(int.from_bytes(digest, "little") | 1 << 56)
+
+
+def _durable(base: str) -> str:
+    kind, _, rest = base.partition(":")
+    return f"file:{rest.rpartition(':')[2]}" if kind == "file" else base
 
 
 def number(found: os.stat_result) -> tuple[int, int]:

@@ -17,6 +17,9 @@ FUSE_CONNECTIONS: Final = "/sys/fs/fuse/connections"
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
 _SYNC_FILE_RANGE_WRITE: Final = 2
+_AT_EMPTY_PATH: Final = 0x1000
+_STATX_BTIME: Final = 0x800
+_STATX: Final = struct.Struct("<I76xqI164x")  # mask, then seconds and nanoseconds of the birth
 _BLKGETSIZE64: Final = 0x80081272
 _BLKFLSBUF: Final = 0x1261
 _LOOP_GET_STATUS64: Final = 0x4C05
@@ -101,6 +104,19 @@ def is_tmpfs(fd: int) -> bool:
     buffer = ctypes.create_string_buffer(256)
     _check(_libc.fstatfs(fd, buffer))
     return int.from_bytes(buffer.raw[:8], "little") == TMPFS_MAGIC
+
+
+def birth_ns(file: int | str) -> int:
+    """When a file (a descriptor, or a path with links followed) was made; 0: nobody can tell."""
+    buffer = ctypes.create_string_buffer(_STATX.size)
+    fd, path, flags = (
+        (_AT_FDCWD, file, 0) if isinstance(file, str) else (file, "", _AT_EMPTY_PATH)
+    )
+    if _libc.statx(fd, os.fsencode(path), flags, _STATX_BTIME, buffer):
+        return 0
+    mask, seconds, nanoseconds = _STATX.unpack(buffer.raw)
+    born = seconds * 1_000_000_000 + nanoseconds if mask & _STATX_BTIME else 0
+    return max(0, int(born))
 
 
 def device_size(fd: int) -> int:

@@ -4,45 +4,15 @@ What a set *is* stands in the header of its bitmap volume; a lost database loses
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from uuid import UUID
 
 from iifuse import errors
-from iifuse.core.header import Header
-from iifuse.core.state import Custody, Kind, Progress
+from iifuse.core.header import FileId, Header
+from iifuse.core.state import Custody, Progress
 from iifuse.store.database import WAY_OUT
+from iifuse.store.setrow import SetRow, checked, row_of
 from iifuse.store.transitions import REMEDY
 from iifuse.store.volumerows import VolumeRows
-
-
-@dataclass(frozen=True, slots=True)
-class SetRow:
-    """A set that comes back at start."""
-
-    shadow: str
-    uuid: UUID
-    master: str | None
-    bitmap: str
-    group: str | None
-    size_bytes: int
-    kind: Kind
-    progress: Progress = Progress.IDLE
-    custody: Custody = Custody.LOCAL
-    doubt: str | None = None
-    session: int = 0
-    previous: int | None = None
-    closing: bool = False
-    sequence: int = 0
-    entering: bool = False
-
-    @classmethod
-    def of(cls, header: Header, group: str | None = None, *, entering: bool = False) -> "SetRow":
-        """The row of a set; `entering`: of one whose header is not written yet."""
-        master = None if header.custody is Custody.IMPORTED else header.master
-        names = (header.shadow, header.uuid, master, header.bitmap, group)
-        what = (header.size_bytes, header.kind, header.progress, header.custody)
-        row = cls(*names, *what, session=header.session, sequence=header.sequence)
-        return replace(row, entering=entering)
 
 
 class StateDB(VolumeRows):
@@ -52,13 +22,12 @@ class StateDB(VolumeRows):
         """All sets, in the order in which they were enabled."""
         rows = self._rows(
             'SELECT shadow, uuid, master, bitmap, "group", size_bytes, kind, progress, custody, '
-            "doubt, session, previous, closing, sequence, entering FROM sets ORDER BY rowid"
+            "doubt, session, previous, closing, sequence, entering, "
+            "master_inode, master_birth_ns, shadow_inode, shadow_birth_ns, "
+            "bitmap_inode, bitmap_birth_ns FROM sets ORDER BY rowid"
         )
         try:
-            return [
-                _checked(SetRow(s, UUID(u), m, b, g, size, Kind(k), Progress(p), Custody(c), *rest))
-                for s, u, m, b, g, size, k, p, c, *rest in rows
-            ]
+            return [checked(row_of(*row)) for row in rows]
         except (ValueError, TypeError, AttributeError) as error:
             raise errors.ServiceError(
                 self._path, f"a row of its sets is damaged ({error})", WAY_OUT
@@ -68,12 +37,14 @@ class StateDB(VolumeRows):
         """From the return on the set comes back at every start."""
         self._run(
             'INSERT INTO sets (shadow, uuid, master, bitmap, "group", size_bytes, kind, progress, '
-            "custody, session, sequence, doubt, entering) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "custody, session, sequence, doubt, entering, "
+            "master_inode, master_birth_ns, shadow_inode, shadow_birth_ns, "
+            "bitmap_inode, bitmap_birth_ns) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 row.shadow, str(row.uuid), row.master, row.bitmap, row.group, row.size_bytes,
                 row.kind, row.progress, row.custody, row.session, row.sequence, row.doubt,
-                row.entering,
+                row.entering, *row.files,
             ),
         )
 
@@ -99,9 +70,20 @@ class StateDB(VolumeRows):
     def remember(self, header: Header) -> None:
         """What the header says now, should another one or none be there at the next start."""
         self._run(
-            "UPDATE sets SET progress = ?, custody = ?, sequence = ?, entering = 0 "
+            "UPDATE sets SET progress = ?, custody = ?, sequence = ?, entering = 0, "
+            "master_inode = ?, master_birth_ns = ?, shadow_inode = ?, shadow_birth_ns = ? "
             "WHERE shadow = ? AND uuid = ?",
-            (header.progress, header.custody, header.sequence, header.shadow, str(header.uuid)),
+            (
+                header.progress, header.custody, header.sequence, *SetRow.of(header).files[:4],
+                header.shadow, str(header.uuid),
+            ),
+        )
+
+    def use_bitmap(self, shadow: str, file: FileId) -> None:
+        """The bitmap volume that a set has in use from now on."""
+        self._run(
+            "UPDATE sets SET bitmap_inode = ?, bitmap_birth_ns = ? WHERE shadow = ?",
+            (file.inode, file.birth_ns, shadow),
         )
 
     def begin_session(self, session: int, previous: dict[str, int]) -> None:
@@ -111,9 +93,13 @@ class StateDB(VolumeRows):
             for row in rows:
                 self._run("UPDATE sets SET session = ?, previous = ? WHERE shadow = ?", row)
 
-    def end_session_change(self) -> None:
-        """The headers have it: an older one is not taken any more."""
-        self._run("UPDATE sets SET previous = NULL")
+    def end_session_change(self, shadows: list[str]) -> None:
+        """The headers of these sets have it: an older one is not taken any more."""
+        marks = ", ".join("?" * len(shadows))
+        self._run(
+            f"UPDATE sets SET previous = NULL WHERE shadow IN ({marks})",  # noqa: S608 - only marks
+            shadows,
+        )
 
     def closing(self, shadow: str, yes: bool) -> None:
         """A disable begins, or (False) has not come about."""
@@ -207,21 +193,3 @@ class StateDB(VolumeRows):
             "SELECT event, pit FROM history WHERE shadow = ? ORDER BY rowid", (shadow,)
         )
         return [(event, pit) for event, pit in rows]
-
-
-def _checked(row: SetRow) -> SetRow:
-    """SQLite keeps any type in any column. Raises ValueError or TypeError."""
-    for path in (row.shadow, row.bitmap, row.master or "/"):
-        if not path.startswith("/") or "\0" in path:
-            raise ValueError(f"{path!r} is no path")
-    if not isinstance(row.size_bytes, int) or not 0 < row.size_bytes < 1 << 60:
-        raise ValueError(f"a volume of {row.size_bytes} bytes")
-    if not all(isinstance(text, str | None) for text in (row.group, row.doubt)):
-        raise TypeError("a text that is none")
-    flags = (row.closing, row.entering)
-    numbers = (row.session, row.previous or 0, *flags, row.sequence >> 30)
-    if not all(isinstance(n, int) and 0 <= n < 1 << 32 for n in numbers):
-        raise TypeError("a session or a number that is none")
-    if (row.custody is Custody.IMPORTED) != (row.master is None):
-        raise ValueError("a master that does not go with the custody")
-    return row

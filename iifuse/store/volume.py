@@ -269,7 +269,10 @@ def _check_open(path: str, fd: int, identity: Identity) -> int:
         raise errors.BadVolume(path, "was replaced while it was opened", "try again")
     size = linux.device_size(fd) if identity.is_device else found.st_size
     if size == 0:
-        raise errors.BadVolume(path, "has size 0", "make it as large as it is to be (truncate -s)")
+        absent = OSError(errno.ENOMEDIUM, path) if identity.is_device else None  # a detached loop
+        raise errors.BadVolume(
+            path, "has size 0", "make it as large as it is to be (truncate -s)"
+        ) from absent
     return size
 
 

@@ -15,7 +15,7 @@ from iifuse.core.state import Kind, Policy, Progress, Role
 from iifuse.engine import loading
 from iifuse.engine.copier import Copier
 from iifuse.engine.threads import blocking
-from iifuse.store.statedb import SetRow
+from iifuse.store.setrow import SetRow
 
 IND, DEP = Kind.INDEPENDENT, Kind.DEPENDENT
 MANY = 60
@@ -162,7 +162,7 @@ async def test_bits_that_a_failed_sync_kept_from_the_disk_are_there_before_they_
     monkeypatch.setattr(loading, "open_volume", lambda path, **_: volume)
     engine = SimpleNamespace(transitions=SimpleNamespace(transition=None), boot_id=UUID(int=1))
     row = SetRow.of(member.header)
-    bitmap, header, bits = await blocking(lambda: loading._load_bitmap(engine, row, []))
+    bitmap, header, bits = await blocking(lambda: loading.load_bitmap(engine, row, []))
     assert bits.ready.count()
     member.bitmap, member.header, member.bits = bitmap, header, bits
     assert durable(member)[1] >= {n for n in range(4) if bits.covers(n, 1)}

@@ -30,7 +30,7 @@ async def stopped(tmp_path):
 async def test_write_that_comes_while_a_set_is_attached_is_noted(tmp_path, stopped, monkeypatch):
     """F15: between the look at the master's times and the first tracked write there is no gap."""
     master, shadow, bitmap = stopped
-    look = loading._written_meanwhile
+    look = loading.written_meanwhile
     async with trio.open_nursery() as nursery, service(tmp_path / "new") as engine:
 
         def look_and_write(*volumes):
@@ -41,7 +41,7 @@ async def test_write_that_comes_while_a_set_is_attached_is_noted(tmp_path, stopp
             return found
 
         await passthrough.control(engine, (master,))
-        monkeypatch.setattr(loading, "_written_meanwhile", look_and_write)
+        monkeypatch.setattr(loading, "written_meanwhile", look_and_write)
         await attach.attach(engine, (bitmap,), None)
         async with engine.families[0].locks.gate():  # after the write
             assert chunks_of(engine.sets[shadow].bits.shadow) == {2}

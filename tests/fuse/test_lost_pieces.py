@@ -176,11 +176,11 @@ def test_disk_too_small_for_the_restore_stops_it_and_no_set_learns_from_the_mixt
     for at in range(0, SIZE, 16 * CHUNK):
         service.write(shadow, at, content[at : at + 16 * CHUNK])
     service.stop()
-    lost = master.rename(directory / "away")
+    master.unlink()
     dependent.unlink()
     other.unlink()
     service.start()
-    lost.rename(master)
+    new_disk(master)
     tool(service, "iiadm", "-n", "-R", shadow)
     tool(service, "iiadm", "-w", shadow, code=1)
     assert service.status(shadow).progress == "to_master"

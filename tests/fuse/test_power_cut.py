@@ -9,7 +9,8 @@ from power_cut import power_disk
 
 from iifuse.core.state import Kind
 from iifuse.store.names import make_directory
-from iifuse.store.statedb import SetRow, StateDB
+from iifuse.store.setrow import SetRow
+from iifuse.store.statedb import StateDB
 
 __all__ = ["power_disk"]
 

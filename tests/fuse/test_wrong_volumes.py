@@ -35,7 +35,8 @@ def link_to_a_copy(path):
     path.symlink_to(copy)
 
 
-MEDDLINGS = (written, written_and_times_set_back, replaced_by_a_copy, link_to_a_copy)
+MEDDLINGS = (written, written_and_times_set_back)
+REPLACEMENTS = (replaced_by_a_copy, link_to_a_copy)
 
 
 @pytest.fixture(params=["tmpfs", "disk"])
@@ -91,6 +92,28 @@ def test_volume_written_behind_our_back_takes_a_dependent_shadow_offline(service
     assert service.restart()
     for name, piece in pieces.items():
         assert "shadow" in service.status(piece.shadow).offline, f"{name}: forgotten at a restart"
+
+
+@pytest.mark.parametrize("kind", ["ind", "dep"])
+def test_copy_in_the_place_of_a_volume_is_a_stranger_until_the_old_one_is_back(
+    service, where, kind
+):
+    """Nobody but the administrator knows whether it is as good; no verb reads or writes it."""
+    pieces, log = meddled(service, where, kind, REPLACEMENTS)
+    good = pieces.pop("untouched")
+    assert service.read(good.shadow) == good.pit
+    for name, piece in pieces.items():
+        role = name.split()[0]
+        status = service.status(piece.shadow)
+        assert (status.replaced, status.waiting) == ((role,), None), name
+        assert log.count(f"{piece.shadow}: the {role} was replaced: {getattr(piece, role)}") == 1
+        assert service.read(piece.master) == piece.live, name
+        left = piece.look()
+        for words in (("-u", "s"), ("-c", "m"), ("-E",), ("-u", "m")):
+            done = service.run("iiadm", "-n", *words, piece.shadow)
+            assert done.returncode == 2, name
+            assert f"the {role} was replaced" in done.stderr
+        assert piece.look() == left, f"{name}: a volume was written"
 
 
 # -- size and kind ----------------------------------------------------------------------------

@@ -13,7 +13,8 @@ import pytest
 
 from iifuse import errors
 from iifuse.core.state import Custody, Kind, Progress
-from iifuse.store.statedb import SetRow, StateDB
+from iifuse.store.setrow import SetRow
+from iifuse.store.statedb import StateDB
 
 SIZE = 1 << 20
 ONE = SetRow("/s1", UUID(int=1), "/m", "/b1", None, SIZE, Kind.INDEPENDENT)

@@ -21,7 +21,7 @@ from iifuse.engine.engine import Engine
 from iifuse.engine.view import View
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
-from iifuse.store.statedb import SetRow
+from iifuse.store.setrow import SetRow
 from iifuse.store.transitions import TransitionFile
 from iifuse.store.volume import Volume
 

@@ -299,9 +299,7 @@ class FakeOS:
     def fdopen(self, fd: int, mode: str) -> _File:
         return _File(self, fd)
 
-    def set_blocking(self, fd: int, blocking: bool) -> None:
-        pass
-
+    set_blocking = posix_fadvise
     def stat(self, path: str) -> Any:
         if path in ("/", "/dev"):
             return SimpleNamespace(st_mode=stat.S_IFDIR | 0o755, st_dev=1)
@@ -350,6 +348,7 @@ class FakeOS:
 
     def is_tmpfs(self, fd: int) -> bool:
         return False
+
 
 
 SYSTEM = FakeOS()

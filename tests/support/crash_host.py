@@ -9,18 +9,21 @@ import trio
 from crash_disk import Disk
 from crash_schedule import pause
 
-from iifuse.core.header import Header, Stamp
+from iifuse.core.header import FileId, Header, Stamp
 from iifuse.core.state import Custody, Progress, Verb
 from iifuse.core.times import Times
 from iifuse.engine import pit, recovery
 from iifuse.engine.engine import Engine
 from iifuse.engine.view import View, _read
 from iifuse.engine.volumeset import VolumeSet
-from iifuse.store.statedb import SetRow
+from iifuse.store.setrow import SetRow
 from iifuse.store.transitions import TransitionFile
 
 BOOT = UUID(int=7)
 """While a recording is made, and for a service that was only killed."""
+
+
+_REMEMBERED = ("progress", "custody", "sequence", "master_file", "shadow_file")
 
 
 class MemoryDB:
@@ -59,13 +62,16 @@ class MemoryDB:
 
     def remember(self, header: Header) -> None:
         rows, volumes = self._content()
-        known = {n: getattr(header, n) for n in ("progress", "custody", "sequence")}
+        known = {n: getattr(header, n) for n in _REMEMBERED}
         self._put(
             tuple(
                 replace(r, **known, entering=False) if r.uuid == header.uuid else r for r in rows
             ),
             volumes,
         )
+
+    def use_bitmap(self, shadow: str, file: FileId) -> None:
+        self._change(shadow, bitmap_file=file)
 
     def doubt(self, shadow: str, reason: str | None) -> None:
         self._change(shadow, doubt=reason)
@@ -85,7 +91,7 @@ class MemoryDB:
         )  # fmt: skip
         self._put(tuple(changed), volumes)
 
-    def end_session_change(self) -> None:
+    def end_session_change(self, shadows: list[str]) -> None:
         rows, volumes = self._content()
         self._put(tuple(replace(r, previous=None) for r in rows), volumes)
 
@@ -141,6 +147,8 @@ def _announced(row: SetRow, what: tuple[Progress, Custody] | None) -> SetRow:
 
 class Hooks:
     """No mount: nothing to show, nobody has a file open."""
+
+    in_place = False
 
     async def appear(self, view: View) -> None:
         pass

@@ -4,6 +4,7 @@ from typing import Any
 from unittest.mock import Mock, patch
 
 from iifuse import errors
+from iifuse.core.header import FileId
 from iifuse.store.blocks import WHOLE, Extent
 from iifuse.store.identity import Identity
 
@@ -24,11 +25,12 @@ def patches(names: Any) -> list[Any]:
     def identify(path: str) -> Identity:
         found = find(path)
         if found is None:
-            raise errors.BadVolume(path, "is missing")
+            raise errors.BadVolume(path, "is missing") from FileNotFoundError(path)
         return found
 
     return [
         patch("iifuse.store.identity.identify", identify),
         patch("iifuse.store.identity.find", find),
+        patch("iifuse.store.presence.file_at", lambda path: FileId(identify(path).number[1])),
         patch("iifuse.store.volume.Claim", Mock()),
     ]

@@ -21,7 +21,8 @@ from iifuse.core import header as fmt
 from iifuse.core.header import Header, Pit
 from iifuse.core.state import Change, Custody, Kind, Progress
 from iifuse.core.transition import Member, Transition, unfinished
-from iifuse.store.statedb import SetRow, StateDB
+from iifuse.store.setrow import SetRow
+from iifuse.store.statedb import StateDB
 from iifuse.store.transitions import TransitionFile
 
 SLOT = 1024

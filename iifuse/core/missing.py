@@ -1,0 +1,102 @@
+"""Volumes of a set that are not there, or in whose place something else stands.
+
+Nothing of this is durable: such a volume may be back at any moment, and as long as nothing needed
+it nothing is lost. What becomes of a set that can wait no longer is noted as offline.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from iifuse import errors
+from iifuse.core.bits import Bits
+from iifuse.core.header import FileId
+from iifuse.core.state import NOTHING_OFFLINE, Kind, Progress, Role, SetState
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Why a path does not lead to the volume that the set knows.
+
+    `stranger`: something else stands there. `served`: the set has had the right one open all the
+    time, and still has.
+    """
+
+    why: str
+    stranger: bool = False
+    served: bool = False
+
+    def words(self, role: Role) -> str:
+        """What people are told."""
+        name = (role.name or "").lower()
+        if self.served:
+            return f"the {name} was replaced while in use: {self.why}"
+        return f"the {name} was replaced: {self.why}" if self.stranger else (
+            f"waiting for the {name}: {self.why}"
+        )  # fmt: skip
+
+
+Lack = Mapping[Role, Missing]
+"""What is missing, by its part in the set."""
+
+
+def same_file(known: FileId, found: FileId) -> bool:
+    """May these be one file? What is not known of one of them tells nothing."""
+    if 0 in (known.inode, found.inode):
+        return True
+    births = known.birth_ns, found.birth_ns
+    return known.inode == found.inode and (0 in births or births[0] == births[1])
+
+
+def check_whole(name: str, lack: Lack, verb: str) -> None:
+    """Raise Refused while a volume is missing: a verb could neither read it nor note its change."""
+    for role, missing in lack.items():
+        raise errors.Refused(
+            name, f"{verb} is not possible: {missing.words(role)}", _way_out(missing)
+        )
+
+
+def _way_out(missing: Missing) -> str:
+    if missing.served:
+        return (
+            "put the old file back; what is written now goes to it, and once the service has "
+            "stopped it is gone: copy it from the mount before"
+        )
+    if missing.stranger:
+        return "put the old one back, and the set goes on by itself; or give it up with 'iiadm -R'"
+    return "the set goes on by itself when it is back; 'iiadm -R' gives it up"
+
+
+def lost_of(state: SetState, lack: Lack) -> Role:
+    """What a set has to do without, or still waits for."""
+    lost = state.offline
+    for role in lack:
+        lost |= role
+    return lost
+
+
+def hides_shadow(state: SetState, lack: Lack) -> bool:
+    """Is some of the shadow's content out of reach? A whole one needs neither of the others."""
+    gone = {role for role, missing in lack.items() if not missing.served}
+    whole = state.kind is Kind.INDEPENDENT and state.progress is not Progress.TO_SHADOW
+    if Role.SHADOW in gone or (Role.MASTER in gone and not whole):
+        return True
+    return Role.BITMAP in gone and not (whole and state.progress is Progress.IDLE)
+
+
+def without_bits(state: SetState, chunks: int) -> tuple[Role, Bits]:
+    """(what is offline, bits) of a set whose bits will never be known: what is safe to show.
+
+    Idle and independent: all chunks differ. An independent set that restored: the restore is begun
+    anew, the master shows its point in time, and takes writes again after -R. A dependent one that
+    restored: nobody knows which chunks of the master are right, so none is shown. Else nobody
+    knows what the shadow holds.
+    """
+    bits = Bits.blank(chunks)
+    if state.progress is Progress.TO_MASTER:
+        bits.copy.fill()
+    if state.kind is not Kind.INDEPENDENT:
+        return Role.BITMAP | Role.SHADOW, bits
+    if state.progress is Progress.IDLE:
+        bits.shadow.fill()
+    lost = Role.SHADOW if state.progress is Progress.TO_SHADOW else NOTHING_OFFLINE
+    return Role.BITMAP | lost, bits

@@ -1,0 +1,328 @@
+"""Volumes that are late come back by themselves; those that somebody replaced are noticed.
+
+A volume that could not be opened is tried again, and when it is what it was the set goes on as if
+the service had been started only now. The path of every open volume is compared with what is open:
+what is written after somebody has moved another file there goes to one without a name.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Final
+
+import trio
+
+from iifuse import errors
+from iifuse.core.header import Closure, FileId
+from iifuse.core.missing import Missing, same_file
+from iifuse.core.state import Custody, Role
+from iifuse.engine import limits, recovery
+from iifuse.engine.engine import Engine
+from iifuse.engine.family import Family
+from iifuse.engine.loading import Found, load_bitmap, look_at_volumes, with_times
+from iifuse.engine.pit import in_order
+from iifuse.engine.threads import blocking
+from iifuse.engine.unjoined import learn_at_start
+from iifuse.engine.view import View
+from iifuse.engine.volumeset import VolumeSet
+from iifuse.store.presence import Away, astray, deleted, file_of, open_meant, probe
+from iifuse.store.volume import Volume
+
+log = logging.getLogger(__name__)
+
+EVERY_S: Final = 2.0
+GATE_S: Final = 10.0
+"""How long running writes are waited for before a volume is taken back."""
+
+
+async def watch(engine: Engine) -> None:
+    """Look now and then, for as long as the service lives."""
+    while True:
+        await trio.sleep(EVERY_S)
+        async with engine.admin:
+            with trio.CancelScope(shield=True):
+                await look(engine)
+
+
+async def look(engine: Engine) -> None:
+    """Look once; nobody else may change sets meanwhile. Raises nothing."""
+    try:
+        await _look_at_open(engine)
+        await _look_for_missing(engine)
+    except Exception:
+        log.exception("defect in the look at volumes")
+
+
+# -- volumes that are open ------------------------------------------------------------------
+
+
+async def _look_at_open(engine: Engine) -> None:
+    volumes = {volume.path: volume for volume in _open_volumes(engine)}
+    how = {path: partial(_way_to_look(engine, v), v) for path, v in volumes.items()}
+    found = await engine.lookout.look(how)
+    for family in engine.families:
+        master = family.master
+        if master is not None and master.path in found:
+            _tell_of_master(family, found[master.path])
+        for member in family.sets:
+            if member.shadow is not None:
+                _tell(member, Role.SHADOW, found.get(member.shadow.path))
+            if member.bitmap is not None:
+                before = Role.BITMAP in member.missing
+                _tell(member, Role.BITMAP, found.get(member.bitmap.volume.path))
+                if Role.BITMAP in member.missing and not before:
+                    await _outdate(engine, member)
+
+
+def _open_volumes(engine: Engine) -> Iterator[Volume]:
+    for family in engine.families:
+        if family.master is not None:
+            yield family.master
+        for member in family.sets:
+            if member.shadow is not None:
+                yield member.shadow
+            if member.bitmap is not None:
+                yield member.bitmap.volume
+
+
+def _way_to_look(engine: Engine, volume: Volume) -> Callable[[Volume], str]:
+    """Where our own file is mounted over the path, to look there would be to ask ourselves."""
+    covered = engine.hooks.in_place and not volume.is_device and volume.path in engine.views
+    return deleted if covered else astray
+
+
+def _tell_of_master(family: Family, why: str) -> None:
+    for member in family.sets:
+        _tell(member, Role.MASTER, why)
+    if why and not family.sets and why != family.astray:
+        log.warning("%s", why)
+    family.astray = why
+
+
+def _tell(member: VolumeSet, role: Role, why: str | None) -> None:
+    if why is not None:
+        member.miss(role, Missing(why, stranger=True, served=True) if why else None)
+
+
+async def _outdate(engine: Engine, member: VolumeSet) -> None:
+    """What stands in the bitmap's place now may be a copy of it, and is older from now on."""
+    try:
+        await member.commit()
+        await blocking(partial(engine.db.remember, member.header))
+    except (errors.StorageError, OSError) as error:
+        log.error("%s: %s", member.name, error)  # noqa: TRY400 - a disk's error, not a defect
+
+
+def why_astray(engine: Engine, view: View) -> str:
+    """Why the path of a file's volume leads to that no more, for people; empty while it does."""
+    member = engine.sets.get(view.path)
+    if member is None:
+        return view.family.astray
+    missing = member.missing.get(Role.SHADOW)
+    return missing.why if missing is not None else ""
+
+
+# -- volumes that are not -------------------------------------------------------------------
+
+
+async def _look_for_missing(engine: Engine) -> None:
+    """Bitmaps first: they say which files are meant."""
+    lacking = [s for s in engine.sets.values() if any(not m.served for m in s.missing.values())]
+    waiting = await blocking(engine.db.volumes) if engine.volumes_wait else []
+    absent = [path for path in waiting if path not in engine.views]
+    engine.volumes_wait = bool(absent)
+    if not (lacking or absent):
+        return
+    there = await _probe(engine, lacking, absent)
+    for member in lacking:
+        if member.lacks(Role.BITMAP) and member.header.bitmap in there:
+            await _bring_bitmap(engine, member)
+    for family in list(engine.families):
+        if family.path in there and family.master is None:
+            await _bring_master(engine, family)
+    for member in lacking:
+        if member.lacks(Role.SHADOW) and member.name in there:
+            await _bring_shadow(engine, member)
+    for path in absent:
+        if path in there and path not in engine.views:
+            await _bring_volume(engine, path)
+
+
+async def _probe(engine: Engine, lacking: list[VolumeSet], absent: list[str]) -> set[str]:
+    """The paths that may lead to what is missing, as far as that can be told unopened."""
+    parts = [(s, role, *_meant(engine, s, role)) for s in lacking for role in s.missing]
+    how = {path: partial(probe, path, FileId()) for path in absent}
+    how |= {path: partial(probe, path, meant) for _, _, path, meant in parts}
+    found = await engine.lookout.look(how)
+    for member, role, path, _ in parts:
+        missing = found.get(path)
+        if missing is not None and member.lacks(role):
+            member.miss(role, missing)
+    return {path for path, missing in found.items() if missing is None}
+
+
+def _meant(engine: Engine, member: VolumeSet, role: Role) -> tuple[str, FileId]:
+    header = member.header
+    if role is Role.MASTER:
+        return header.master, engine.family(member).meant
+    return (header.shadow, header.shadow_file) if role is Role.SHADOW else (header.bitmap, FileId())
+
+
+@asynccontextmanager
+async def _gate(*families: Family) -> AsyncIterator[bool]:
+    """No write runs; False where the running ones do not end."""
+    drained = False
+    async with AsyncExitStack() as stack:
+        with limits.move_on_after(GATE_S):
+            for family in in_order(families):
+                await stack.enter_async_context(family.locks.gate())
+            drained = True
+        yield drained
+
+
+async def _bring_bitmap(engine: Engine, member: VolumeSet) -> None:
+    row = next(row for row in await blocking(engine.db.sets) if row.shadow == member.name)
+    found = Found()
+    try:
+        bitmap, header, bits = await blocking(partial(load_bitmap, engine, row, found.trouble))
+    except Away as away:
+        member.miss(Role.BITMAP, away.missing)
+        return
+    except (errors.IifuseError, OSError) as error:
+        await member.give_up(Role.BITMAP, str(error))
+        return
+    family = engine.family(member)
+    async with _gate(family) as drained:
+        if not drained or not member.lacks(Role.BITMAP) or header.closure is not Closure.OPEN:
+            bitmap.volume.close()
+            return
+        member.header = with_times(engine, header, found.trouble)
+        member.bits, member.bitmap = bits, bitmap
+        member.miss(Role.BITMAP, None)
+        await _place(engine, member, family, found)
+    await _go_on(engine, [member])
+    for view in engine.views.values():  # of files that were on the mount without it
+        if member in view.concerned():
+            await engine.timekeeper.keep(view)
+    await recovery.finish_transition(engine)
+    await learn_at_start(engine)
+
+
+async def _place(engine: Engine, member: VolumeSet, family: Family, found: Found) -> None:
+    """Now that the header is there: are master and shadow those that it speaks of?"""
+    imported = member.header.custody is Custody.IMPORTED
+    absent = member.missing.get(Role.MASTER) or Missing(f"{family.path} is not there")
+    master = None if imported else family.master or absent
+    await blocking(partial(look_at_volumes, member, master, found))
+    if found.has_no_master:
+        engine.move(member, recovery.family_without_master(engine, member))
+    await recovery.settle(member, found)
+    await recovery.put_in_use(engine, [member])
+
+
+async def _bring_shadow(engine: Engine, member: VolumeSet) -> None:
+    family, found = engine.family(member), Found()
+    imported = member.header.custody is Custody.IMPORTED
+    master = None if imported else family.master or member.missing[Role.MASTER]
+    await blocking(partial(look_at_volumes, member, master, found))
+    if Role.SHADOW in found.missing:
+        member.miss(Role.SHADOW, found.missing[Role.SHADOW])
+        return
+    async with _gate(family) as drained:
+        if not drained or not member.lacks(Role.SHADOW):
+            if found.shadow is not None:
+                found.shadow.close()
+            return
+        member.miss(Role.SHADOW, None)
+        await recovery.settle(member, found)
+        await recovery.note_use(engine, [member])
+    await _go_on(engine, [member])
+
+
+async def _bring_master(engine: Engine, family: Family) -> None:
+    """The master of sets that wait is there again, or the service has it open already."""
+    home = _home(engine, family)
+    if home is not None and home.master is not None:
+        await _join(engine, family, home, home.master)
+        return
+    assert family.path is not None
+    size_bytes = family.geometry.size_bytes
+    try:
+        master = await blocking(partial(open_meant, family.path, family.meant, size_bytes))
+    except Away as away:
+        _miss_master(family, away.missing)
+        return
+    except errors.IifuseError as error:
+        _miss_master(family, Missing(str(error)))
+        return
+    if await _is_in_the_way(engine, family):
+        master.close()
+        return
+    if master.size_bytes != size_bytes:
+        await _join(engine, family, await engine.add_master(master), master)
+    else:
+        await _join(engine, family, family, master)
+
+
+def _miss_master(family: Family, missing: Missing) -> None:
+    for member in family.sets:
+        member.miss(Role.MASTER, missing)
+
+
+def _home(engine: Engine, waits: Family) -> Family | None:
+    """Where the sets of a family belong whose master came back for others already."""
+    for family in engine.families:
+        master = family.master
+        if family.path != waits.path or master is None or family.astray:
+            continue
+        if same_file(waits.meant, file_of(master)) and family.geometry == waits.geometry:
+            return family
+    return None
+
+
+async def _is_in_the_way(engine: Engine, family: Family) -> bool:
+    """Is the file that stood in the master's place still needed? It goes where it is not."""
+    for other in engine.families:
+        if other is family or other.path != family.path or other.master is None:
+            continue
+        if other.sets or engine.views[other.master.path].opens:
+            why = f"{family.path} is back, and what stood in its place is still in use"
+            _miss_master(family, Missing(why))
+            return True
+        await engine.remove_master(other)
+        break
+    return False
+
+
+async def _join(engine: Engine, family: Family, home: Family, master: Volume) -> None:
+    """The sets of a family whose master is there; those that it does not fit stay without."""
+    looks = {member: Found() for member in family.sets}
+    for member, found in looks.items():
+        await blocking(partial(look_at_volumes, member, master, found))
+    async with _gate(family, home) as drained:
+        if not drained:
+            if home is family:
+                master.close()
+            return
+        family.master = master if home is family else None
+        for member, found in looks.items():
+            if not found.has_no_master:
+                engine.move(member, home)
+                member.miss(Role.MASTER, None)
+            await recovery.settle(member, found)
+        await recovery.note_use(engine, looks)
+    await _go_on(engine, looks)
+
+
+async def _go_on(engine: Engine, members: Iterable[VolumeSet]) -> None:
+    for member in members:
+        await recovery.show(engine, engine.family(member))
+        if engine.running(member) is None:
+            recovery.start_copies(engine, [member])
+
+
+async def _bring_volume(engine: Engine, path: str) -> None:
+    found = await recovery.open_master(engine, path)
+    if isinstance(found, Family):
+        await recovery.show(engine, found)

@@ -1,0 +1,118 @@
+"""What paths lead to at this moment, and whether that is the volume that is meant."""
+
+from typing import Final
+
+from iifuse import errors
+from iifuse.core.header import FileId
+from iifuse.core.missing import Missing, same_file
+from iifuse.store import identity as identities
+from iifuse.store import linux
+from iifuse.store.identity import Identity
+from iifuse.store.volume import Volume, open_volume
+
+_INODE_MASK: Final = (1 << 63) - 1  # SQLite has no larger numbers
+STRANGER: Final = "is another one than that of this set"
+
+
+class Away(Exception):
+    """The volume that is meant is not there; `missing` says what is instead."""
+
+    def __init__(self, missing: Missing) -> None:
+        super().__init__(missing.why)
+        self.missing = missing
+
+
+def open_meant(path: str, meant: FileId, size_bytes: int = 0) -> Volume:
+    """Open a volume if it is the one that is meant. Raises Away; BadVolume for a damaged one.
+
+    `meant` and `size_bytes`: what is known of it. The size tells one device from another; a file
+    that was cut is still the file.
+    """
+    stranger = _stranger(path, meant)
+    if stranger:
+        raise Away(Missing(f"{path} {stranger}", stranger=True))
+    try:
+        volume = open_volume(path, exclusive=False)
+    except errors.IifuseError as error:
+        if is_absence(error):
+            raise Away(Missing(f"{error.subject} {error.why}")) from error
+        raise
+    try:
+        _check_meant(volume, meant, size_bytes)
+    except BaseException:
+        volume.close()
+        raise
+    return volume
+
+
+def probe(path: str, meant: FileId) -> Missing | None:
+    """What is wrong with what stands at a path, without opening it; None: it may be the volume."""
+    try:
+        if same_file(meant, file_at(path)):
+            return None
+    except errors.BadVolume as error:
+        return Missing(f"{path} {error.why}", stranger=not is_absence(error))
+    return Missing(f"{path} {STRANGER}", stranger=True)
+
+
+def is_absence(error: errors.IifuseError) -> bool:
+    """Was a volume not opened because it is not there, or cannot be used just now?"""
+    return isinstance(error, errors.Busy | errors.InUse) or isinstance(error.__cause__, OSError)
+
+
+def file_at(path: str) -> FileId:
+    """What tells the volume of a path from another one, links followed. Raises BadVolume."""
+    return _file_id(identities.identify(path), path)
+
+
+def file_of(volume: Volume) -> FileId:
+    """The same of an open one; it is known by that also after a boot."""
+    return _file_id(volume.identity, volume.fd)
+
+
+def _file_id(identity: Identity, file: int | str) -> FileId:
+    if identity.is_device:
+        return identities.device_id(identity)
+    return FileId(identity.number[1] & _INODE_MASK, linux.birth_ns(file))
+
+
+def _stranger(path: str, meant: FileId) -> str:
+    """What is wrong with what stands there, before it is opened; nothing at all is not wrong."""
+    try:
+        return "" if same_file(meant, file_at(path)) else STRANGER
+    except errors.BadVolume as error:
+        return "" if is_absence(error) else error.why
+
+
+def _check_meant(volume: Volume, meant: FileId, size_bytes: int) -> None:
+    """Once more of what is open now, which nobody can swap any more."""
+    if volume.is_device and volume.size_bytes < size_bytes:
+        why = f"{volume.path} has {volume.size_bytes} bytes, and {size_bytes} are needed"
+        raise Away(Missing(why, stranger=True))
+    if not same_file(meant, file_of(volume)):
+        raise Away(Missing(f"{volume.path} {STRANGER}", stranger=True))
+
+
+def astray(volume: Volume) -> str:
+    """Why the path of an open volume leads to it no more; empty while it does.
+
+    What cannot be told just now is no reason.
+    """
+    try:
+        if identities.identify(volume.path).number == volume.identity.number:
+            return ""
+    except errors.BadVolume as error:
+        cause = error.__cause__
+        if cause is None:
+            return f"{volume.path} is no volume any more, what was there is still in use"
+        if isinstance(cause, FileNotFoundError | NotADirectoryError):
+            return f"{volume.path} was deleted or renamed, and is still in use"
+        return ""
+    return f"{volume.path} leads to another file or device than the one that is in use"
+
+
+def deleted(volume: Volume) -> str:
+    """The same where our own file is mounted over the path, which hides what stands there."""
+    if volume.is_device or volume.stat().st_nlink:
+        return ""
+    return f"{volume.path} was deleted or replaced, and is still in use"
