@@ -30,8 +30,6 @@ LISTED_CHUNKS: Final = 1 << 20
 def check(member: VolumeSet) -> None:
     """Raise Refused, CopyRunning or Busy unless a restore of the set stands aborted."""
     state = member.state
-    if member.lacks(Role.BITMAP):
-        member.check_whole("--give-up")
     if state.custody is not Custody.LOCAL or not state.restoring:
         raise errors.Refused(
             member.name, "no restore of it stands aborted", "there is nothing to give up"
@@ -46,8 +44,8 @@ def check(member: VolumeSet) -> None:
 async def give_up(engine: Engine, member: VolumeSet, *, sure: bool) -> list[str]:
     """Remarks for the user. Raises what `check` raises, Question, Busy, StorageError."""
     check(member)
-    _, left, _ = await counts(member)
-    known = member.bits_known
+    known = member.bits_known and not member.lacks(Role.BITMAP)
+    left = (await counts(member))[1] if known else member.bits.chunks
     loss.check([loss.of_give_up(member.header, left, known=known)], sure=sure)
     family = engine.family(member)
     view = engine.views.get(family.master.path) if family.master else None
@@ -56,6 +54,8 @@ async def give_up(engine: Engine, member: VolumeSet, *, sure: bool) -> list[str]
         await blocking(partial(engine.db.give_up, member.name, member.header.pit.number))
         for file in filter(None, (view, shadow)):
             await engine.timekeeper.change(file)  # recorded before it happens
+        if member.lacks(Role.BITMAP):
+            await member.give_up(Role.BITMAP, "it is gone, and was given up with its restore")
         try:
             async with family.locks.everything():
                 await _end(member)
@@ -115,4 +115,6 @@ def not_restored(member: VolumeSet, first: int, count: int) -> list[Run]:
     """
     check(member)
     stop = min(first + min(count, LISTED_CHUNKS), member.bits.chunks)
+    if member.lacks(Role.BITMAP):
+        return [(first, stop - first)] if first < stop else []
     return list(member.bits.copy.runs_in(first, stop))

@@ -16,10 +16,12 @@ from iifuse import errors
 from iifuse.core import loss
 from iifuse.core.header import MAGIC, SLOT_BYTES, SLOT_OFFSETS, BitmapRole, Closure, Header, newest
 from iifuse.core.loss import Loss
+from iifuse.core.missing import same_file
 from iifuse.core.sector import Region
 from iifuse.core.state import Custody, Progress, Role
 from iifuse.engine.engine import Engine
 from iifuse.store.bitmapfile import BitmapFile
+from iifuse.store.presence import file_of
 from iifuse.store.signature import Look, look, standing_at
 from iifuse.store.volume import Volume
 
@@ -122,7 +124,7 @@ def by_reset(engine: Engine, header: Header, lost: Role, master: Volume | None) 
     found: list[Loss] = []
     if lost & Role.SHADOW and master is not None and not needs_shadow(header):
         with standing_at(header.shadow) as shadow:
-            found += _in_place_of_shadow(shadow, master) if shadow else []
+            found += _in_place_of_shadow(shadow, master, header) if shadow else []
     if lost & Role.BITMAP:
         with standing_at(header.bitmap) as bitmap:
             found += by_bitmap(engine, bitmap, header.uuid, resets=True) if bitmap else []
@@ -134,12 +136,14 @@ def needs_shadow(header: Header) -> bool:
     return header.progress is Progress.TO_MASTER or header.custody is Custody.IMPORTED
 
 
-def _in_place_of_shadow(shadow: Volume, master: Volume) -> list[Loss]:
+def _in_place_of_shadow(shadow: Volume, master: Volume, header: Header) -> list[Loss]:
     found = look(shadow)
     if found.blank:
         return []
     as_bitmap = _of_bitmap_volume(shadow)
     why = "" if as_bitmap else _of_other_content(found, look(master), master.path)
+    if not why and not same_file(header.shadow_file, file_of(shadow)):
+        why = f"it is another one than the shadow that held {loss.point_in_time(header)}"
     return as_bitmap + ([Loss(shadow.path, f"this would overwrite it, and {why}")] if why else [])
 
 

@@ -11,10 +11,10 @@ from functools import partial
 from typing import Final
 
 from iifuse import errors
-from iifuse.core import sector
+from iifuse.core import loss, sector
 from iifuse.core.bits import Bits
 from iifuse.core.header import FileId, Header
-from iifuse.core.missing import lost_of
+from iifuse.core.missing import lost_of, same_file
 from iifuse.core.state import NOTHING_OFFLINE, Change, Custody, Kind, Progress, Role
 from iifuse.core.times import after
 from iifuse.engine import pit, recovery, roles
@@ -208,6 +208,12 @@ def _open_shadow(header: Header, undo: ExitStack) -> Volume:
     if needs_shadow(header):
         shadow = open_volume(header.shadow)
         undo.callback(shadow.close)
+        if not same_file(header.shadow_file, file_of(shadow)):
+            raise errors.BadVolume(
+                header.shadow,
+                f"is another one than the shadow that holds {loss.point_in_time(header)}",
+                "put the right one back",
+            )
         return shadow
     return open_or_create(header.shadow, header.size_bytes, undo, sparse=True)
 

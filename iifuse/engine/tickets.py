@@ -70,8 +70,8 @@ def settle_ticket(engine: Engine, header: Header) -> None:
     """
     if header.custody is Custody.LOCAL:
         end_export(engine, header)
-    if header.custody is not Custody.EXPORTED:
-        return
+    if header.custody is not Custody.EXPORTED or not header.export_number:
+        return  # its bitmap volume is lost: only the ticket that is there knows which export it is
     path = ticket_path(engine, header)
     found = _entry(path, header)
     if found is not None and _as_written(found) == lent_of(header):
@@ -103,12 +103,13 @@ def end_export(engine: Engine, header: Header) -> None:
 def check_not_lent(path: str, known: tuple[UUID, int] | None = None) -> None:
     """Raise Refused when a ticket lies beside a volume, of an export that is not joined.
 
-    `known`: set and export of which a ticket may lie there. Blocks.
+    `known`: set and export of which a ticket may lie there; 0: which export it is, only the ticket
+    knows, because the bitmap volume of the set is lost. Blocks.
     """
     for name in dict.fromkeys((path, os.path.realpath(path))):
         beside = f"{name}.iiticket"
         for lent in _entries(beside, name):
-            if not lent.joined and (lent.uuid, lent.export_number) != known:
+            if not lent.joined and not _is_known(lent, known):
                 raise errors.Refused(
                     path,
                     f"is lent: {beside} is of export {lent.export_number} of {lent.shadow}, which "
@@ -116,6 +117,10 @@ def check_not_lent(path: str, known: tuple[UUID, int] | None = None) -> None:
                     "join it on the host that exported it; if that is gone for good, remove "
                     f"{beside}",
                 )
+
+
+def _is_known(lent: Lent, known: tuple[UUID, int] | None) -> bool:
+    return known is not None and known in ((lent.uuid, lent.export_number), (lent.uuid, 0))
 
 
 def _entries(beside: str, path: str) -> list[Lent]:

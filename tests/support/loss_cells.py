@@ -66,11 +66,6 @@ def cells() -> Iterator[Cell]:
         yield Cell(state, lost, down)
 
 
-def is_replaced(cell: Cell) -> bool:
-    """Does another file stand in the place of master or shadow?"""
-    return any(cell.how(role) in ("empty", "stranger", "older") for role in "ms")
-
-
 class Bench:
     """One cell's files below `root`, and the service on them."""
 
