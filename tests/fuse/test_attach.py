@@ -147,8 +147,10 @@ def test_set_without_its_bitmap_keeps_what_the_database_knows_of_it(service, set
         db.commit()
     for _ in range(2):
         service.start()
-        assert set(service.status(ind).offline) == {"shadow", "bitmap"}
-        assert service.run("iiadm", "-o", "limit=9", ind).returncode == 0
+        assert service.status(ind).waiting == ("bitmap",)
+        with pytest.raises(OSError):
+            service.read(ind)
+        assert service.run("iiadm", "-o", "limit=9", ind).returncode == 2
         service.kill()
 
 
