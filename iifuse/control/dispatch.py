@@ -112,7 +112,9 @@ class Dispatcher:
             file = self._info.mountpoint + view.path
             missing = late.why_astray(self._engine, view) or None
             rows.append(VolumeStatus(view.path, file, role, view.size_bytes, view.opens, missing))
-        for path in await blocking(self._engine.db.volumes):
+        # Asked only where one waits: a state directory that fails is no reason to say nothing.
+        kept = await blocking(self._engine.db.volumes) if self._engine.volumes_wait else []
+        for path in kept:
             if path not in views:
                 file, why = self._info.mountpoint + path, "waiting for the volume"
                 rows.append(VolumeStatus(path, file, "none", 0, 0, why))
