@@ -100,6 +100,7 @@ def hosts(request, service, new_service, place, volume, attach):
     return TwoHosts(service, other, master, shadow, place / "bitmap", place / "second")
 
 
+@pytest.mark.finding("K2.2")
 @pytest.mark.parametrize(
     ("hosts", "program"), sample(product(STORAGE, PROGRAMS), 3, "lent"), indirect=True
 )
@@ -173,6 +174,7 @@ def looked_at(file):
     return os.stat(file)
 
 
+@pytest.mark.finding("K2.1")
 @pytest.mark.parametrize(
     ("options", "program"), sample(product(OPTIONS, PROGRAMS), 4, "master"), indirect=["program"]
 )

@@ -78,6 +78,7 @@ def _looks(service, place):
     return rows, sorted(line.split()[0] for line in views), tickets
 
 
+@pytest.mark.finding("K12.1")
 @pytest.mark.parametrize("why", REFUSED)
 def test_refusal_of_one_set_changes_none(service, group, place, why):
     """Every verb; the last set refuses, when those before it could have been touched."""
@@ -98,6 +99,7 @@ def _held(why, master, shadow):
     return shadow if why == "shadow open" else master
 
 
+@pytest.mark.finding("K12.2")
 @pytest.mark.parametrize("bad", range(COUNT))
 def test_export_that_stopped_half_way_is_given_again(faulty, volume, place, bad):
     """A disk fails in the middle; what is done is passed over and said."""
@@ -119,6 +121,7 @@ def test_export_that_stopped_half_way_is_given_again(faulty, volume, place, bad)
     assert [lent["shadow"] for lent in ticket["sets"]] == list(_names(pairs))
 
 
+@pytest.mark.finding("K12.3")
 @pytest.mark.parametrize("how", ["iiadm", "iiexport"])
 def test_volume_that_is_added_while_the_group_is_out_follows(service, group, volume, place, how):
     words = ("-g", "g", "-E") if how == "iiadm" else ("-g", "g")

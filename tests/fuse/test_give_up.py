@@ -127,6 +127,7 @@ def lose(service, path):
     service.start()
 
 
+@pytest.mark.finding("K5.2")
 def test_shadow_lost_in_mid_restore_leaves_a_way_out(service, refused, aborted, place):
     """K5: -u m, -d and -R were refused, and an empty file in its place was copied over."""
     master, shadow, kept = aborted
@@ -172,6 +173,7 @@ def test_stranger_in_the_place_of_a_needed_shadow_is_never_copied(
     assert service.read(master) == kept[: 9 * CHUNK] + b"after it" + kept[9 * CHUNK + 8 :]
 
 
+@pytest.mark.finding("K5.3")
 def test_both_volumes_lost_in_mid_restore_leave_a_way_out(service, refused, aborted):
     master, shadow, _ = aborted
     service.stop()
@@ -268,6 +270,7 @@ def test_give_up_whose_bits_cannot_be_written_changes_nothing(service, aborted, 
     assert service.read(master) in (expected, kept)
 
 
+@pytest.mark.finding("K5.1")
 @pytest.mark.parametrize("limit", [1, 12 * 1024, 24 * 1024])
 @pytest.mark.parametrize("grouped", [False, True])
 def test_restore_whose_header_fails_keeps_the_good_copy(service, volume, place, limit, grouped):

@@ -69,6 +69,7 @@ def stage(service, new_service, place):
     return make
 
 
+@pytest.mark.finding("K4.1")
 @pytest.mark.parametrize(("state", "end", "back", "written"), sample(CASES, 4, "late"))
 def test_volume_that_was_away_costs_nothing_that_nothing_needed(stage, state, end, back, written):
     """K4, K3: absent or replaced, one volume or several, and there again."""

@@ -73,6 +73,7 @@ def fresh(place):
     return make
 
 
+@pytest.mark.finding("K3.8")
 def test_lent_shadow_gets_no_other_part_on_any_host(pair, refused, fresh, place):
     """K3: under its own name and others, until the export is joined."""
     pair.export()
@@ -153,6 +154,7 @@ def second_set(pair, volume, place):
     return place / "s2", place / "s2.iiticket"
 
 
+@pytest.mark.finding("K3.4")
 @pytest.mark.parametrize("kind", ["file", "device"])
 def test_ticket_of_another_shadow_is_refused(pair, refused, volume, place, loops, kind):
     """K3: `-I v1 v1.q v2.iiticket`, and then `-J v1 v2.q`, made both shadows wrong."""

@@ -52,6 +52,7 @@ def test_other_file_system_on_the_shadow_is_named(service, refused, image, place
     assert service.run("iiadm", "-n", *words).returncode == 0
 
 
+@pytest.mark.finding("K6.1")
 def test_file_system_in_place_of_a_blank_master_is_asked_about(service, refused, image, place):
     """Words swapped: the new disk is named as the master."""
     prod = image("prod")
@@ -60,6 +61,7 @@ def test_file_system_in_place_of_a_blank_master_is_asked_about(service, refused,
     refused(service, "iiadm", "-e", "ind", new, prod, place / "b", code=1, says=says)
 
 
+@pytest.mark.finding("K6.2")
 @pytest.mark.parametrize("role", ["shadow", "bitmap"])
 def test_file_system_is_not_taken_for_a_bitmap_volume(service, refused, image, place, role):
     master, other = image("m"), image("other")
@@ -67,6 +69,7 @@ def test_file_system_is_not_taken_for_a_bitmap_volume(service, refused, image, p
     refused(service, "iiadm", "-e", "dep", master, *words, code=1, says=(other, "ext4", "-n"))
 
 
+@pytest.mark.finding("K6.4")
 def test_words_swapped_after_a_disable_are_asked_about(service, refused, image, place):
     """The same UUID on both, and the older copy named as the master."""
     prod, shadow, bitmap = image("prod"), place / "s", place / "b"
@@ -162,6 +165,7 @@ def test_shadow_of_another_master_is_asked_about(service, refused, volume, place
     refused(service, "iiadm", *words, code=1, says=says)
 
 
+@pytest.mark.finding("K6.3")
 @pytest.mark.parametrize("role", ["shadow", "bitmap"])
 def test_nothing_is_made_below_dev(service, refused, volume, place, role):
     """A typo in the name of a device would become a file in memory."""

@@ -7,6 +7,7 @@ import threading
 import time
 from contextlib import contextmanager
 
+import pytest
 from hang import PATIENCE_SECONDS
 from harness import BIN, CHUNK, Service
 
@@ -44,6 +45,7 @@ def _touch_all(service: Service, volume, stop: threading.Event) -> None:
         os.close(fd)
 
 
+@pytest.mark.finding("K9.1")
 def test_shadow_with_a_time_limit_outlives_pauses(new_service, volume, disk_place):
     service = new_service()
     master, shadow = volume("m", 64 << 20), disk_place / "s"

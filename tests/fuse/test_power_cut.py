@@ -5,6 +5,7 @@ import subprocess
 from contextlib import closing
 from uuid import UUID
 
+import pytest
 from power_cut import power_disk
 
 from iifuse.core.state import Kind
@@ -24,6 +25,7 @@ def _content(directory) -> list[str]:
         return list(db.iterdump())
 
 
+@pytest.mark.finding("K1.1")
 def test_state_change_is_there_after_a_power_cut_that_follows_its_return(power_disk):
     """K1: with a journal that is removed and not synced, each change was undone for seconds."""
     state = power_disk.root / "deep" / "state"

@@ -291,6 +291,7 @@ def test_restore_that_is_refused_anyhow_asks_nothing(service, refused, pair, ver
     refused(service, "iiadm", "-g", "both", verb, "m", code=2, says=("restore it twice",))
 
 
+@pytest.mark.finding("K6.5")
 def test_question_says_how_much_a_restore_copies(service, refused, pair):
     _, independent, dependent = pair
     before = service.status(independent).shadow_bits

@@ -47,6 +47,7 @@ def volumes(service):
     return {row.path: row for row in rows}
 
 
+@pytest.mark.finding("K3.9")
 @pytest.mark.parametrize("how", [replace, delete_and_create, delete])
 @pytest.mark.parametrize("role", ["master", "shadow", "bitmap"])
 def test_replaced_volume_is_told_of_and_nothing_copies_until_it_is_back(service, whole, role, how):
@@ -80,6 +81,7 @@ def test_verb_notices_a_volume_that_was_replaced_this_moment(service, whole):
     assert "the master was replaced" in done.stderr
 
 
+@pytest.mark.finding("K3.7", "K3.10", "K3.11")
 @pytest.mark.parametrize("end", ["stop", "kill"])
 @pytest.mark.parametrize("role", ["master", "shadow"])
 def test_file_that_took_a_place_while_the_service_ran_is_a_stranger_to_the_next(
@@ -177,6 +179,7 @@ def test_volume_of_svadm_that_was_replaced_is_told_of(service, volume):
 # -- the mount point ------------------------------------------------------------------------
 
 
+@pytest.mark.finding("K4.2")
 @pytest.mark.parametrize("through", ["name", "link"])
 def test_mount_point_above_a_volume_is_refused(service, volume, place, through):
     """The mount would hide it, and the set would wait for ever."""

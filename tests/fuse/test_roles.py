@@ -132,6 +132,7 @@ def is_refused(service, request, others=()):
     return False
 
 
+@pytest.mark.finding("K3.1", "K3.3", "K3.5")
 @pytest.mark.sampled
 @pytest.mark.parametrize("kind", [files, devices])
 def test_volume_that_has_a_part_is_refused_any_other(

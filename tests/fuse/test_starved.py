@@ -61,6 +61,7 @@ def _load(service, sets):
     return failures
 
 
+@pytest.mark.finding("K9.2")
 def test_no_thread_can_be_started_and_nothing_is_lost(faulty, served):
     service = faulty.service
     kept = {name: service.read(shadow) for name, (_, shadow) in served.items()}

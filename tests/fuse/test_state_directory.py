@@ -195,6 +195,7 @@ class World:
         }  # fmt: skip
 
 
+@pytest.mark.finding("K1.2")
 def test_verbs_with_a_state_directory_that_takes_no_notes(ailing, new_service, volume, place):
     """K1: `-u s` and `-E` were accepted, and forgotten by a kill."""
     service, ailment = ailing

@@ -184,6 +184,7 @@ def _copied(night, program, *words):
     return done.stderr, night.service.status(night.shadow).copied_chunks
 
 
+@pytest.mark.finding("K3.6")
 @pytest.mark.parametrize("how", ["iiadm", "iiresync"])
 @pytest.mark.parametrize("between", ["nothing", "restart", "kill", "no ticket", "no ticket, kill"])
 def test_update_beside_an_unjoined_import_copies_everything(two, how, between):

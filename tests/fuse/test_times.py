@@ -25,6 +25,7 @@ def pair(service, volume, place):
 # -- what moves them --------------------------------------------------------------------------
 
 
+@pytest.mark.finding("K2.1")
 @pytest.mark.parametrize("option", OPTIONS)
 def test_times_move_with_every_write_before_it_is_answered(new_service, volume, place, option):
     service = new_service("timed", option)
@@ -44,6 +45,7 @@ def test_times_move_with_every_write_before_it_is_answered(new_service, volume, 
         assert not in_place or times(master) == times(service.path(master))
 
 
+@pytest.mark.finding("K2.4")
 @pytest.mark.parametrize("kind", ["ind", "dep"])
 def test_times_move_with_a_point_in_time_although_they_were_looked_at_just_before(
     service, volume, place, kind
@@ -131,6 +133,7 @@ def both(service, pair):
     return [times(service.path(volume)) for volume in pair[:2]]
 
 
+@pytest.mark.finding("K2.3")
 def test_times_are_the_same_after_a_restart(service, pair, volume):
     alone = volume("alone")
     assert service.run("svadm", "-e", alone).returncode == 0

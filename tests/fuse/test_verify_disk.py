@@ -64,6 +64,7 @@ def _damage(path, offset):
         file.write(bytes([byte ^ 1]))
 
 
+@pytest.mark.finding("K13.1")
 @pytest.mark.parametrize("side", ["master", "shadow"])
 @pytest.mark.parametrize("kind", ["on_a_device", "on_a_file_system"])
 def test_damage_below_a_warm_cache_is_found_and_healed(service, volume, place, request, kind, side):
@@ -135,6 +136,7 @@ def test_pages_that_stay_in_the_cache_are_not_taken_for_the_disk(disk_place, mon
     volume.close()
 
 
+@pytest.mark.finding("K13.3")
 @pytest.mark.parametrize(
     ("state", "words"),
     [
@@ -162,6 +164,7 @@ def test_refusal_says_which_condition_a_set_fails(new_service, volume, place, st
     assert words in done.stderr
 
 
+@pytest.mark.finding("K13.2")
 def test_set_that_is_disabled_meanwhile_is_said_to_be(service, volume, place):
     """Not 'coroutine raised StopIteration'."""
     master, shadow = volume("m", 64 << 20), place / "s"
@@ -184,6 +187,7 @@ def test_set_that_is_disabled_meanwhile_is_said_to_be(service, volume, place):
     assert "defect" not in service.log.read_text()
 
 
+@pytest.mark.finding("K13.4")
 @pytest.mark.parametrize("differing", [0, 1])
 def test_bar_ends_at_the_whole_volume(service, volume, place, differing):
     """Also where there is nothing to compare, since all chunks count as different."""
