@@ -82,9 +82,7 @@ async def _reset(engine: Engine, member: VolumeSet) -> list[str]:
         await engine.show_shadow(member)
     notes = await _make_true(engine, member, lost)
     await _show_other_times(engine, member, lost)
-    member.unnoted = False
     member.bits_known = True
-    await blocking(partial(engine.db.doubt, member.name, None))
     return notes
 
 
@@ -145,8 +143,6 @@ async def _take_back(engine: Engine, member: VolumeSet) -> list[str]:
     await engine.show_shadow(member)
     await blocking(partial(end_export, engine, member.header))
     await engine.note(member, "-R")
-    member.unnoted = False
-    await blocking(partial(engine.db.doubt, member.name, None))
     return [f"{member.name}: taken back, all its chunks count as different; {_COPIES}"]
 
 
@@ -165,7 +161,7 @@ async def _replace(engine: Engine, member: VolumeSet, lost: Role) -> None:
         member.shadow = volumes[Role.SHADOW]
     if Role.BITMAP in volumes:
         member.bitmap = BitmapFile(volumes[Role.BITMAP])
-        await _rewrite_bitmap(member)
+        await _rewrite_bitmap(engine, member)
     if Role.MASTER in volumes:
         await _adopt_master(engine, member, family, volumes[Role.MASTER], standing)
     await recovery.note_use(engine, [member])
@@ -232,12 +228,18 @@ def _check_replacement(master: Volume, size_bytes: int) -> None:
         )
 
 
-async def _rewrite_bitmap(member: VolumeSet) -> None:
-    """What is known in memory is written anew; the header stays offline until all is true."""
+async def _rewrite_bitmap(engine: Engine, member: VolumeSet) -> None:
+    """What is known in memory is written anew; the header stays offline until all is true.
+
+    The doubt in the state database goes now that a durable header says as much, and not at the end:
+    a bitmap volume that fails again meanwhile is doubted anew, and that has to stay.
+    """
     assert member.bitmap is not None
     await blocking(partial(_recall, member, member.bitmap))
     member.header = in_doubt(member.header)  # until the set is back and keeps times again
     await member.save_exact()
+    member.unnoted = False
+    await blocking(partial(engine.db.doubt, member.name, None))
 
 
 def _recall(member: VolumeSet, bitmap: BitmapFile) -> None:

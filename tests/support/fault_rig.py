@@ -208,14 +208,27 @@ class FaultRig(Rig):
     # -- verbs ------------------------------------------------------------------------------
 
     async def enable(self, kind: Kind, master: str, shadow: str, group: str | None = None) -> None:
+        began = self.now
         try:
             with self._verb():
                 await super().enable(kind, master, shadow, group)
         except Stopped:
             if shadow in self.main.engine.sets or shadow in self.main.engine.views:
                 raise Lost(f"-e of {shadow[-3:]} failed and left a set") from None
-            del self.sets[shadow]
+            self._note_failed_enable(began, shadow)
             raise
+
+    def _note_failed_enable(self, began: int, shadow: str) -> None:
+        """Until its reply the set may come back: its header stood in the bitmap volume."""
+        bitmap = f"{shadow}.b"
+        header = next((n for n in range(began, self.now) if self._is_header(n, bitmap)), None)
+        if header is None:
+            del self.sets[shadow]
+            return
+        views = {shadow: self.sets[shadow]}
+        self._line(self.sets[shadow])
+        self.early = [*self.history.pits, Pit(header, NEVER, views, (shadow,))]
+        self.early_until = self.now
 
     async def flip(self, verb: Verb, *shadows: str) -> None:
         began = self.now
