@@ -148,8 +148,9 @@ class Check:
         return self.case.history.retired.get(shadow, 1 << 60) < self.case.position
 
     def _offline(self, shadow: str) -> bool:
+        """Or waited for."""
         member = self.main.engine.sets.get(shadow)
-        return member is not None and bool(member.state.offline)
+        return member is not None and bool(member.state.offline or member.missing)
 
     def _shown(self, bitmaps: dict[str, fmt.Found | None]) -> dict[str, bytes]:
         """View -> content, from the raw volumes and the bitmaps alone."""
@@ -243,7 +244,7 @@ class Check:
         allowed |= self.case.lost
         if member.state.offline and not allowed:
             raise Lost(f"{shadow[-3:]} went offline: {member.header.offline_reason}")
-        if found is None or member.state.offline:
+        if found is None or member.state.offline or member.missing:
             return
         if found.progress == fmt.IDLE and any(found.copy):
             raise Lost(f"{shadow[-3:]} is idle with copy bits set")
