@@ -287,7 +287,7 @@ class Future:
 
     def _online(self, name: str) -> bool:
         member = self.main.engine.sets.get(name)
-        return member is None or not member.state.offline
+        return member is None or not (member.state.offline or member.missing)
 
     async def _wait_all(self) -> None:
         for shadow in self.main.engine.sets:
@@ -298,7 +298,7 @@ class Future:
             if member.is_beyond_repair:
                 await enable.disable(self.main.engine, member)
                 continue
-            if member.state.offline:
+            if member.state.offline or member.missing:
                 self._remove_stubs(shadow)
                 if shadow in self.other.engine.sets:
                     await enable.disable(self.other.engine, self.other.set(shadow))

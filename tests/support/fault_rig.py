@@ -62,7 +62,7 @@ class FaultRig(Rig):
             return True
         if name in self.sets:  # a shadow's file: it is offline, or a volume that it reads failed
             here = hit is not None and hit.path in (name, f"{name}.b", self.sets[name])
-            offline = any(s.state.offline for s in self._concerns(name))
+            offline = any(s.state.offline or s.missing for s in self._concerns(name))
             if any(s.restoring for s in self._concerns(name)) and here:
                 return True  # what it has to bring to the master first cannot be brought
             return offline or (here and self._is_new(calls))
