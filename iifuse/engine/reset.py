@@ -60,8 +60,6 @@ async def _reset(engine: Engine, member: VolumeSet) -> list[str]:
         notes = await _take_back(engine, member)
         await _show_other_times(engine, member, NOTHING_OFFLINE)
         return notes
-    if member.lacks(Role.BITMAP) and member.restoring and member.header.kind is Kind.DEPENDENT:
-        await member.give_up(Role.BITMAP, member.why_hidden)
     if member.is_beyond_repair:
         raise errors.Refused(
             member.name,

@@ -166,11 +166,13 @@ class VolumeSet:
     def is_beyond_repair(self) -> bool:
         """A restore that nobody can finish: which chunks of the master are right was lost.
 
-        Its shadow holds only what was preserved, so it can not be copied as a whole either.
+        Its shadow holds only what was preserved, so it can not be copied as a whole either. While
+        its bitmap volume is waited for, that one may still know.
         """
         if not self.restoring or self.state.offline & Role.MASTER:  # -R gives a restore up then
             return False
-        return self.header.kind is Kind.DEPENDENT and not self.bits_known
+        unknown = not self.bits_known or self.lacks(Role.BITMAP)
+        return self.header.kind is Kind.DEPENDENT and unknown
 
     def check_answering(self) -> None:
         """Raise Busy while a call that was given up may still write to the shadow."""

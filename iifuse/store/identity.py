@@ -175,7 +175,7 @@ class Host:
 
         The last part may be missing. Raises OSError, e.g. where a directory is missing.
         """
-        todo = _parts(path)
+        todo = _parts(path if path.startswith("/") else f"{os.getcwd()}/{path}")
         trail: list[tuple[str, Mount | None]] = [self._root()]
         found: os.stat_result | None = None
         links = 0

@@ -99,3 +99,11 @@ def test_identity_file_keeps_its_device_after_its_name_has_gone(devices):
     assert identify(devices["whole"]) == before
     assert not identify(devices["file"]).conflicts(before)
     os.rename(f"{devices['file']}.moved", devices["file"])  # by which the fixture knows its own
+
+
+def test_identity_of_a_relative_name_begins_where_the_program_stands(tmp_path, monkeypatch):
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "volume").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    assert identify("below/volume") == identify(str(tmp_path / "below" / "volume"))
+    assert find("below/nothing") is None

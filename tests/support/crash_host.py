@@ -131,6 +131,9 @@ class MemoryDB:
     def given_up(self, shadow: str) -> int:
         return 0
 
+    def history(self, shadow: str) -> list[tuple[str, int | None]]:
+        return []  # as one that was pruned
+
     def imports(self, uuid: UUID, export_number: int) -> dict[UUID, str]:
         return {}  # the ticket has them too
 
