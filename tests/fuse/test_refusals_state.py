@@ -4,7 +4,9 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 
+import file_server
 import pytest
 from devices import Mapping, held_open, opened
 from harness import CHUNK
@@ -23,29 +25,39 @@ def pair(service, volume, place):
 
 @pytest.fixture
 def frozen(new_service, volume, place):
-    """Copies that never end: the volume that they write lies on a service that is stopped.
+    """Copies that never end: the volume that they write lies on a file server that is stopped.
 
-    `service`, and `set_up(kind, slow)`, where `slow` is the part on the stopped service.
+    `service`, `volume(name)` on that server, `freeze` and `thaw`.
     """
+    directory, mountpoint = place / "far/fs", place / "far/mnt"  # which no picture looks into
+    directory.mkdir(parents=True)
+    mountpoint.mkdir()
+    program = [sys.executable, file_server.__file__, str(directory), str(mountpoint)]
+    server = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
+    assert server.stdout.readline() == "ready\n"
 
     class Frozen:
         def __init__(self):
-            self.service, self.slow = new_service(), new_service("slow")
+            self.service = new_service()
 
         def volume(self, name):
-            path = volume(f"slow/{name}")
-            assert self.slow.run("svadm", "-e", path).returncode == 0
-            return self.slow.path(path)
+            volume(f"far/fs/{name}")
+            return mountpoint / name
 
         def freeze(self):
-            os.kill(self.slow.pid, signal.SIGSTOP)
+            os.kill(server.pid, signal.SIGSTOP)
 
         def thaw(self):
-            os.kill(self.slow.pid, signal.SIGCONT)
+            os.kill(server.pid, signal.SIGCONT)
 
     found = Frozen()
     yield found
     found.thaw()
+    found.service.clean_up()
+    subprocess.run(["umount", "-l", mountpoint], check=False)
+    server.terminate()
+    server.wait(30)
+    server.stdout.close()
 
 
 @pytest.fixture
