@@ -142,7 +142,8 @@ def test_master_resized_while_the_service_was_down_takes_its_sets_offline(servic
         assert service.run("iiadm", "-u", shadow).returncode == 2
     assert os.stat(master).st_size == chunks * CHUNK
     assert shadows[0].read_bytes() == shadow_raw
-    assert service.run("iiadm", "-n", "-d", *shadows).returncode == 0  # else it asks
+    for shadow in shadows:
+        assert service.run("iiadm", "-n", "-d", shadow).returncode == 0  # else it asks
     new = shadows[0].with_name("new")
     service.enable("ind", master, new)
     service.wait(new)

@@ -95,7 +95,7 @@ def refused(place: Path) -> Refused:
         assert not todo or "; " in said, f"it does not say what to do: {said}"
         after = picture(place, service)
         changed = {k for k in before | after if before.get(k) != after.get(k)}
-        assert not changed, said
+        assert not changed, (said, {k: (before.get(k), after.get(k)) for k in changed})
         return said
 
     return check
