@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 from filesystems import SIZES, make
+from late_sets import until
 
 
 @pytest.fixture
@@ -48,6 +49,7 @@ def test_file_system_in_the_shadows_place_is_asked_about(service, refused, whole
     shadow.unlink()
     service.start()
     shutil.move(image("other"), shadow)
+    until(lambda: service.status(shadow).replaced == ("shadow",))  # by itself, not by the verb
     says = (shadow, "ext4", f"no earlier copy of {master}")
     refused(service, "iiadm", "-R", shadow, code=1, says=says)
     assert service.run("iiadm", "-n", "-R", shadow).returncode == 0
@@ -96,6 +98,7 @@ def test_file_system_in_the_masters_place_is_named(service, refused, whole, imag
     master.unlink()
     service.start()
     shutil.move(image("other"), master)
+    until(lambda: service.status(shadow).replaced == ("master",))
     says = (master, "overwrite a master", "the ext4 that is there", shadow, "point in time 1 of")
     refused(service, "iiadm", "-R", shadow, code=1, says=says)
 

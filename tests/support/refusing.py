@@ -13,7 +13,7 @@ from harness import Service
 
 from iifuse import errors
 from iifuse.control import protocol
-from iifuse.control.protocol import SetStatus, VolumeStatus
+from iifuse.control.protocol import VolumeStatus
 from iifuse.core import header
 from iifuse.core.times import Times
 
@@ -36,22 +36,11 @@ def picture(place: Path, *services: Service) -> dict[str, object]:
             if not path.name.startswith("state.db"):
                 found[str(path)] = path.is_file() and path.read_bytes()
         # How full a file system is, is looked at now and then, whatever commands there are.
-        rows = [_lasting(row) for row in service.client.status()]
+        rows = [msgspec.structs.replace(r, space_percent=None) for r in service.client.status()]
         found[f"sets of {service.home}"] = msgspec.to_builtins(rows)
         volumes = service.client.call(protocol.Volumes(), list[VolumeStatus])
         found[f"files of {service.home}"] = msgspec.to_builtins(volumes)
     return found
-
-
-def _lasting(row: SetStatus) -> SetStatus:
-    """Without what is found out by looking: what stands in the place of a missing volume, too."""
-    row = msgspec.structs.replace(row, space_percent=None)
-    if not (row.waiting or row.replaced):
-        return row
-    missing = {*(row.waiting or ()), *(row.replaced or ())}
-    return msgspec.structs.replace(
-        row, offline_reason=None, waiting=tuple(sorted(missing)), replaced=None
-    )
 
 
 def _look(path: Path) -> object:
