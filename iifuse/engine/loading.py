@@ -216,7 +216,11 @@ def _open_bitmap(path: str) -> Volume:
 
 
 def load_bitmap(engine: Engine, row: SetRow, trouble: Trouble) -> tuple[BitmapFile, Header, Bits]:
-    """Header and bits, a pending change repeated. Raises Away, BadBitmap, BadVolume, OSError."""
+    """Header and bits, a pending change repeated. Raises Away, BadBitmap, BadVolume, OSError.
+
+    A file that is not believed and is not the one that the set had says nothing of that one, which
+    may be back: Away.
+    """
     volume = _open_bitmap(row.bitmap)
     try:
         bitmap = BitmapFile(volume)
@@ -239,6 +243,12 @@ def load_bitmap(engine: Engine, row: SetRow, trouble: Trouble) -> tuple[BitmapFi
         elif header.clean and not any(damaged):
             bitmap.believe(header, Region.SHADOW, shadow)
             bitmap.believe(header, Region.COPY, copy)
+    except errors.BadBitmap as error:
+        is_meant = same_file(row.bitmap_file, file_of(volume))
+        volume.close()
+        if is_meant:
+            raise
+        raise Away(Missing(str(error), stranger=True)) from error
     except BaseException:
         volume.close()
         raise

@@ -5,6 +5,7 @@ from uuid import uuid4
 
 import pytest
 from harness import CHUNK
+from msgspec.structs import replace
 from samples import some
 
 from iifuse import errors
@@ -115,7 +116,17 @@ WELCOME |= {(part, "svadm -e", "itself") for part in ("master", "shadow", "volum
 
 
 def pictured(*services):
-    return [(s.client.status(), s.client.call(protocol.Volumes(), object)) for s in services]
+    return [(_states(s), s.client.call(protocol.Volumes(), object)) for s in services]
+
+
+def _states(service):
+    """A service finds out by itself, at any time, what stands in a missing volume's place."""
+    rows = service.client.status()
+    missing = [set(row.waiting or ()) | set(row.replaced or ()) for row in rows]
+    return [
+        (replace(row, offline_reason="", waiting=None, replaced=None), lack) if lack else (row, lack)
+        for row, lack in zip(rows, missing, strict=True)
+    ]
 
 
 def is_refused(service, request, others=()):

@@ -10,6 +10,7 @@ from crash_verbs import Machine
 from iifuse.core.bits import Bits
 from iifuse.core.header import Header
 from iifuse.core.state import Change
+from iifuse.core.times import Times
 
 State = tuple
 """(durable values, (cell, pending values)..., memory or None after a crash, promises)"""
@@ -144,4 +145,5 @@ def _younger(header: Header, oldest: int) -> Header:
     later = header.pending_pit
     if header.pending is not Change.NONE:
         later = replace(later, number=later.number - oldest)
-    return replace(header, pit=pit, pending_pit=later)
+    undated = {"master_times": Times(), "shadow_times": Times()}  # of the moment of the test
+    return replace(header, pit=pit, pending_pit=later, **undated)

@@ -184,7 +184,7 @@ class Check:
 
     def _fit_one_world(self, shown: dict[str, bytes]) -> None:
         """All views together: of a group all members have the old PIT, or all the new one."""
-        wrong: list[str] = []
+        wrong: list[tuple[World, list[str], list[str]]] = []
         if self.case.lost:
             self._fit_some_world(shown)
             return
@@ -193,9 +193,15 @@ class Check:
             late = [s for s in self.main.engine.sets if self._other_pit(s, world)]
             if not bad and not late:
                 return
-            wrong += [f"PITs {world}: {name[-3:]} has another PIT number" for name in late]
-            wrong += [self._explain(name, shown[name], world) for name in bad]
-        raise Lost("; ".join(wrong))
+            wrong.append((world, bad, late))
+        raise Lost("; ".join(text for each in wrong for text in self._texts(shown, *each)))
+
+    def _texts(
+        self, shown: dict[str, bytes], world: World, bad: list[str], late: list[str]
+    ) -> list[str]:
+        """Only for who is to read it: to compare sector by sector takes long."""
+        texts = [f"PITs {world}: {name[-3:]} has another PIT number" for name in late]
+        return texts + [self._explain(name, shown[name], world) for name in bad]
 
     def _fit_some_world(self, shown: dict[str, bytes]) -> None:
         """Each set by itself: who knew that they belong together is lost."""
