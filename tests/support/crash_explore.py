@@ -152,9 +152,10 @@ class Explorer:
             state.apply(position, event)
             for image in images(state, self.chance, max(4, self.options.per_stop // 20)):
                 self.tally.images += 1
-                key = (image.key(), signature, bool(case.after))
+                synced = case.synced if case.synced and position >= case.synced_at else {}
+                key = (image.key(), signature, bool(case.after), bool(synced))
                 if key not in self._seen:
                     self._seen.add(key)
                     self.tally.judged += 1
-                    again = Case(case.recording, case.position, image, case.after)
+                    again = Case(case.recording, case.position, image, case.after, synced)
                     self._judged(again, go_on=False)

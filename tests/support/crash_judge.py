@@ -1,5 +1,6 @@
 """Start the real recovery on an image and see whether every promise was kept."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from uuid import uuid4
@@ -7,7 +8,7 @@ from uuid import uuid4
 import crash_format as fmt
 import trio
 from crash_disk import CHUNK, SECTOR, SYSTEM, Disk, Event, Image
-from crash_history import History, Lost, Put, World, fits, misfits, over
+from crash_history import History, Lost, Put, World, fits, misfits, over, rows
 from crash_host import BOOT, Host
 from crash_rig import HOSTS, Recording, stamp
 from crash_schedule import run
@@ -29,6 +30,10 @@ class Case:
     image: Image
     after: dict[str, list[Put]] = field(default_factory=dict)
     """What was written after a kill and a restart, before the power failed as well."""
+    synced: dict[str, bytes] = field(default_factory=dict)
+    """What each file showed after a kill and a restart, if it was synced then."""
+    synced_at: int = 0
+    """So many events after the restart that was durable."""
     killed: bool = False
     """Only the service died: the page cache is as it was."""
     lost: bool = False
@@ -42,7 +47,7 @@ class Case:
 def judge(case: Case, *, go_on: bool, write: bool = False) -> list[Event]:
     """Recover, check, and (`go_on`) work on; what the recovery wrote. Raises Lost.
 
-    `write`: let programs write after the recovery; `case.after` says what.
+    `write`: let programs sync and write after the recovery; `case.synced` and `.after` say what.
     """
     SYSTEM.disk = Disk(case.image)
     return run(partial(_judge, case, go_on, write), case.position)
@@ -60,6 +65,9 @@ async def _judge(case: Case, go_on: bool, write: bool) -> list[Event]:
                     await _attach_all(host)
             Check(case, hosts).all()
             if write:
+                if case.recording.ordered:
+                    case.synced = await _sync_all(hosts)
+                case.synced_at = len(SYSTEM.disk.log)
                 case.after = {n: await _write_all(h, n) for h in hosts for n in h.engine.views}
             log = list(SYSTEM.disk.log)
             if go_on:
@@ -98,6 +106,17 @@ async def _start(host: Host, nursery: trio.Nursery) -> None:
         await host.up(nursery)
     except Exception as error:
         raise Lost(f"the service does not start: {type(error).__name__}: {error}") from error
+
+
+async def _sync_all(hosts: list[Host]) -> dict[str, bytes]:
+    """A program syncs what others wrote to a service that was killed since; what it sees then."""
+    seen = {}
+    for host in hosts:
+        for name, view in host.engine.views.items():
+            with suppress(OSError):
+                await view.sync()
+                seen[name] = host.look(name)
+    return seen
 
 
 async def _write_all(host: Host, name: str) -> list[Put]:
@@ -229,6 +248,8 @@ class Check:
         layers = self.case.history.legal(name, self.case.position, world)
         if layers is None:
             return None
+        if name in self.case.synced:
+            layers = [rows(self.case.synced[name])]
         return [*layers, *(over(layers[-1], put) for put in self.case.after.get(name, []))]
 
     def _other_pit(self, shadow: str, world: World) -> bool:
