@@ -345,9 +345,9 @@ def join_forgets_the_secondary_bits():
 
 @bug("enable-ind-1", "first_copy-1", "enable-dep-1")
 def set_in_the_database_as_if_it_had_a_header():
-    def of(header, group=None, *, entering=False):
+    def of(header, *more, entering=False):
         del entering
-        return replace(real(header, group), entering=False)
+        return replace(real(header, *more), entering=False)
 
     real = SetRow.of
     with patch.object(SetRow, "of", of):
@@ -364,7 +364,7 @@ def offline_noted_in_memory_only():
         yield
 
 
-@bug("process-ind", "last_chunk-process", kill=0.2, seed=2)
+@bug("last_chunk-process", "process-ind", kill=0.2, seed=10)
 def copy_finished_before_its_target_is_durable():
     """Only durability=process leaves it to the end of the copy."""
 
