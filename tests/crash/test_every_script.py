@@ -1,8 +1,8 @@
 """Every script of operations on a few chunks, cut by a crash between any two steps.
 
 A power loss leaves each unsynced write done, dropped or (of a chunk) torn; a kill leaves them all.
-Then the real recovery decides, may be cut as well, and the script goes on. `make test` draws some of
-the cases, `make test-long` takes all, `make test-crash` looks at longer scripts.
+Then the real recovery decides, may be cut as well, and the script goes on. `make test` draws some
+of the cases, `make test-long` takes all, `make test-crash` looks at longer scripts.
 """
 
 import multiprocessing

@@ -121,12 +121,13 @@ def pictured(*services):
 
 def _states(service):
     """A service finds out by itself, at any time, what stands in a missing volume's place."""
-    rows = service.client.status()
-    missing = [set(row.waiting or ()) | set(row.replaced or ()) for row in rows]
-    return [
-        (replace(row, offline_reason="", waiting=None, replaced=None), lack) if lack else (row, lack)
-        for row, lack in zip(rows, missing, strict=True)
-    ]
+    return [_without_reason(row) for row in service.client.status()]
+
+
+def _without_reason(row):
+    lack = {*(row.waiting or ()), *(row.replaced or ())}
+    plain = replace(row, offline_reason="", waiting=None, replaced=None)
+    return plain if lack else row, lack
 
 
 def is_refused(service, request, others=()):
