@@ -163,16 +163,25 @@ class Look(Check):
         self.injector = injector
 
     def _expect_back(self, host: Host, shadow: str) -> None:
-        """Or its disable, which was cut short, has still to be finished by a later start."""
+        """Or a disable or enable that was cut short has still to be finished by a later start."""
         found = self._bitmap(f"{shadow}.b")
-        if found is None or found.closure == 0:
+        begun = any(row.entering for row in host.engine.db.sets() if row.shadow == shadow)
+        if found.closure == 0 if found is not None else not begun:
             super()._expect_back(host, shadow)
 
     def _offline(self, name: str) -> bool:
         lent = self.other.engine.sets.get(name)
         if (lent is not None and lent.state.offline) or self.lost_its_bitmap(name):
             return True
+        if self._was_dropped(name):
+            return True
         return super()._offline(name) or is_cut_off(self.main.engine, name)
+
+    def _was_dropped(self, name: str) -> bool:
+        """Its enable was never answered, and the start could not see how far it had come."""
+        rows, _ = self.case.image.dbs.get(HOSTS[0], ((), ()))
+        entering = any(row.shadow == name and row.entering for row in rows)
+        return entering and name not in self.main.engine.sets
 
     def lost_its_bitmap(self, name: str) -> bool:
         """A master whose restore had a bitmap that died: nobody knows how far it came."""
@@ -198,9 +207,9 @@ class Afterwards(Future):
 
 
 def is_cut_off(engine: Engine, name: str) -> bool:
-    """A master that waits for the rest of a restore from a shadow that is offline."""
-    sets = engine.sets.values()
-    return any(s.header.master == name and s.restoring and s.state.offline for s in sets)
+    """A master that waits for the rest of a restore from a shadow that is offline or away."""
+    restoring = [s for s in engine.sets.values() if s.header.master == name and s.restoring]
+    return any(s.state.offline or s.missing for s in restoring)
 
 
 def _judge_images(made: Play, chance: random.Random) -> None:
