@@ -171,9 +171,9 @@ class Look(Check):
 
     def _offline(self, name: str) -> bool:
         lent = self.other.engine.sets.get(name)
-        if (lent is not None and lent.state.offline) or self.lost_its_bitmap(name):
+        if lent is not None and (lent.state.offline or lent.missing):
             return True
-        if self._was_dropped(name):
+        if self.lost_its_bitmap(name) or self._was_dropped(name):
             return True
         return super()._offline(name) or is_cut_off(self.main.engine, name)
 
