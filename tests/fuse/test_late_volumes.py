@@ -45,7 +45,7 @@ def assert_nothing_wrong(service, piece, live=None, pit=None):
 
 
 def waited(service, pieces):
-    """Until all that is back was noticed; a bitmap that is not believed stays offline."""
+    """Until all that is back was noticed."""
 
     def nothing_is_missing():
         rows = {row.shadow: row for row in service.client.status()}
@@ -99,14 +99,11 @@ def test_volume_that_was_away_costs_nothing_that_nothing_needed(stage, state, en
 
 
 def assert_missing(service, piece):
-    """What is waited for or replaced is said; a bitmap that is not the set's is never believed."""
+    """What is waited for or replaced is said; a bitmap that is not the set's is a stranger too."""
     row, how = service.status(piece.shadow), piece.name.partition("-")[2]
     told = (row.waiting if how == "absent" else row.replaced) or ()
     for role in piece.roles:
-        if role == "bitmap" and how != "absent":
-            assert role in row.offline, piece.name
-        elif "b" not in piece.lost or how == "absent":
-            assert role in told, f"{piece.name}: {row}"
+        assert role in told, f"{piece.name}: {row}"
     assert row.offline_reason, piece.name
 
 
@@ -143,10 +140,10 @@ def needed(here, piece, written):
 
 
 def assert_back(here, piece, written):
-    service, how = here.host, piece.name.partition("-")[2]
+    service = here.host
     row = service.status(piece.shadow)
     assert_nothing_wrong_any_more(here, piece)
-    if needed(here, piece, written) or ("b" in piece.lost and how != "absent"):
+    if needed(here, piece, written):
         assert row.offline, f"{piece.name}: {row}"
         return
     assert (row.offline, row.waiting, row.replaced) == ((), None, None), f"{piece.name}: {row}"
