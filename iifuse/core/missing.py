@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from iifuse import errors
 from iifuse.core.bits import Bits
 from iifuse.core.header import FileId
-from iifuse.core.state import NOTHING_OFFLINE, Kind, Progress, Role, SetState
+from iifuse.core.state import Kind, Progress, Role, SetState
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +67,11 @@ def _way_out(missing: Missing) -> str:
 
 
 def lost_of(state: SetState, lack: Lack) -> Role:
-    """What a set has to do without, or still waits for."""
+    """What a set has lost if it waits no longer for what is missing."""
     lost = state.offline
     for role in lack:
         lost |= role
-    return lost
+    return lost | _lost_with_bits(state) if Role.BITMAP in lack else lost
 
 
 def hides_shadow(state: SetState, lack: Lack) -> bool:
@@ -94,9 +94,11 @@ def without_bits(state: SetState, chunks: int) -> tuple[Role, Bits]:
     bits = Bits.blank(chunks)
     if state.progress is Progress.TO_MASTER:
         bits.copy.fill()
-    if state.kind is not Kind.INDEPENDENT:
-        return Role.BITMAP | Role.SHADOW, bits
-    if state.progress is Progress.IDLE:
+    elif state.kind is Kind.INDEPENDENT and state.progress is Progress.IDLE:
         bits.shadow.fill()
-    lost = Role.SHADOW if state.progress is Progress.TO_SHADOW else NOTHING_OFFLINE
-    return Role.BITMAP | lost, bits
+    return _lost_with_bits(state), bits
+
+
+def _lost_with_bits(state: SetState) -> Role:
+    whole = state.kind is Kind.INDEPENDENT and state.progress is not Progress.TO_SHADOW
+    return Role.BITMAP if whole else Role.BITMAP | Role.SHADOW

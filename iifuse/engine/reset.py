@@ -151,7 +151,10 @@ async def _replace(engine: Engine, member: VolumeSet, lost: Role) -> None:
     """Close and open again what is offline; all of it, or it raises."""
     family = engine.family(member)
     standing = engine.standing_at(family.path) if family.master is None else None
-    volumes = await blocking(partial(_open_lost, engine, member, family, standing, lost))
+    closed = lost
+    if member.shadow is not None and not member.state.offline & Role.SHADOW:
+        closed &= ~Role.SHADOW  # a bitmap that is given up makes it worthless, and it is there
+    volumes = await blocking(partial(_open_lost, engine, member, family, standing, closed))
     for role, missing in list(member.missing.items()):  # what has its place is open: no way back
         if role & lost:
             await member.give_up(role, f"{missing.why}, and was given up (-R)")
@@ -186,6 +189,7 @@ def _open_lost(
             member.bitmap = None
             found[Role.BITMAP] = open_or_create(header.bitmap, need, undo, sparse=False)
             check_size(found[Role.BITMAP], need, "the bitmap")
+            _recalled(member, BitmapFile(found[Role.BITMAP]))  # refused before anything is given up
         if lost & Role.MASTER and family.master is None:
             if standing is not None and standing.master is not None:
                 found[Role.MASTER] = standing.master
@@ -241,24 +245,31 @@ async def _rewrite_bitmap(engine: Engine, member: VolumeSet) -> None:
 
 
 def _recall(member: VolumeSet, bitmap: BitmapFile) -> None:
+    member.header = _recalled(member, bitmap)
+    bitmap.erase_headers()
+
+
+def _recalled(member: VolumeSet, bitmap: BitmapFile) -> Header:
     """Who the set is, from a header that was only away for a start; its bits stay unbelieved."""
+    if member.header.pit.number:
+        return member.header
     try:
         old = bitmap.read_header()
     except (errors.BadBitmap, OSError):
         old = None
-    ours = old is not None and (old.uuid, old.role) == (member.key, member.header.role)
-    if old is not None and ours and not member.header.pit.number:
-        member.header = replace(
+    if old is not None and (old.uuid, old.role) == (member.key, member.header.role):
+        return replace(
             member.header, pit=old.pit, export_number=old.export_number,
             import_id=old.import_id, joined=old.joined,
         )  # fmt: skip
-    elif member.header.custody is Custody.IMPORTED and not member.header.pit.number:
+    if member.header.custody is Custody.IMPORTED:
         raise errors.Refused(
             member.name,
             "its bitmap volume says no more which export it belongs to",
-            "disable it (-d), and take the shadow back on the exporting host (-R)",
+            "put the right one back; if it is lost, disable the set (-d), and take the shadow back "
+            "on the exporting host (-R)",
         )
-    bitmap.erase_headers()
+    return member.header
 
 
 async def _adopt_master(
