@@ -328,7 +328,9 @@ async def status(member: VolumeSet) -> SetStatus:
     """The row of a set; its bits are the exact counts in memory."""
     shadow_bits, copy_bits, changed = await counts(member)
     header, bits = member.header, member.bits
-    imported, missing = header.custody is Custody.IMPORTED, sorted(member.missing.items())
+    imported = header.custody is Custody.IMPORTED
+    missing = sorted({**member.returning, **member.missing}.items())
+    gone = {r for r, m in missing if not m.served}
     reasons = [header.offline_reason, *(m.words(r) for r, m in missing)]
     return SetStatus(
         master=None if imported else header.master,
@@ -341,7 +343,7 @@ async def status(member: VolumeSet) -> SetStatus:
         progress=header.progress.name.lower(),  # type: ignore[arg-type]
         copying=header.copying,
         custody=header.custody.name.lower(),  # type: ignore[arg-type]
-        offline=_names(r for r in Role if r & header.offline or member.lacks(r)),
+        offline=_names(r for r in Role if r & header.offline or r in gone),
         offline_reason="; ".join(filter(None, reasons)) or None,
         size_bytes=header.size_bytes,
         chunk_bytes=CHUNK_BYTES,

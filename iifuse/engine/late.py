@@ -7,7 +7,7 @@ what is written after somebody has moved another file there goes to one without 
 
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Final
 
@@ -137,13 +137,16 @@ async def _look_for_missing(engine: Engine) -> None:
     there = await _probe(engine, lacking, absent)
     for member in lacking:
         if member.lacks(Role.BITMAP) and member.header.bitmap in there:
-            await _bring_bitmap(engine, member)
+            with _returning([member]):
+                await _bring_bitmap(engine, member)
     for family in list(engine.families):
         if family.path in there and family.master is None:
-            await _bring_master(engine, family)
+            with _returning(family.sets):
+                await _bring_master(engine, family)
     for member in lacking:
         if member.lacks(Role.SHADOW) and member.name in there:
-            await _bring_shadow(engine, member)
+            with _returning([member]):
+                await _bring_shadow(engine, member)
     for path in absent:
         if path in there and path not in engine.views:
             await _bring_volume(engine, path)
@@ -179,6 +182,19 @@ async def _gate(*families: Family) -> AsyncIterator[bool]:
                 await stack.enter_async_context(family.locks.gate())
             drained = True
         yield drained
+
+
+@contextmanager
+def _returning(members: Iterable[VolumeSet]) -> Iterator[None]:
+    """What is missing is said to be until the files are on the mount, where people look."""
+    members = list(members)
+    for member in members:
+        member.returning = dict(member.missing)
+    try:
+        yield
+    finally:
+        for member in members:
+            member.returning = {}
 
 
 async def _bring_bitmap(engine: Engine, member: VolumeSet) -> None:

@@ -15,7 +15,7 @@ from iifuse.core.bitmap import Bitmap, sector_runs
 from iifuse.core.bits import Bits
 from iifuse.core.geometry import Geometry
 from iifuse.core.header import Header
-from iifuse.core.missing import Missing, check_whole, hides_shadow, without_bits
+from iifuse.core.missing import Lack, Missing, check_whole, hides_shadow, without_bits
 from iifuse.core.plan import Member, PitStep, Store
 from iifuse.core.sector import Region
 from iifuse.core.state import Custody, Kind, Policy, Progress, Role, SetState, Verb, check
@@ -39,15 +39,13 @@ class VolumeSet:
     """
 
     def __init__(
-        self,
-        header: Header,
-        bits: Bits,
-        shadow: Volume | None,
-        bitmap: BitmapFile | None,
+        self, header: Header, bits: Bits, shadow: Volume | None, bitmap: BitmapFile | None,
         group: str | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.missing: dict[Role, Missing] = {}
         """Volumes that are waited for or were replaced (`miss`); nothing of it is durable."""
+        self.returning: Lack = {}
+        """What is being taken back: people are told so when the files are on the mount."""
         self.header, self.bits = header, bits
         self.key: Final = header.uuid
         self.shadow, self.bitmap = shadow, bitmap
