@@ -143,6 +143,7 @@ def test_pages_that_stay_in_the_cache_are_not_taken_for_the_disk(disk_place, mon
         ("dependent", "is a dependent set"),
         ("exported", "is exported"),
         ("aborted", "its copy stands aborted"),
+        ("late", "waiting for the shadow"),
         ("offline", "has its shadow offline"),
     ],
 )
@@ -155,9 +156,9 @@ def test_refusal_says_which_condition_a_set_fails(new_service, volume, place, st
     service.wait(shadow) if state != "aborted" else None
     if state == "exported":
         assert service.run("iiadm", "-E", shadow).returncode == 0
-    if state == "offline":
+    if state in ("late", "offline"):
         service.stop()
-        shadow.unlink()
+        shadow.unlink() if state == "late" else os.truncate(shadow, 1 << 20)
         service.start()
     done = service.run("iiverify", shadow)
     assert done.returncode == 2
