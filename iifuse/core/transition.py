@@ -1,5 +1,6 @@
 """A change of whole bitmaps under way, of one set or of a group, and what a start has to repeat."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Annotated
 from uuid import UUID
@@ -32,10 +33,10 @@ class Transition(msgspec.Struct, frozen=True):
     members: tuple[Member, ...]
 
 
-def unfinished(transition: Transition | None, header: Header) -> Header | None:
+def unfinished(transitions: Iterable[Transition], header: Header) -> Header | None:
     """The header with the change that a start has to repeat as pending; None: there is none.
 
-    A set has the record of its change in its header, a group in `transition`, which counts for a
+    A set has the record of its change in its header, a group in a transition, which counts for a
     member while its header shows the old PIT (invariant 6). Raises BadBitmap for a header that
     shows neither the old nor the new one.
     """
@@ -43,11 +44,15 @@ def unfinished(transition: Transition | None, header: Header) -> Header | None:
         return header  # the shadow is offline, most likely, and that is why
     if header.offline & (Role.SHADOW | Role.BITMAP):  # its bits are in doubt; -R begins anew
         return None
-    members = transition.members if transition else ()
-    member = next((m for m in members if m.uuid == header.uuid), None)
-    told = transition is not None and header.transition_id == transition.id  # done, or given up
-    if transition is None or member is None or told or header.pit.number >= member.new_pit:
-        return header if header.pending is not Change.NONE else None
+    for transition in transitions:
+        told = header.transition_id == transition.id  # done, or given up
+        for member in transition.members:
+            if member.uuid == header.uuid and not told and header.pit.number < member.new_pit:
+                return _following(transition, member, header)
+    return header if header.pending is not Change.NONE else None
+
+
+def _following(transition: Transition, member: Member, header: Header) -> Header:
     if header.pit.number != member.old_pit:
         raise errors.BadBitmap(
             header.bitmap,

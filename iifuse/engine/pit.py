@@ -22,6 +22,7 @@ from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
 from iifuse.engine.flip import Flip, Room, execute_change, make_room
 from iifuse.engine.flip import prepare as _prepare
+from iifuse.engine.rollforward import awaited
 from iifuse.engine.storage import storage, storage_error, sync
 from iifuse.engine.threads import blocking
 from iifuse.engine.view import View
@@ -296,6 +297,7 @@ class _Run:
         self.done: set[UUID] = set()
         self.failed: dict[UUID, OSError] = {}
         self._decided = False
+        self._earlier = awaited(engine)
         self._steps = plan.point_in_time({key: part.change for key, part in flips.items()})
 
     @property
@@ -348,10 +350,10 @@ class _Run:
         for step in steps:
             try:
                 if isinstance(step, plan.Record):
-                    self.engine.transitions.begin(self.transition)
+                    self.engine.transitions.begin(self.transition, self._earlier)
                     self._decided = True
                 elif not self.failed:
-                    self.engine.transitions.finish()
+                    self.engine.transitions.finish(self._earlier)
             except OSError as error:
                 if not self._decided:
                     raise

@@ -19,6 +19,7 @@ from iifuse.engine.enable import finish_disable
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
 from iifuse.engine.loading import Found, has_header, load
+from iifuse.engine.rollforward import awaited
 from iifuse.engine.threads import blocking
 from iifuse.engine.tickets import settle_ticket
 from iifuse.engine.trust import doubt_all, doubt_siblings
@@ -310,9 +311,6 @@ async def open_master(engine: Engine, path: str) -> Family | Missing:
 
 async def finish_transition(engine: Engine) -> None:
     """Forget a group's record once all its members have followed; a missing one may come later."""
-    transition = engine.transitions.transition
-    if transition is None:
-        return
-    here = {s.key: s for s in engine.sets.values() if s.bitmap is not None}
-    if all(m.uuid in here for m in transition.members):
-        await blocking(engine.transitions.finish)
+    left = awaited(engine)
+    if left != engine.transitions.standing:
+        await blocking(partial(engine.transitions.finish, left))

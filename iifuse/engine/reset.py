@@ -242,6 +242,7 @@ async def _rewrite_bitmap(engine: Engine, member: VolumeSet) -> None:
     await member.save_exact()
     member.unnoted = False
     await blocking(partial(engine.db.doubt, member.name, None))
+    await recovery.finish_transition(engine)  # a group command that it had to follow, and will not
 
 
 def _recall(member: VolumeSet, bitmap: BitmapFile) -> None:

@@ -4,7 +4,8 @@ from iifuse.core import plan
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.bits import Bits
 from iifuse.core.header import Header
-from iifuse.core.transition import unfinished
+from iifuse.core.state import Role
+from iifuse.core.transition import Transition, unfinished
 from iifuse.engine.dated import in_doubt
 from iifuse.engine.engine import Engine
 from iifuse.engine.flip import Flip, execute_change
@@ -16,7 +17,7 @@ def roll_forward(
     engine: Engine, bitmap: BitmapFile, header: Header, shadow: Bitmap, copy: Bitmap
 ) -> tuple[Header, Bitmap, Bitmap]:
     """Repeat the steps of a change whose record is durable (invariant 6)."""
-    pending = unfinished(engine.transitions.transition, header)
+    pending = unfinished(engine.transitions.standing, header)
     if pending is None:
         return header, shadow, copy
     change = pending.pending
@@ -34,3 +35,12 @@ def roll_forward(
         else:
             execute_change(step, part)
     return part.header, part.shadow, part.copy
+
+
+def awaited(engine: Engine) -> tuple[Transition, ...]:
+    """The group commands that a set has still to follow when its bitmap volume is there again."""
+    absent = {member.key for member in engine.sets.values() if member.lacks(Role.BITMAP)}
+    return tuple(
+        transition for transition in engine.transitions.standing
+        if any(member.uuid in absent for member in transition.members)
+    )  # fmt: skip

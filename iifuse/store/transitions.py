@@ -24,9 +24,14 @@ _HEAD: Final = struct.Struct("<8sQII")  # magic, sequence, length, crc
 
 
 class Record(msgspec.Struct, frozen=True):
-    """What a slot holds; None: nothing is under way."""
+    """What a slot holds.
+
+    `transition`: None when nothing is under way. `earlier`: commands that some set has not
+    followed, since its bitmap volume was away.
+    """
 
     transition: Transition | None = None
+    earlier: tuple[Transition, ...] = ()
 
 
 _decoder = msgspec.msgpack.Decoder(Record)
@@ -68,25 +73,26 @@ class TransitionFile:
             ) from error  # fmt: skip
 
     @property
-    def transition(self) -> Transition | None:
-        """The command that was under way when the record was last written."""
-        return self._record.transition
+    def standing(self) -> tuple[Transition, ...]:
+        """The commands that some member may not have followed, the oldest first."""
+        last = self._record.transition
+        return (*self._record.earlier, *([last] if last else []))
 
-    def begin(self, transition: Transition) -> None:
-        """From the return on the group counts as done.
+    def begin(self, transition: Transition, earlier: tuple[Transition, ...] = ()) -> None:
+        """From the return on the group counts as done. `earlier`: those that stay.
 
         A record that fails may stand on the disk all the same, so another is written over it.
         """
         try:
-            self._write(Record(transition))
+            self._write(Record(transition, earlier))
         except OSError:
             with suppress(OSError):
-                self._write(Record())
+                self._write(Record(None, earlier))
             raise
 
-    def finish(self) -> None:
-        """Every member shows its new PIT: forget the record."""
-        self._write(Record())
+    def finish(self, earlier: tuple[Transition, ...] = ()) -> None:
+        """Every member shows its new PIT: forget the record. `earlier`: those that stay."""
+        self._write(Record(None, earlier))
 
     def close(self) -> None:
         """Give up the file and its lock."""

@@ -29,10 +29,12 @@ class Rig:
         parts = {key: SimpleNamespace(member=members[key], change=Change.MERGE_TO_SHADOW)
                  for key in KEYS}  # fmt: skip
         transitions = SimpleNamespace(
-            begin=lambda _: self.note(None, "Record"), finish=lambda: self.note(None, "Forget")
+            begin=lambda *_: self.note(None, "Record"), finish=lambda _: self.note(None, "Forget"),
+            standing=(),
         )
         engine = SimpleNamespace(
             transitions=transitions,
+            sets={},
             family=lambda member: SimpleNamespace(
                 volume=lambda key, role: SimpleNamespace(
                     sync=lambda: self.note(key, f"Sync {role.name}")

@@ -160,7 +160,7 @@ async def test_bits_that_a_failed_sync_kept_from_the_disk_are_there_before_they_
     assert durable(member)[1] == set()
     volume.breaks.clear()
     monkeypatch.setattr(loading, "open_volume", lambda path, **_: volume)
-    engine = SimpleNamespace(transitions=SimpleNamespace(transition=None), boot_id=UUID(int=1))
+    engine = SimpleNamespace(transitions=SimpleNamespace(standing=()), boot_id=UUID(int=1))
     row = SetRow.of(member.header)
     bitmap, header, bits = await blocking(lambda: loading.load_bitmap(engine, row, []))
     assert bits.ready.count()

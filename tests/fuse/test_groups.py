@@ -4,12 +4,17 @@ import os
 import random
 import struct
 import threading
+from uuid import uuid4
 
 import pytest
+from devices import eventually
 from harness import CHUNK
 
 from iifuse.control import protocol
 from iifuse.control.protocol import SetStatus, Target
+from iifuse.core.state import Change
+from iifuse.core.transition import Member, Transition
+from iifuse.store.transitions import TransitionFile
 
 CELLS = 64
 ROUNDS = 12
@@ -131,3 +136,44 @@ def test_refused_restore_of_a_group_lets_no_aborted_one_go_on(service, volume, p
     service.wait(*(shadow for _, shadow in pairs))
     for master, shadow in pairs:
         assert service.read(master) == service.read(shadow)
+
+
+def test_member_whose_bitmap_comes_late_follows_though_another_group_came_between(
+    service, volume, place
+):
+    """F5, K4: the record of a group command that was cut short names all who have to follow it."""
+    sets = {name: (volume(name), place / f"{name}.s") for name in "abcd"}
+    for name, (master, shadow) in sets.items():
+        service.enable("ind", master, shadow, group="one" if name in "ab" else "two")
+    service.wait(*(shadow for _, shadow in sets.values()))
+    shadows = {name: shadow for name, (_, shadow) in sets.items()}
+    service.write(sets["b"][0], 0, b"new")
+    before = {name: service.status(shadow) for name, shadow in shadows.items()}
+    service.stop()
+    _cut_short(service, [before["a"], before["b"]])
+    bitmap = before["b"].bitmap
+    os.rename(bitmap, f"{bitmap}.away")
+    service.start()
+    assert service.status(shadows["a"]).pit == before["a"].pit + 1
+    assert service.status(shadows["b"]).waiting == ("bitmap",)
+    service.client.call(protocol.Flip("s", False, Target(group="two")), list[SetStatus])
+    service.kill()
+    service.start()
+    os.rename(f"{bitmap}.away", bitmap)
+    eventually(lambda: service.status(shadows["b"]).waiting is None, "the bitmap is back")
+    service.wait(*shadows.values())
+    one, other = (service.status(shadows[name]) for name in "ab")
+    assert (one.pit, one.pit_id) == (other.pit, other.pit_id)
+    assert service.read(shadows["b"])[:3] == b"new"
+    service.stop()
+    record = TransitionFile.open(str(service.state))
+    assert record.standing == ()
+    record.close()
+
+
+def _cut_short(service, members):
+    """A service was killed when the record of a group's update was durable, and nothing else."""
+    record = TransitionFile.open(str(service.state))
+    rows = (Member(m.uuid, m.pit, m.pit + 1, Change.MERGE_TO_SHADOW) for m in members)
+    record.begin(Transition(uuid4(), uuid4(), 10**18, tuple(rows)))
+    record.close()

@@ -32,16 +32,43 @@ def opened(place):
 
 
 def test_transition_is_kept_from_begin_to_finish(opened):
-    assert opened().transition is None
+    assert opened().standing == ()
     opened().begin(FIRST)
-    assert opened().transition == FIRST
+    assert opened().standing == (FIRST,)
     opened().finish()
-    assert opened().transition is None
+    assert opened().standing == ()
     for transition in (SECOND, FIRST, SECOND):
         file = opened()
         file.begin(transition)
-        assert file.transition == transition
-        assert opened().transition == transition
+        assert file.standing == (transition,)
+        assert opened().standing == (transition,)
+
+
+def test_transition_that_a_set_has_still_to_follow_stays_beside_later_ones(opened):
+    """A bitmap volume may be away for longer than until the next group command."""
+    opened().begin(FIRST)
+    opened().begin(SECOND, (FIRST,))
+    assert opened().standing == (FIRST, SECOND)
+    opened().finish((FIRST,))
+    assert opened().standing == (FIRST,)
+    opened().finish()
+    assert opened().standing == ()
+
+
+def test_transition_that_fails_leaves_the_earlier_ones(opened, monkeypatch):
+    file = opened()
+    file.begin(FIRST)
+    real, failures = Volume.sync_anew, [OSError(5, "once")]
+
+    def sync_anew(volume):
+        if failures:
+            raise failures.pop()
+        return real(volume)
+
+    monkeypatch.setattr(Volume, "sync_anew", sync_anew)
+    with pytest.raises(OSError, match="once"):
+        file.begin(SECOND, (FIRST,))
+    assert opened().standing == (FIRST,)
 
 
 def test_transition_of_a_killed_service_is_durable_before_it_is_read(opened, monkeypatch):
@@ -56,7 +83,7 @@ def test_transition_of_a_killed_service_is_durable_before_it_is_read(opened, mon
             return real(volume, *words)
 
         monkeypatch.setattr(Volume, name, logged)
-    assert opened().transition == FIRST
+    assert opened().standing == (FIRST,)
     assert calls[0] == ("sync", False)
     assert {synced for name, synced in calls if name == "read"} == {True}
 
@@ -65,12 +92,12 @@ def test_transition_of_a_killed_service_is_durable_before_it_is_read(opened, mon
 def test_transition_write_that_was_torn_leaves_the_one_before(opened, place, torn):
     path = place / "transitions"
     for before, write in (
-        (None, lambda file: file.begin(FIRST)),
-        (FIRST, lambda file: file.finish()),
-        (None, lambda file: file.begin(SECOND)),
+        ((), lambda file: file.begin(FIRST)),
+        ((FIRST,), lambda file: file.finish()),
+        ((), lambda file: file.begin(SECOND, (FIRST,))),
     ):
         file = opened()
-        assert file.transition == before
+        assert file.standing == before
         old = path.read_bytes()
         write(file)
         file.close()
@@ -80,7 +107,7 @@ def test_transition_write_that_was_torn_leaves_the_one_before(opened, place, tor
         cut = old[:at] + new[at : at + torn] + old[at + torn :]
         if cut not in (old, new):
             path.write_bytes(cut)
-            assert opened().transition == before
+            assert opened().standing == before
         opened().close()
         path.write_bytes(new)
 
@@ -98,7 +125,7 @@ def test_transition_that_is_damaged_is_not_believed(opened, place, at):
     for base in (0, SLOT_BYTES):
         blob[base + at] ^= 0x11
     path.write_bytes(blob)
-    assert opened().transition is None
+    assert opened().standing == ()
 
 
 def test_transition_file_is_preallocated_and_private(opened, place):
@@ -122,7 +149,7 @@ def test_transition_of_too_many_sets_is_refused_before_anything_is_written(opene
     file = opened()
     with pytest.raises(errors.UsageError, match="too many"):
         file.begin(Transition(UUID(int=1), UUID(int=2), 3, members))
-    assert opened().transition is None
+    assert opened().standing == ()
 
 
 def failing(times):
@@ -143,7 +170,7 @@ def test_transition_that_cannot_be_made_durable_is_overwritten(opened, monkeypat
     monkeypatch.setattr(file._volume, "sync_anew", failing(1))
     with pytest.raises(OSError, match="planted"):
         file.begin(FIRST)
-    assert opened().transition is None
+    assert opened().standing == ()
 
 
 def test_transition_file_is_usable_again_after_a_failed_sync(opened, monkeypatch):
@@ -154,4 +181,4 @@ def test_transition_file_is_usable_again_after_a_failed_sync(opened, monkeypatch
         file.begin(FIRST)
     monkeypatch.undo()
     file.begin(SECOND)
-    assert opened().transition == SECOND
+    assert opened().standing == (SECOND,)

@@ -267,7 +267,7 @@ def recovery_ignores_pending():
 @bug("group-update")
 def recovery_ignores_the_group_record():
     real = rollforward.unfinished
-    with patch.object(rollforward, "unfinished", lambda _, header: real(None, header)):
+    with patch.object(rollforward, "unfinished", lambda _, header: real((), header)):
         yield
 
 

@@ -153,7 +153,8 @@ class Stage:
         key = (id(found[0]), found[1], found[2], d[RECORD])
         if key not in self.memo:
             recorder = Recorder(number, self.chunks)
-            engine = SimpleNamespace(transitions=SimpleNamespace(transition=d[RECORD]))
+            standing = (d[RECORD],) if d[RECORD] else ()
+            engine = SimpleNamespace(transitions=SimpleNamespace(standing=standing))
             bits = (self._bitmap(found[1]), self._bitmap(found[2]))
             header, *after = rollforward.roll_forward(engine, recorder, found[0], *bits)
             words = [bitmap.word(0, self.chunks) for bitmap in after]

@@ -261,7 +261,7 @@ def _recovery(name: str, unfinished: Callable, *setups: Setup, cases=()) -> None
 
 
 _recovery("recovery ignores what is pending", lambda *_: None, ind)
-_recovery("recovery ignores the record", lambda real, _, h: real(None, h), cases=[pair])
+_recovery("recovery ignores the record", lambda real, _, h: real((), h), cases=[pair])
 
 
 @twist("record followed before it is durable", cases=[pair])

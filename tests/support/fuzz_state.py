@@ -88,16 +88,15 @@ def _judge_record(folder: str) -> bool:
     except (errors.ServiceError, errors.BadVolume):
         return False
     try:
-        found = file.transition
-        if found is None:
-            return False
-        for member in found.members:
-            _repeat(found, member)
+        found = file.standing
+        for transition in found:
+            for member in transition.members:
+                _repeat(transition, member)
         file.finish()
-        assert file.transition is None
+        assert file.standing == ()
     finally:
         file.close()
-    return True
+    return bool(found)
 
 
 def _repeat(found: Transition, member: Member) -> None:
@@ -106,7 +105,7 @@ def _repeat(found: Transition, member: Member) -> None:
         uuid=member.uuid, kind=Kind.INDEPENDENT, size_bytes=1 << 20, master="/m", shadow="/s",
         bitmap="/b", pit=Pit(member.old_pit),
     )  # fmt: skip
-    repeated = unfinished(found, header)
+    repeated = unfinished((found,), header)
     if repeated is not None:
         assert fmt.unpack("/b", fmt.pack(repeated)) == repeated
         done = repeated.completed()
