@@ -1,17 +1,19 @@
 """A point in time syncs its source through our own mount; nothing may wait for itself there."""
 
 import contextlib
+import os
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from harness import CHUNK
 
 from iifuse import errors
 
-CHUNKS = 24_000
+CHUNKS = 8_000
 """Dirty pages, one a chunk, so that the sync of the source takes a while."""
 
 OPENERS = 80
@@ -28,9 +30,18 @@ sys.stdin.read()
 """
 
 
+def keep_dirty_pages(mountpoint):
+    """The kernel would write most of them before it is asked to: a mount has a low limit."""
+    device = os.stat(mountpoint).st_dev
+    limit = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/strict_limit")
+    if limit.exists():  # since Linux 6.2
+        limit.write_text("0")
+
+
 @pytest.fixture
 def dirty(service, place):
     """A dependent set whose master has many dirty pages in the page cache: (master, shadow)."""
+    keep_dirty_pages(service.mountpoint)
     master, shadow = place / "m", place / "s"
     with master.open("wb") as file:
         file.truncate(CHUNKS * CHUNK)
