@@ -52,7 +52,7 @@ def _() -> None:
     sqlite3.connect = lambda *words, **options: real(*words, factory=Forgetful, **options)  # type: ignore[assignment]
 
 
-@_bug("a directory not synced", "enable", r"went offline|is not there any more")
+@_bug("a directory not synced", "enable", r"offline is \{|is not there any more")
 def _() -> None:
     """Bitmap and shadow are there, and their names are not."""
     volume.sync_directory = lambda path: None

@@ -67,6 +67,7 @@ class FsCase:
     position: int
     image: Image
     after: dict[str, list[Put]] = field(default_factory=dict)
+    synced: dict[str, bytes] = field(default_factory=dict)
     killed: bool = False
     lost: bool = False
     old_times: frozenset[int] = frozenset()
