@@ -98,6 +98,16 @@ def of_lost_pit(header: Header) -> Loss:
     )
 
 
+def of_awaited(header: Header, role: str) -> Loss:
+    """A dependent set would not wait any longer for a volume that may come back."""
+    what = point_in_time(header) if header.pit.number else "its point in time"
+    return Loss(
+        header.shadow,
+        f"this would give up {what}, which it shows again by itself when its "
+        f"{role} is back, and a new one begins",
+    )
+
+
 def of_wipe(header: Header, why: str) -> Loss:
     """A disabled shadow that is incomplete would lose its beginning."""
     return Loss(

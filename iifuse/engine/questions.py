@@ -85,7 +85,17 @@ async def _reset(engine: Engine, member: VolumeSet) -> list[Loss]:
         losses.append(loss.of_given_up(header))
     elif _has_bits_of_a_lost_pit(member):
         losses.append(loss.of_lost_pit(header))
+    elif awaited := _awaited(member):
+        losses.append(loss.of_awaited(header, awaited))
     return losses + await blocking(partial(overwriting.by_reset, engine, header, lost, master))
+
+
+def _awaited(member: VolumeSet) -> str:
+    """The volume whose return would bring back a dependent set's point in time; empty: none."""
+    roles = (role for role in (Role.BITMAP, Role.SHADOW) if member.lacks(role))
+    if member.state.kind is not Kind.DEPENDENT or member.restoring or member.state.offline:
+        return ""
+    return next((role.name.lower() for role in roles if role.name), "")
 
 
 def _has_bits_of_a_lost_pit(member: VolumeSet) -> bool:

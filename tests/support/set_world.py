@@ -87,6 +87,7 @@ class World:
             member.master.sets.append(member)
             self.sets.append(member)
         self.lent: dict[str, Import] = {}  # shadow -> what the backup host has in use
+        self.abandoned: set[str] = set()  # shadows disabled while lent: their tickets stay
         self.backup_runs = True
 
     def _make_master(self, number: int, size: int) -> ModelMaster:
@@ -206,9 +207,15 @@ class World:
             free and not member.is_held_by_sibling(copies_ended=ended) for ended in (False, True)
         }
         names = (member.master.name, member.name, f"{member.name}.bmp")
-        if self.attempt(
-            lambda: self.app.client.notes(protocol.Enable(member.kind, *names, group)), verdicts
-        ):
+
+        def enable() -> None:
+            self.app.client.notes(protocol.Enable(member.kind, *names, group))
+
+        if member.name in self.abandoned and not member.enabled:
+            assert not self.attempt(enable, {False})
+            Path(f"{member.name}.iiticket").unlink()  # as the refusal says
+            self.abandoned.remove(member.name)
+        if self.attempt(enable, verdicts):
             self.observe_restores_before(member)
             member.enable()
             member.group = group
@@ -227,6 +234,8 @@ class World:
             if member.copying:
                 member.finish()
             self.check_left_behind(member)
+            if member.custody == "exported":
+                self.abandoned.add(member.name)
             member.disable()
         for master in {id(m.master): m.master for m in members}.values():
             if not master.enabled:
