@@ -13,7 +13,7 @@ import pytest
 from hang import HANG_SECONDS, PREFIX, WATCHDOG, unmount
 from harness import Service
 from hypothesis import HealthCheck, settings
-from samples import SEED
+from samples import SEED, some
 
 # A shell has SIGINT ignored in its background jobs, and every program that is started inherits it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -33,10 +33,11 @@ LONG_SECONDS = float(os.environ.get("IIFUSE_CRASH_SECONDS", "0"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the long tests unless they are asked for.
+    """Leave out the long tests unless they are asked for, and cases that are not drawn.
 
     Where FUSE is not to be had, say so once for every test that needs it.
     """
+    _draw(config, items)
     if not LONG_SECONDS:
         long = [item for item in items if item.get_closest_marker("long")]
         items[:] = [item for item in items if item not in long]
@@ -48,6 +49,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if {"fuse", "clients", "model"} & set(Path(item.fspath).parts):
             item.add_marker(pytest.mark.skip(reason="needs /dev/fuse and root"))
+
+
+def _draw(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of a test marked `sampled(count)` so many cases stay (all in `make test-long`)."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        marker = item.get_closest_marker("sampled")
+        if marker is not None and marker.args:
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    left = {
+        item
+        for name, matrix in cases.items()
+        for item in set(matrix) - set(some(matrix, _count(matrix[0]), name))
+    }
+    items[:] = [item for item in items if item not in left]
+    config.hook.pytest_deselected(items=list(left))
+
+
+def _count(item: pytest.Item) -> int:
+    marker = item.get_closest_marker("sampled")
+    assert marker is not None
+    return int(marker.args[0])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

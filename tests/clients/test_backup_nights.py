@@ -102,7 +102,7 @@ def hosts(request, service, new_service, place, volume, attach):
 
 @pytest.mark.finding("K2.2")
 @pytest.mark.parametrize(
-    ("hosts", "program"), sample(product(STORAGE, PROGRAMS), 3, "lent"), indirect=True
+    ("hosts", "program"), sample(product(STORAGE, PROGRAMS), 2, "lent"), indirect=True
 )
 def test_lent_shadow_is_backed_up_when_it_has_changed_and_only_then(hosts, program):
     backup = program(hosts.other.path(hosts.shadow))
@@ -176,7 +176,7 @@ def looked_at(file):
 
 @pytest.mark.finding("K2.1")
 @pytest.mark.parametrize(
-    ("options", "program"), sample(product(OPTIONS, PROGRAMS), 4, "master"), indirect=["program"]
+    ("options", "program"), sample(product(OPTIONS, PROGRAMS), 2, "master"), indirect=["program"]
 )
 def test_master_on_the_mount_is_backed_up_when_it_has_changed(
     program, options, new_service, disk_place, volume

@@ -44,6 +44,7 @@ def exercise(new_service, place, capsys):
     return run
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kinds", LAYOUTS, ids="-".join)
 def test_exerciser_finds_every_byte_where_it_belongs(exercise, kinds):
     assert exercise(kinds, SEED, OPS).ops >= OPS

@@ -85,6 +85,7 @@ def test_fio_verifies_while_the_first_copy_stands_or_runs(service, stage, rounds
     rounds.found(stage.shadow, shadow)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", ["ind", "dep"])
 def test_fio_verifies_through_updates_and_restores(service, stage, rounds, kind):
     master, shadow = stage.files
@@ -123,6 +124,7 @@ def test_fio_verifies_a_restore_that_stands_half_way(service, stage, rounds):
     rounds.found(stage.master, master)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", ["ind", "dep"])
 def test_fio_finds_what_was_synced_before_a_kill(service, stage, rounds, kind):
     stage.enable(kind)

@@ -156,6 +156,7 @@ batches = st.lists(
 )
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("names", FAMILIES, ids=" and ".join)
 @settings(max_examples=200)
 @given(batches, st.lists(st.booleans(), min_size=2, max_size=2), st.booleans())

@@ -156,6 +156,7 @@ def writers(service, *pairs):
     return found
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("direction", ["s", "m"])
 @pytest.mark.parametrize("full", [False, True], ids=["update", "copy"])
 def test_copy_beside_live_writers_reads_as_the_result(service, big, disk_place, direction, full):

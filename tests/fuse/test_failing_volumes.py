@@ -87,6 +87,7 @@ TABLE = [
 ]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(("state", "role", "operation", "code", "written", "lost"), TABLE)
 def test_volume_that_fails_drags_along_what_needs_it_and_no_more(
     faulty, volume, place, state, role, operation, code, written, lost

@@ -78,6 +78,7 @@ def test_give_up_with_all_volumes_lists_what_is_missing(service, refused, aborte
     assert service.read(shadow) == kept
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("how", ["kill", "restart"])
 def test_give_up_outlasts_a_restart(service, aborted, how):
     master, shadow, kept = aborted
@@ -146,6 +147,7 @@ def test_shadow_lost_in_mid_restore_leaves_a_way_out(service, refused, aborted, 
     assert service.read(shadow) == service.read(master)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("what", ["empty", "another's", "older"])
 def test_stranger_in_the_place_of_a_needed_shadow_is_never_copied(
     service, refused, aborted, what
@@ -251,6 +253,7 @@ def files_end_at(service, size):
         resource.prlimit(service.pid, resource.RLIMIT_FSIZE, unlimited)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("how", ["on", "kill"])
 def test_give_up_whose_bits_cannot_be_written_changes_nothing(service, aborted, how):
     """The restore can still be finished, with every chunk that it had to bring."""
@@ -270,6 +273,7 @@ def test_give_up_whose_bits_cannot_be_written_changes_nothing(service, aborted, 
     assert service.read(master) in (expected, kept)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.finding("K5.1")
 @pytest.mark.parametrize("limit", [1, 12 * 1024, 24 * 1024])
 @pytest.mark.parametrize("grouped", [False, True])

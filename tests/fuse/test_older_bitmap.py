@@ -43,6 +43,7 @@ def write_on(service, piece):
     piece.live = service.read(piece.master)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("end", ["stop", "kill"])
 @pytest.mark.parametrize("kind", ["ind", "dep"])
 def test_bitmap_of_an_earlier_run_is_noticed(service, place, piece, kind, end):
@@ -70,6 +71,7 @@ def test_bitmap_copied_earlier_in_the_same_run_is_noticed_after_a_stop(service, 
     is_noticed(service, piece, kind)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("end", ["stop", "kill"])
 @pytest.mark.parametrize("kind", ["ind", "dep"])
 def test_bitmap_of_an_older_point_in_time_is_noticed(service, place, piece, kind, end):

@@ -239,6 +239,7 @@ def test_sparse_shadow_on_a_file_system_that_fills_is_told_of(service, volume, p
 # -- words ------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "words",
     ["-o reserve S", "-o break=master S", "-o limit=0 S", "-o limit=-1 S", "-o limit=86401 S",

@@ -263,6 +263,7 @@ time.time = lambda: time.time_ns() / 1e9
 """
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("way", ["backwards", "still", "jumping"])
 def test_no_clock_decides_what_a_shadow_shows(planted, new_service, volume, place, way):
     """F30: points in time are counted; a clock that stands or jumps makes none of them wrong."""

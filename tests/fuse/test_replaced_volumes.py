@@ -47,6 +47,7 @@ def volumes(service):
     return {row.path: row for row in rows}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.finding("K3.9")
 @pytest.mark.parametrize("how", [replace, delete_and_create, delete])
 @pytest.mark.parametrize("role", ["master", "shadow", "bitmap"])
@@ -81,6 +82,7 @@ def test_verb_notices_a_volume_that_was_replaced_this_moment(service, whole):
     assert "the master was replaced" in done.stderr
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.finding("K3.7", "K3.10", "K3.11")
 @pytest.mark.parametrize("end", ["stop", "kill"])
 @pytest.mark.parametrize("role", ["master", "shadow"])

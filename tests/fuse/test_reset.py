@@ -198,6 +198,7 @@ def test_reset_survives_a_restart(service, whole, place):
     assert_equal_when_copied(service, master, shadow)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("how", ["gone", "damaged", "one damaged"])
 @pytest.mark.parametrize("full", [True, False])
 def test_bitmap_lost_in_a_restore_leaves_the_shadow_its_truth(

@@ -162,6 +162,7 @@ print(tried(os.O_RDONLY), tried(os.O_WRONLY))
 """
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("mode", "owner", "group", "found"),
     [

@@ -10,6 +10,7 @@ from harness import CHUNK, Service
 # -- something is missing -----------------------------------------------------------------
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("lost", ["shadow", "bitmap", "master"])
 @pytest.mark.parametrize("kind", ["ind", "dep"])
 def test_missing_volume_stops_no_other_set(service, volume, place, lost, kind):

@@ -184,6 +184,7 @@ def _copied(night, program, *words):
     return done.stderr, night.service.status(night.shadow).copied_chunks
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.finding("K3.6")
 @pytest.mark.parametrize("how", ["iiadm", "iiresync"])
 @pytest.mark.parametrize("between", ["nothing", "restart", "kill", "no ticket", "no ticket, kill"])

@@ -94,6 +94,7 @@ def test_volume_written_behind_our_back_takes_a_dependent_shadow_offline(service
         assert "shadow" in service.status(piece.shadow).offline, f"{name}: forgotten at a restart"
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", ["ind", "dep"])
 def test_copy_in_the_place_of_a_volume_is_a_stranger_until_the_old_one_is_back(
     service, where, kind

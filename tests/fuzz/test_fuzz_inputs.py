@@ -21,6 +21,7 @@ ROUND = 500
 """Inputs of one part before the next one has its turn, in the long run."""
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
 def test_fuzzed_input_is_refused_in_our_own_words_or_makes_sense(part):
     """F13, F32: garbled, forged and foreign bytes."""

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
     invariant,
     run_state_machine_as_test,
 )
+from samples import WHOLE
 from set_exchange import TwoHosts
 from set_looks import compare
 from set_model import ModelSet
@@ -28,7 +29,7 @@ from set_world import Hosts, noise
 
 from iifuse.control.protocol import Target
 
-STEPS = int(os.environ.get("IIFUSE_MODEL_STEPS", "2000"))
+STEPS = int(os.environ.get("IIFUSE_MODEL_STEPS", "2000" if WHOLE else "1000"))
 SEED = int(os.environ.get("IIFUSE_MODEL_SEED", "0"))
 STEPS_PER_WALK = 50
 WALKS_PER_ROUND = 10
@@ -333,6 +334,7 @@ def walks():
         Walk.hosts = None
 
 
+@pytest.mark.sampled
 def test_every_verb_shows_what_the_model_shows(walks, capsys):
     began = time.monotonic()
     round_settings = settings(

@@ -1,5 +1,6 @@
 """The tests themselves: they run wherever somebody runs them, in any choice and order."""
 
+import os
 import random
 import signal
 import subprocess
@@ -47,6 +48,15 @@ def test_sample_keeps_its_order_and_is_drawn_alike_by_every_worker():
 def test_sample_is_everything_in_a_long_run(monkeypatch):
     monkeypatch.setattr(samples, "WHOLE", True)
     assert samples.some(range(1000), 40) == list(range(1000))
+
+
+@pytest.mark.parametrize(("more", "whole"), [({}, False), ({"IIFUSE_WHOLE": "1"}, True)])
+def test_cases_of_a_sampled_test_are_drawn_alike_and_whole_in_a_long_run(more, whole):
+    env = {name: text for name, text in os.environ.items() if name != "IIFUSE_WHOLE"} | more
+    words = ("--collect-only", "tests/fuse/test_failing_volumes.py")
+    first, again = (pytest_of(*words, env=env) for _ in range(2))
+    assert first.partition("\n\n")[0] == again.partition("\n\n")[0]
+    assert ("deselected" in first) is not whole
 
 
 def test_sampled_case_may_be_one_argument_or_several():
