@@ -9,7 +9,7 @@ from iifuse.control.client import Client
 from iifuse.control.protocol import VolumeStatus
 from iifuse.units import format_size
 
-from . import common
+from . import ask, common
 
 
 def _parser() -> common.Parser:
@@ -20,6 +20,7 @@ def _parser() -> common.Parser:
     action.add_argument("-e", dest="control", action="store_true", help="put volumes on the mount")
     action.add_argument("-d", dest="release", action="store_true", help="take volumes off")
     action.add_argument("-i", dest="list", action="store_true", help="list them; all with no name")
+    parser.add_no_question()
     parser.add_argument("words", metavar="VOLUME", nargs="*", help="path of a volume")
     return parser
 
@@ -41,8 +42,12 @@ def _act(args: argparse.Namespace) -> None:
         return
     if not paths:
         raise errors.UsageError("", "name at least one volume")
-    request = protocol.Control(paths) if args.control else protocol.Release(paths)
-    notes = common.tell(client, request)
+    if args.control:
+        notes = common.tell(client, protocol.Control(paths))
+    else:
+        notes = ask.when_asked(
+            lambda sure: common.tell(client, protocol.Release(paths, sure)), sure=args.sure
+        )
     if args.json:
         common.emit(protocol.to_json({"notes": notes}))
 

@@ -293,7 +293,8 @@ class Dispatcher:
         return Noted(tuple(await passthrough.control(self._engine, request.volumes)))
 
     async def _release(self, request: protocol.Release) -> Noted:
-        return Noted(tuple(await passthrough.release(self._engine, request.volumes)))
+        volumes, sure = request.volumes, request.sure
+        return Noted(tuple(await passthrough.release(self._engine, volumes, sure=sure)))
 
 
 def _tuned(policy: Policy, tuning: protocol.Tuning) -> Policy:

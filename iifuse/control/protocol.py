@@ -220,6 +220,7 @@ class Release(Request, frozen=True, tag="release"):
     """`svadm -d`: take such volumes off the mount. Answered with Noted."""
 
     volumes: tuple[Path, ...]
+    sure: bool = False
 
 
 class Volumes(Request, frozen=True, tag="volumes"):

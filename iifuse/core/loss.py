@@ -117,6 +117,16 @@ def of_wipe(header: Header, why: str) -> Loss:
     )
 
 
+def of_nameless(path: str, why: str) -> Loss:
+    """A volume would be closed that its path leads to no more, the last that holds it perhaps."""
+    return Loss(
+        path,
+        f"this would close the file that the mount shows, which was replaced while in use: {why}; "
+        "it may have no name any more, and all that was written to it is lost then: copy it from "
+        "the mount before",
+    )
+
+
 def of_export(header: Header) -> Loss:
     """A lent shadow would be taken back."""
     return Loss(

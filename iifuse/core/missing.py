@@ -6,11 +6,18 @@ it nothing is lost. What becomes of a set that can wait no longer is noted as of
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from iifuse import errors
 from iifuse.core.bits import Bits
 from iifuse.core.header import FileId
 from iifuse.core.state import Kind, Progress, Role, SetState
+
+HELD_ONLY: Final = (
+    "put the old file back; what is written now goes to it, and once the service has stopped it "
+    "is gone: copy it from the mount before"
+)
+"""What to do about a volume that was replaced while in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +64,7 @@ def check_whole(name: str, lack: Lack, verb: str) -> None:
 
 def _way_out(missing: Missing) -> str:
     if missing.served:
-        return (
-            "put the old file back; what is written now goes to it, and once the service has "
-            "stopped it is gone: copy it from the mount before"
-        )
+        return HELD_ONLY
     if missing.stranger:
         return "put the old one back, and the set goes on by itself; or give it up with 'iiadm -R'"
     return "the set goes on by itself when it is back; 'iiadm -R' gives it up"

@@ -6,7 +6,7 @@ what is written after somebody has moved another file there goes to one without 
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Final
@@ -18,6 +18,7 @@ from iifuse.core.header import Closure, FileId
 from iifuse.core.missing import Missing, same_file
 from iifuse.core.state import Custody, Role
 from iifuse.engine import limits, recovery
+from iifuse.engine.astray import way_to_look
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
 from iifuse.engine.loading import Found, load_bitmap, look_at_volumes, with_times
@@ -26,7 +27,7 @@ from iifuse.engine.threads import blocking
 from iifuse.engine.unjoined import learn_at_start
 from iifuse.engine.view import View
 from iifuse.engine.volumeset import VolumeSet
-from iifuse.store.presence import Away, astray, deleted, file_of, open_meant, probe
+from iifuse.store.presence import Away, file_of, open_meant, probe
 from iifuse.store.volume import Volume
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ async def look(engine: Engine) -> None:
 
 async def _look_at_open(engine: Engine) -> None:
     volumes = {volume.path: volume for volume in _open_volumes(engine)}
-    how = {path: partial(_way_to_look(engine, v), v) for path, v in volumes.items()}
+    how = {path: partial(way_to_look(engine, v), v) for path, v in volumes.items()}
     found = await engine.lookout.look(how)
     for family in engine.families:
         master = family.master
@@ -84,12 +85,6 @@ def _open_volumes(engine: Engine) -> Iterator[Volume]:
                 yield member.shadow
             if member.bitmap is not None:
                 yield member.bitmap.volume
-
-
-def _way_to_look(engine: Engine, volume: Volume) -> Callable[[Volume], str]:
-    """Where our own file is mounted over the path, to look there would be to ask ourselves."""
-    covered = engine.hooks.in_place and not volume.is_device and volume.path in engine.views
-    return deleted if covered else astray
 
 
 def _tell_of_master(family: Family, why: str) -> None:

@@ -8,7 +8,7 @@ from iifuse import errors
 from iifuse.core import loss, sector
 from iifuse.core.geometry import Geometry
 from iifuse.core.state import Kind, Policy
-from iifuse.engine import overwriting, roles
+from iifuse.engine import astray, overwriting, roles
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
 from iifuse.engine.roles import Part
@@ -88,6 +88,7 @@ def _open_master(engine: Engine, path: str, undo: ExitStack) -> tuple[Family | N
         undo.callback(volume.close)
         return None, volume
     assert family.master is not None
+    astray.check(engine, family.master, "-e")
     restoring = family.restoring
     if restoring is not None:
         raise errors.CopyRunning(

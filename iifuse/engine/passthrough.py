@@ -5,7 +5,8 @@ from contextlib import ExitStack
 from functools import partial
 
 from iifuse import errors
-from iifuse.engine import roles
+from iifuse.core import loss
+from iifuse.engine import astray, roles
 from iifuse.engine.engine import Engine
 from iifuse.engine.roles import Part
 from iifuse.engine.threads import blocking
@@ -18,9 +19,16 @@ async def control(engine: Engine, paths: Sequence[str]) -> list[str]:
     Raises BadVolume, InUse, Busy.
     """
     new = [path for path in dict.fromkeys(paths) if path not in engine.views]
+    there = [astray.open_at(engine, path) for path in paths if path in engine.views]
+    await blocking(partial(_check_all, engine, [volume for volume in there if volume]))
     for volume in await blocking(partial(_open_all, engine, new)):
         await engine.add_master(volume)
     return [f"{path}: is on the mount already" for path in paths if path not in new]
+
+
+def _check_all(engine: Engine, volumes: Sequence[Volume]) -> None:
+    for volume in volumes:
+        astray.check(engine, volume, "svadm -e")
 
 
 def _open_all(engine: Engine, paths: Sequence[str]) -> list[Volume]:
@@ -36,12 +44,17 @@ def _open_all(engine: Engine, paths: Sequence[str]) -> list[Volume]:
     return volumes
 
 
-async def release(engine: Engine, paths: Sequence[str]) -> list[str]:
-    """Take volumes off the mount, all or none; not there is a remark. Raises Refused and Busy."""
+async def release(engine: Engine, paths: Sequence[str], *, sure: bool = False) -> list[str]:
+    """Take volumes off the mount, all or none; not there is a remark.
+
+    Raises Refused, Busy, and Question where what is closed may have no name any more.
+    """
     views = [engine.views[path] for path in dict.fromkeys(paths) if path in engine.views]
     for view in views:
         if view.family.sets:
             raise errors.Refused(view.path, "belongs to a set", "disable the set first (iiadm -d)")
+    astray_ones = [(view.path, view.family.astray) for view in views if view.family.astray]
+    loss.check([loss.of_nameless(path, why) for path, why in astray_ones], sure=sure)
     absent = [path for path in paths if path not in engine.views]
     async with engine.closed(views, "close it first"):
         await blocking(partial(engine.db.remove_volumes, paths))

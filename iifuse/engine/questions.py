@@ -47,9 +47,32 @@ async def _was_given_up(engine: Engine, member: VolumeSet) -> bool:
 
 
 async def before_disable(engine: Engine, sets: Sequence[VolumeSet], *, sure: bool) -> None:
-    """Raise Question before an incomplete shadow is wiped that may be all there is."""
+    """Raise Question before an incomplete shadow is wiped that may be all there is.
+
+    And before a volume is closed in whose place another one stands.
+    """
     losses = [one for member in sets for one in await _disabled(engine, member)]
-    loss.check(losses, sure=sure)
+    loss.check(losses + await _closed(engine, sets), sure=sure)
+
+
+async def _closed(engine: Engine, sets: Sequence[VolumeSet]) -> list[Loss]:
+    """The open volumes that these sets let go of and that have lost their names.
+
+    A bitmap volume only of an import: it is the one that knows what was changed here. Whether
+    somebody has a master open, so that it stays on the mount, may change at any moment.
+    """
+    losses: list[Loss] = []
+    for member in sets:
+        imported = member.header.custody is Custody.IMPORTED
+        for role, path in ((Role.SHADOW, member.name), (Role.BITMAP, member.header.bitmap)):
+            missing = member.missing.get(role)
+            if missing is not None and missing.served and (role is Role.SHADOW or imported):
+                losses.append(loss.of_nameless(path, missing.why))
+    families = dict.fromkeys(engine.family(member) for member in sets)
+    lost = [f for f in families if f.astray and set(f.sets) <= set(sets)]
+    kept = await blocking(engine.db.volumes) if lost else []
+    gone = [(f.path, f.astray) for f in lost if f.path and f.path not in kept]
+    return losses + [loss.of_nameless(path, why) for path, why in gone]
 
 
 async def _disabled(engine: Engine, member: VolumeSet) -> list[Loss]:

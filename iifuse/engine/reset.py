@@ -17,7 +17,7 @@ from iifuse.core.header import FileId, Header
 from iifuse.core.missing import lost_of, same_file
 from iifuse.core.state import NOTHING_OFFLINE, Change, Custody, Kind, Progress, Role
 from iifuse.core.times import after
-from iifuse.engine import pit, recovery, roles
+from iifuse.engine import astray, pit, recovery, roles
 from iifuse.engine.dated import in_doubt
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
@@ -193,6 +193,7 @@ def _open_lost(
         if lost & Role.MASTER and family.master is None:
             if standing is not None and standing.master is not None:
                 found[Role.MASTER] = standing.master
+                astray.check(engine, standing.master, "-R")
             else:
                 found[Role.MASTER] = open_volume(header.master)
                 undo.callback(found[Role.MASTER].close)

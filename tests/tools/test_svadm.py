@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from iifuse import errors
 from iifuse.control import protocol
 from iifuse.control.protocol import VolumeStatus
 
@@ -28,6 +29,17 @@ def test_note_is_no_failure(run, service):
     service.on(protocol.Control, protocol.Noted(("/v is under control already",)))
     ended = run("svadm", "-e", "/v")
     assert (ended.code, ended.out, ended.err) == (0, "", "/v is under control already\n")
+
+
+def test_release_asks_unless_told_not_to(run, service):
+    why = "this would close the file that the mount shows"
+    question = errors.Question("/v", why, "a yes or -n goes ahead")
+    service.on(protocol.Release, question, protocol.Noted(()))
+    asked = run("svadm", "-d", "/v")
+    text = f"svadm: /v: {why}, and there is no terminal to ask on; say -n to go ahead\n"
+    assert (asked.code, asked.err) == (1, text)
+    assert run("svadm", "-n", "-d", "/v").code == 0
+    assert service.requests[-1] == protocol.Release(("/v",), sure=True)
 
 
 def test_notes_are_in_the_json_too(run, service):
