@@ -16,7 +16,7 @@ from iifuse.engine.rollforward import roll_forward
 from iifuse.engine.trust import Trouble, check_known, distrust
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
-from iifuse.store.presence import STRANGER, Away, file_of, is_absence, open_meant
+from iifuse.store.presence import STRANGER, Away, file_of, is_absence, open_meant, probe
 from iifuse.store.setrow import SetRow
 from iifuse.store.stamp import stamp
 from iifuse.store.volume import Volume, open_volume
@@ -205,13 +205,15 @@ def _find_shadow(member: VolumeSet, found: Found) -> Volume | None:
     return shadow
 
 
-def _open_bitmap(path: str) -> Volume:
+def _open_bitmap(row: SetRow) -> Volume:
     """Raises Away where it is not there; what else is wrong with it, the set cannot wait for."""
     try:
-        return open_volume(path, exclusive=False)
+        return open_volume(row.bitmap, exclusive=False)
     except errors.IifuseError as error:
-        if is_absence(error):
-            raise Away(Missing(f"{error.subject} {error.why}")) from error
+        absent = is_absence(error)
+        if absent or probe(row.bitmap, row.bitmap_file) is not None:
+            missing = Missing(f"{error.subject} {error.why}", stranger=not absent)
+            raise Away(missing) from error
         raise
 
 
@@ -221,7 +223,7 @@ def load_bitmap(engine: Engine, row: SetRow, trouble: Trouble) -> tuple[BitmapFi
     A file that is not believed and is not the one that the set had says nothing of that one, which
     may be back: Away.
     """
-    volume = _open_bitmap(row.bitmap)
+    volume = _open_bitmap(row)
     try:
         bitmap = BitmapFile(volume)
         volume.sync()

@@ -119,6 +119,27 @@ def test_copy_of_a_bitmap_that_took_its_place_in_use_is_not_believed(service, wh
     assert service.read(whole["shadow"]) == service.read(whole["master"])
 
 
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("when", ["before the start", "after it"])
+@pytest.mark.parametrize("what", ["directory", "file of size 0"])
+def test_what_can_be_no_volume_in_a_bitmaps_place_is_a_stranger_too(service, whole, what, when):
+    bitmap, shadow = whole["bitmap"], whole["shadow"]
+    service.write(whole["master"], CHUNK, b"marked")
+    service.stop()
+    bitmap.rename(f"{bitmap}.old")
+    if when == "after it":
+        service.start()
+    bitmap.mkdir() if what == "directory" else bitmap.touch()
+    if when == "before the start":
+        service.start()
+    until(lambda: service.status(shadow).replaced == ("bitmap",))
+    assert service.status(shadow).offline == ("bitmap",)
+    bitmap.rmdir() if what == "directory" else bitmap.unlink()
+    os.rename(f"{bitmap}.old", bitmap)
+    until(lambda: service.status(shadow).offline == ())
+    assert service.status(shadow).shadow_bits == 1
+
+
 def test_new_master_of_a_dependent_set_begins_a_new_point_in_time(service, volume, place):
     master, shadow = volume("m"), place / "s"
     service.enable("dep", master, shadow)

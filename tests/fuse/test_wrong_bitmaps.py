@@ -36,7 +36,8 @@ def is_refused(service, piece, reason, offline):
     assert status.offline_reason in said(service, "-i", piece.shadow)[1]
     code, text = said(service, "-u", piece.shadow)
     assert code == 2
-    assert ("waiting for the bitmap" if status.waiting else "offline") in text
+    replaced = "the bitmap was replaced" if status.replaced else "offline"
+    assert ("waiting for the bitmap" if status.waiting else replaced) in text
     assert service.read(piece.master) == piece.live, f"{piece.name}: the master is not served"
 
 
@@ -75,7 +76,7 @@ def test_dependent_set_with_a_bad_bitmap_never_shows_its_shadow(service, place):
     service.start()
     for name, (_, reason) in BAD_BITMAPS.items():
         # One that is only away may still know what the shadow has: its set waits.
-        waits = name == "nothing"
+        waits = name in ("nothing", "directory", "fifo")
         is_refused(service, pieces[name], reason, {"bitmap"} if waits else {"shadow", "bitmap"})
     is_refused_shadow = service.status(pieces["bits garbled"].shadow)
     assert set(is_refused_shadow.offline) == {"shadow"}
