@@ -124,7 +124,8 @@ def why_astray(engine: Engine, view: View) -> str:
 async def _look_for_missing(engine: Engine) -> None:
     """Bitmaps first: they say which files are meant."""
     lacking = [s for s in engine.sets.values() if any(not m.served for m in s.missing.values())]
-    waiting = await blocking(engine.db.volumes) if engine.volumes_wait else []
+    alone = partial(recovery.volumes_alone, engine)
+    waiting = await blocking(alone) if engine.volumes_wait else []
     absent = [path for path in waiting if path not in engine.views]
     engine.volumes_wait = bool(absent)
     if not (lacking or absent):

@@ -38,7 +38,7 @@ async def start(engine: Engine) -> None:
 
     No file is shown before every set is back: a write that came earlier would be noted nowhere.
     """
-    for path in await blocking(engine.db.volumes):
+    for path in await blocking(partial(volumes_alone, engine)):
         if isinstance(await open_master(engine, path), Missing):
             engine.volumes_wait = True
     await bring_back(engine, await blocking(engine.db.sets))
@@ -47,6 +47,15 @@ async def start(engine: Engine) -> None:
     for family in engine.families:
         await show(engine, family)
     start_copies(engine, engine.sets.values())
+
+
+def volumes_alone(engine: Engine) -> list[str]:
+    """In a thread: the volumes of svadm, without those that are a set's shadow or bitmap by now.
+
+    Opened as one with no set, such a volume would take writes that its set learns nothing of.
+    """
+    taken = {path for row in engine.db.sets() for path in (row.shadow, row.bitmap)}
+    return [path for path in engine.db.volumes() if path not in taken]
 
 
 def start_copies(engine: Engine, members: Iterable[VolumeSet]) -> None:

@@ -20,13 +20,13 @@ from iifuse.store.identity import Identity
 
 
 class Part(Enum):
-    """What a volume is for. VOLUME: to be on the mount with no set."""
+    """What a volume is for. VOLUME: on the mount with no set, by svadm or while it is open."""
 
     MASTER = "a master"
     SHADOW = "a shadow"
     LENT = "an exported shadow"
     BITMAP = "a bitmap"
-    VOLUME = "a volume"
+    VOLUME = "a volume with no set"
 
 
 class Use(NamedTuple):
@@ -70,14 +70,18 @@ def check(
 
 
 def uses(engine: Engine, but: VolumeSet | None = None) -> Iterator[Use]:
-    """The whole table, without a set's own shadow and bitmap."""
+    """In a thread: the whole table, without a set's own shadow and bitmap."""
     for family in engine.families:
         if family.path is not None:
-            master = family.master
-            yield Use(Part.MASTER, family.path, master.identity if master else _look(family.path))
+            part, master = Part.MASTER if family.sets else Part.VOLUME, family.master
+            yield Use(part, family.path, master.identity if master else _look(family.path))
         for member in family.sets:
             if member is not but:
                 yield from _uses_of(member)
+    open_or_awaited = {family.path for family in engine.families}
+    for path in engine.db.volumes():  # of svadm; one that is not there is known here alone
+        if path not in open_or_awaited:
+            yield Use(Part.VOLUME, path, _look(path))
 
 
 def _uses_of(member: VolumeSet) -> Iterator[Use]:
@@ -108,16 +112,25 @@ def _check_distinct(paths: list[str]) -> None:
 
 
 def _check_against(new: Use, use: Use) -> None:
-    if not _meet(new, use) or (new.part is use.part is Part.MASTER and _is_same(new, use)):
+    if not _meet(new, use) or _go_together(new, use):
         return
     if _is_same(new, use):
         why = f"is {use.part.value} of this service already"
     else:
         why = f"shares storage with {use.path}, {use.part.value} of this service"
-    chain = new.part is Part.MASTER and use.part in (Part.SHADOW, Part.LENT)
-    raise errors.InUse(
-        new.path, why, "a shadow of a shadow is not possible" if chain else "name another volume"
-    )
+    todo = "name another volume"
+    if use.part is Part.VOLUME:
+        todo = f"'svadm -d {use.path}' takes it off the mount; or name another volume"
+    elif new.part is Part.MASTER and use.part in (Part.SHADOW, Part.LENT):
+        todo = "a shadow of a shadow is not possible"
+    raise errors.InUse(new.path, why, todo)
+
+
+def _go_together(new: Use, use: Use) -> bool:
+    """A master may have several sets, and a volume of svadm sets of its own."""
+    if new.part is Part.MASTER:
+        return use.part in (Part.MASTER, Part.VOLUME) and _is_same(new, use)
+    return new.part is use.part is Part.VOLUME and new.path == use.path
 
 
 def _meet(new: Use, use: Use) -> bool:

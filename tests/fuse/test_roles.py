@@ -5,6 +5,7 @@ from uuid import uuid4
 
 import pytest
 from harness import CHUNK
+from late_sets import until
 from msgspec.structs import replace
 from samples import some
 
@@ -12,6 +13,7 @@ from iifuse import errors
 from iifuse.control import protocol
 from iifuse.control.protocol import Target
 from iifuse.core.ticket import Lent, Ticket, encode
+from iifuse.store.statedb import StateDB
 
 SIZE = 64 * CHUNK
 """Of all volumes, bitmaps too, so that none is refused for its size."""
@@ -189,3 +191,54 @@ def test_volume_that_has_a_part_is_not_joined(service, place, loops):
     for part, volume in found.items():
         for name, path in names(volume).items():
             assert is_refused(service, protocol.Join(found["lent"], path)), (part, name)
+
+
+def test_volume_of_svadm_that_is_away_is_not_made_for_a_set(service, place, fresh, ticket):
+    """K3: nothing is open of it, and it comes back as a file whose writes no set would learn of."""
+    away = place / "v"
+    away.write_bytes(bytes(SIZE))
+    service.client.notes(protocol.Control((str(away),)))
+    service.stop()
+    away.rename(place / "v.away")
+    service.start()
+    asked = requests(str(away), fresh, ticket)
+    for verb in ("-e shadow", "-e bitmap", "-I shadow", "-I bitmap", "--attach"):
+        with pytest.raises(errors.InUse) as refused:
+            service.client.call(asked[verb], object)
+        assert f"'svadm -d {away}'" in str(refused.value), verb
+        assert not away.exists(), verb
+    (place / "v.away").rename(away)
+    service.client.notes(protocol.Control((str(away),)))
+    service.client.notes(protocol.Release((str(away),)))
+    service.client.notes(asked["-e shadow"])
+
+
+def test_volume_of_svadm_that_is_in_the_way_is_taken_out_by_what_the_refusal_says(service, fresh):
+    """A pass-through volume is wanted as a shadow: 'svadm -d' is the way, not another volume."""
+    master, shadow, bitmap = fresh(), fresh(), fresh()
+    service.client.notes(protocol.Control((shadow,)))
+    refused = service.run("iiadm", "-n", "-e", "ind", master, shadow, bitmap)
+    assert refused.returncode == 2
+    assert f"is a volume with no set of this service already; 'svadm -d {shadow}'" in refused.stderr
+    assert service.run("svadm", "-d", shadow).returncode == 0
+    assert service.run("iiadm", "-n", "-e", "ind", master, shadow, bitmap).returncode == 0
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_volume_of_svadm_that_a_set_names_comes_back_as_its_part(service, place, fresh, away):
+    """K3: so a state directory of an earlier version may have it; the set has to note writes."""
+    master, shadow = fresh(), fresh()
+    service.enable("ind", master, place / shadow, place / "b")
+    service.wait(shadow)
+    service.kill()
+    db = StateDB(str(service.state))
+    db.add_volumes([shadow])
+    db.close()
+    if away:
+        os.rename(shadow, f"{shadow}.away")
+    service.start()
+    if away:
+        os.rename(f"{shadow}.away", shadow)
+        until(lambda: service.status(shadow).waiting is None)
+    service.write(shadow, CHUNK, b"noted")
+    assert service.status(shadow).shadow_bits == 1
