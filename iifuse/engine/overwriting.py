@@ -35,16 +35,18 @@ def by_shadow(engine: Engine, master: Volume, shadow: Volume, *, in_use: bool) -
     `in_use`: somebody has the master open, so its superblock may be older than what it holds.
     """
     found = look(shadow)
-    if found.blank:
+    if found.is_empty:
         return []
     as_bitmap = _of_bitmap_volume(shadow)
     if as_bitmap:
         return as_bitmap
     own = look(master)
+    known = (master.path, shadow.path) in engine.db.former(shadow.path)
     why = (
         _of_former_part(engine, master.path, shadow.path)
-        or _of_other_content(found, own, master.path)
+        or _of_other_content(found, own, master.path, known=known)
         or _of_newer(found, own, master.path, in_use=in_use)
+        or _of_blank_master(found, own, master.path, known=known)
     )
     return [Loss(shadow.path, f"this would overwrite it, and {why}")] if why else []
 
@@ -83,8 +85,11 @@ def _header_of(path: str) -> Header | None:
         return None
 
 
-def _of_other_content(found: Look, own: Look, master: str) -> str:
+def _of_other_content(found: Look, own: Look, master: str, *, known: bool) -> str:
+    """`known`: it was the shadow of this very master, which tells where no UUID does."""
     if not found.kind or found.is_copy_of(own):
+        return ""
+    if known and (found.kind, found.uuid) == (own.kind, ""):
         return ""
     uuid = f" ({found.uuid})" if found.uuid else ""
     return f"it holds {found.kind}{uuid}, which is no earlier copy of {master}"
@@ -96,6 +101,13 @@ def _of_newer(found: Look, own: Look, master: str, *, in_use: bool) -> str:
     return f"its {found.kind} was written later than that of {master}; the order is MASTER SHADOW"
 
 
+def _of_blank_master(found: Look, own: Look, master: str, *, known: bool) -> str:
+    """Data that nobody recognises would be filled with zeros, which no backup is made of."""
+    if known or found.blank or not own.blank:
+        return ""
+    return f"it holds data, while {master} is blank; the order is MASTER SHADOW"
+
+
 def by_bitmap(
     engine: Engine, bitmap: Volume, own: UUID | None = None, *, resets: bool = False
 ) -> list[Loss]:
@@ -105,12 +117,12 @@ def by_bitmap(
     has been that set's all the time, so it is either blank, or damaged, or another one.
     """
     found = look(bitmap)
-    if found.blank:
+    if found.is_empty:
         return []
     as_bitmap = _of_bitmap_volume(bitmap, own, resets=resets)
     if as_bitmap or _is_bitmap_volume(bitmap):
         return as_bitmap
-    if found.kind or resets:
+    if found.kind or (resets and not found.blank):
         what = f"it holds {found.kind or 'data that are no bitmap volume'}"
     elif engine.db.former(bitmap.path):
         what = "it was the master or the shadow of a set the last time"
@@ -138,11 +150,12 @@ def needs_shadow(header: Header) -> bool:
 
 def _in_place_of_shadow(shadow: Volume, master: Volume, header: Header) -> list[Loss]:
     found = look(shadow)
-    if found.blank:
+    if found.is_empty:
         return []
     as_bitmap = _of_bitmap_volume(shadow)
-    why = "" if as_bitmap else _of_other_content(found, look(master), master.path)
-    if not why and not same_file(header.shadow_file, file_of(shadow)):
+    same = same_file(header.shadow_file, file_of(shadow))
+    why = "" if as_bitmap else _of_other_content(found, look(master), master.path, known=same)
+    if not why and not same:
         why = f"it is another one than the shadow that held {loss.point_in_time(header)}"
     return as_bitmap + ([Loss(shadow.path, f"this would overwrite it, and {why}")] if why else [])
 

@@ -22,6 +22,10 @@ _NOTHING: Final = 2
 _SEVERAL: Final = 8
 _PIECE_BYTES: Final = 64 * 1024
 _PIECES: Final = 32
+_THROUGH_BYTES: Final = 256 << 20
+"""So much of a volume that looks blank is read from its beginning on; holes do not count."""
+_STEP_BYTES: Final = 1 << 20
+_ZEROS: Final = bytes(_STEP_BYTES)
 
 
 @dataclass(frozen=True)
@@ -29,13 +33,20 @@ class Look:
     """What a look at a volume has found.
 
     `kind`: ext4, xfs, LVM2_member, gpt ...; empty: nothing that libblkid knows. `uuid`: its own.
-    `blank`: zeros wherever the look fell. `written`: see core.superblock.
+    `blank`: zeros wherever the look fell. `written`: see core.superblock. `whole`: the look fell
+    everywhere, or what it found is enough.
     """
 
     kind: str = ""
     uuid: str = ""
     blank: bool = True
     written: int | None = None
+    whole: bool = True
+
+    @property
+    def is_empty(self) -> bool:
+        """Is there nothing at all to be lost?"""
+        return self.blank and self.whole
 
     def is_copy_of(self, other: "Look") -> bool:
         """Is it the same file system (or whatever it is), be it older or newer?"""
@@ -47,7 +58,7 @@ def look(volume: Volume) -> Look:
     try:
         if volume.data_from(0, volume.size_bytes)[0] == volume.size_bytes:
             return Look()
-        blank = _is_blank(volume)
+        blank, whole = _is_blank(volume)
         head = volume.read(0, min(superblock.HEAD_BYTES, volume.size_bytes))
     except OSError as error:
         raise errors.BadVolume(
@@ -57,7 +68,7 @@ def look(volume: Volume) -> Look:
     kind, uuid = found.get("TYPE", ""), found.get("UUID", "")
     if not kind and "PTTYPE" in found:
         kind, uuid = f"{found['PTTYPE']} partition table", found.get("PTUUID", "")
-    return Look(kind, uuid, blank and not kind, superblock.written(head))
+    return Look(kind, uuid, blank and not kind, superblock.written(head), whole)
 
 
 @contextmanager
@@ -77,15 +88,33 @@ def standing_at(path: str) -> Iterator[Volume | None]:
         os.close(fd)
 
 
-def _is_blank(volume: Volume) -> bool:
-    """Beginning, end and some places between; what is a hole needs no look."""
+def _is_blank(volume: Volume) -> tuple[bool, bool]:
+    """Are there zeros wherever the look falls, and is nothing left where it has not fallen?
+
+    Beginning, end and some places between, which finds most data at once; then all that is no hole,
+    up to a bound: some data in the middle of a large volume may be all that it is there for.
+    """
     last = max(0, volume.size_bytes - _PIECE_BYTES)
     for at in sorted({last * n // _PIECES for n in range(_PIECES + 1)}):
         stop = min(at + _PIECE_BYTES, volume.size_bytes)
         start, end = volume.data_from(at, stop)
-        if start < end and any(volume.read(start, end - start)):
-            return False
-    return True
+        if start < end and not _is_zero(volume, start, end):
+            return False, True
+    left, at = _THROUGH_BYTES, 0
+    while left > 0:
+        start, end = volume.data_from(at, volume.size_bytes)
+        if start >= end:
+            return True, True
+        at = min(end, start + left)
+        if not _is_zero(volume, start, at):
+            return False, True
+        left -= at - start
+    return True, at == volume.size_bytes
+
+
+def _is_zero(volume: Volume, start: int, end: int) -> bool:
+    steps = range(start, end, _STEP_BYTES)
+    return all(_ZEROS.startswith(volume.read(at, min(_STEP_BYTES, end - at))) for at in steps)
 
 
 def _blkid(volume: Volume) -> dict[str, str]:

@@ -81,6 +81,43 @@ def test_words_swapped_after_a_disable_are_asked_about(service, refused, image, 
     refused(service, "iiadm", "-e", "ind", shadow, prod, place / "new", code=1, says=says)
 
 
+def nearly_blank(path, at=5 << 20, size=256 << 20):
+    """Some data where a few looks at a volume do not fall."""
+    with blank(path, size).open("r+b") as file:
+        file.seek(at)
+        file.write(os.urandom(1 << 20))
+    return path
+
+
+@pytest.mark.finding("K6.4")
+def test_words_swapped_with_data_that_nobody_recognises_are_asked_about(service, refused, place):
+    """A young database, say: what it was the last time tells, and its data are found."""
+    prod, shadow, bitmap = nearly_blank(place / "prod"), place / "s", place / "b"
+    enabled(service, prod, shadow, bitmap)
+    disabled(service, shadow)
+    service.restart()
+    says = (prod, f"the master of {shadow} the last time", "MASTER SHADOW")
+    refused(service, "iiadm", "-e", "ind", shadow, prod, bitmap, code=1, says=says)
+    enabled(service, prod, shadow, bitmap)
+
+
+@pytest.mark.finding("K6.1")
+def test_data_in_place_of_a_blank_master_is_asked_about(service, refused, place):
+    prod, new = nearly_blank(place / "prod", size=64 << 20), blank(place / "new", 64 << 20)
+    says = (prod, "holds data", f"{new} is blank", "MASTER SHADOW")
+    refused(service, "iiadm", "-e", "ind", new, prod, place / "b", code=1, says=says)
+    assert service.run("iiadm", "-n", "-e", "ind", new, prod, place / "b").returncode == 0
+
+
+def test_former_volume_that_looks_blank_becomes_no_bitmap_volume_unasked(service, refused, place):
+    prod, shadow = nearly_blank(place / "prod"), place / "s"
+    enabled(service, prod, shadow, place / "b")
+    disabled(service, shadow)
+    says = (prod, "the master or the shadow of a set the last time")
+    words = ("-e", "ind", blank(place / "m", 1 << 20), place / "s2", prod)
+    refused(service, "iiadm", *words, code=1, says=says)
+
+
 def test_bitmap_volume_beside_tells_another_service_the_parts(
     service, new_service, refused, image, place
 ):
@@ -185,6 +222,40 @@ def test_earlier_copy_is_overwritten_unasked(service, image, place, kind):
         enabled(service, master, shadow, bitmap)
         service.write(master, (8 + night) << 20, b"a day's work")
         disabled(service, shadow)
+
+
+def partition_table(path):
+    """Of the old kind and with no number."""
+    table = bytearray(blank(path, 8 << 20).read_bytes())
+    table[446:462] = bytes([0, 0, 2, 0, 0x83, 0, 9, 0, 1, 0, 0, 0, 0xFF, 0, 0, 0])
+    table[510:512] = b"\x55\xaa"
+    path.write_bytes(table)
+
+
+def two_signatures(path):
+    """A file system, and swap space that was there before; blkid does not say which it is."""
+    with blank(path, 8 << 20).open("r+b") as file:
+        make("ext4", str(path))
+        file.seek(4086)
+        file.write(b"SWAPSPACE2")
+        file.seek(0)
+        file.write(b"hsqs" + bytes(24) + b"\4\0\0\0")
+
+
+@pytest.mark.parametrize("content", [partition_table, two_signatures])
+def test_earlier_copy_of_what_has_no_uuid_is_overwritten_unasked(
+    service, refused, place, content
+):
+    """The parts that they had tell; another set's shadow of that kind is asked about."""
+    master, shadow, bitmap, other = (place / name for name in ("m", "s", "b", "other"))
+    content(master)
+    for night in range(2):
+        enabled(service, master, shadow, bitmap)
+        service.write(master, (4 + night) << 20, b"a day's work")
+        disabled(service, shadow)
+    shutil.copy(master, other)
+    words = ("-e", "ind", master, other, place / "b2")
+    refused(service, "iiadm", *words, code=1, says=(other, "no earlier copy"))
 
 
 def test_live_master_with_an_old_superblock_asks_nothing(

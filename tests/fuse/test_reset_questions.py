@@ -55,6 +55,20 @@ def test_file_system_in_the_shadows_place_is_asked_about(service, refused, whole
     assert service.run("iiadm", "-n", "-R", shadow).returncode == 0
 
 
+@pytest.mark.finding("K6.2")
+def test_nearly_blank_file_in_the_shadows_place_is_asked_about(service, refused, whole, place):
+    """Some data where a few looks do not fall; a file with none at all asks nothing, see below."""
+    master, shadow, _ = whole
+    with (place / "other").open("wb") as file:
+        file.truncate(master.stat().st_size)
+        file.seek(5 << 20)
+        file.write(b"somebody's data")
+    replaced(service, shadow, place / "other")
+    says = (shadow, "another one than the shadow that held point in time 1 of", "-n")
+    refused(service, "iiadm", "-R", shadow, code=1, says=says)
+    assert service.run("iiadm", "-n", "-R", shadow).returncode == 0
+
+
 def test_blank_file_in_the_shadows_place_is_filled_unasked(service, whole, place):
     master, shadow, _ = whole
     blank = place / "blank"

@@ -75,6 +75,24 @@ def test_bytes_that_nobody_knows_are_not_blank(tmp_path, at):
     assert (found.kind, found.blank) == ("", False)
 
 
+@pytest.mark.parametrize("at", [5 * MIB, 77 * MIB + 3])
+def test_some_data_in_the_middle_of_a_blank_volume_is_found(tmp_path, at):
+    with (tmp_path / "a").open("wb") as file:
+        file.truncate(256 * MIB)
+        file.seek(at)
+        file.write(b"mine")
+    assert not looked(tmp_path / "a").blank
+
+
+def test_zeros_beyond_the_bound_are_not_said_to_be_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(signature, "_THROUGH_BYTES", 2 * MIB)
+    (tmp_path / "a").write_bytes(bytes(2 * MIB))
+    (tmp_path / "b").write_bytes(bytes(3 * MIB))
+    assert looked(tmp_path / "a").is_empty
+    found = looked(tmp_path / "b")
+    assert (found.blank, found.is_empty) == (True, False)
+
+
 def test_two_nameless_contents_are_no_copies_of_each_other():
     assert not Look(blank=False).is_copy_of(Look(blank=False))
     assert not Look("several signatures at once").is_copy_of(Look("several signatures at once"))
