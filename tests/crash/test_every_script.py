@@ -48,7 +48,7 @@ CASES = {
 }
 """Name -> (case, longest scripts)."""
 
-DRAWN = 4
+DRAWN = 3
 """Cases in `make test`."""
 IMAGES_MIN = 70_000
 """Of each case."""

@@ -11,7 +11,7 @@ SEEDS = 8
 
 def look_for(bug):
     """Explore until something is lost."""
-    total, options = Tally(), Options(per_stop=20, go_on=0.3, kill=bug.kill)
+    total, options = Tally(), Options(per_stop=bug.per_stop, go_on=0.3, kill=bug.kill)
     for seed in range(bug.seed, bug.seed + SEEDS):
         for name in bug.scenarios:
             total.add(explore(name, SCENARIOS[name], seed, options))

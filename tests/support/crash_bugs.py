@@ -37,6 +37,8 @@ class Bug:
     kill: float = 0.05
     """Share of stops at which the service is killed before the power fails."""
     seed: int = 1
+    per_stop: int = 20
+    """Images a stop."""
 
 
 BUGS: dict[str, Bug] = {}
@@ -189,13 +191,13 @@ def pending_record_left_out():
         yield
 
 
-@bug("group-update")
+@bug("group-update", per_stop=4)
 def group_record_left_out():
     with _twist("point_in_time", _without(lambda s: isinstance(s, Record))):
         yield
 
 
-@bug("group-update")
+@bug("group-update", per_stop=4)
 def group_record_forgotten_before_the_last_commit():
     def turn(steps):
         last = max((n for n, s in enumerate(steps) if isinstance(s, Commit)), default=0)
@@ -207,7 +209,7 @@ def group_record_forgotten_before_the_last_commit():
         yield
 
 
-@bug("group-update", "group-many")
+@bug("group-update", "group-many", per_stop=4)
 def group_record_replayed_twice():
     real = rollforward.unfinished
 
@@ -242,7 +244,7 @@ def _write_header(self: BitmapFile, header):
     return header
 
 
-@bug("update-ind", "update-dep", "copy-to-shadow")
+@bug("update-dep", "update-ind", "copy-to-shadow", seed=4)
 def gate_does_not_drain():
     @asynccontextmanager
     async def open_gate(self):
@@ -264,7 +266,7 @@ def recovery_ignores_pending():
         yield
 
 
-@bug("group-update")
+@bug("group-update", per_stop=4)
 def recovery_ignores_the_group_record():
     real = rollforward.unfinished
     with patch.object(rollforward, "unfinished", lambda _, header: real((), header)):
@@ -284,7 +286,7 @@ def recovery_does_not_sync():
         yield
 
 
-@bug("group-many", kill=0.0)
+@bug("group-many", kill=0.0, seed=2)
 def group_record_trusted_without_its_checksum():
     real = TransitionFile._load
 

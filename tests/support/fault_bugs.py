@@ -78,8 +78,8 @@ def the_masters_writers_pay() -> AbstractContextManager[Any]:
 
 
 def a_failed_record_stands() -> AbstractContextManager[Any]:
-    def begin(self: TransitionFile, transition: Any) -> None:
-        self._write(Record(transition))
+    def begin(self: TransitionFile, transition: Any, earlier: Any = ()) -> None:
+        self._write(Record(transition, earlier))
 
     async def disown(sets: Any, transition: Any) -> None:
         pass
