@@ -12,17 +12,26 @@ from iifuse.store.volume import Volume
 def check_shadow(shadow: Volume, ticket: Lent, *, others: bool, sure: bool) -> list[str]:
     """May this shadow be taken in by this ticket? Remarks for the user. Blocks.
 
-    `others`: another import of the export is known, and may have written to any of it. Raises
-    BadTicket for another shadow, and Question for one that was written where nobody noted it.
+    `others`: another import of the export is known, and may have written to any of it; that it has
+    written to all of it is asked about. Raises BadTicket for another shadow, and Question for one
+    that was written where nobody noted it.
     """
     if not ticket.prints:
         why = "is one of version 0.1.0 and has no fingerprint: that it is of this shadow"
         return [f"{shadow.path}: the ticket {why} was not checked"]
     wrong = fingerprint.differing(shadow, ticket.size_bytes, ticket.prints)
-    if not wrong or others:
+    fitting = fingerprint.telling(ticket.prints, ticket.size_bytes) - wrong
+    if not wrong or (others and fitting):
         return []
     found = f"{len(wrong)} of {len(ticket.prints)} chunks that were looked at"
-    if not fingerprint.telling(ticket.prints, ticket.size_bytes) - wrong:
+    if others:
+        what = (
+            f"is not the shadow of this ticket, or another import of it wrote all over it: {found} "
+            "are others than at the export, and none tells that it is the right one"
+        )
+        loss.check([Loss(shadow.path, what)], sure=sure)
+        return []
+    if not fitting:
         raise errors.BadTicket(
             shadow.path,
             f"is not the shadow of this ticket: {found} are others than at the export",

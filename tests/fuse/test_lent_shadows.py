@@ -209,12 +209,38 @@ def test_shadow_that_somebody_wrote_before_the_import_is_asked_about(pair, refus
     pair.run(pair.other, "-n", *words)
 
 
-def test_second_import_that_the_ticket_knows_needs_no_answer(pair, place):
-    """Two imports of one export, each with its bitmap, both written all over."""
+@pytest.mark.finding("K3.4")
+def test_ticket_of_another_shadow_is_not_taken_since_it_was_imported_once(pair, refused, place):
+    """The import brought nothing, so it explains nothing; the copy of a former set is no stranger."""
+    former = place / "former"
+    former.write_bytes(os.urandom(SIZE))
     pair.export()
-    everywhere = range(90)
+    pair.borrow()
+    words = ("-I", former, place / "third", pair.ticket)
+    says = (former, "is not the shadow of this ticket", "none tells")
+    refused(pair.other, "iiadm", *words, code=1, says=says, todo=False)
+
+
+def test_second_import_that_the_ticket_knows_needs_no_answer(pair, place):
+    """Two imports of one export, each with its bitmap, both written nearly all over."""
+    pair.export()
+    *most, _left = map(int, pair.entry()["fingerprint"])
+    pair.borrow(*most)
+    pair.borrow(*most, bitmap=place / "third")
+    pair.join()
+    pair.join(place / "third")
+    pair.update()
+
+
+def test_shadow_that_a_known_import_wrote_all_over_is_asked_about(pair, refused, place):
+    """Nothing is left that tells it from another one."""
+    pair.export()
+    everywhere = list(map(int, pair.entry()["fingerprint"]))
     pair.borrow(*everywhere)
-    pair.borrow(*everywhere, bitmap=place / "third")
+    words = ("-I", pair.shadow, place / "third")
+    refused(pair.other, "iiadm", *words, code=1, says=("wrote all over it",), todo=False)
+    pair.run(pair.other, "-n", *words)
+    pair.other.disable(pair.shadow)
     pair.join()
     pair.join(place / "third")
     pair.update()
