@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Final, NoReturn, TypeVar
 
 from iifuse import __version__, errors
@@ -73,9 +74,10 @@ def emit(text: str, end: str = "\n") -> None:
 
 
 def say(text: str) -> None:
-    """Talk to the user, on stderr."""
+    """Talk to the user, on stderr. Where nobody can hear it, what was done is done all the same."""
     if sys.stderr is not None:
-        print(text, file=sys.stderr, flush=True)
+        with suppress(OSError):
+            print(text, file=sys.stderr, flush=True)
 
 
 def tell(client: Client, request: protocol.AnyRequest) -> tuple[str, ...]:

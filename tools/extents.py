@@ -1,6 +1,8 @@
 """What an aborted restore has not brought, as extents of the master, for people and scripts."""
 
+import errno
 import os
+import sys
 from typing import Final
 
 import msgspec
@@ -8,6 +10,8 @@ import msgspec
 from iifuse import errors
 from iifuse.control import protocol
 from iifuse.control.client import Client
+
+from . import common
 
 _PAGE_CHUNKS: Final = 1 << 20
 
@@ -51,6 +55,19 @@ def text(found: NotRestored, *, json: bool) -> str:
     if json:
         return protocol.to_json(found) + "\n"
     return "".join(f"{offset} {length}\n" for offset, length in found.extents)
+
+
+def show(content: str) -> None:
+    """Print it, durably where that goes to a file. Raises StorageError, OutputClosed."""
+    why = "nothing was given up"
+    if sys.stdout is None:
+        raise errors.StorageError("standard output", f"is closed, {why}", "say --extents FILE")
+    common.emit(content, end="")
+    try:
+        os.fsync(sys.stdout.fileno())
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS):  # no file, but a pipe
+            raise errors.StorageError("standard output", f"{error.strerror}, {why}") from error
 
 
 def keep(path: str, content: str) -> None:

@@ -1,5 +1,6 @@
 """iiadm: make, update, lend and watch point-in-time copies."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, cast
@@ -145,19 +146,22 @@ def _give_up(client: Client, command: Command) -> None:
     """The list first, and durably: the service forgets it with the restore."""
     shadow = common.absolute(command.words[0])
     path = None if command.extents is None else common.absolute(command.extents)
-    text = ""
 
     def end(sure: bool) -> None:
-        nonlocal text
         if sure:
             text = extents.text(extents.not_restored(client, shadow), json=command.json)
-            if path is not None:
+            if path is None:
+                extents.show(text)
+            else:
                 extents.keep(path, text)
-        common.tell(client, protocol.GiveUp(shadow, sure))
+        try:
+            common.tell(client, protocol.GiveUp(shadow, sure))
+        except (errors.Busy, errors.CopyRunning, errors.Refused):  # the restore goes on
+            if sure and path is not None:
+                os.unlink(path)
+            raise
 
     ask.when_asked(end, sure=command.sure)
-    if path is None:
-        common.emit(text, end="")
 
 
 def _tune(client: Client, command: Command) -> None:

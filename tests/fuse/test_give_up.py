@@ -4,9 +4,10 @@ import contextlib
 import json
 import os
 import resource
+import subprocess
 
 import pytest
-from harness import CHUNK
+from harness import BIN, CHUNK
 
 from iifuse import errors
 from iifuse.control import protocol
@@ -236,10 +237,33 @@ def test_give_up_of_what_is_no_aborted_restore_is_refused(service, refused, volu
     refused(service, "iiadm", "-n", "--give-up", place / "s", says=("nothing to give up",))
 
 
-def test_give_up_of_an_open_master_is_refused(service, refused, aborted):
+def test_give_up_of_an_open_master_is_refused(service, refused, aborted, place):
     master, shadow, _ = aborted
+    words = ("-n", "--give-up", "--extents", place / "rest", shadow)
     with service.path(master).open("rb"):
-        refused(service, "iiadm", "-n", "--give-up", shadow, says=(str(os.getpid()),))
+        refused(service, "iiadm", *words, says=(str(os.getpid()),))
+    ok(service, *words)  # the refusal has left no file
+
+
+def test_list_that_cannot_be_printed_gives_nothing_up(service, aborted):
+    """It is all that is known of what the master lacks; nor does a full stderr change anything."""
+    _, shadow, _ = aborted
+    left = service.status(shadow).copy_bits
+    command = f"{BIN}/iiadm --socket {service.socket} -n --give-up {shadow}"
+
+    def run(redirection):
+        words = ["sh", "-c", f"{command} {redirection}"]
+        return subprocess.run(words, capture_output=True, text=True, check=False)
+
+    for redirection in ("> /dev/full", ">&-"):
+        done = run(redirection)
+        assert done.returncode == 2
+        assert "standard output" in done.stderr
+        status = service.status(shadow)
+        assert (status.progress, status.copy_bits) == ("to_master", left)
+    done = run("2> /dev/full")
+    assert done.returncode == 0
+    assert len(chunks_in(extents_of(done.stdout))) == left
 
 
 @contextlib.contextmanager

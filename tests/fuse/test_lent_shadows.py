@@ -211,7 +211,7 @@ def test_shadow_that_somebody_wrote_before_the_import_is_asked_about(pair, refus
 
 @pytest.mark.finding("K3.4")
 def test_ticket_of_another_shadow_is_not_taken_since_it_was_imported_once(pair, refused, place):
-    """The import brought nothing, so it explains nothing; the copy of a former set is no stranger."""
+    """The import brought nothing, so it explains nothing."""
     former = place / "former"
     former.write_bytes(os.urandom(SIZE))
     pair.export()
