@@ -3,11 +3,13 @@
 What is written then goes to a file that may have no name any more: it ends with our descriptor.
 """
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from iifuse import errors
 from iifuse.core.missing import HELD_ONLY
 from iifuse.engine.engine import Engine
+from iifuse.engine.view import View
 from iifuse.store.presence import astray, deleted
 from iifuse.store.volume import Volume
 
@@ -37,3 +39,23 @@ def check(engine: Engine, volume: Volume, verb: str) -> None:
             f"{verb} is not possible: it was replaced while in use: {why}",
             f"{HELD_ONLY}; 'svadm -d' takes it off the mount" if alone else HELD_ONLY,
         )
+
+
+@asynccontextmanager
+async def uncovered(engine: Engine, view: View | None, *, lost: bool) -> AsyncIterator[None]:
+    """As `Engine.closed`; and the name of a lost file leads to what stands there, not to our mount.
+
+    With `-o in_place` the file is off the mount then, and comes back only when this is left by an
+    error. Raises Busy.
+    """
+    hidden: View | None = None
+    try:
+        async with engine.closed([view], "close it first"):
+            if lost and view is not None and engine.hooks.in_place:
+                hidden = view
+                await engine.hide(view)
+            yield
+    except BaseException:
+        if hidden is not None:
+            await engine.show(hidden)
+        raise

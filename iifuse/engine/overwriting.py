@@ -5,7 +5,6 @@ after night; so may blank volumes and bitmap volumes whose sets are disabled. Ev
 can be recognised is asked about.
 """
 
-import os
 from collections.abc import Iterator
 from glob import escape, iglob
 from itertools import islice
@@ -75,14 +74,15 @@ def _headers_beside(*paths: str) -> Iterator[Header]:
 
 
 def _header_of(path: str) -> Header | None:
-    try:
-        if not os.path.isfile(path):
+    """Not of a file that the service itself shows there."""
+    with standing_at(path) as volume:
+        if volume is None or volume.is_device:
             return None
-        with open(path, "rb") as file:
-            blob = file.read(len(SLOT_OFFSETS) * SLOT_BYTES)
-        return newest(path, [blob[at : at + SLOT_BYTES] for at in SLOT_OFFSETS])[0]
-    except (OSError, errors.BadBitmap):
-        return None
+        try:
+            blob = volume.read(0, min(len(SLOT_OFFSETS) * SLOT_BYTES, volume.size_bytes))
+            return newest(path, [blob[at : at + SLOT_BYTES] for at in SLOT_OFFSETS])[0]
+        except (OSError, errors.BadBitmap):
+            return None
 
 
 def _of_other_content(found: Look, own: Look, master: str, *, known: bool) -> str:

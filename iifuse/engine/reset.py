@@ -73,10 +73,11 @@ async def _reset(engine: Engine, member: VolumeSet) -> list[str]:
     _check_something_left(member, family, lost)
     await engine.stop_copy(member)
     view = engine.views.get(member.name)
-    async with engine.closed([view], "close it first"), family.locks.everything():
+    uncovered = astray.uncovered(engine, view, lost=bool(lost & Role.SHADOW))
+    async with uncovered, family.locks.everything():
         lost = lost_of(member.state, member.missing)
         await _replace(engine, member, lost)
-    if member.shadow is not None and view is None:
+    if member.shadow is not None and member.name not in engine.views:
         await engine.show_shadow(member)
     notes = await _make_true(engine, member, lost)
     await _show_other_times(engine, member, lost)

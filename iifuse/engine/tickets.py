@@ -15,6 +15,7 @@ from iifuse.core.state import Custody
 from iifuse.core.ticket import Import, Lent, Ticket
 from iifuse.core.times import Times, asked
 from iifuse.engine.engine import Engine
+from iifuse.store.identity import real_path
 from iifuse.store.names import make_directory
 from iifuse.store.volume import sync_directory, write_file
 
@@ -44,8 +45,16 @@ def lent_of(header: Header) -> Lent:
 
 
 def ticket_path(engine: Engine, header: Header) -> str:
-    """Beside a shadow that is a regular file, else in the state directory."""
-    if stat.S_ISREG(os.stat(header.shadow).st_mode):
+    """Beside a shadow that is a regular file, else in the state directory.
+
+    An open one is not looked at by its name, which leads to our own mount with `-o in_place`: who
+    waits there under a door, for which programs wait that take all that the mount can serve at
+    once, waits for ever. Raises OSError where the shadow is not to be found.
+    """
+    member = engine.sets.get(header.shadow)
+    shadow = member.shadow if member is not None else None
+    is_file = shadow is not None and not shadow.is_device
+    if is_file or (shadow is None and stat.S_ISREG(os.stat(header.shadow).st_mode)):
         return f"{header.shadow}.iiticket"
     return os.path.join(engine.directory, "tickets", f"{header.uuid}.json")
 
@@ -106,7 +115,7 @@ def check_not_lent(path: str, known: tuple[UUID, int] | None = None) -> None:
     `known`: set and export of which a ticket may lie there; 0: which export it is, only the ticket
     knows, because the bitmap volume of the set is lost. Blocks.
     """
-    for name in dict.fromkeys((path, os.path.realpath(path))):
+    for name in dict.fromkeys((path, real_path(path))):
         beside = f"{name}.iiticket"
         for lent in _entries(beside, name):
             if not lent.joined and not _is_known(lent, known):

@@ -91,6 +91,14 @@ def find(path: str) -> Identity | None:
     return identify(path) if spot.found is not None else None
 
 
+def real_path(path: str) -> str:
+    """Where the links of a path lead; itself where that cannot be told, or leads to a service."""
+    try:
+        return Host().locate(path).path
+    except (OSError, OnService):
+        return path
+
+
 def device_id(identity: Identity) -> FileId:
     """A number by which a device is known again after a boot, when its own may be another one.
 
