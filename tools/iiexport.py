@@ -52,6 +52,8 @@ def _export(args: argparse.Namespace) -> None:
         if name in done:
             common.say(f"{name}: was exported already, ticket {_own_ticket(entry, folder)}")
     if place:
+        known = ticketfile.entries(place)
+        lent = [ticketfile.with_imports(entry, known) for entry in lent]
         ticketfile.write(place, Ticket(tuple(lent), args.group))
     _report(args, lent, [_own_ticket(entry, folder) for entry in lent], place)
 

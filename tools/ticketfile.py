@@ -107,6 +107,22 @@ def with_bitmaps(ticket: Ticket, bitmaps: Sequence[str]) -> Ticket:
     return msgspec.structs.replace(ticket, sets=sets)
 
 
+def entries(path: str) -> tuple[Lent, ...]:
+    """What stands on the ticket that is here already; nothing, if none is. Raises BadTicket."""
+    return read(path).sets if os.path.exists(path) and os.path.getsize(path) else ()
+
+
+def with_imports(lent: Lent, known: Iterable[Lent]) -> Lent:
+    """An entry that is written anew, with what importers have added to it since that export."""
+    for old in known:
+        names = (old.uuid, old.export_number, old.shadow)
+        if names == (lent.uuid, lent.export_number, lent.shadow):
+            imports = tuple(dict.fromkeys(old.imports + lent.imports))
+            bitmap = lent.bitmap or old.bitmap
+            return msgspec.structs.replace(lent, bitmap=bitmap, imports=imports)
+    return lent
+
+
 @contextmanager
 def fitting(path: str, lent: Lent, shadow: str) -> Iterator[str]:
     """The path of a ticket in which the service finds `shadow`.

@@ -1,6 +1,7 @@
 import json
 import os
 import stat
+from uuid import UUID
 
 import pytest
 from fake_service import copying, lent, row
@@ -8,6 +9,7 @@ from fake_service import copying, lent, row
 from iifuse import errors
 from iifuse.control import protocol
 from iifuse.control.protocol import Target
+from iifuse.core.ticket import Import
 
 
 def exported(service):
@@ -101,6 +103,7 @@ def test_file_that_is_no_ticket_is_not_replaced(run, stage, service):
 
 @pytest.mark.parametrize("text", ["", None])
 def test_empty_file_and_older_ticket_are_replaced(run, stage, text):
+    stage.write_ticket(uuid=UUID(int=8))
     if text is not None:
         with open(stage.ticket, "w") as file:
             file.write(text)
@@ -148,6 +151,27 @@ def test_set_that_an_earlier_run_has_exported_is_on_the_ticket_too(run, stage, s
     assert second not in ended.err
     found = json.loads((tmp_path / "all").read_text())
     assert [entry["shadow"] for entry in found["sets"]] == [first, second]
+
+
+@pytest.mark.parametrize("export_number", [1, 2])
+def test_ticket_for_all_keeps_what_the_importer_wrote(run, stage, export_number):
+    """K12: given again while the group is out, iiexport must not make iijoin impossible."""
+    made = Import(UUID(int=3), "/there/second")
+    stage.write_ticket(export_number=export_number, imports=(made,))
+    assert run("iiexport", "-g", "night").code == 0
+    same = export_number == lent("/x").export_number
+    for entry in stage.read_ticket().sets:
+        assert entry.bitmap == (f"{entry.shadow}.iibm" if same else None)
+        assert entry.imports == ((made,) if same else ())
+
+
+def test_own_ticket_for_all_keeps_the_imports_of_both(run, stage, service):
+    """Those of the ticket beside the shadow, which the service knows, and those of the other."""
+    one, other = Import(UUID(int=3), "/there/a"), Import(UUID(int=4), "/there/b")
+    stage.write_ticket(imports=(one,))
+    service.on(protocol.Export, [lent(shadow, imports=(one, other)) for shadow in stage.shadows])
+    assert run("iiexport", "-g", "night").code == 0
+    assert {entry.imports for entry in stage.read_ticket().sets} == {(one, other)}
 
 
 def scripted_copy(stage, service, *last):
