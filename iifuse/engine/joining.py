@@ -122,6 +122,9 @@ def check_secondary(path: str, main: Header, other: Header, *, accept_unclosed: 
     """Raise BadSecondary or NotClosed unless `other` is an import of this set's last export."""
     if other.role is not BitmapRole.IMPORTED:
         raise errors.BadSecondary(path, "is not the bitmap of an imported shadow")
+    if other.uuid == main.uuid and other.import_id in main.joined:
+        since = "" if other.pit == main.pit else ", and the set was updated since"
+        raise errors.AlreadyJoined(path, f"this import was joined already{since}")
     pairs = (
         ("set", str(other.uuid), str(main.uuid)),
         ("PIT", other.pit.number, main.pit.number),
@@ -132,17 +135,29 @@ def check_secondary(path: str, main: Header, other: Header, *, accept_unclosed: 
     for what, theirs, ours in pairs:
         if theirs != ours:
             raise errors.BadSecondary(
-                path, f"is of another {what}: {theirs}, and {main.shadow} is at {ours}",
-                "find the bitmap of this export, or make all chunks differ",
-            )  # fmt: skip
-    if other.import_id in main.joined:
-        raise errors.AlreadyJoined(path, "this import was joined already")
+                path,
+                f"is of another {what}: {theirs}, and {main.shadow} is at {ours}",
+                _way_out(main),
+            )
     if other.closure is Closure.OPEN and not accept_unclosed:
         raise errors.NotClosed(
             path,
             "was not closed on the host that imported the shadow",
             "disable it there (-d); if that host is lost, -n accepts the bitmap as it is",
         )
+
+
+def _way_out(main: Header) -> str:
+    """What to do when a bitmap is not of the last export."""
+    if main.custody is Custody.EXPORTED:
+        return (
+            f"find the bitmap of this export, or give up what was written there: 'iiadm -R "
+            f"{main.shadow}' takes the shadow back with all chunks different"
+        )
+    return (
+        f"find the bitmap of its last export; if the shadow was written elsewhere and is to be as "
+        f"its master again, 'iiadm -c s {main.shadow}' copies everything"
+    )
 
 
 def reopen_lent(engine: Engine, member: VolumeSet) -> Volume:

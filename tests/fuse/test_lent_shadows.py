@@ -143,6 +143,35 @@ def test_ticket_beside_a_shadow_that_cannot_be_read_is_no_leave(pair, refused, f
     assert pair.other.run("svadm", "-e", path).returncode == 0
 
 
+def test_join_given_again_after_an_update_says_that_it_was_joined(pair, refused, place):
+    """K12: it was called a bitmap of another PIT, with no command that leads out."""
+    pair.export()
+    copy = place / "carried"
+    pair.borrow(5)
+    pair.join()
+    pair.update()
+    words = ("-J", pair.shadow, pair.second)
+    says = (pair.second, "was joined already", "updated since")
+    refused(pair.service, "iiadm", *words, code=1, says=says, todo=False)
+    entry = {**pair.entry(), "bitmap": str(pair.second)}
+    copy.write_text(json.dumps({"sets": [entry], "format": "iifuse-ticket-2"}))
+    assert "was joined already" in pair.run(pair.service, copy, program="iijoin")
+
+
+def test_bitmap_that_is_not_of_the_last_export_names_a_command(pair, refused, place):
+    """On a set that is lent, and on one that is not."""
+    pair.export()
+    pair.borrow(5)
+    pair.run(pair.service, "-n", "-R", pair.shadow)
+    pair.update()
+    words = ("-J", pair.shadow, pair.second)
+    says = ("another PIT", f"'iiadm -c s {pair.shadow}'")
+    refused(pair.service, "iiadm", *words, code=1, says=says)
+    pair.export()
+    says = ("another PIT", f"'iiadm -R {pair.shadow}'")
+    refused(pair.service, "iiadm", *words, code=1, says=says)
+
+
 # -- which shadow -----------------------------------------------------------------------------
 
 
