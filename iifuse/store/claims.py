@@ -90,9 +90,14 @@ def _lock(path: str, file: str, extent: Extent, *, exclusive: bool) -> int:
     try:
         with _door():
             fd = _open(file)
-            if linux.lock_extent(fd, extent.start, extent.end, exclusive=exclusive):
+            locked = False
+            try:
+                locked = linux.lock_extent(fd, extent.start, extent.end, exclusive=exclusive)
+            finally:
+                if not locked:
+                    os.close(fd)
+            if locked:
                 return fd
-            os.close(fd)
     except OSError as error:
         if error.errno in _FORBIDDEN:
             return -1

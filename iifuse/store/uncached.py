@@ -42,7 +42,21 @@ class Uncached:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        os.close(self._fd)
+        self._close()
+
+    def _open_cached(self) -> None:
+        self._close()
+        self._direct = False
+        try:
+            self._fd = os.open(f"/proc/self/fd/{self._volume.fd}", _READ)
+        except OSError as error:
+            raise self._named(error) from None
+
+    def _close(self) -> None:
+        """Once only: the number may be another file's by now."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def read(self, offset: int, length: int) -> memoryview:
         """An extent of `PIECE_BYTES` at the most that begins at a whole page.
@@ -56,8 +70,7 @@ class Uncached:
         except OSError as error:
             if error.errno != errno.EINVAL or not self._direct:
                 raise self._named(error) from None
-            os.close(self._fd)  # it has O_DIRECT, but not for such an extent
-            self._direct, self._fd = False, os.open(f"/proc/self/fd/{self._volume.fd}", _READ)
+            self._open_cached()  # it has O_DIRECT, but not for such an extent
             return self.read(offset, length)
         if done < length:
             raise self._named(OSError(errno.EIO, "the volume ends early"))

@@ -1,5 +1,6 @@
 """K13: iiverify reads what stands on the disk, whatever the page cache holds."""
 
+import errno
 import os
 import pty
 import re
@@ -115,6 +116,36 @@ def test_file_system_without_direct_io_drops_its_pages_first(disk_place, size, m
         reader._direct = False
         assert bytes(reader.read(0, size)) == data
     assert dropped == [os.POSIX_FADV_DONTNEED]
+    volume.close()
+
+
+def test_descriptor_that_cannot_be_had_anew_is_not_closed_twice(disk_place, monkeypatch):
+    """Its number may be another file's by then."""
+    path = disk_place / "v"
+    path.write_bytes(bytes(4096))
+    volume = open_volume(str(path))
+    plain = os.open
+
+    def unaligned(*_):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    def no_more(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with pytest.raises(OSError, match="Too many") as raised, Uncached(volume) as reader:
+        reader._direct = True
+        number = reader._fd
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "preadv", unaligned)
+            patch.setattr(os, "open", no_more)
+            try:
+                reader.read(0, 4096)
+            finally:
+                others = plain(os.devnull, os.O_RDONLY)
+                assert others == number
+    os.fstat(others)
+    os.close(others)
+    assert raised.value.filename == str(path)
     volume.close()
 
 

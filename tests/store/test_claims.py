@@ -142,6 +142,17 @@ def test_claim_that_cannot_be_made_for_want_of_space_is_refused(monkeypatch):
         Claim("a", VOLUMES["lv 1"])
 
 
+def test_claim_whose_lock_fails_leaves_no_descriptor_open(monkeypatch):
+    def no_locks(*args, **kwargs):
+        raise OSError(37, "No locks available")
+
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(claims.linux, "lock_extent", no_locks)
+    with pytest.raises(errors.BadVolume, match="No locks"):
+        Claim("a", VOLUMES["lv 1"])
+    assert os.listdir("/proc/self/fd") == before
+
+
 def test_claim_of_a_base_with_any_name_stays_in_its_directory(directory):
     held = Claim("a", identity("disk:../../evil /" + "x" * 400))
     (name,) = os.listdir(directory)
