@@ -47,7 +47,7 @@ def _written_meanwhile(header: Header) -> bool:
         return False
     pairs = (header.master, header.master_stamp), (header.shadow, header.shadow_stamp)
     seen = [(stamp, _stamp(path)) for path, stamp in pairs]
-    return any(then != now and Stamp() not in (then, now) for then, now in seen)
+    return any(then.differs(now) and now != Stamp() for then, now in seen)
 
 
 def _stamp(path: str) -> Stamp:

@@ -72,11 +72,21 @@ class Pit:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What a volume's file looked like at the last clean stop (nanoseconds; 0: unknown)."""
+    """What a volume's file looked like when the service had last written it (nanoseconds).
+
+    All 0: unknown. `ctime_ns`: 0 while the volume is in use, when others may rename the file or
+    change its owner; that counts only after a clean stop.
+    """
 
     size_bytes: int = 0
     mtime_ns: int = 0
     ctime_ns: int = 0
+
+    def differs(self, now: "Stamp") -> bool:
+        """Was the file written since, going by what it looks like now?"""
+        if self == Stamp():
+            return False
+        return self != (now if self.ctime_ns else replace(now, ctime_ns=0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,13 @@ from typing import Any, ClassVar, Final
 
 import trio
 
-from iifuse.core.header import Header, Stamp
-from iifuse.core.state import Role
+from iifuse.core.header import FileId, Header, Stamp
+from iifuse.core.state import Kind, Progress, Role
 from iifuse.core.times import TIME_NS_MAX, FileTimes, Times, asked, doubted
+from iifuse.engine.threads import blocking
 from iifuse.engine.volumeset import VolumeSet
-from iifuse.store.stamp import stamp
+from iifuse.store.presence import file_of
+from iifuse.store.stamp import quiet_stamp, stamp
 from iifuse.store.volume import Volume
 
 
@@ -52,9 +54,54 @@ class Dated:
         """The field of a header that is to hold the record."""
         return {f"{self.role.name}_times".lower(): record}
 
+    def as_fields(self, record: Times, looks: Stamp) -> dict[str, Any]:
+        """The same with what the raw file looks like while the record is true."""
+        return self.as_field(record) | {f"{self.role.name}_stamp".lower(): looks}
+
     def stamp(self) -> Stamp:
         """What the raw file looks like."""
         return stamp(self.raw)
+
+    def file(self) -> FileId:
+        """Which file or device it is."""
+        return FileId() if self.raw is None else file_of(self.raw)
+
+    @property
+    def has_stamp(self) -> bool:
+        """Is the raw volume a file that only writes to this one change, and copies?
+
+        Not so a dependent set's shadow: what writes to its master preserve goes there.
+        """
+        if self.raw is None or self.raw.is_device:
+            return False
+        return self.role is Role.MASTER or all(
+            member.state.kind is Kind.INDEPENDENT for member in self.concerned()
+        )
+
+    @property
+    def is_filled(self) -> bool:
+        """Is a copy to the raw volume not complete?"""
+        to_master = self.role is Role.MASTER
+        progress = Progress.TO_MASTER if to_master else Progress.TO_SHADOW
+        return any(member.state.progress is progress for member in self.concerned())
+
+    async def durable_stamp(self) -> Stamp:
+        """What the raw file looks like, for good if it still does after that. Raises OSError."""
+        raw = self.raw
+        if raw is None:
+            return Stamp()
+        for member in self.concerned():
+            if member.shadow is raw:
+                found = await member.within_limit(self.quiet_stamp)
+                await member.within_limit(raw.sync_times)
+                return found
+        found = await blocking(self.quiet_stamp)
+        await blocking(raw.sync_times)
+        return found
+
+    def quiet_stamp(self) -> Stamp:
+        """What the raw file looks like while nobody writes to it."""
+        return quiet_stamp(self.raw)
 
     def last_times(self) -> Times:
         """The record for a stop: exact, unless the content may come back as an older one."""

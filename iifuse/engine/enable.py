@@ -177,6 +177,7 @@ async def disable(engine: Engine, member: VolumeSet) -> list[str]:
             await engine.hide(view)
     family = engine.family(member)
     await engine.stop_copy(member)
+    await _keep_master_times(engine, family)
     wiped = is_incomplete(member.header) and member.shadow is not None
     async with family.locks.gate():
         await _close_bitmap(member, view)
@@ -189,6 +190,16 @@ async def disable(engine: Engine, member: VolumeSet) -> list[str]:
         notes.append(f"{member.name}: is disabled, which the next start does again: {error}")
     await engine.notes.record(member, "-d")
     return notes + await _after_last_set(engine, family)
+
+
+async def _keep_master_times(engine: Engine, family: Family) -> None:
+    """What its master has shown since a restore may so far stand in this set's header only."""
+    view = engine.views.get(family.master.path) if family.master is not None else None
+    if view is None:
+        return
+    await engine.timekeeper.keep(view)
+    if len(family.sets) == 1:
+        await engine.timekeeper.hand_over(view)
 
 
 def is_incomplete(header: Header) -> bool:

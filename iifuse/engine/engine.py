@@ -95,6 +95,13 @@ class Engine:
         member.second_place = partial(self.db.doubt, member.name)
         family.sets.append(member)
         self.sets[member.name] = member
+        self._expect_stamp(family)
+
+    def _expect_stamp(self, family: Family) -> None:
+        """Of a master that has a further set, which knows nothing of it yet."""
+        view = self.views.get(family.master.path) if family.master is not None else None
+        if view is not None:
+            self.timekeeper.expect(view)
 
     def move(self, member: VolumeSet, family: Family) -> None:
         """Its master is the one of another family from now on; no write may run on either."""
@@ -105,6 +112,7 @@ class Engine:
         family.sets.append(member)
         if member.name in self.views:
             self.views[member.name].family = family
+        self._expect_stamp(family)
         if not old.sets and old.master is None:
             self.families.remove(old)
 

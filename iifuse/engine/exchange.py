@@ -15,7 +15,7 @@ from iifuse.core import loss, sector, ticket
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.bits import Bits
 from iifuse.core.geometry import Geometry
-from iifuse.core.header import BitmapRole, Closure, Header, Pit, pack
+from iifuse.core.header import BitmapRole, Closure, Header, Pit, Stamp, pack
 from iifuse.core.sector import Region
 from iifuse.core.state import Custody, Kind, Progress, Verb
 from iifuse.core.ticket import Lent
@@ -93,11 +93,11 @@ async def _hand_over(engine: Engine, member: VolumeSet, view: View) -> str:
     shadow = member.shadow
     assert shadow is not None
     number = member.header.export_number + 1
-    times = view.as_field(view.times.exact())
+    times = view.as_fields(view.times.exact(), Stamp())
     path = await blocking(partial(ticket_path, engine, member.header))
     lent = lent_of(replace(member.header, export_number=number, **times))
     await storage(partial(_draft, path, shadow, lent))
-    async with engine.family(member).locks.gate():
+    async with view.noting, engine.family(member).locks.gate():
         await sync(shadow, [member])
         try:
             await member.save_exact(

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from iifuse.core import plan
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.bits import Bits
-from iifuse.core.header import Header, Pit
+from iifuse.core.header import Header, Pit, Stamp
 from iifuse.core.plan import PitStep
 from iifuse.core.sector import Region
-from iifuse.core.state import NOTHING_OFFLINE, Change
+from iifuse.core.state import NOTHING_OFFLINE, Change, Progress
 from iifuse.core.transition import Transition
 from iifuse.engine.view import View
 from iifuse.engine.volumeset import VolumeSet
@@ -81,6 +81,8 @@ def prepare(
     view = None if target is None or _changes_nothing(member, room) else target
     record = view.as_field(view.times.written(transition.time_ns)) if view else {}
     pit = Pit(member.header.pit.number + 1, transition.pit_id, transition.time_ns)
+    if change.progress is not Progress.TO_MASTER:  # else every sibling has to forget its stamp
+        record |= {"shadow_stamp": Stamp()}
     header = replace(
         member.header,
         pending=change,

@@ -17,6 +17,7 @@ from iifuse import errors
 from iifuse.core.header import Closure, FileId
 from iifuse.core.missing import Missing, same_file
 from iifuse.core.state import Custody, Role
+from iifuse.core.times import Times
 from iifuse.engine import limits, recovery
 from iifuse.engine.astray import way_to_look
 from iifuse.engine.engine import Engine
@@ -214,11 +215,19 @@ async def _bring_bitmap(engine: Engine, member: VolumeSet) -> None:
         member.miss(Role.BITMAP, None)
         await _place(engine, member, family, found)
     await _go_on(engine, [member])
-    for view in engine.views.values():  # of files that were on the mount without it
+    for view in list(engine.views.values()):  # of files that were on the mount without it
         if member in view.concerned():
-            await engine.timekeeper.keep(view)
+            await rise_above(engine, view, view.times_in(header))
     await recovery.finish_transition(engine)
     await learn_at_start(engine)
+
+
+async def rise_above(engine: Engine, view: View, known: Times) -> None:
+    """A file was shown by who did not know its record: nothing that it has shown comes again."""
+    if known.next_ns > view.times.ctime_ns:
+        await engine.changed(view, known.next_ns)
+    else:
+        await engine.timekeeper.keep(view)
 
 
 async def _place(engine: Engine, member: VolumeSet, family: Family, found: Found) -> None:
@@ -312,7 +321,7 @@ async def _join(engine: Engine, family: Family, home: Family, master: Volume) ->
     looks = {member: Found() for member in family.sets}
     for member, found in looks.items():
         await blocking(partial(look_at_volumes, member, master, found))
-    async with _gate(family, home) as drained:
+    async with _unsettled(engine, family, home), _gate(family, home) as drained:
         if not drained:
             if home is family:
                 master.close()
@@ -325,6 +334,17 @@ async def _join(engine: Engine, family: Family, home: Family, master: Volume) ->
             await recovery.settle(member, found)
         await recovery.note_use(engine, looks)
     await _go_on(engine, looks)
+
+
+@asynccontextmanager
+async def _unsettled(engine: Engine, family: Family, home: Family) -> AsyncIterator[None]:
+    """A restore that comes back will write to a master that others have in use."""
+    view = engine.views.get(home.master.path) if home.master is not None else None
+    if view is None or family.restoring is None:
+        yield
+        return
+    async with engine.timekeeper.unsettled(view):
+        yield
 
 
 async def _go_on(engine: Engine, members: Iterable[VolumeSet]) -> None:

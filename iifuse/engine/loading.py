@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from iifuse import errors
 from iifuse.core.bits import Bits
-from iifuse.core.header import BitmapRole, Header, Stamp
+from iifuse.core.header import BitmapRole, Header
 from iifuse.core.missing import Missing, same_file, without_bits
 from iifuse.core.sector import Region
 from iifuse.core.state import NOTHING_OFFLINE, Custody, Progress, Role
@@ -116,8 +116,14 @@ def look_at_volumes(member: VolumeSet, master: Volume | Missing | None, found: F
     elif header.offline & Role.MASTER:
         found.doubt = "its master was away and may have been written meanwhile"
     found.shadow = _find_shadow(member, found)
-    present = master if isinstance(master, Volume) else None
-    found.doubt = found.doubt or written_meanwhile(header, present, found.shadow)
+    # Of a volume that is in use already the stamp moves with what is written through us.
+    present = master if isinstance(master, Volume) and _is_new(member, Role.MASTER) else None
+    shadow = found.shadow if _is_new(member, Role.SHADOW) else None
+    found.doubt = found.doubt or written_meanwhile(header, present, shadow)
+
+
+def _is_new(member: VolumeSet, role: Role) -> bool:
+    return not member.in_use or member.lacks(role)
 
 
 def _is_master(header: Header, master: Volume | Missing, found: Found) -> bool:
@@ -139,11 +145,11 @@ def _is_master(header: Header, master: Volume | Missing, found: Found) -> bool:
 def written_meanwhile(header: Header, master: Volume | None, shadow: Volume | None) -> str | None:
     """Why a volume must have been written behind our back since we had it last, if so.
 
-    A stamp stands in the header for as long as the volume is not in use here.
+    A stamp stands in the header while the volume is not in use here, or nobody writes to it.
     """
     pairs = (("master", header.master_stamp, master), ("shadow", header.shadow_stamp, shadow))
     for what, then, volume in pairs:
-        if volume is not None and then != Stamp() and then != stamp(volume):
+        if volume is not None and then.differs(stamp(volume)):
             return f"the {what} was written or replaced while the service was down"
     return None
 

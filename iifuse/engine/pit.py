@@ -115,7 +115,9 @@ async def change_all(
         await _sync_sources(engine, changes, [])  # what was written since: it is less each time
         async with AsyncExitStack() as gates:
             for view in filter(None, targets):
-                await gates.enter_async_context(view.noting)
+                keeper = engine.timekeeper
+                noting = keeper.unsettled(view) if view.role is Role.MASTER else view.noting
+                await gates.enter_async_context(noting)
             for family in _families(engine, changes):
                 await gates.enter_async_context(family.locks.gate())
             began = time.monotonic()
@@ -124,9 +126,19 @@ async def change_all(
             held_ms = (time.monotonic() - began) * 1000
         await run.forget()
     await engine.hooks.times_moved(run.views)
+    for view in filter(None, targets):
+        await _tell_siblings(engine, view)
     for member in changes:
         why = f" (everything: not joined: {', '.join(member.unjoined)})" if member.unjoined else ""
         await engine.note(member, event + why, held_ms=held_ms)
+
+
+async def _tell_siblings(engine: Engine, view: View) -> None:
+    """What a restored master shows stands in the header of the set that restores it, so far."""
+    if len(view.concerned()) > 1:
+        await engine.timekeeper.keep(view)
+    else:
+        engine.timekeeper.expect(view)
 
 
 async def _resume(member: VolumeSet) -> None:

@@ -108,6 +108,9 @@ async def note_use(engine: Engine, members: Iterable[VolumeSet]) -> None:
         if member.in_use:
             await open_for_use(engine, member)
     await put_in_use(engine, members)
+    for view in engine.views.values():  # of a master that was in use the stamp is gone now
+        if any(member in view.concerned() for member in members):
+            engine.timekeeper.expect(view)
 
 
 def could_be_written(engine: Engine, member: VolumeSet) -> bool:
@@ -184,7 +187,8 @@ async def _save(engine: Engine, member: VolumeSet, master: Volume | None) -> Non
 async def _keep_times(engine: Engine, master: Volume) -> None:
     """As its sets' headers do, if it had any."""
     view = engine.views[master.path]
-    await _quietly(partial(engine.db.keep_times, view.path, view.last_times(), view.stamp()))
+    times, stamp = view.last_times(), view.stamp()
+    await _quietly(partial(engine.db.keep_times, view.path, times, stamp, file_of(master)))
 
 
 def _close(family: Family) -> None:
@@ -267,7 +271,7 @@ def family_without_master(engine: Engine, member: VolumeSet) -> Family:
 
 
 def identities(master: Volume | None, shadow: Volume | None) -> dict[str, object]:
-    """Which files are in use from now on; stamps are of volumes that are not."""
+    """Which files are in use from now on; they get stamps when they are known to be quiet."""
     found: dict[str, object] = {}
     if master is not None:
         found |= {"master_file": file_of(master), "master_stamp": Stamp()}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from iifuse.core.header import Stamp
+from iifuse.core.header import FileId, Stamp
 from iifuse.core.times import TIME_NS_MAX, Times
 from iifuse.store.database import Database
 
@@ -14,29 +14,31 @@ class VolumeRows(Database):
         """Pass-through volumes."""
         return [str(row[0]) for row in self._rows("SELECT path FROM volumes ORDER BY path")]
 
-    def times(self, path: str) -> tuple[Times, Stamp]:
-        """(times, what its file looked like at a clean stop) of a pass-through volume."""
+    def times(self, path: str) -> tuple[Times, Stamp, FileId]:
+        """(times, what its file looked like then, which file it was) of a pass-through volume."""
         rows = self._rows(
-            "SELECT mtime_ns, ctime_ns, ceiling_ns, size_bytes, raw_mtime_ns, raw_ctime_ns "
+            "SELECT mtime_ns, ctime_ns, ceiling_ns, size_bytes, raw_mtime_ns, raw_ctime_ns, "
+            "inode, birth_ns "
             "FROM volumes WHERE path = ?",
             (path,),
         )
-        if not rows or not all(isinstance(n, int) and abs(n) <= TIME_NS_MAX for n in rows[0]):
-            return Times(), Stamp()
-        return Times(*rows[0][:3]), Stamp(*rows[0][3:])
+        if not rows or not all(isinstance(n, int) for n in rows[0]):
+            return Times(), Stamp(), FileId()
+        if any(abs(n) > TIME_NS_MAX for n in rows[0][:6]):
+            return Times(), Stamp(), FileId()
+        return Times(*rows[0][:3]), Stamp(*rows[0][3:6]), FileId(*rows[0][6:])
 
-    def keep_times(self, path: str, times: Times, stamp: Stamp | None = None) -> None:
+    def keep_times(self, path: str, times: Times, stamp: Stamp, file: FileId) -> None:
         """Keep the times of a pass-through volume; of another one nothing is kept.
 
-        `stamp`: only at a clean stop, after which nobody changes it through us.
+        `stamp`, `file`: only of a quiet one, which nobody changes through us.
         """
-        raw = stamp or Stamp()
         self._run(
             "UPDATE volumes SET mtime_ns = ?, ctime_ns = ?, ceiling_ns = ?, size_bytes = ?, "
-            "raw_mtime_ns = ?, raw_ctime_ns = ? WHERE path = ?",
+            "raw_mtime_ns = ?, raw_ctime_ns = ?, inode = ?, birth_ns = ? WHERE path = ?",
             (
-                times.mtime_ns, times.ctime_ns, times.ceiling_ns, raw.size_bytes,
-                raw.mtime_ns, raw.ctime_ns, path,
+                times.mtime_ns, times.ctime_ns, times.ceiling_ns, stamp.size_bytes,
+                stamp.mtime_ns, stamp.ctime_ns, file.inode, file.birth_ns, path,
             ),
         )
 

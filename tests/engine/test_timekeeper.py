@@ -11,7 +11,7 @@ from fake_volume import Bench, chunks, durable
 from harness import CHUNK
 
 from iifuse import errors
-from iifuse.core.header import Stamp
+from iifuse.core.header import FileId, Stamp
 from iifuse.core.state import Kind
 from iifuse.core.times import AHEAD_NS, Times
 from iifuse.engine.timekeeper import EVERY_S, QUIET_S, Timekeeper
@@ -26,9 +26,9 @@ class Ledger:
         self.kept, self.fails, self.tried = Times(), False, 0
 
     def times(self, path):
-        return self.kept, Stamp()
+        return self.kept, Stamp(), FileId()
 
-    def keep_times(self, path, times):
+    def keep_times(self, path, times, stamp, file):
         self.tried += 1
         if self.fails:
             raise errors.StorageError("/state.db", "is full")
@@ -148,9 +148,9 @@ async def test_record_goes_to_a_set_that_is_enabled_while_it_is_made(mock_clock,
     release = threading.Event()
     keep = rig.ledger.keep_times
 
-    def slowly(path, times):
+    def slowly(*what):
         release.wait(30)
-        keep(path, times)
+        keep(*what)
 
     rig.ledger.keep_times = slowly
     async with trio.open_nursery() as nursery:

@@ -113,10 +113,10 @@ class MemoryDB:
         rows, volumes = self._content()
         self._put(rows, tuple(v for v in volumes if v not in paths))
 
-    def times(self, path: str) -> tuple[Times, Stamp]:
-        return Times(), Stamp()
+    def times(self, path: str) -> tuple[Times, Stamp, FileId]:
+        return Times(), Stamp(), FileId()
 
-    def keep_times(self, path: str, times: Times, stamp: Stamp | None = None) -> None:
+    def keep_times(self, path: str, times: Times, *looks: object) -> None:
         pass
 
     def forget_times(self, path: str) -> None:

@@ -84,6 +84,9 @@ class FakeVolume:
         self._do("sync")
         self.durable, self.is_synced = bytes(self.data), True
 
+    def sync_times(self) -> None:
+        self._do("sync_times")
+
     def start_writeback(self, offset: int, length: int) -> None:
         self._do("start_writeback", offset, length)
 

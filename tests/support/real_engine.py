@@ -15,16 +15,24 @@ from iifuse.store.transitions import TransitionFile
 
 
 @asynccontextmanager
-async def service(state: Path) -> AsyncIterator[Engine]:
+async def service(
+    state: Path, *, killed: bool = False, ordered: bool = True
+) -> AsyncIterator[Engine]:
+    """`killed`: it ends with nothing saved, all its calls done."""
     make_directory(str(state))
     db, transitions = StateDB(str(state)), TransitionFile.open(str(state))
     async with trio.open_nursery() as nursery:
         engine = Engine(
             directory=str(state), db=db, transitions=transitions, hooks=Hooks(), nursery=nursery,
-            boot_id=BOOT,
+            boot_id=BOOT, ordered=ordered,
         )  # fmt: skip
         await recovery.start(engine)
         yield engine
-        await recovery.stop(engine)
+        if killed:
+            nursery.cancel_scope.cancel()
+            for family in engine.families:
+                recovery._close(family)
+        else:
+            await recovery.stop(engine)
     transitions.close()
     db.close()
