@@ -168,7 +168,7 @@ def copier_not_stopped_at_the_pit():
 # -- points in time -------------------------------------------------------------------------
 
 
-@bug("update-ind", "copy-to-shadow", "enable-ind-1")
+@bug("update-ind", "copy-to-shadow", "enable-ind-1", seed=2)
 def source_not_synced_at_the_pit():
     unsynced = _without(lambda s: isinstance(s, Sync) and s.role is not Role.BITMAP)
     with _twist("point_in_time", unsynced), patch.object(pit, "_sync_sources", _nothing):
@@ -366,7 +366,7 @@ def offline_noted_in_memory_only():
         yield
 
 
-@bug("last_chunk-process", "process-ind", kill=0.2, seed=10)
+@bug("last_chunk-process", kill=0.05, seed=10, per_stop=60)
 def copy_finished_before_its_target_is_durable():
     """Only durability=process leaves it to the end of the copy."""
 

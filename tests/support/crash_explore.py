@@ -11,6 +11,8 @@ from crash_images import Durable, images
 from crash_judge import Case, judge
 from crash_rig import Recording, Scenario, record
 
+AGAIN_MAX = 30
+"""Events of a start, and of what follows a kill, at which the power fails."""
 PER_STOP = 100
 """Random images a stop, where not all combinations are made."""
 
@@ -146,10 +148,13 @@ class Explorer:
         self._again(case, state.restarted(), log)
 
     def _again(self, case: Case, state: Durable, log: list[Event]) -> None:
-        """The power fails at each event since the start."""
+        """The power fails at events since the start, at random ones where they are many."""
         signature = self.recording.history.signature(case.position)
+        chosen = set(self.chance.sample(range(len(log)), min(len(log), AGAIN_MAX)))
         for position, event in enumerate(log):
             state.apply(position, event)
+            if position not in chosen:
+                continue
             for image in images(state, self.chance, max(4, self.options.per_stop // 20)):
                 self.tally.images += 1
                 synced = case.synced if case.synced and position >= case.synced_at else {}
