@@ -32,11 +32,12 @@ from iifuse.engine.threads import blocking
 from iifuse.engine.tickets import (
     lent_again,
     lent_of,
-    note_import,
+    name_import,
     publish_ticket,
     read_ticket,
     ticket_path,
     with_beside,
+    withdraw_import,
     write_ticket,
 )
 from iifuse.engine.view import View
@@ -144,16 +145,20 @@ async def take_in(engine: Engine, request: Borrowing) -> list[str]:
         member = VolumeSet(header, bits, shadow, BitmapFile(bitmap))
         earlier = await blocking(partial(_earlier_import, member))
         async with engine.notes.entered(SetRow.of(header, None, file_of(bitmap), entering=True)):
-            await storage(partial(_write_import, member))
+            unnamed = await blocking(partial(name_import, header, earlier))
+            try:
+                await storage(partial(_write_import, member))
+            except errors.StorageError:
+                await blocking(partial(withdraw_import, header))
+                raise
         undo.pop_all()
-    await blocking(partial(note_import, member.header, earlier))
     family = Family(None, None, header.geometry, ordered=engine.ordered)
     engine.families.append(family)
     engine.register(family, member)
     member.in_use = True
     await engine.show_shadow(member)
     await engine.note(member, "-I")
-    return notes
+    return [*notes, unnamed] if unnamed else notes
 
 
 async def check_import(engine: Engine, request: Borrowing) -> None:

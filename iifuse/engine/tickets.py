@@ -3,7 +3,10 @@
 import logging
 import os
 import stat
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from uuid import UUID
 
 import msgspec
@@ -75,8 +78,13 @@ def settle_ticket(engine: Engine, header: Header) -> None:
     """At start: what a crash has kept from the ticket of a set. Raises OSError.
 
     An exported set has one: the draft of the export, or at least a new one, which has no
-    fingerprint. The ticket of a set that is local again says so.
+    fingerprint. The ticket of a set that is local again says so. An imported one names the import,
+    which could not be written when it was made, or was lost since.
     """
+    if header.custody is Custody.IMPORTED:
+        unnamed = name_import(header)
+        if unnamed:
+            log.warning("%s", unnamed)
     if header.custody is Custody.LOCAL:
         end_export(engine, header)
     if header.custody is not Custody.EXPORTED or not header.export_number:
@@ -147,28 +155,56 @@ def _entries(beside: str, path: str) -> list[Lent]:
     return [lent for lent in found.sets if lent.shadow == path or len(found.sets) == 1]
 
 
-def note_import(header: Header, earlier: UUID | None = None) -> None:
+def name_import(header: Header, earlier: UUID | None = None) -> str:
     """Name an import in the ticket beside the shadow, as far as there is one. Blocks.
 
-    So that a join can tell that it is not the only one. `earlier`: one of this export that has
-    brought nothing, and whose bitmap volume is used again.
+    So that a join can tell that it is not the only one: before anything can be written to the
+    shadow, since one that is named and came to nothing only costs a full copy. `earlier`: one of
+    this export that has brought nothing, and whose bitmap volume is used again.
+
+    What to tell people where the ticket cannot be written; empty: all is well.
     """
-    path = f"{header.shadow}.iiticket"
-    made = Import(header.import_id, header.bitmap)
+    try:
+        _rewrite_imports(header, partial(_with_import, header, earlier))
+    except (OSError, errors.BadTicket) as error:
+        return (
+            f"{header.shadow}: this import cannot be named in the ticket beside it ({error}), so "
+            f"the join of another one would know nothing of it: join {header.bitmap} (iiadm -J) "
+            "before the update that follows any other join"
+        )
+    return ""
+
+
+def withdraw_import(header: Header) -> None:
+    """An import has come to nothing. Where it stays in the ticket, the next update is longer."""
+    with suppress(OSError, errors.BadTicket):
+        _rewrite_imports(header, partial(_without_import, header))
+
+
+def _rewrite_imports(header: Header, change: Callable[[Lent], Lent]) -> None:
+    path, own = f"{header.shadow}.iiticket", (header.uuid, header.export_number)
     try:
         found = read_ticket(path)
-        sets = tuple(_with_import(lent, header, made, earlier) for lent in found.sets)
+    except FileNotFoundError:
+        return  # it lies elsewhere, as that of a device
+    same = ((lent, (lent.uuid, lent.export_number) == own) for lent in found.sets)
+    sets = tuple(change(lent) if is_own else lent for lent, is_own in same)
+    if sets != found.sets:
         write_file(path, ticket.encode(msgspec.structs.replace(found, sets=sets)))
-    except (OSError, errors.BadTicket) as error:
-        log.info("%s: the import cannot be noted in the ticket: %s", header.shadow, error)
 
 
-def _with_import(lent: Lent, header: Header, made: Import, earlier: UUID | None) -> Lent:
-    if (lent.uuid, lent.export_number) != (header.uuid, header.export_number):
+def _with_import(header: Header, earlier: UUID | None, lent: Lent) -> Lent:
+    if any(made.id == header.import_id for made in lent.imports):
         return lent
     # Not by the bitmap's path: on another host that is another volume.
-    others = tuple(i for i in lent.imports if i.id != earlier)
+    others = tuple(made for made in lent.imports if made.id != earlier)
+    made = Import(header.import_id, header.bitmap)
     return msgspec.structs.replace(lent, imports=(*others, made))
+
+
+def _without_import(header: Header, lent: Lent) -> Lent:
+    others = tuple(made for made in lent.imports if made.id != header.import_id)
+    return msgspec.structs.replace(lent, imports=others)
 
 
 def ticket_of(engine: Engine, header: Header) -> Lent | None:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import sys
+from uuid import uuid4
 
 import pytest
 from harness import CHUNK, Service
@@ -305,3 +307,93 @@ def test_ticket_of_version_0_1_0_is_taken_with_a_remark(place, volume, new_servi
         assert "version 0.1.0" in done.stderr
     finally:
         old.clean_up()
+
+
+PLANTED = """
+import os, sys
+import iifuse.engine.exchange as exchange
+from iifuse.service import main
+
+def die():
+    os.kill(os.getpid(), 9)
+
+def fail():
+    raise OSError(5, "planted")
+
+write = exchange._write_import
+exchange._write_import = lambda member: [act() for act in ({acts})]
+sys.exit(main())
+"""
+
+
+class CutShort(Service):
+    """A service that does something else when an import is to be written to its bitmap volume."""
+
+    acts = ""
+
+    def command(self):
+        plain = super().command()
+        program = PLANTED.format(acts=self.acts)
+        return [sys.executable, "-c", program, *plain[1:]] if self.acts else plain
+
+
+@pytest.fixture
+def cut_short(place):
+    service = CutShort(place, "cut", ("stop_wait=2",))
+    yield service
+    service.clean_up()
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_import_that_was_cut_short_is_named_before_it_can_write(pair, cut_short, place, writes):
+    """K3: its writes are in its own bitmap only, and another import is joined."""
+    pair.export()
+    cut_short.acts = "lambda: write(member), die" if writes else "die,"
+    cut_short.start()
+    assert cut_short.run("iiadm", "-I", pair.shadow, place / "cut.bmp").returncode == 2
+    cut_short._wait(30)
+    cut_short.acts = ""
+    cut_short.start()
+    assert len(cut_short.client.status()) == writes
+    if writes:
+        cut_short.write(pair.shadow, 7 * CHUNK, b"nobody else knows")
+        cut_short.disable(pair.shadow)
+    pair.borrow(3)
+    assert "is not joined yet" in pair.join()
+    pair.update()
+
+
+def test_import_that_lost_its_name_is_named_again_by_the_next_start(pair, place):
+    """K3: the ticket is an older one, or could not be written; what it names more stays."""
+    pair.export()
+    pair.run(pair.other, "-I", pair.shadow, pair.second)
+    named = pair.entry()["imports"]
+    assert len(named) == 1
+    pair.other.stop()
+    ticket = json.loads(pair.ticket.read_text())
+    ticket["sets"][0]["imports"] = [{"id": str(uuid4()), "bitmap": "/of/another"}]
+    pair.ticket.write_text(json.dumps(ticket))
+    for _ in range(2):
+        pair.other.start()
+        assert pair.entry()["imports"] == [*ticket["sets"][0]["imports"], *named]
+        pair.other.stop()
+
+
+def test_import_that_cannot_be_named_says_what_to_do(pair, place):
+    """K3: on an importer that may write to the shadow, and to nothing else there."""
+    pair.export()
+    pair.ticket.with_name(f"{pair.ticket.name}.new").mkdir()
+    said = pair.run(pair.other, "-I", pair.shadow, pair.second)
+    assert f"join {pair.second} (iiadm -J) before the update" in said
+    assert pair.entry()["imports"] == []
+
+
+def test_import_that_fails_is_not_named(pair, cut_short, place):
+    """A set that nobody has imported is not copied in full."""
+    pair.export()
+    before = pair.entry()
+    cut_short.acts = "fail,"
+    cut_short.start()
+    failed = cut_short.run("iiadm", "-I", pair.shadow, place / "cut.bmp")
+    assert (failed.returncode, "planted" in failed.stderr) == (2, True)
+    assert pair.entry() == before
