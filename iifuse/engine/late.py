@@ -17,13 +17,13 @@ from iifuse import errors
 from iifuse.core.header import Closure, FileId
 from iifuse.core.missing import Missing, same_file
 from iifuse.core.state import Custody, Role
-from iifuse.core.times import Times
 from iifuse.engine import limits, recovery
 from iifuse.engine.astray import way_to_look
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
 from iifuse.engine.loading import Found, load_bitmap, look_at_volumes, with_times
 from iifuse.engine.pit import in_order
+from iifuse.engine.shown import rise_above
 from iifuse.engine.threads import blocking
 from iifuse.engine.unjoined import learn_at_start
 from iifuse.engine.view import View
@@ -220,14 +220,6 @@ async def _bring_bitmap(engine: Engine, member: VolumeSet) -> None:
             await rise_above(engine, view, view.times_in(header))
     await recovery.finish_transition(engine)
     await learn_at_start(engine)
-
-
-async def rise_above(engine: Engine, view: View, known: Times) -> None:
-    """A file was shown by who did not know its record: nothing that it has shown comes again."""
-    if known.next_ns > view.times.ctime_ns:
-        await engine.changed(view, known.next_ns)
-    else:
-        await engine.timekeeper.keep(view)
 
 
 async def _place(engine: Engine, member: VolumeSet, family: Family, found: Found) -> None:

@@ -25,6 +25,7 @@ from iifuse.engine.joining import reopen_lent
 from iifuse.engine.opening import check_size, open_or_create
 from iifuse.engine.overwriting import needs_shadow
 from iifuse.engine.roles import Part
+from iifuse.engine.shown import show_other_times
 from iifuse.engine.threads import blocking
 from iifuse.engine.tickets import end_export
 from iifuse.engine.volumeset import VolumeSet
@@ -55,10 +56,12 @@ async def reset(engine: Engine, member: VolumeSet) -> list[str]:
 async def _reset(engine: Engine, member: VolumeSet) -> list[str]:
     member.check_answering()
     lost = lost_of(member.state, member.missing)
+    is_stand_in = not member.header.pit.number
     if member.header.custody is Custody.EXPORTED:
         await _replace(engine, member, lost & Role.BITMAP)
+        recalled = member.header if is_stand_in else None
         notes = await _take_back(engine, member)
-        await _show_other_times(engine, member, NOTHING_OFFLINE)
+        await show_other_times(engine, member, NOTHING_OFFLINE, recalled)
         return notes
     if member.is_beyond_repair:
         raise errors.Refused(
@@ -77,22 +80,13 @@ async def _reset(engine: Engine, member: VolumeSet) -> list[str]:
     async with uncovered, family.locks.everything():
         lost = lost_of(member.state, member.missing)
         await _replace(engine, member, lost)
+    recalled = member.header if is_stand_in else None
     if member.shadow is not None and member.name not in engine.views:
         await engine.show_shadow(member)
     notes = await _make_true(engine, member, lost)
-    await _show_other_times(engine, member, lost)
+    await show_other_times(engine, member, lost, recalled)
     member.bits_known = True
     return notes
-
-
-async def _show_other_times(engine: Engine, member: VolumeSet, lost: Role) -> None:
-    """The file of a volume that was replaced shows another content; all keep their times anew."""
-    master, shadow = engine.family(member).master, engine.views.get(member.name)
-    for view in filter(None, (engine.views.get(master.path) if master else None, shadow)):
-        if lost & view.role:
-            await engine.changed(view)
-        else:
-            await engine.timekeeper.keep(view)
 
 
 def _check_something_left(member: VolumeSet, family: Family, lost: Role) -> None:
@@ -264,6 +258,7 @@ def _recalled(member: VolumeSet, bitmap: BitmapFile) -> Header:
         return replace(
             member.header, pit=old.pit, export_number=old.export_number,
             import_id=old.import_id, joined=old.joined,
+            master_times=old.master_times, shadow_times=old.shadow_times,
         )  # fmt: skip
     if member.header.custody is Custody.IMPORTED:
         raise errors.Refused(

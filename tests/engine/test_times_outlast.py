@@ -7,8 +7,8 @@ from harness import CHUNK
 from quiet_sets import Sets, at_rest, moved, quiet, shown
 from real_engine import service
 
-from iifuse.core.state import Kind, Verb
-from iifuse.engine import enable, late, pit
+from iifuse.core.state import Kind, Role, Verb
+from iifuse.engine import enable, late, pit, reset
 from iifuse.engine.opening import NewSet
 
 
@@ -85,3 +85,25 @@ async def test_times_never_go_back_when_a_late_bitmap_returns(sets, name):
         assert moved(before, after)
     async with service(sets.state) as engine:
         assert shown(sets.view(engine, name))[1] >= after[1]
+
+
+@pytest.mark.parametrize("name", ["m", "dep"])
+async def test_times_never_go_back_when_a_bitmap_that_was_late_is_reset(sets, name):
+    """It came when a write had cost it its trust; its record of times is true all the same."""
+    future = 2_000_000_000 * 10**9
+    async with service(sets.state) as engine:
+        await sets.make(engine)
+        await enable.disable(engine, sets.set(engine, "ind"))
+        view = sets.view(engine, name)
+        await view.set_mtime(future, None)
+        await view.write(0, b"after that")
+        before = shown(view)
+    sets.away("dep.b")
+    async with service(sets.state, killed=True) as engine:
+        await sets.view(engine, "m").write(CHUNK, b"noted nowhere")
+        dep = sets.set(engine, "dep")
+        assert dep.state.offline & Role.BITMAP
+        sets.back("dep.b")
+        await reset.reset(engine, dep)
+        assert not dep.state.offline
+        assert moved(before, shown(sets.view(engine, name)))
