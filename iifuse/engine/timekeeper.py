@@ -114,6 +114,8 @@ class Timekeeper:
             record, then, file = self._ledger.times(view.path)
             is_same = same_file(file, view.file()) and not then.differs(view.stamp())
             records = [record if is_same else doubted(record, now)]
+            if not is_same:
+                log.warning("%s: was written or replaced while the service was down", view.path)
         known = [record for record in records if record != Times()]
         if known:
             return resumed(known, now)

@@ -64,7 +64,9 @@ async def test_write_past_a_killed_service_is_found_out(sets, name, how):
 
 @pytest.mark.parametrize("how", ["written", "replaced"])
 @pytest.mark.parametrize("ordered", [True, False])
-async def test_times_of_a_volume_with_no_set_move_when_it_was_written_past_us(sets, how, ordered):
+async def test_times_of_a_volume_with_no_set_move_when_it_was_written_past_us(
+    sets, caplog, how, ordered
+):
     async with service(sets.state, killed=True, ordered=ordered) as engine:
         await sets.make(engine)
         await sets.view(engine, "alone").write(0, b"through it")
@@ -79,8 +81,10 @@ async def test_times_of_a_volume_with_no_set_move_when_it_was_written_past_us(se
         os.utime(sets.file("alone"), ns=(old.st_atime_ns, old.st_mtime_ns))
     else:
         sets.write_past("alone")
+    caplog.set_level(logging.WARNING)
     async with service(sets.state) as engine:
         assert moved(before, shown(sets.view(engine, "alone")))
+    assert f"{sets.file('alone')}: was written or replaced" in caplog.text
 
 
 # -- not written past it ----------------------------------------------------------------------

@@ -7,6 +7,7 @@ from dataclasses import replace
 from uuid import uuid4
 
 import pytest
+from devices import eventually
 from harness import CHUNK
 
 from iifuse.store.bitmapfile import BitmapFile
@@ -109,6 +110,40 @@ def test_doubt_after_a_power_loss_outlasts_the_next_kill(new_service, volume, pl
     service.kill()
     service.start()
     assert service.status(shadow).shadow_bits == 300
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_master_written_past_a_killed_service_is_found_out(service, place, late):
+    """K4: until then an update copied nothing, and a point in time showed what came later."""
+    disk = place / "disk"
+    disk.mkdir()
+    master, independent, dependent = disk / "m", place / "ind", place / "dep"
+    master.write_bytes(os.urandom(300 * CHUNK))
+    service.enable("ind", master, independent)
+    service.enable("dep", master, dependent)
+    service.wait(independent)
+    service.restart()  # what it finds there, it knows again after a kill
+    service.kill()
+    service.start()
+    assert service.status(independent).shadow_bits == 0
+    assert not service.status(dependent).offline
+    service.kill()
+    if late:
+        os.rename(disk, place / "away")
+        service.start()
+        assert service.status(dependent).waiting == ("master",)
+    with (place / "away" / "m" if late else master).open("r+b") as file:
+        file.write(b"past the service")
+    if late:
+        os.rename(place / "away", disk)
+        eventually(lambda: not service.status(dependent).waiting, "the master is back")
+    else:
+        service.start()
+    assert service.status(independent).shadow_bits == 300
+    assert service.status(dependent).offline == ("shadow",)
+    service.flip("s", independent)
+    service.wait(independent)
+    assert service.read(independent) == service.read(master)
 
 
 def forge(path, **changes):
