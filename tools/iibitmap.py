@@ -8,7 +8,7 @@ from typing import Final
 
 from iifuse import errors
 from iifuse.control import protocol
-from iifuse.core import sector
+from iifuse.core import loss, sector
 from iifuse.core.geometry import CHUNK_BYTES, Geometry
 from iifuse.core.state import Progress
 from iifuse.units import format_size, parse_size
@@ -177,12 +177,9 @@ def _finish(args: argparse.Namespace) -> None:
     bitmap, master, shadow = args.words
     with ExitStack() as stack:
         parts = iibitmap_finish.open_parts(bitmap, master, shadow, stack)
-        if parts.found.header.progress is Progress.TO_MASTER and not args.sure:
-            ask.agree(
-                f"Overwrite {master} with {shadow}?\n"
-                "If other sets of this master are dependent, they lose their points in time.",
-                "would overwrite a master",
-            )
+        if parts.found.header.progress is not Progress.IDLE:
+            lost = iibitmap_finish.losses(parts)
+            ask.when_asked(lambda sure: loss.check(lost, sure=sure), sure=args.sure)
         result = iibitmap_finish.finish(parts)
     line = f"{bitmap}: {result.chunks} chunks copied, {format_size(result.bytes)} of data"
     _put(args, result, [common.printable(line)])

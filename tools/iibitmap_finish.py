@@ -17,15 +17,18 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from iifuse import errors
-from iifuse.core import plan
+from iifuse.core import loss, plan
 from iifuse.core.bitmap import Bitmap, sector_runs
 from iifuse.core.header import BitmapRole, Closure, Header, Stamp
+from iifuse.core.missing import same_file
 from iifuse.core.sector import Region
 from iifuse.core.state import Change, Custody, Role
 from iifuse.core.state import Progress as Direction
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.copying import Copying
 from iifuse.store.identity import identify
+from iifuse.store.presence import file_of
+from iifuse.store.stamp import stamp, written_since
 from iifuse.store.volume import Volume
 from iifuse.units import Run
 
@@ -73,6 +76,7 @@ def open_parts(bitmap: str, master: str, shadow: str, stack: ExitStack) -> Parts
     _check_roles(found.header, master, shadow)
     volumes = [stack.enter_context(opened(path)) for path in (master, shadow)]
     _check_sizes(found.header, *volumes)
+    _check_unwritten(found.header, *volumes)
     return Parts(found, *volumes)
 
 
@@ -122,6 +126,41 @@ def _check_sizes(header: Header, master: Volume, shadow: Volume) -> None:
         raise errors.BadVolume(
             shadow.path, f"has {shadow.size_bytes} bytes, the set needs {header.size_bytes}"
         )
+
+
+def _check_unwritten(header: Header, master: Volume, shadow: Volume) -> None:
+    """The new stamps would hide for ever that the two differ where no bit says so."""
+    what = written_since(header, master, shadow)
+    if header.progress is Direction.IDLE or not what:
+        return
+    volume, known = (
+        (master, header.master_file) if what == "master" else (shadow, header.shadow_file)
+    )
+    if not same_file(known, file_of(volume)):
+        raise errors.Refused(
+            volume.path,
+            f"is another file than the {what} of this set",
+            "put that one back; if it is lost, start the service, and 'iiadm -R' says what can be",
+        )
+    raise errors.Refused(
+        volume.path,
+        "was written since the service had it last, and no bit says where",
+        "start the service, then 'iiadm -R'",
+    )
+
+
+def losses(parts: Parts) -> list[loss.Loss]:
+    """What the copy would overwrite that may be the only copy of something."""
+    header, (source, target) = parts.found.header, parts.direction
+    header = replace(header, master=parts.master.path, shadow=parts.shadow.path)
+    chunks = sum(count for _, count in parts.found.runs(Region.COPY))
+    found = []
+    if target is parts.master:
+        found = [loss.of_restore(header, chunks), loss.of_siblings(header)]
+    for volume, known in ((parts.master, header.master_file), (parts.shadow, header.shadow_file)):
+        if not same_file(known, file_of(volume)):
+            found.append(loss.of_stranger(header, volume.path, source.path, target.path))
+    return found
 
 
 def finish(parts: Parts) -> Finished:
@@ -202,8 +241,8 @@ class _Run:
                 progress=Direction.IDLE,
                 copying=False,
                 clean=True,
-                master_stamp=_stamp(self.parts.master),
-                shadow_stamp=_stamp(self.parts.shadow),
+                master_stamp=stamp(self.parts.master),
+                shadow_stamp=stamp(self.parts.shadow),
             )
         )
 
@@ -221,10 +260,3 @@ def _stretches(bits: Bitmap) -> Iterator[list[Run]]:
             gathered, room = [], STRETCH_CHUNKS
     if gathered:
         yield gathered
-
-
-def _stamp(volume: Volume) -> Stamp:
-    if volume.is_device:
-        return Stamp()
-    found = volume.stat()
-    return Stamp(found.st_size, found.st_mtime_ns, found.st_ctime_ns)

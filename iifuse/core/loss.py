@@ -56,6 +56,24 @@ def of_restore(header: Header, chunks: int) -> Loss:
     return Loss(header.master, f"{what}; what was written to it since then is lost")
 
 
+def of_siblings(header: Header) -> Loss:
+    """A restore would go on while nobody preserves for the others."""
+    return Loss(
+        header.master,
+        "if other sets of this master are dependent, they lose their points in time",
+    )
+
+
+def of_stranger(header: Header, path: str, source: str, target: str) -> Loss:
+    """A copy would go on with another file in the place of one that it began with."""
+    part = "master" if path == header.master else f"shadow that holds {point_in_time(header)}"
+    return Loss(
+        target,
+        f"this would overwrite chunks of it with those of {source}, though {path} is another file "
+        f"than the {part} of this set; only a copy of that one will do",
+    )
+
+
 def of_filled_master(header: Header, holds: str) -> Loss:
     """A master that was lost would be filled from its shadow. `holds`: what is known there now."""
     there = f"the {holds}" if holds else "all"

@@ -18,7 +18,7 @@ from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.presence import STRANGER, Away, file_of, is_absence, open_meant, probe
 from iifuse.store.setrow import SetRow
-from iifuse.store.stamp import stamp
+from iifuse.store.stamp import written_since
 from iifuse.store.volume import Volume, open_volume
 
 log = logging.getLogger(__name__)
@@ -143,15 +143,9 @@ def _is_master(header: Header, master: Volume | Missing, found: Found) -> bool:
 
 
 def written_meanwhile(header: Header, master: Volume | None, shadow: Volume | None) -> str | None:
-    """Why a volume must have been written behind our back since we had it last, if so.
-
-    A stamp stands in the header while the volume is not in use here, or nobody writes to it.
-    """
-    pairs = (("master", header.master_stamp, master), ("shadow", header.shadow_stamp, shadow))
-    for what, then, volume in pairs:
-        if volume is not None and then.differs(stamp(volume)):
-            return f"the {what} was written or replaced while the service was down"
-    return None
+    """Why a volume must have been written behind our back since we had it last, if so."""
+    what = written_since(header, master, shadow)
+    return f"the {what} was written or replaced while the service was down" if what else None
 
 
 def _resized(header: Header, master: Volume) -> str:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from iifuse.core.header import Stamp
+from iifuse.core.header import Header, Stamp
 from iifuse.store.volume import Volume
 
 
@@ -17,3 +17,15 @@ def stamp(volume: Volume | None) -> Stamp:
 def quiet_stamp(volume: Volume | None) -> Stamp:
     """The same of a file in use that nobody writes now: who renames it does not change it."""
     return replace(stamp(volume), ctime_ns=0)
+
+
+def written_since(header: Header, master: Volume | None, shadow: Volume | None) -> str:
+    """Which of a set's volumes was written past the service since it had them last, if one was.
+
+    A stamp stands in the header while the volume is not in use here, or nobody writes to it.
+    """
+    pairs = (("master", header.master_stamp, master), ("shadow", header.shadow_stamp, shadow))
+    for what, then, volume in pairs:
+        if volume is not None and then.differs(stamp(volume)):
+            return what
+    return ""

@@ -51,6 +51,16 @@ def make_bitmap(
         volume.close()
 
 
+def change_header(path: Path, **fields: object) -> None:
+    """Write a header that says something else."""
+    volume = open_volume(str(path), exclusive=False)
+    try:
+        bitmap = BitmapFile(volume)
+        bitmap.write_header(replace(bitmap.read_header(), **fields))
+    finally:
+        volume.close()
+
+
 def read_bitmap(path: Path) -> tuple[Header, list[Run], list[Run]]:
     """(header, runs of shadow bits, runs of copy bits), with nothing damaged."""
     volume = open_volume(str(path), exclusive=False)
