@@ -11,6 +11,7 @@ from iifuse import errors
 from iifuse.control import protocol
 from iifuse.control.protocol import AnyRequest, Noted, SetStatus, Target, VolumeStatus
 from iifuse.core.geometry import CHUNK_BYTES
+from iifuse.core.missing import check_noted
 from iifuse.core.state import Custody, Kind, Policy, Progress, Role, Verb
 from iifuse.core.ticket import Lent
 from iifuse.engine import (
@@ -163,7 +164,10 @@ class Dispatcher:
         return Noted(tuple(await attach.attach(self._engine, request.bitmaps, request.group)))
 
     async def _tune(self, request: protocol.Tune) -> Noted:
-        for member in self._select(request.target):
+        sets = self._select(request.target)
+        for member in sets:
+            member.check_whole("-o")
+        for member in sets:
             await enable.tune(self._engine, member, _tuned(member.policy, request.tuning))
         return Noted()
 
@@ -205,11 +209,15 @@ class Dispatcher:
         return [await status(s) for s in sets]
 
     async def _abort(self, request: protocol.Abort) -> Noted:
-        for member in self._select(request.target):
+        sets = self._select(request.target)
+        for member in sets:
             await self._engine.stop_copy(member)
             if member.header.copying:
                 await member.end_copy()
                 await self._engine.note(member, "-a")
+        for member in sets:  # when all others are aborted: they are not to wait for this one
+            if member.header.progress is not Progress.IDLE:
+                check_noted(member.name, member.missing, "-a")
         return Noted()
 
     async def _reset(self, request: protocol.Reset) -> Noted:
@@ -247,6 +255,8 @@ class Dispatcher:
         sets, found = self._select(request.target), {}
         done = [s for s in sets if request.again and s.header.custody is Custody.EXPORTED]
         todo = [s for s in sets if s not in done]
+        for member in done:
+            check_noted(member.name, member.missing, "-E")
         async with self._all_ready(todo, Verb.EXPORT):
             for member in todo:
                 found[member] = await exchange.export(self._engine, member)

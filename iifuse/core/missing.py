@@ -62,6 +62,16 @@ def check_whole(name: str, lack: Lack, verb: str) -> None:
         )
 
 
+def check_noted(name: str, lack: Lack, verb: str) -> None:
+    """Raise Refused while a bitmap is waited for: what changed the header would be forgotten.
+
+    It is a stand-in until then, and the true one comes back as it was.
+    """
+    missing = lack.get(Role.BITMAP)
+    if missing is not None and not missing.served:
+        check_whole(name, {Role.BITMAP: missing}, verb)
+
+
 def _way_out(missing: Missing) -> str:
     if missing.served:
         return HELD_ONLY

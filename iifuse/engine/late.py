@@ -28,7 +28,7 @@ from iifuse.engine.threads import blocking
 from iifuse.engine.unjoined import learn_at_start
 from iifuse.engine.view import View
 from iifuse.engine.volumeset import VolumeSet
-from iifuse.store.presence import Away, file_of, open_meant, probe
+from iifuse.store.presence import Away, file_of, misfit, open_meant, probe
 from iifuse.store.volume import Volume
 
 log = logging.getLogger(__name__)
@@ -48,12 +48,14 @@ async def watch(engine: Engine) -> None:
 
 
 async def look(engine: Engine) -> None:
-    """Look once; nobody else may change sets meanwhile. Raises nothing."""
-    try:
+    """Look once; nobody else may change sets meanwhile. Raises nothing.
+
+    What fails of one set is that set's (`_returning`, Lookout), and the others have their look.
+    """
+    with engine.lookout.apart("volumes", "the look at those that are open"):
         await _look_at_open(engine)
+    with engine.lookout.apart("volumes", "the look at those that are missing"):
         await _look_for_missing(engine)
-    except Exception:
-        log.exception("defect in the look at volumes")
 
 
 # -- volumes that are open ------------------------------------------------------------------
@@ -125,44 +127,58 @@ def why_astray(engine: Engine, view: View) -> str:
 async def _look_for_missing(engine: Engine) -> None:
     """Bitmaps first: they say which files are meant."""
     lacking = [s for s in engine.sets.values() if any(not m.served for m in s.missing.values())]
-    alone = partial(recovery.volumes_alone, engine)
-    waiting = await blocking(alone) if engine.volumes_wait else []
-    absent = [path for path in waiting if path not in engine.views]
-    engine.volumes_wait = bool(absent)
+    absent = await _absent(engine)
     if not (lacking or absent):
         return
     there = await _probe(engine, lacking, absent)
     for member in lacking:
-        if member.lacks(Role.BITMAP) and member.header.bitmap in there:
-            with _returning([member]):
+        if member.lacks(Role.BITMAP) and _meant(engine, member, Role.BITMAP) in there:
+            with _returning(engine, member.name, "its bitmap", [member]):
                 await _bring_bitmap(engine, member)
     for family in list(engine.families):
-        if family.path in there and family.master is None:
-            with _returning(family.sets):
+        path = family.path
+        if path is not None and family.master is None and (path, family.meant) in there:
+            with _returning(engine, path, "the master", family.sets):
                 await _bring_master(engine, family)
     for member in lacking:
-        if member.lacks(Role.SHADOW) and member.name in there:
-            with _returning([member]):
+        if member.lacks(Role.SHADOW) and _meant(engine, member, Role.SHADOW) in there:
+            with _returning(engine, member.name, "the shadow", [member]):
                 await _bring_shadow(engine, member)
     for path in absent:
-        if path in there and path not in engine.views:
-            await _bring_volume(engine, path)
+        if (path, FileId()) in there and path not in engine.views:
+            with _returning(engine, path, "the volume", []):
+                await _bring_volume(engine, path)
 
 
-async def _probe(engine: Engine, lacking: list[VolumeSet], absent: list[str]) -> set[str]:
-    """The paths that may lead to what is missing, as far as that can be told unopened."""
-    parts = [(s, role, *_meant(engine, s, role)) for s in lacking for role in s.missing]
-    how = {path: partial(probe, path, FileId()) for path in absent}
-    how |= {path: partial(probe, path, meant) for _, _, path, meant in parts}
-    found = await engine.lookout.look(how)
-    for member, role, path, _ in parts:
-        missing = found.get(path)
+async def _absent(engine: Engine) -> list[str]:
+    """Volumes of svadm that are not on the mount; none where that cannot be told just now."""
+    absent: list[str] = []
+    with engine.lookout.apart("svadm", "the look for its volumes"):
+        alone = partial(recovery.volumes_alone, engine)
+        waiting = await blocking(alone) if engine.volumes_wait else []
+        absent = [path for path in waiting if path not in engine.views]
+        engine.volumes_wait = bool(absent)
+    return absent
+
+
+Meant = tuple[str, FileId]
+"""A path and which file is meant by it: sets of one path may mean different ones."""
+
+
+async def _probe(engine: Engine, lacking: list[VolumeSet], absent: list[str]) -> set[Meant]:
+    """What may be there of what is missing, as far as that can be told unopened."""
+    parts = [(s, role, _meant(engine, s, role)) for s in lacking for role in s.missing]
+    wanted = {meant for _, _, meant in parts} | {(path, FileId()) for path in absent}
+    found = await engine.lookout.look({path: partial(probe, path) for path, _ in wanted})
+    wrong = {(p, meant): misfit(p, meant, found[p]) for p, meant in wanted if p in found}
+    for member, role, part in parts:
+        missing = wrong.get(part)
         if missing is not None and member.lacks(role):
             member.miss(role, missing)
-    return {path for path, missing in found.items() if missing is None}
+    return {part for part, missing in wrong.items() if missing is None}
 
 
-def _meant(engine: Engine, member: VolumeSet, role: Role) -> tuple[str, FileId]:
+def _meant(engine: Engine, member: VolumeSet, role: Role) -> Meant:
     header = member.header
     if role is Role.MASTER:
         return header.master, engine.family(member).meant
@@ -182,13 +198,19 @@ async def _gate(*families: Family) -> AsyncIterator[bool]:
 
 
 @contextmanager
-def _returning(members: Iterable[VolumeSet]) -> Iterator[None]:
-    """What is missing is said to be until the files are on the mount, where people look."""
+def _returning(
+    engine: Engine, name: str, what: str, members: Iterable[VolumeSet]
+) -> Iterator[None]:
+    """What is missing is said to be until the files are on the mount, where people look.
+
+    What fails in it is the affair of these sets alone.
+    """
     members = list(members)
     for member in members:
         member.returning = dict(member.missing)
     try:
-        yield
+        with engine.lookout.apart(name, f"to take {what} back"):
+            yield
     finally:
         for member in members:
             member.returning = {}
@@ -225,8 +247,7 @@ async def _bring_bitmap(engine: Engine, member: VolumeSet) -> None:
 async def _place(engine: Engine, member: VolumeSet, family: Family, found: Found) -> None:
     """Now that the header is there: are master and shadow those that it speaks of?"""
     imported = member.header.custody is Custody.IMPORTED
-    absent = member.missing.get(Role.MASTER) or Missing(f"{family.path} is not there")
-    master = None if imported else family.master or absent
+    master = None if imported else _master_of(member, family)
     await blocking(partial(look_at_volumes, member, master, found))
     if found.has_no_master:
         engine.move(member, recovery.family_without_master(engine, member))
@@ -234,10 +255,16 @@ async def _place(engine: Engine, member: VolumeSet, family: Family, found: Found
     await recovery.put_in_use(engine, [member])
 
 
+def _master_of(member: VolumeSet, family: Family) -> Volume | Missing:
+    """It is not waited for where the header has it offline."""
+    absent = member.missing.get(Role.MASTER) or Missing(f"{family.path} is not there")
+    return family.master or absent
+
+
 async def _bring_shadow(engine: Engine, member: VolumeSet) -> None:
     family, found = engine.family(member), Found()
     imported = member.header.custody is Custody.IMPORTED
-    master = None if imported else family.master or member.missing[Role.MASTER]
+    master = None if imported else _master_of(member, family)
     await blocking(partial(look_at_volumes, member, master, found))
     if Role.SHADOW in found.missing:
         member.miss(Role.SHADOW, found.missing[Role.SHADOW])
@@ -269,13 +296,17 @@ async def _bring_master(engine: Engine, family: Family) -> None:
     except errors.IifuseError as error:
         _miss_master(family, Missing(str(error)))
         return
-    if await _is_in_the_way(engine, family):
-        master.close()
-        return
-    if master.size_bytes != size_bytes:
-        await _join(engine, family, await engine.add_master(master), master)
-    else:
-        await _join(engine, family, family, master)
+    try:
+        if await _is_in_the_way(engine, family):
+            master.close()
+        elif master.size_bytes != size_bytes:
+            await _join(engine, family, await engine.add_master(master), master)
+        else:
+            await _join(engine, family, family, master)
+    except BaseException:
+        if not any(master is other.master for other in engine.families):
+            master.close()  # or its lock keeps it from coming back
+        raise
 
 
 def _miss_master(family: Family, missing: Missing) -> None:
@@ -315,6 +346,9 @@ async def _join(engine: Engine, family: Family, home: Family, master: Volume) ->
         await blocking(partial(look_at_volumes, member, master, found))
     async with _unsettled(engine, family, home), _gate(family, home) as drained:
         if not drained:
+            for member, found in looks.items():
+                if found.shadow is not None and found.shadow is not member.shadow:
+                    found.shadow.close()
             if home is family:
                 master.close()
             return

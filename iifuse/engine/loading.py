@@ -16,7 +16,7 @@ from iifuse.engine.rollforward import roll_forward
 from iifuse.engine.trust import Trouble, check_known, distrust
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
-from iifuse.store.presence import STRANGER, Away, file_of, is_absence, open_meant, probe
+from iifuse.store.presence import STRANGER, Away, file_of, is_absence, misfit, open_meant, probe
 from iifuse.store.setrow import SetRow
 from iifuse.store.stamp import written_since
 from iifuse.store.volume import Volume, open_volume
@@ -211,7 +211,7 @@ def _open_bitmap(row: SetRow) -> Volume:
         return open_volume(row.bitmap, exclusive=False)
     except errors.IifuseError as error:
         absent = is_absence(error)
-        if absent or probe(row.bitmap, row.bitmap_file) is not None:
+        if absent or misfit(row.bitmap, row.bitmap_file, probe(row.bitmap)):
             missing = Missing(f"{error.subject} {error.why}", stranger=not absent)
             raise Away(missing) from error
         raise

@@ -1,12 +1,20 @@
-"""Look at paths in threads that are left alone when a file system does not answer."""
+"""Look at paths in threads that are left alone when a file system does not answer.
 
+What fails at one path, or of one set, is that one's: it is logged once, and the others go on.
+"""
+
+import logging
 import threading
-from collections.abc import Callable, Mapping
-from typing import Final, Generic, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final, Generic, TypeVar, cast
 
 import trio
 
+from iifuse import errors
 from iifuse.engine import limits
+
+log = logging.getLogger(__name__)
 
 PATIENCE_S: Final = 1.0
 """How long one path may take; then it is passed over until that look has ended."""
@@ -19,16 +27,39 @@ class Lookout:
 
     def __init__(self) -> None:
         self._stuck: set[str] = set()
+        self._told: dict[tuple[str, str], str] = {}
+        """(name, what was tried) -> why it failed the last time."""
+
+    @contextmanager
+    def apart(self, name: str, what: str) -> Iterator[None]:
+        """Whatever fails in this is told once and over. `what`: was tried with that of `name`."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - it must not keep us from the others
+            self._tell(name, what, error)
+        else:
+            self._told.pop((name, what), None)
+
+    def _tell(self, name: str, what: str, error: Exception) -> None:
+        if self._told.get((name, what)) == repr(error):
+            return
+        self._told[name, what] = repr(error)
+        known = isinstance(error, errors.IifuseError | OSError)
+        log.error("%s: %s failed: %s", name, what, error, exc_info=None if known else error)
 
     async def look(self, how: Mapping[str, Callable[[], T]]) -> dict[str, T]:
-        """What each look has answered; a path that hangs is left out."""
+        """What each look has answered; a path that hangs, or whose look fails, is left out."""
         found: dict[str, T] = {}
         left = [(path, look) for path, look in how.items() if path not in self._stuck]
         while left:
             walk = _Walk(left, self._stuck)
             await walk.watch()
             found |= walk.found
-            left = left[len(walk.found) + 1 :]
+            for path, _ in left[: walk.done]:
+                with self.apart(path, "the look at its path"):
+                    if path in walk.failed:
+                        raise walk.failed[path]
+            left = left[walk.done + 1 :]
         return found
 
 
@@ -38,8 +69,14 @@ class _Walk(Generic[T]):
     def __init__(self, looks: list[tuple[str, Callable[[], T]]], stuck: set[str]) -> None:
         self._looks, self._stuck = looks, stuck
         self.found: dict[str, T] = {}
+        self.failed: dict[str, Exception] = {}
         self._left_alone = False
         self._change = threading.Lock()
+
+    @property
+    def done(self) -> int:
+        """How many of the looks have come to their end."""
+        return len(self.found) + len(self.failed)
 
     async def watch(self) -> None:
         """Return when all are looked at, or one has taken too long."""
@@ -47,10 +84,10 @@ class _Walk(Generic[T]):
             ended = trio.Event()
             nursery.start_soon(self._walk, ended)
             while not ended.is_set():
-                before = len(self.found)
+                before = self.done
                 with limits.move_on_after(PATIENCE_S):
                     await ended.wait()
-                if len(self.found) == before and not ended.is_set() and self._leave_alone():
+                if self.done == before and not ended.is_set() and self._leave_alone():
                     nursery.cancel_scope.cancel()
                     return
 
@@ -61,18 +98,28 @@ class _Walk(Generic[T]):
 
     def _run(self) -> None:
         for path, look in self._looks:
-            answer = look()
+            answer, error = _try(look)
             with self._change:
                 if self._left_alone:
                     self._stuck.discard(path)
                     return
-                self.found[path] = answer
+                if error is not None:
+                    self.failed[path] = error
+                else:
+                    self.found[path] = cast("T", answer)
 
     def _leave_alone(self) -> bool:
         """False: it has just come to its end."""
         with self._change:
-            if len(self.found) == len(self._looks):
+            if self.done == len(self._looks):
                 return False
             self._left_alone = True
-            self._stuck.add(self._looks[len(self.found)][0])
+            self._stuck.add(self._looks[self.done][0])
             return True
+
+
+def _try(look: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    try:
+        return look(), None
+    except Exception as error:  # noqa: BLE001 - told by who waits for it
+        return None, error

@@ -150,16 +150,22 @@ async def _replace(engine: Engine, member: VolumeSet, lost: Role) -> None:
     if member.shadow is not None and not member.state.offline & Role.SHADOW:
         closed &= ~Role.SHADOW  # a bitmap that is given up makes it worthless, and it is there
     volumes = await blocking(partial(_open_lost, engine, member, family, standing, closed))
-    for role, missing in list(member.missing.items()):  # what has its place is open: no way back
-        if role & lost:
-            await member.give_up(role, f"{missing.why}, and was given up (-R)")
-    if Role.SHADOW in volumes:
-        member.shadow = volumes[Role.SHADOW]
-    if Role.BITMAP in volumes:
-        member.bitmap = BitmapFile(volumes[Role.BITMAP])
-        await _rewrite_bitmap(engine, member)
-    if Role.MASTER in volumes:
-        await _adopt_master(engine, member, family, volumes[Role.MASTER], standing)
+    try:
+        for role, missing in list(member.missing.items()):  # its place is taken: no way back
+            if role & lost:
+                await member.give_up(role, f"{missing.why}, and was given up (-R)")
+        if Role.SHADOW in volumes:
+            member.shadow = volumes.pop(Role.SHADOW)
+        if Role.BITMAP in volumes:
+            member.bitmap = BitmapFile(volumes.pop(Role.BITMAP))
+            await _rewrite_bitmap(engine, member)
+        if Role.MASTER in volumes:
+            await _adopt_master(engine, member, family, volumes[Role.MASTER], standing)
+    except BaseException:
+        for volume in volumes.values():  # their locks would be in the way of the next -R
+            if not any(volume is family.master for family in engine.families):
+                volume.close()
+        raise
     await recovery.note_use(engine, [member])
 
 

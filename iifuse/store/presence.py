@@ -45,14 +45,19 @@ def open_meant(path: str, meant: FileId, size_bytes: int = 0) -> Volume:
     return volume
 
 
-def probe(path: str, meant: FileId) -> Missing | None:
-    """What is wrong with what stands at a path, without opening it; None: it may be the volume."""
+def probe(path: str) -> FileId | Missing:
+    """What stands at a path, which is not opened, or why that is no volume."""
     try:
-        if same_file(meant, file_at(path)):
-            return None
+        return file_at(path)
     except errors.BadVolume as error:
         return Missing(f"{path} {error.why}", stranger=not is_absence(error))
-    return Missing(f"{path} {STRANGER}", stranger=True)
+
+
+def misfit(path: str, meant: FileId, stands: FileId | Missing) -> Missing | None:
+    """What is wrong with what a probe has found; None: it may be the volume that is meant."""
+    if isinstance(stands, Missing):
+        return stands
+    return None if same_file(meant, stands) else Missing(f"{path} {STRANGER}", stranger=True)
 
 
 def is_absence(error: errors.IifuseError) -> bool:
@@ -113,6 +118,9 @@ def astray(volume: Volume) -> str:
 
 def deleted(volume: Volume) -> str:
     """The same where our own file is mounted over the path, which hides what stands there."""
-    if volume.is_device or volume.stat().st_nlink:
+    try:
+        if volume.is_device or volume.stat().st_nlink:
+            return ""
+    except OSError:  # of its file system, which whoever reads or writes it will learn of
         return ""
     return f"{volume.path} was deleted or replaced, and is still in use"

@@ -49,6 +49,30 @@ async def test_path_is_looked_at_again_once_it_has_answered(hang):
             await trio.sleep(0.01)
 
 
+async def test_path_whose_look_fails_is_left_out_told_once_and_the_others_are_looked_at(caplog):
+    out = Lookout()
+
+    def fail():
+        raise OSError(5, "Input/output error")
+
+    looks = {"a": lambda: 1, "fails": fail, "b": lambda: 2}
+    for _ in range(3):
+        assert await out.look(looks) == {"a": 1, "b": 2}
+    assert [r.message for r in caplog.records] == [
+        "fails: the look at its path failed: [Errno 5] Input/output error"
+    ]
+    assert not caplog.records[0].exc_info
+    await out.look({"fails": lambda: 3})
+    await out.look(looks)
+    assert len(caplog.records) == 2, "it had answered meanwhile"
+
+
+async def test_path_that_fails_before_one_that_hangs_does_not_hide_it(hang):
+    looks = {"fails": lambda: 1 // 0, "hangs": hang[0], "b": lambda: 2}
+    with trio.fail_after(60):
+        assert await Lookout().look(looks) == {"b": 2}
+
+
 async def test_end_of_the_service_waits_for_no_look(hang):
     with trio.fail_after(60), trio.move_on_after(0.1) as scope:
         await Lookout().look({"hangs": hang[0]})
