@@ -236,9 +236,18 @@ def finish_disable(engine: Engine, member: VolumeSet) -> None:
     try:
         if shadow is not None and is_incomplete(member.header):
             wipe(shadow)
+            engine.db.give_up(member.name, 0)
+        _forget_given_up_earlier(engine, member.header)
         engine.notes.forget(member.name)
     finally:  # what fails here is done by the next start, which finds the bitmap closed
         member.close()
+
+
+def _forget_given_up_earlier(engine: Engine, header: Header) -> None:
+    """The shadow is whole but for a restore of this point in time that was given up."""
+    pit = header.pit.number
+    if pit and engine.db.given_up(header.shadow) not in (0, pit):
+        engine.db.give_up(header.shadow, 0)
 
 
 def wipe(shadow: Volume) -> None:

@@ -54,7 +54,7 @@ def _of_former_part(engine: Engine, master: str, shadow: str) -> str:
     """The volumes in their other parts: named the wrong way round, or another set's."""
     for was_master, was_shadow in engine.db.former(shadow):
         if (was_master, was_shadow) == (master, shadow):
-            return ""
+            return _of_given_up(engine, shadow)
         if was_master == shadow:
             return f"it was the master of {was_shadow} the last time; the order is MASTER SHADOW"
         return f"it was the shadow of another master the last time ({was_master})"
@@ -62,6 +62,16 @@ def _of_former_part(engine: Engine, master: str, shadow: str) -> str:
         if (header.master, header.shadow) == (shadow, master):
             return f"it was the master of {master} the last time; the order is MASTER SHADOW"
     return ""
+
+
+def _of_given_up(engine: Engine, shadow: str) -> str:
+    pit = engine.db.rest_of(shadow)
+    if not pit:
+        return ""
+    return (
+        f"it holds the rest of point in time {pit}, whose restore was given up: the master does "
+        "not have all of it"
+    )
 
 
 def _headers_beside(*paths: str) -> Iterator[Header]:

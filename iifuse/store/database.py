@@ -75,6 +75,7 @@ _ADDED: Final = {
         "bitmap_inode", "bitmap_birth_ns",
         "announced",  # how many verbs have been: SQLite writes nothing where nothing changes
     ),
+    "former": ("given_up",),  # as in sets, if the shadow still holds the rest of it
     "volumes": (  # of one with no set: its times and what identifies it, as a header has them
         "mtime_ns", "ctime_ns", "ceiling_ns", "inode", "birth_ns", "size_bytes",
         "raw_mtime_ns", "raw_ctime_ns",

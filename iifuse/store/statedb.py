@@ -118,13 +118,22 @@ class StateDB(VolumeRows):
         rows = self._rows("SELECT given_up FROM sets WHERE shadow = ?", (shadow,))
         return int(rows[0][0]) if rows else 0
 
+    def rest_of(self, shadow: str) -> int:
+        """The point in time, given up half-restored, that a shadow of old holds; 0: none."""
+        rows = self._rows("SELECT given_up FROM former WHERE shadow = ?", (shadow,))
+        return int(rows[0][0]) if rows else 0
+
     def remove_set(self, shadow: str) -> None:
-        """Forget a set, but for who was the master and who the shadow."""
+        """Forget a set, but for who was the master and who the shadow.
+
+        Of one that never came about nothing is kept: what the shadow was before, it still is.
+        """
         with self._changing():
             self._run("DELETE FROM former WHERE master = ?", (shadow,))
             self._run(
-                "INSERT OR REPLACE INTO former SELECT shadow, master FROM sets "
-                "WHERE shadow = ? AND master IS NOT NULL",
+                "INSERT OR REPLACE INTO former (shadow, master, given_up) "
+                "SELECT shadow, master, given_up FROM sets "
+                "WHERE shadow = ? AND master IS NOT NULL AND NOT entering",
                 (shadow,),
             )
             self._run(

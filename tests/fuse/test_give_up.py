@@ -112,6 +112,27 @@ def test_rest_of_a_restore_that_was_given_up_is_not_overwritten_unasked(service,
     assert service.read(shadow) == service.read(master)
 
 
+def test_rest_of_a_restore_is_not_overwritten_by_a_new_set_unasked(service, refused, aborted):
+    """`-d` leaves an independent shadow as it is; a dependent one is wiped, after a question."""
+    master, shadow, _ = aborted
+    ok(service, "-n", "--give-up", shadow)
+    status = service.status(shadow)
+    wiped = status.kind == "dependent"
+    ok(service, *(["-n"] if wiped else []), "-d", shadow)
+    names = (master, shadow, status.bitmap)
+    if not wiped:
+        before = shadow.read_bytes()
+        for end in (lambda: None, service.restart):
+            end()
+            says = (shadow, f"the rest of point in time {status.pit}", "given up", "-n")
+            refused(service, "iiadm", "-e", "ind", *names, code=1, says=says)
+        assert shadow.read_bytes() == before
+        ok(service, "-n", "-e", "ind", *names)
+        service.wait(shadow)
+        ok(service, "-d", shadow)
+    ok(service, "-e", "ind", *names)  # every other night
+
+
 def test_restore_can_begin_anew_after_a_give_up(service, aborted):
     master, shadow, kept = aborted
     ok(service, "-n", "--give-up", shadow)

@@ -46,6 +46,19 @@ def test_state_sets_come_back_in_the_order_of_their_enabling(db, place):
     assert db.sets() == [TWO, ONE]
 
 
+def test_state_knows_what_the_shadow_of_a_set_that_was_still_holds(db):
+    db.add_set(ONE)
+    db.give_up("/s1", 7)
+    db.remove_set("/s1")
+    assert db.rest_of("/s1") == 7
+    db.add_set(replace(ONE, master="/other", entering=True))
+    db.remove_set("/s1")  # an enable that was refused after all
+    assert (db.rest_of("/s1"), db.former("/s1")) == (7, [("/m", "/s1")])
+    db.add_set(ONE)
+    db.remove_set("/s1")
+    assert db.rest_of("/s1") == 0
+
+
 def test_state_set_and_its_doubt_are_entered_together(db):
     """F15: a crash in between would let a start believe what the doubt is about."""
     statements: list[str] = []

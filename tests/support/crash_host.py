@@ -140,6 +140,9 @@ class MemoryDB:
     def add_imports(self, uuid: UUID, export_number: int, bitmaps: dict[UUID, str]) -> None:
         pass
 
+    def rest_of(self, shadow: str) -> int:
+        return 0
+
     def former(self, path: str) -> list[tuple[str, str]]:
         return []
 
