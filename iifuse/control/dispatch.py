@@ -15,6 +15,7 @@ from iifuse.core.missing import check_noted
 from iifuse.core.state import Custody, Kind, Policy, Progress, Role, Verb
 from iifuse.core.ticket import Lent
 from iifuse.engine import (
+    astray,
     attach,
     enable,
     exchange,
@@ -111,7 +112,7 @@ class Dispatcher:
             if not view.family.sets:
                 role = "none"
             file = self._info.mountpoint + view.path
-            missing = late.why_astray(self._engine, view) or None
+            missing = astray.why_astray(self._engine, view) or None
             rows.append(VolumeStatus(view.path, file, role, view.size_bytes, view.opens, missing))
         # Asked only where one waits: a state directory that fails is no reason to say nothing.
         kept = await blocking(self._engine.db.volumes) if self._engine.volumes_wait else []

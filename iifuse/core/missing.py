@@ -5,7 +5,7 @@ it nothing is lost. What becomes of a set that can wait no longer is noted as of
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from iifuse import errors
@@ -31,6 +31,8 @@ class Missing:
     why: str
     stranger: bool = False
     served: bool = False
+    covered: str = field(default="", compare=False)
+    """`-o in_place` has mounted what stands there over this path: nothing can be put there."""
 
     def words(self, role: Role) -> str:
         """What people are told."""
@@ -75,6 +77,11 @@ def check_noted(name: str, lack: Lack, verb: str) -> None:
 def _way_out(missing: Missing) -> str:
     if missing.served:
         return HELD_ONLY
+    if missing.covered:
+        return (
+            f"take what stands there off the mount ('svadm -d {missing.covered}'), put the old one "
+            "back, and the set goes on by itself; or give it up with 'iiadm -R'"
+        )
     if missing.stranger:
         return "put the old one back, and the set goes on by itself; or give it up with 'iiadm -R'"
     return "the set goes on by itself when it is back; 'iiadm -R' gives it up"

@@ -3,21 +3,88 @@
 What is written then goes to a file that may have no name any more: it ends with our descriptor.
 """
 
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from iifuse import errors
-from iifuse.core.missing import HELD_ONLY
+from iifuse.core.missing import HELD_ONLY, Missing
+from iifuse.core.state import Role
 from iifuse.engine.engine import Engine
+from iifuse.engine.family import Family
+from iifuse.engine.threads import blocking
 from iifuse.engine.view import View
+from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.presence import astray, deleted
 from iifuse.store.volume import Volume
+
+log = logging.getLogger(__name__)
+
+
+async def look_at_open(engine: Engine) -> None:
+    """Tell the sets what stands in the places of their open volumes."""
+    volumes = {volume.path: volume for volume in _open_volumes(engine)}
+    how = {path: partial(way_to_look(engine, v), v) for path, v in volumes.items()}
+    found = await engine.lookout.look(how)
+    for family in engine.families:
+        master = family.master
+        if master is not None and master.path in found:
+            _tell_of_master(family, found[master.path])
+        for member in family.sets:
+            if member.shadow is not None:
+                _tell(member, Role.SHADOW, found.get(member.shadow.path))
+            if member.bitmap is not None:
+                before = Role.BITMAP in member.missing
+                _tell(member, Role.BITMAP, found.get(member.bitmap.volume.path))
+                if Role.BITMAP in member.missing and not before:
+                    await _outdate(engine, member)
+
+
+def _open_volumes(engine: Engine) -> Iterator[Volume]:
+    for family in engine.families:
+        if family.master is not None:
+            yield family.master
+        for member in family.sets:
+            if member.shadow is not None:
+                yield member.shadow
+            if member.bitmap is not None:
+                yield member.bitmap.volume
+
+
+def _tell_of_master(family: Family, why: str) -> None:
+    for member in family.sets:
+        _tell(member, Role.MASTER, why)
+    if why and not family.sets and why != family.astray:
+        log.warning("%s", why)
+    family.astray = why
+
+
+def _tell(member: VolumeSet, role: Role, why: str | None) -> None:
+    if why is not None:
+        member.miss(role, Missing(why, stranger=True, served=True) if why else None)
+
+
+async def _outdate(engine: Engine, member: VolumeSet) -> None:
+    """What stands in the bitmap's place now may be a copy of it, and is older from now on."""
+    try:
+        await member.commit()
+        await blocking(partial(engine.db.remember, member.header))
+    except (errors.StorageError, OSError) as error:
+        log.error("%s: %s", member.name, error)  # noqa: TRY400 - a disk's error, not a defect
 
 
 def way_to_look(engine: Engine, volume: Volume) -> Callable[[Volume], str]:
     """Where our own file is mounted over the path, to look there would be to ask ourselves."""
-    covered = engine.hooks.in_place and not volume.is_device and volume.path in engine.views
-    return deleted if covered else astray
+    return deleted if is_covered(engine, volume.path) else astray
+
+
+def is_covered(engine: Engine, path: str) -> bool:
+    """Is our own file mounted over a path (`-o in_place`)?"""
+    if not engine.hooks.in_place or path not in engine.views:
+        return False
+    volume = open_at(engine, path)
+    return volume is not None and not volume.is_device
 
 
 def open_at(engine: Engine, path: str) -> Volume | None:
@@ -59,3 +126,12 @@ async def uncovered(engine: Engine, view: View | None, *, lost: bool) -> AsyncIt
         if hidden is not None:
             await engine.show(hidden)
         raise
+
+
+def why_astray(engine: Engine, view: View) -> str:
+    """Why the path of a file's volume leads to that no more, for people; empty while it does."""
+    member = engine.sets.get(view.path)
+    if member is None:
+        return view.family.astray
+    missing = member.missing.get(Role.SHADOW)
+    return missing.why if missing is not None else ""

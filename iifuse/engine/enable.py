@@ -189,7 +189,7 @@ async def disable(engine: Engine, member: VolumeSet) -> list[str]:
     except errors.StorageError as error:
         notes.append(f"{member.name}: is disabled, which the next start does again: {error}")
     await engine.notes.record(member, "-d")
-    return notes + await _after_last_set(engine, family)
+    return notes + await after_last_set(engine, family)
 
 
 async def _keep_master_times(engine: Engine, family: Family) -> None:
@@ -259,7 +259,7 @@ def wipe(shadow: Volume) -> None:
         shadow.sync()
 
 
-async def _after_last_set(engine: Engine, family: Family) -> list[str]:
+async def after_last_set(engine: Engine, family: Family) -> list[str]:
     """A master without sets leaves the mount unless somebody has it open or svadm keeps it."""
     if family.sets:
         return []

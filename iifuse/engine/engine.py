@@ -121,6 +121,10 @@ class Engine:
         found = (f for f in self.families if f.path == path and f.master is not None)
         return next(found, None)
 
+    def has_master(self, volume: Volume) -> bool:
+        """Is it the open master of a family?"""
+        return any(family.master is volume for family in self.families)
+
     def select(self, names: Sequence[str], group: str | None = None) -> list[VolumeSet]:
         """The sets of a group, or those named; none twice. Raises NotFound or UsageError."""
         if group is not None:

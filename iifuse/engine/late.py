@@ -5,20 +5,21 @@ the service had been started only now. The path of every open volume is compared
 what is written after somebody has moved another file there goes to one without a name.
 """
 
-import logging
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
 import trio
 
 from iifuse import errors
-from iifuse.core.header import Closure, FileId
+from iifuse.core.header import Closure, FileId, Header
 from iifuse.core.missing import Missing, same_file
 from iifuse.core.state import Custody, Role
 from iifuse.engine import limits, recovery
-from iifuse.engine.astray import way_to_look
+from iifuse.engine.astray import is_covered, look_at_open, open_at
+from iifuse.engine.enable import after_last_set
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
 from iifuse.engine.loading import Found, load_bitmap, look_at_volumes, with_times
@@ -26,12 +27,11 @@ from iifuse.engine.pit import in_order
 from iifuse.engine.shown import rise_above
 from iifuse.engine.threads import blocking
 from iifuse.engine.unjoined import learn_at_start
-from iifuse.engine.view import View
 from iifuse.engine.volumeset import VolumeSet
+from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.presence import Away, file_of, misfit, open_meant, probe
+from iifuse.store.setrow import SetRow
 from iifuse.store.volume import Volume
-
-log = logging.getLogger(__name__)
 
 EVERY_S: Final = 2.0
 GATE_S: Final = 10.0
@@ -53,72 +53,9 @@ async def look(engine: Engine) -> None:
     What fails of one set is that set's (`_returning`, Lookout), and the others have their look.
     """
     with engine.lookout.apart("volumes", "the look at those that are open"):
-        await _look_at_open(engine)
+        await look_at_open(engine)
     with engine.lookout.apart("volumes", "the look at those that are missing"):
         await _look_for_missing(engine)
-
-
-# -- volumes that are open ------------------------------------------------------------------
-
-
-async def _look_at_open(engine: Engine) -> None:
-    volumes = {volume.path: volume for volume in _open_volumes(engine)}
-    how = {path: partial(way_to_look(engine, v), v) for path, v in volumes.items()}
-    found = await engine.lookout.look(how)
-    for family in engine.families:
-        master = family.master
-        if master is not None and master.path in found:
-            _tell_of_master(family, found[master.path])
-        for member in family.sets:
-            if member.shadow is not None:
-                _tell(member, Role.SHADOW, found.get(member.shadow.path))
-            if member.bitmap is not None:
-                before = Role.BITMAP in member.missing
-                _tell(member, Role.BITMAP, found.get(member.bitmap.volume.path))
-                if Role.BITMAP in member.missing and not before:
-                    await _outdate(engine, member)
-
-
-def _open_volumes(engine: Engine) -> Iterator[Volume]:
-    for family in engine.families:
-        if family.master is not None:
-            yield family.master
-        for member in family.sets:
-            if member.shadow is not None:
-                yield member.shadow
-            if member.bitmap is not None:
-                yield member.bitmap.volume
-
-
-def _tell_of_master(family: Family, why: str) -> None:
-    for member in family.sets:
-        _tell(member, Role.MASTER, why)
-    if why and not family.sets and why != family.astray:
-        log.warning("%s", why)
-    family.astray = why
-
-
-def _tell(member: VolumeSet, role: Role, why: str | None) -> None:
-    if why is not None:
-        member.miss(role, Missing(why, stranger=True, served=True) if why else None)
-
-
-async def _outdate(engine: Engine, member: VolumeSet) -> None:
-    """What stands in the bitmap's place now may be a copy of it, and is older from now on."""
-    try:
-        await member.commit()
-        await blocking(partial(engine.db.remember, member.header))
-    except (errors.StorageError, OSError) as error:
-        log.error("%s: %s", member.name, error)  # noqa: TRY400 - a disk's error, not a defect
-
-
-def why_astray(engine: Engine, view: View) -> str:
-    """Why the path of a file's volume leads to that no more, for people; empty while it does."""
-    member = engine.sets.get(view.path)
-    if member is None:
-        return view.family.astray
-    missing = member.missing.get(Role.SHADOW)
-    return missing.why if missing is not None else ""
 
 
 # -- volumes that are not -------------------------------------------------------------------
@@ -169,13 +106,20 @@ async def _probe(engine: Engine, lacking: list[VolumeSet], absent: list[str]) ->
     """What may be there of what is missing, as far as that can be told unopened."""
     parts = [(s, role, _meant(engine, s, role)) for s in lacking for role in s.missing]
     wanted = {meant for _, _, meant in parts} | {(path, FileId()) for path in absent}
-    found = await engine.lookout.look({path: partial(probe, path) for path, _ in wanted})
+    found = await engine.lookout.look({path: _way_to_probe(engine, path) for path, _ in wanted})
     wrong = {(p, meant): misfit(p, meant, found[p]) for p, meant in wanted if p in found}
     for member, role, part in parts:
         missing = wrong.get(part)
         if missing is not None and member.lacks(role):
-            member.miss(role, missing)
+            covered = part[0] if is_covered(engine, part[0]) else ""
+            member.miss(role, replace(missing, covered=covered))
     return {part for part, missing in wrong.items() if missing is None}
+
+
+def _way_to_probe(engine: Engine, path: str) -> Callable[[], FileId | Missing]:
+    """Where our own file is mounted over it, what is open stands there: the path leads to us."""
+    volume = open_at(engine, path) if is_covered(engine, path) else None
+    return partial(probe, path) if volume is None else partial(file_of, volume)
 
 
 def _meant(engine: Engine, member: VolumeSet, role: Role) -> Meant:
@@ -227,9 +171,12 @@ async def _bring_bitmap(engine: Engine, member: VolumeSet) -> None:
     except (errors.IifuseError, OSError) as error:
         await member.give_up(Role.BITMAP, str(error))
         return
+    if header.closure is not Closure.OPEN:
+        await _bring_closed(engine, member, row, (bitmap, header))
+        return
     family = engine.family(member)
     async with _gate(family) as drained:
-        if not drained or not member.lacks(Role.BITMAP) or header.closure is not Closure.OPEN:
+        if not drained or not member.lacks(Role.BITMAP):
             bitmap.volume.close()
             return
         member.header = with_times(engine, header, found.trouble)
@@ -237,11 +184,45 @@ async def _bring_bitmap(engine: Engine, member: VolumeSet) -> None:
         member.miss(Role.BITMAP, None)
         await _place(engine, member, family, found)
     await _go_on(engine, [member])
-    for view in list(engine.views.values()):  # of files that were on the mount without it
-        if member in view.concerned():
-            await rise_above(engine, view, view.times_in(header))
+    await _rise_above_all(engine, member, header)
     await recovery.finish_transition(engine)
     await learn_at_start(engine)
+    if row.closing:  # its disable had not begun to close it
+        await blocking(partial(engine.db.closing, row.shadow, False))
+
+
+async def _rise_above_all(engine: Engine, member: VolumeSet, header: Header) -> None:
+    """The files that were on the mount without a header which knows their times."""
+    for view in list(engine.views.values()):
+        if member in view.concerned():
+            await rise_above(engine, view, view.times_in(header))
+
+
+async def _bring_closed(
+    engine: Engine, member: VolumeSet, row: SetRow, found: tuple[BitmapFile, Header]
+) -> None:
+    """The bitmap that is back says that its set is none any more: as at a start (recovery).
+
+    While somebody has the shadow open it goes on to wait.
+    """
+    bitmap, header = found
+    view, family = engine.views.get(member.name), engine.family(member)
+    if view is not None and view.opens:
+        bitmap.volume.close()
+        return
+    async with engine.closed([view], "close it first"):
+        if view is not None:
+            await engine.hide(view)
+    await _rise_above_all(engine, member, header)
+    async with family.locks.gate():
+        family.sets.remove(member)
+        del engine.sets[member.name]
+    member.header, member.bitmap = header, bitmap
+    if member.shadow is not None and not same_file(header.shadow_file, file_of(member.shadow)):
+        member.shadow.close()
+        member.shadow = None
+    await recovery.forget_closed(engine, row, member)
+    await after_last_set(engine, family)
 
 
 async def _place(engine: Engine, member: VolumeSet, family: Family, found: Found) -> None:
@@ -304,7 +285,7 @@ async def _bring_master(engine: Engine, family: Family) -> None:
         else:
             await _join(engine, family, family, master)
     except BaseException:
-        if not any(master is other.master for other in engine.families):
+        if not engine.has_master(master):
             master.close()  # or its lock keeps it from coming back
         raise
 

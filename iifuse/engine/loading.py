@@ -39,6 +39,11 @@ class Found:
         """Has the set to do without the master that stands there?"""
         return Role.MASTER in self.missing or any(role & Role.MASTER for role, _ in self.trouble)
 
+    @property
+    def knows_nothing_of_its_end(self) -> bool:
+        """Is the bitmap away, which alone can tell whether a disable has come to its end?"""
+        return Role.BITMAP in self.missing
+
 
 def load(engine: Engine, row: SetRow, master: Volume | Missing | None) -> tuple[VolumeSet, Found]:
     """In a thread: the set as its volumes tell, and what is wrong with it."""

@@ -44,6 +44,10 @@ class Notes:
         """By shadow: headers that the database has not been told of."""
         self._unforgotten: set[str] = set()
         """Sets that are gone and still in the database."""
+        self._coming: set[str] = set()
+        """Sets of which a verb has announced what their headers will say."""
+        self._postponed: set[str] = set()
+        """Those of them of which there was more to remember meanwhile."""
         self._told: set[str] = set()
         """Sets of which the log says that their notes are late."""
         self._lock = threading.RLock()
@@ -91,14 +95,21 @@ class Notes:
 
         Raises StorageError, and the verb is refused then.
         """
-        await blocking(partial(self._announce, coming))
+        members = {m.name: m for m, what in coming.items() if what is not None}
+        self._coming |= members.keys()
+        begun = done = False
         try:
+            await blocking(partial(self._announce, coming))
+            begun = True
             yield
-        except BaseException:
+            done = True
+        finally:
+            self._coming -= members.keys()
+            again = set(members) if begun and not done else self._postponed & members.keys()
+            self._postponed -= members.keys()
             with trio.CancelScope(shield=True):
-                for member in (m for m, what in coming.items() if what is not None):
-                    await self.remember(member)
-            raise
+                for name in again:
+                    await self.remember(members[name])
 
     def _announce(self, coming: Coming) -> None:
         with self._lock:
@@ -106,8 +117,14 @@ class Notes:
             self.db.announce({member.name: what for member, what in coming.items()})
 
     async def remember(self, member: VolumeSet) -> None:
-        """What the header says now. Without a bitmap volume it is a stand-in and knows nothing."""
-        if member.bitmap is not None:
+        """What the header says now. Without a bitmap volume it is a stand-in and knows nothing.
+
+        A copy that ends while a verb is about to change the header must not take back what that has
+        announced: the verb lets us know how it has ended.
+        """
+        if member.name in self._coming:
+            self._postponed.add(member.name)
+        elif member.bitmap is not None:
             self._behind[member.name] = _safe(member.header)
             await self.catch_up()
 

@@ -211,9 +211,9 @@ async def _start_set(engine: Engine, row: SetRow) -> VolumeSet | None:
     member, found = await blocking(partial(load, engine, row, volume))
     if member.header.closure is not Closure.OPEN:
         member.shadow = found.shadow
-        await _quietly(partial(_forget_closed, engine, row, member))
+        await forget_closed(engine, row, member)
         return None
-    if row.closing:
+    if row.closing and not found.knows_nothing_of_its_end:
         await _quietly(partial(engine.db.closing, row.shadow, False))
     if isinstance(master, Family) and not found.has_no_master:
         engine.register(master, member)
@@ -239,6 +239,11 @@ async def settle(member: VolumeSet, found: Found) -> None:
         member.recovered.append(reason)
     if found.doubt:
         await doubt_all(member, found.doubt)
+
+
+async def forget_closed(engine: Engine, row: SetRow, member: VolumeSet) -> None:
+    """The bitmap of a set says that it is none any more."""
+    await _quietly(partial(_forget_closed, engine, row, member))
 
 
 def _forget_closed(engine: Engine, row: SetRow, member: VolumeSet) -> None:

@@ -162,9 +162,8 @@ async def _replace(engine: Engine, member: VolumeSet, lost: Role) -> None:
         if Role.MASTER in volumes:
             await _adopt_master(engine, member, family, volumes[Role.MASTER], standing)
     except BaseException:
-        for volume in volumes.values():  # their locks would be in the way of the next -R
-            if not any(volume is family.master for family in engine.families):
-                volume.close()
+        for volume in (v for v in volumes.values() if not engine.has_master(v)):
+            volume.close()  # its lock would be in the way of the next -R
         raise
     await recovery.note_use(engine, [member])
 
@@ -244,6 +243,7 @@ async def _rewrite_bitmap(engine: Engine, member: VolumeSet) -> None:
     await member.save_exact()
     member.unnoted = False
     await blocking(partial(engine.db.doubt, member.name, None))
+    await blocking(partial(engine.db.closing, member.name, False))  # one that was cut short, too
     await recovery.finish_transition(engine)  # a group command that it had to follow, and will not
 
 

@@ -56,7 +56,7 @@ async def test_times_of_a_master_that_svadm_keeps_outlast_its_last_set(sets, mon
         async def killed(*what):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(enable, "_after_last_set", killed)
+        monkeypatch.setattr(enable, "after_last_set", killed)
         with pytest.raises(KeyboardInterrupt):
             await enable.disable(engine, member)
     async with service(sets.state) as engine:

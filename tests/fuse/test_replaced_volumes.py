@@ -172,6 +172,31 @@ def test_replacement_is_refilled_from_the_shadow_although_it_is_served(service, 
     assert whole["master"].read_bytes() == kept
 
 
+def test_stranger_that_is_mounted_over_the_masters_place_is_taken_off_first(
+    new_service, volume, place
+):
+    """In place, nothing can be put where our own file is mounted; what is said has to work."""
+    service = new_service("in-place", "in_place", "stop_wait=2")
+    master, shadow = volume("m"), place / "s"
+    content = master.read_bytes()
+    service.enable("ind", master, shadow)
+    service.wait(shadow)
+    service.stop()
+    old = replace(master, bytes(len(content)))
+    service.start()
+    refused = service.run("iiadm", "-u", shadow)
+    assert "is another one than that of this set" in refused.stderr, "and no mount of a service"
+    assert f"'svadm -d {master}'" in refused.stderr
+    with pytest.raises(OSError, match="busy"):
+        os.rename(old, master)
+    assert service.run("svadm", "-d", master).returncode == 0
+    os.rename(old, master)
+    until(lambda: service.status(shadow).replaced is None)
+    assert service.read(master) == master.read_bytes() == content
+    service.flip("s", shadow)
+    assert service.stop() == 0
+
+
 # -- with no set ----------------------------------------------------------------------------
 
 
