@@ -104,7 +104,7 @@ def test_dependent_shadow_lost_begins_a_new_point_in_time(service, volume, place
     shadow.unlink()
     service.start()
     assert "shadow" in offline(service, shadow)
-    assert "old point in time is lost" in reset(service, shadow)
+    assert "old point in time is lost" in reset(service, shadow, "-n")
     status = service.status(shadow)
     assert (status.pit, status.offline, status.shadow_bits) == (pit + 1, (), 0)
     kept = service.read(master)
@@ -179,7 +179,7 @@ def test_bitmap_of_a_dependent_set_lost_takes_the_point_in_time(service, volume,
     service.start()
     assert offline(service, shadow) == {"bitmap"}
     assert service.read(master) == live
-    assert "old point in time is lost" in reset(service, shadow)
+    assert "old point in time is lost" in reset(service, shadow, "-n")
     service.write(master, 4 * CHUNK, b"after the reset")
     assert service.read(shadow) == live
 
