@@ -59,15 +59,23 @@ def text(found: NotRestored, *, json: bool) -> str:
 
 def show(content: str) -> None:
     """Print it, durably where that goes to a file. Raises StorageError, OutputClosed."""
-    why = "nothing was given up"
     if sys.stdout is None:
-        raise errors.StorageError("standard output", f"is closed, {why}", "say --extents FILE")
-    common.emit(content, end="")
+        raise _unprinted("is closed")
+    try:
+        common.emit(content, end="")
+    except errors.StorageError as error:
+        raise _unprinted(error.why) from error
     try:
         os.fsync(sys.stdout.fileno())
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS):  # no file, but a pipe
-            raise errors.StorageError("standard output", f"{error.strerror}, {why}") from error
+            raise _unprinted(f"{error.strerror}") from error
+
+
+def _unprinted(why: str) -> errors.StorageError:
+    return errors.StorageError(
+        "standard output", f"{why}, nothing was given up", "name a file with --extents"
+    )
 
 
 def keep(path: str, content: str) -> None:

@@ -280,6 +280,7 @@ def test_list_that_cannot_be_printed_gives_nothing_up(service, aborted):
         done = run(redirection)
         assert done.returncode == 2
         assert "standard output" in done.stderr
+        assert "nothing was given up; " in done.stderr
         status = service.status(shadow)
         assert (status.progress, status.copy_bits) == ("to_master", left)
     done = run("2> /dev/full")
