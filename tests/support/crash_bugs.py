@@ -282,8 +282,12 @@ def recovery_does_not_sync():
         real(self, *arguments)
         self._dirty = False
 
-    with patch.object(Volume, "__init__", init):
+    with patch.object(Volume, "__init__", init), patch.object(Volume, "sync_times", _no_sync):
         yield
+
+
+def _no_sync(self: Volume) -> None:
+    pass
 
 
 @bug("group-many", kill=0.0, seed=2)
