@@ -1,6 +1,7 @@
 """Fixtures for tests against the real program."""
 
 import contextlib
+import faulthandler
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ import pytest
 from hang import HANG_SECONDS, PREFIX, WATCHDOG, unmount
 from harness import Service
 from hypothesis import HealthCheck, settings
-from samples import SEED, some
+from samples import SEED, WHOLE, some
 
 # A shell has SIGINT ignored in its background jobs, and every program that is started inherits it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -30,6 +31,8 @@ LONGEST = {"crash", "model", "fuzz", "clients", "test_hundred_kills.py"}
 """Where single tests take a minute."""
 LONG_SECONDS = float(os.environ.get("IIFUSE_CRASH_SECONDS", "0"))
 """How long all tests marked `long` may take together; 0: they are left out."""
+END_SECONDS = 900.0
+"""After so long nothing in a test will ever come back."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -90,6 +93,17 @@ def long_seconds(request: pytest.FixtureRequest) -> float:
 def hang_seconds() -> float:
     """After so long a test counts as hanging; a module with longer tests says so itself."""
     return HANG_SECONDS
+
+
+@pytest.fixture(autouse=True)
+def end() -> Iterator[None]:
+    """A test that hangs beyond all else ends its process, with the stacks; the next one goes on."""
+    if WHOLE or LONG_SECONDS:
+        yield
+        return
+    faulthandler.dump_traceback_later(END_SECONDS, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture

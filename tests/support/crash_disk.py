@@ -19,7 +19,7 @@ from typing import Any
 from unittest.mock import patch
 
 import crash_identity
-from crash_schedule import CooperativeLock, in_crew, pause, run_sync
+from crash_schedule import CooperativeLock, CooperativeRLock, in_crew, pause, run_sync
 
 SECTOR = 512
 CHUNK = 32 * 1024
@@ -390,6 +390,8 @@ def installed():
             stack.enter_context(one)
         locks = SimpleNamespace(Lock=CooperativeLock)
         stack.enter_context(patch("iifuse.store.volume.threading", locks))
+        locks = SimpleNamespace(RLock=CooperativeRLock)
+        stack.enter_context(patch("iifuse.engine.notes.threading", locks))
         stack.enter_context(patch("trio.to_thread.run_sync", run_sync))
         stack.enter_context(patch("iifuse.engine.threads._in_crew", in_crew))
         # No child sees this disk; no content here is one that libblkid knows.

@@ -100,6 +100,27 @@ class CooperativeLock:
         return self._held
 
 
+class CooperativeRLock(CooperativeLock):
+    """The same instead of threading.RLock: who holds it may take it again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._owner: object = None
+        self._depth = 0
+
+    def __enter__(self) -> None:
+        me = getattr(_local, "job", None)
+        if not (self._held and self._owner is me):
+            super().__enter__()
+            self._owner = me
+        self._depth += 1
+
+    def __exit__(self, *what: object) -> None:
+        self._depth -= 1
+        if not self._depth:
+            super().__exit__(*what)
+
+
 def run(main: Callable[[], Any], seed: int, *, interleave: bool = False) -> Any:
     """trio.run, always in the same order for the same seed."""
     with (
