@@ -89,9 +89,12 @@ def test_stranger_is_refused_even_with_a_way_to_the_socket(service, place, disk)
     assert ask(service, HELLO.encode())["failure"] is None
 
 
-_SERVE = """
+_LOAD = """
 import trio
 from iifuse.control.server import Server
+"""
+"""As root: the checkout may lie below a directory that is closed to others."""
+_SERVE = """
 async def main():
     async def answer(request):
         return os.getuid()
@@ -107,7 +110,8 @@ trio.run(main)
 def test_user_of_the_service_may_speak_to_it_and_no_other_but_root(place):
     place.chmod(0o777)
     path = place / "socket"
-    words = [sys.executable, "-c", _AS_USER.format(body=_SERVE), str(NOBODY), str(NOBODY), path]
+    program = _LOAD + _AS_USER.format(body=_SERVE)
+    words = [sys.executable, "-c", program, str(NOBODY), str(NOBODY), path]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as server:
         try:
             assert server.stdout.readline() == b"open\n"

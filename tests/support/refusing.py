@@ -15,6 +15,7 @@ from iifuse import errors
 from iifuse.control import protocol
 from iifuse.control.protocol import VolumeStatus
 from iifuse.core import header
+from iifuse.core.header import Stamp
 from iifuse.core.times import Times
 
 _CONTENT_MAX = 4 << 20
@@ -54,7 +55,7 @@ def _look(path: Path) -> object:
 
 
 def _content(path: str, blob: bytes) -> object:
-    """A service notes the times of its files by itself, some seconds after a write."""
+    """A service notes times and looks of its files by itself, some seconds after a write."""
     if blob[: len(header.MAGIC)] != header.MAGIC:
         return zlib.crc32(blob)
     slots = [blob[at : at + header.SLOT_BYTES] for at in header.SLOT_OFFSETS]
@@ -63,7 +64,9 @@ def _content(path: str, blob: bytes) -> object:
     except errors.BadBitmap:
         return zlib.crc32(blob)
     rest = zlib.crc32(blob[len(slots) * header.SLOT_BYTES :])
-    return replace(found, sequence=0, master_times=Times(), shadow_times=Times()), rest
+    times = {"master_times": Times(), "shadow_times": Times()}
+    looks = {"master_stamp": Stamp(), "shadow_stamp": Stamp()}
+    return replace(found, sequence=0, **times, **looks), rest
 
 
 Refused = Callable[..., str]
