@@ -388,10 +388,9 @@ def installed():
         stack.enter_context(patch("iifuse.store.volume.linux", SYSTEM))
         for one in crash_identity.patches(lambda: SYSTEM.disk.names):
             stack.enter_context(one)
-        locks = SimpleNamespace(Lock=CooperativeLock)
-        stack.enter_context(patch("iifuse.store.volume.threading", locks))
-        locks = SimpleNamespace(RLock=CooperativeRLock)
-        stack.enter_context(patch("iifuse.engine.notes.threading", locks))
+        locks = SimpleNamespace(Lock=CooperativeLock, RLock=CooperativeRLock)
+        for module in ("iifuse.store.volume", "iifuse.engine.notes"):
+            stack.enter_context(patch(f"{module}.threading", locks))
         stack.enter_context(patch("trio.to_thread.run_sync", run_sync))
         stack.enter_context(patch("iifuse.engine.threads._in_crew", in_crew))
         # No child sees this disk; no content here is one that libblkid knows.
