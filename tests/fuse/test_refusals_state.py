@@ -10,7 +10,7 @@ import sys
 import file_server
 import pytest
 from devices import Mapping, held_open, opened
-from harness import CHUNK
+from harness import BIN, CHUNK
 
 from iifuse.control import protocol
 
@@ -115,7 +115,7 @@ def test_aborted_copy_to_the_shadow_refuses_its_row(refused, frozen, to_shadow):
     service, shadow = to_shadow
     with pytest.raises(subprocess.TimeoutExpired):
         # the abort waits for the step that is under way
-        subprocess.run([service.command()[0].replace("iifuse", "iiadm"), "-a", shadow],
+        subprocess.run([BIN / "iiadm", "-a", shadow],
                        env={**os.environ, "IIFUSE_SOCKET": str(service.socket)}, timeout=0.6,
                        check=False)  # fmt: skip
     frozen.thaw()
@@ -272,7 +272,7 @@ def test_handle_that_goes_in_time_is_waited_for(service, pair):
         with opened(service.path(independent)) as fd:
             memory = stack.enter_context(Mapping(fd, 4096))
             waiting = subprocess.Popen(
-                [service.command()[0].replace("iifuse", "iiadm"), "-u", independent],
+                [BIN / "iiadm", "-u", independent],
                 env={**os.environ, "IIFUSE_SOCKET": str(service.socket)},
             )
             with pytest.raises(subprocess.TimeoutExpired):
