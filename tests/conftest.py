@@ -56,24 +56,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _draw(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Of a test marked `sampled(count)` so many cases stay (all in `make test-long`)."""
-    cases: dict[str, list[pytest.Item]] = {}
+    cases: dict[tuple[str, int], list[pytest.Item]] = {}
     for item in items:
         marker = item.get_closest_marker("sampled")
         if marker is not None and marker.args:
-            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+            name = item.nodeid.partition("[")[0]
+            cases.setdefault((name, marker.args[0]), []).append(item)
     left = {
         item
-        for name, matrix in cases.items()
-        for item in set(matrix) - set(some(matrix, _count(matrix[0]), name))
+        for (name, count), matrix in cases.items()
+        for item in set(matrix) - set(some(matrix, count, name))
     }
     items[:] = [item for item in items if item not in left]
     config.hook.pytest_deselected(items=list(left))
-
-
-def _count(item: pytest.Item) -> int:
-    marker = item.get_closest_marker("sampled")
-    assert marker is not None
-    return int(marker.args[0])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -98,7 +98,7 @@ def lost_of(state: SetState, lack: Lack) -> Role:
 def hides_shadow(state: SetState, lack: Lack) -> bool:
     """Is some of the shadow's content out of reach? A whole one needs neither of the others."""
     gone = {role for role, missing in lack.items() if not missing.served}
-    whole = state.kind is Kind.INDEPENDENT and state.progress is not Progress.TO_SHADOW
+    whole = _has_a_whole_shadow(state)
     if Role.SHADOW in gone or (Role.MASTER in gone and not whole):
         return True
     return Role.BITMAP in gone and not (whole and state.progress is Progress.IDLE)
@@ -121,5 +121,8 @@ def without_bits(state: SetState, chunks: int) -> tuple[Role, Bits]:
 
 
 def _lost_with_bits(state: SetState) -> Role:
-    whole = state.kind is Kind.INDEPENDENT and state.progress is not Progress.TO_SHADOW
-    return Role.BITMAP if whole else Role.BITMAP | Role.SHADOW
+    return Role.BITMAP if _has_a_whole_shadow(state) else Role.BITMAP | Role.SHADOW
+
+
+def _has_a_whole_shadow(state: SetState) -> bool:
+    return state.kind is Kind.INDEPENDENT and state.progress is not Progress.TO_SHADOW

@@ -56,8 +56,7 @@ async def attach(engine: Engine, paths: tuple[str, ...], group: str | None) -> l
 
 async def _rise_above(engine: Engine, member: VolumeSet) -> None:
     """A master in use may have shown later times when the set was last in use."""
-    master, known = engine.family(member).master, member.header.master_times
-    view = engine.views.get(master.path) if master is not None else None
+    view, known = engine.master_view(engine.family(member)), member.header.master_times
     if view is not None and known != view.times.record():
         await engine.changed(view, known.next_ns)
 

@@ -194,7 +194,7 @@ async def disable(engine: Engine, member: VolumeSet) -> list[str]:
 
 async def _keep_master_times(engine: Engine, family: Family) -> None:
     """What its master has shown since a restore may so far stand in this set's header only."""
-    view = engine.views.get(family.master.path) if family.master is not None else None
+    view = engine.master_view(family)
     if view is None:
         return
     await engine.timekeeper.keep(view)

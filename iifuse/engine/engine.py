@@ -99,7 +99,7 @@ class Engine:
 
     def _expect_stamp(self, family: Family) -> None:
         """Of a master that has a further set, which knows nothing of it yet."""
-        view = self.views.get(family.master.path) if family.master is not None else None
+        view = self.master_view(family)
         if view is not None:
             self.timekeeper.expect(view)
 
@@ -120,6 +120,10 @@ class Engine:
         """The family whose master is open under a path."""
         found = (f for f in self.families if f.path == path and f.master is not None)
         return next(found, None)
+
+    def master_view(self, family: Family) -> View | None:
+        """The file of a family's master, if both are there."""
+        return self.views.get(family.master.path) if family.master is not None else None
 
     def has_master(self, volume: Volume) -> bool:
         """Is it the open master of a family?"""

@@ -48,7 +48,7 @@ async def give_up(engine: Engine, member: VolumeSet, *, sure: bool) -> list[str]
     left = (await counts(member))[1] if known else member.bits.chunks
     loss.check([loss.of_give_up(member.header, left, known=known)], sure=sure)
     family = engine.family(member)
-    view = engine.views.get(family.master.path) if family.master else None
+    view = engine.master_view(family)
     shadow = engine.views.get(member.name)
     async with engine.closed([view, shadow], "what an open file shows may not change"):
         await blocking(partial(engine.db.give_up, member.name, member.header.pit.number))

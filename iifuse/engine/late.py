@@ -346,7 +346,7 @@ async def _join(engine: Engine, family: Family, home: Family, master: Volume) ->
 @asynccontextmanager
 async def _unsettled(engine: Engine, family: Family, home: Family) -> AsyncIterator[None]:
     """A restore that comes back will write to a master that others have in use."""
-    view = engine.views.get(home.master.path) if home.master is not None else None
+    view = engine.master_view(home)
     if view is None or family.restoring is None:
         yield
         return

@@ -158,7 +158,7 @@ def _start_copies(engine: Engine, sets: Sequence[VolumeSet]) -> None:
 def _target_view(engine: Engine, member: VolumeSet, change: Change) -> View | None:
     family = engine.family(member)
     if change.progress is Progress.TO_MASTER:
-        return engine.views.get(family.master.path) if family.master else None
+        return engine.master_view(family)
     return engine.views.get(member.name)
 
 

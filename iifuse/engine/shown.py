@@ -23,8 +23,8 @@ async def show_other_times(
 
     `recalled`: a header that was not there when the files came to the mount.
     """
-    master, shadow = engine.family(member).master, engine.views.get(member.name)
-    for view in filter(None, (engine.views.get(master.path) if master else None, shadow)):
+    views = engine.master_view(engine.family(member)), engine.views.get(member.name)
+    for view in filter(None, views):
         known = view.times_in(recalled) if recalled is not None else Times()
         if lost & view.role:
             await engine.changed(view, known.next_ns)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import trio
 from harness import CHUNK
+from quiet_sets import at_rest
 from real_engine import service
 
 from iifuse.core.state import Kind, Role
@@ -33,9 +34,7 @@ def names(place):
 
 async def add(engine, paths, kind=Kind.INDEPENDENT):
     member = await enable.enable(engine, NewSet(kind, *paths))
-    copier = engine.running(member)
-    if copier is not None:
-        await copier.wait()
+    await at_rest(engine, member)
     return member
 
 

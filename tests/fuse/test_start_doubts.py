@@ -3,15 +3,13 @@
 import os
 import threading
 from contextlib import suppress
-from dataclasses import replace
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from bitmaps import change_header
 from devices import eventually
 from harness import CHUNK
-
-from iifuse.store.bitmapfile import BitmapFile
-from iifuse.store.volume import open_volume
 
 HUGE = CHUNK << 22
 """A sparse volume whose bits take a while to load."""
@@ -104,7 +102,7 @@ def test_doubt_after_a_power_loss_outlasts_the_next_kill(new_service, volume, pl
     service.wait(shadow)
     service.write(master, 3 * CHUNK, b"x")
     service.kill()
-    forge(f"{shadow}.bmp", boot_id=uuid4())
+    change_header(Path(f"{shadow}.bmp"), boot_id=uuid4())
     service.start()
     assert service.status(shadow).shadow_bits == 300
     service.kill()
@@ -144,16 +142,6 @@ def test_master_written_past_a_killed_service_is_found_out(service, place, late)
     service.flip("s", independent)
     service.wait(independent)
     assert service.read(independent) == service.read(master)
-
-
-def forge(path, **changes):
-    """Change the header of a bitmap whose service is down."""
-    volume = open_volume(str(path), exclusive=False)
-    try:
-        bitmap = BitmapFile(volume)
-        bitmap.write_header(replace(bitmap.read_header(), **changes))
-    finally:
-        volume.close()
 
 
 # -- a master of another size -----------------------------------------------------------------
