@@ -37,6 +37,7 @@ VOLUMES = {
     "other": identity("disk:c"),
 }
 
+PATH = ":".join([os.path.dirname(__file__), *sys.path])
 HOLD = """
 import sys
 sys.path[:0] = sys.argv[1].split(":")
@@ -58,7 +59,7 @@ def hold(request, directory):
         return Claim("theirs", VOLUMES[name]).release
 
     def elsewhere(name):
-        words = [sys.executable, "-c", HOLD, ":".join(sys.path), str(directory), name]
+        words = [sys.executable, "-c", HOLD, PATH, str(directory), name]
         pipe = subprocess.PIPE
         process = subprocess.Popen(words, stdin=pipe, stdout=pipe)
         started.append(process)
@@ -90,7 +91,7 @@ def test_claim_is_refused_exactly_where_identities_conflict(hold):
 
 
 def test_claim_names_the_process_that_has_the_storage(directory):
-    words = [sys.executable, "-c", HOLD, ":".join(sys.path), str(directory), "disk"]
+    words = [sys.executable, "-c", HOLD, PATH, str(directory), "disk"]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         with pytest.raises(errors.InUse, match=rf"another service: python.* \(pid {process.pid}\)"):
