@@ -9,7 +9,7 @@ import sys
 
 import file_server
 import pytest
-from devices import Mapping, held_open, opened
+from devices import Mapping, eventually, held_open, opened
 from harness import BIN, CHUNK
 
 from iifuse.control import protocol
@@ -85,7 +85,9 @@ def to_master(frozen, place):
     service.write(shadow, CHUNK, b"changed")
     frozen.freeze()
     service.flip("m", shadow)
-    return service, shadow, place / "sibling"
+    sibling = place / "sibling"
+    eventually(lambda: service.status(sibling).shadow_bits, "the sibling has kept its chunk")
+    return service, shadow, sibling
 
 
 # -- the state table --------------------------------------------------------------------------

@@ -5,17 +5,17 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+import loaded
 from hang import PATIENCE_SECONDS, WATCHDOG, abort, unmount
+from loaded import BIN, LOADED, Child
 
 from iifuse.control import protocol
 from iifuse.control.client import Client
 from iifuse.control.protocol import SetStatus, Target
 
-BIN = Path(sys.executable).parent
 CHUNK = 32 * 1024
 
 
@@ -31,7 +31,7 @@ class Service:
         self.log = self.home / "log"
         self.options = options
         self.client = Client(str(self.socket))
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Child | None = None
 
     # -- life -------------------------------------------------------------------------------
 
@@ -48,11 +48,7 @@ class Service:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
             ready.bind(str(notify))
             ready.settimeout(0.2)
-            self._process = subprocess.Popen(
-                self.command(),
-                stderr=self.log.open("ab"),
-                env={**os.environ, "NOTIFY_SOCKET": str(notify), **(env or {})},
-            )
+            self._process = self._begin({"NOTIFY_SOCKET": str(notify), **(env or {})})
             for _ in range(int(PATIENCE_SECONDS / 0.2)):
                 with contextlib.suppress(TimeoutError):
                     if b"READY=1" in ready.recv(4096):
@@ -60,6 +56,13 @@ class Service:
                 if self._process.poll() is not None:
                     break
         raise AssertionError(f"the service did not start: {self.log.read_text()}")
+
+    def _begin(self, more: dict[str, str]) -> subprocess.Popen[bytes] | Child:
+        words, env = self.command(), {**os.environ, **more}
+        with self.log.open("ab") as log:
+            if loaded.may_fork(words, env):
+                return LOADED.start(words, env, (0, 1, log.fileno()))
+            return subprocess.Popen(words, stderr=log, env=env)
 
     @property
     def pid(self) -> int:
@@ -146,9 +149,13 @@ class Service:
 
     def run(self, program: str, *words: object, **options: object) -> subprocess.CompletedProcess:
         """One of the tools as a user runs it: no terminal, text output."""
+        command = [str(BIN / program), *map(str, words)]
+        env = {**os.environ, "IIFUSE_SOCKET": str(self.socket)}
+        if not options and loaded.may_fork(command, env):
+            return loaded.run(command, env, 120)
         return subprocess.run(
-            [str(BIN / program), *map(str, words)],
-            env={**os.environ, "IIFUSE_SOCKET": str(self.socket)},
+            command,
+            env=env,
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
