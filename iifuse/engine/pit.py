@@ -216,7 +216,7 @@ async def _commit(engine: Engine, changes: Changes, rooms: Sequence[Room]) -> "_
         for member in changes:
             await member.lose(error.filename, str(error))
         if len(changes) > 1:
-            await _disown(changes, failed.transition)
+            await _disown(engine, changes, failed.transition)
         raise storage_error(error, "nothing was changed") from error
     for key, failure in run.failed.items():
         await _lose(run.flips[key], str(failure))
@@ -279,8 +279,16 @@ class _NotRecorded(Exception):
         self.error, self.transition = error, transition
 
 
-async def _disown(sets: Iterable[VolumeSet], transition: UUID) -> None:
-    """A record that failed may stand on the disk all the same: no set is to follow it."""
+async def _disown(engine: Engine, sets: Iterable[VolumeSet], transition: UUID) -> None:
+    """A record that failed may stand on the disk all the same: no set is to follow it.
+
+    The database says so for all of them at once. The headers say it too, should the database
+    fail, or be lost.
+    """
+    try:
+        await blocking(partial(engine.db.disown, transition))
+    except errors.StorageError as error:
+        log.error("%s", error)  # noqa: TRY400 - a disk's error, not a defect
     for member in sets:
         try:
             await member.commit(transition_id=transition)

@@ -41,6 +41,7 @@ async def start(engine: Engine) -> None:
     for path in await blocking(partial(volumes_alone, engine)):
         if isinstance(await open_master(engine, path), Missing):
             engine.volumes_wait = True
+    engine.transitions.disown(await blocking(engine.db.disowned))
     await bring_back(engine, await blocking(engine.db.sets))
     await finish_transition(engine)
     await learn_at_start(engine)

@@ -47,7 +47,7 @@ CREATE TABLE IF NOT EXISTS history (
     chunks INTEGER              -- copied, at the end of a copy
 );
 """
-"""As version 2 (0.1.0) has it; what came later stands in `_ADDED`, `_FORMER` and `_IMPORTS`."""
+"""As version 2 (0.1.0) has it; what came later: see `_ADDED` and the tables below."""
 
 _FORMER: Final = """
 CREATE TABLE IF NOT EXISTS former (  -- sets that were: of which master a shadow was the last time
@@ -63,6 +63,13 @@ CREATE TABLE IF NOT EXISTS imports (  -- of sets, as their tickets have named th
     id TEXT NOT NULL,
     bitmap TEXT NOT NULL,
     PRIMARY KEY (uuid, id)
+)
+"""
+
+_DISOWNED: Final = """
+CREATE TABLE IF NOT EXISTS disowned (  -- the last group command that failed, and whose record
+    id INTEGER PRIMARY KEY CHECK (id = 1),  -- may stand in the file of them all the same
+    "transition" TEXT NOT NULL
 )
 """
 
@@ -131,6 +138,7 @@ class Database:
                 self._db.execute(statement)
         self._db.execute(_FORMER)
         self._db.execute(_IMPORTS)
+        self._db.execute(_DISOWNED)
         for table, columns in _ADDED.items():
             there = {row[1] for row in self._db.execute(f"PRAGMA table_info({table})")}
             for column in columns:

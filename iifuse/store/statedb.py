@@ -165,6 +165,19 @@ class StateDB(VolumeRows):
                     (str(uuid), export_number, str(key), bitmap),
                 )
 
+    def disown(self, transition: UUID) -> None:
+        """No set is to follow this group command, whose record may stand or not."""
+        self._run("INSERT OR REPLACE INTO disowned VALUES (1, ?)", (str(transition),))
+
+    def disowned(self) -> UUID | None:
+        """The last group command that no set is to follow."""
+        rows = self._rows('SELECT "transition" FROM disowned')
+        try:
+            return UUID(rows[0][0]) if rows else None
+        except (ValueError, TypeError, AttributeError) as error:
+            why = f"the name of a group command is damaged ({error})"
+            raise errors.ServiceError(self._path, why, WAY_OUT) from error
+
     def former(self, path: str) -> list[tuple[str, str]]:
         """(master, shadow) of the sets that were and had a volume of this name."""
         query = "SELECT master, shadow FROM former WHERE shadow = ? OR master = ? ORDER BY shadow"

@@ -10,6 +10,7 @@ import struct
 import zlib
 from contextlib import suppress
 from typing import Final
+from uuid import UUID
 
 import msgspec
 
@@ -93,6 +94,12 @@ class TransitionFile:
     def finish(self, earlier: tuple[Transition, ...] = ()) -> None:
         """Every member shows its new PIT: forget the record. `earlier`: those that stay."""
         self._write(Record(None, earlier))
+
+    def disown(self, transition: UUID | None) -> None:
+        """Whoever loads sets from now on follows this command no more, though its record stands."""
+        last = self._record.transition
+        if last is not None and last.id == transition:
+            self._record = Record(None, self._record.earlier)
 
     def close(self) -> None:
         """Give up the file and its lock."""

@@ -101,6 +101,12 @@ def test_every_store_call_that_fails_breaks_no_promise(long_seconds):
         seed += 1
 
 
+@pytest.mark.parametrize("scenario", ["group-update", "group-restore"])
+def test_record_of_a_group_that_fails_is_followed_by_all_sets_or_by_none(scenario):
+    for seed in (SEED, SEED + 1):
+        fail_calls_on("/transitions", scenario, seed)
+
+
 @pytest.mark.parametrize("name", BUGS)
 def test_planted_answer_to_a_failure_is_caught(name):
     plant, scenario, file = BUGS[name]

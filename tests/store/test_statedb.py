@@ -59,6 +59,18 @@ def test_state_knows_what_the_shadow_of_a_set_that_was_still_holds(db):
     assert db.rest_of("/s1") == 0
 
 
+def test_state_knows_the_last_group_command_that_failed(db, place):
+    assert db.disowned() is None
+    for key in (UUID(int=7), UUID(int=8)):
+        db.disown(key)
+        other = reopened(place)
+        assert other.disowned() == key
+        other.close()
+    db._run('UPDATE disowned SET "transition" = ?', ("no name",))
+    with pytest.raises(errors.ServiceError, match="name of a group command is damaged"):
+        db.disowned()
+
+
 def test_state_set_and_its_doubt_are_entered_together(db):
     """F15: a crash in between would let a start believe what the doubt is about."""
     statements: list[str] = []

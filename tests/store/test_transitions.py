@@ -55,6 +55,16 @@ def test_transition_that_a_set_has_still_to_follow_stays_beside_later_ones(opene
     assert opened().standing == ()
 
 
+def test_transition_that_is_disowned_is_followed_no_more_and_the_earlier_ones_are(opened):
+    opened().begin(SECOND, (FIRST,))
+    file = opened()
+    for other in (None, FIRST.id):
+        file.disown(other)
+        assert file.standing == (FIRST, SECOND)
+    file.disown(SECOND.id)
+    assert file.standing == (FIRST,)
+
+
 def test_transition_that_fails_leaves_the_earlier_ones(opened, monkeypatch):
     file = opened()
     file.begin(FIRST)

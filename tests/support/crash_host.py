@@ -102,6 +102,12 @@ class MemoryDB:
         rows, volumes = self._content()
         self._put(tuple(r for r in rows if r.shadow != shadow), volumes)
 
+    def disown(self, transition: UUID) -> None:
+        self._disk.commit(f"{self._host}'s disowned", transition)
+
+    def disowned(self) -> UUID | None:
+        return self._disk.dbs.get(f"{self._host}'s disowned")
+
     def volumes(self) -> list[str]:
         return list(self._content()[1])
 

@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
+from crash_host import MemoryDB
+
 from iifuse.engine import pit, recovery
 from iifuse.engine.family import Family
 from iifuse.engine.volumeset import VolumeSet
@@ -81,11 +83,15 @@ def a_failed_record_stands() -> AbstractContextManager[Any]:
     def begin(self: TransitionFile, transition: Any, earlier: Any = ()) -> None:
         self._write(Record(transition, earlier))
 
-    async def disown(sets: Any, transition: Any) -> None:
+    async def disown(*arguments: Any) -> None:
         pass
 
     both = patch.object(TransitionFile, "begin", begin), patch.object(pit, "_disown", disown)
     return _Both(*both)
+
+
+def a_failed_record_is_disowned_set_by_set() -> AbstractContextManager[Any]:
+    return patch.object(MemoryDB, "disown", lambda *arguments: None)
 
 
 class _Both:
@@ -132,7 +138,8 @@ BUGS: dict[str, Bug] = {
         (offline_is_seen_before_it_is_durable, "first_touches-ind-4", "s.b"),
         (a_failure_takes_nobody_offline, "first_touches-dep-1", "m"),
         (the_masters_writers_pay, "first_touches-dep-1", "s"),
-        (a_failed_record_stands, "group-restore", "/transitions"),
+        (a_failed_record_stands, "group-update", "/transitions"),
+        (a_failed_record_is_disowned_set_by_set, "group-update", "/transitions"),
         (bits_that_fail_are_ignored, "first_touches-ind-1", "s.b"),
         (a_failed_last_sync_is_only_logged, "process_stop-dep", "s"),
     )
