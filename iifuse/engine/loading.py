@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from iifuse import errors
 from iifuse.core.bits import Bits
-from iifuse.core.header import BitmapRole, Header
+from iifuse.core.header import BitmapRole, Closure, Header
 from iifuse.core.missing import Missing, same_file, without_bits
 from iifuse.core.sector import Region
 from iifuse.core.state import NOTHING_OFFLINE, Custody, Progress, Role
@@ -87,17 +87,22 @@ def with_times(engine: Engine, header: Header, trouble: Trouble) -> Header:
 
 
 def has_header(row: SetRow) -> bool:
-    """In a thread: is the set of this row there, as far as its bitmap volume tells?"""
+    """In a thread: has the set whose enable or import had begun got its header?
+
+    Another one with its UUID may be there: that of an import of an earlier export.
+    """
     try:
         volume = open_volume(row.bitmap, exclusive=False)
     except errors.IifuseError:
         return False
     try:
-        return BitmapFile(volume).read_header().uuid == row.uuid
+        header = BitmapFile(volume).read_header()
     except (errors.IifuseError, OSError):
         return False
     finally:
         volume.close()
+    known = header.uuid == row.uuid and header.session in (row.session, row.previous)
+    return known and header.closure is Closure.OPEN
 
 
 def _doubted(engine: Engine, row: SetRow, reason: str) -> bool:

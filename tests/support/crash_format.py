@@ -24,6 +24,7 @@ class Found:
     pending: int
     closure: int
     size: int
+    export: int
     shadow: tuple[bool, ...] = ()
     copy: tuple[bool, ...] = ()
 
@@ -38,10 +39,9 @@ def slot(blob: bytes) -> Found | None:
         return None
     kind, progress, _, custody, offline = blob[49:54]
     sequence, pit = struct.unpack_from("<Q", blob, 24)[0], struct.unpack_from("<Q", blob, 72)[0]
-    size = struct.unpack_from("<Q", blob, 64)[0]
-    return Found(
-        blob[32:48], sequence, kind, progress, custody, offline, pit, blob[144], blob[145], size
-    )
+    size, export = (struct.unpack_from("<Q", blob, at)[0] for at in (64, 104))
+    what = (kind, progress, custody, offline, pit, blob[144], blob[145], size, export)
+    return Found(blob[32:48], sequence, *what)
 
 
 def read(blob: bytes) -> Found | None:

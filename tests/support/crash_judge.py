@@ -16,6 +16,7 @@ from crash_schedule import run
 from iifuse import errors
 from iifuse.core.state import Custody, Progress, Verb
 from iifuse.engine import attach, enable, joining, reset
+from iifuse.engine.volumeset import VolumeSet
 
 SECONDS = 60.0
 """No recovery and no copy of a few chunks takes so long, even here."""
@@ -151,6 +152,8 @@ class Check:
         for host in (self.main, self.other):
             for row in host.engine.db.sets():
                 self._expect_back(host, row.shadow)
+            for member in host.engine.sets.values():
+                self._expect_whole(member)
 
     def _bitmap(self, path: str) -> fmt.Found | None:
         return fmt.read(self.disk.content(path)) if path in self.disk.names else None
@@ -264,13 +267,14 @@ class Check:
         text = misfits(content, layers) if layers else "must not be there"
         return f"PITs {world}: {name[-3:]}: {text}"
 
-    def _check_recorded(self, shadow: str, found: fmt.Found | None) -> None:
-        member = self.main.engine.sets[shadow]
+    def _expect_whole(self, member: VolumeSet) -> None:
         recording = self.case.recording
         allowed = recording.may_be_offline or not (recording.ordered or self.case.killed)
-        allowed |= self.case.lost
-        if member.state.offline and not allowed:
-            raise Lost(f"{shadow[-3:]} went offline: {member.header.offline_reason}")
+        if member.state.offline and not (allowed or self.case.lost):
+            raise Lost(f"{member.name[-3:]} went offline: {member.header.offline_reason}")
+
+    def _check_recorded(self, shadow: str, found: fmt.Found | None) -> None:
+        member = self.main.engine.sets[shadow]
         if found is None or member.state.offline or member.missing:
             return
         if found.progress == fmt.IDLE and any(found.copy):
@@ -349,7 +353,8 @@ class Future:
         if shadow in self.other.engine.sets:
             await enable.disable(self.other.engine, self.other.set(shadow))
         found = f"{shadow}.b2" in self.disk.names and fmt.read(self.disk.content(f"{shadow}.b2"))
-        if found and found.closure == 1:
+        of_this = found and found.export == member.header.export_number
+        if found and of_this and found.closure == 1:
             await joining.join(self.main.engine, member, f"{shadow}.b2", accept_unclosed=False)
         else:
             await reset.reset(self.main.engine, member)

@@ -265,6 +265,24 @@ async def join(rig: Rig) -> None:
     rig.check()
 
 
+async def lent_again(rig: Rig) -> None:
+    """The second night: the importer's bitmap volume holds an import that was joined."""
+    master, shadow = await _set(rig, IND)
+    for night in range(2):
+        await rig.touch(master, night)
+        await rig.export(shadow)
+        if night:
+            await rig.hosts["other"].down()
+            await rig.hosts["other"].up(rig.nursery)
+            rig.begin()
+        await rig.take_in(shadow)
+        await rig.touch(shadow, 4, host="other")
+        await rig.give_back(shadow)
+        await rig.join(shadow)
+    await rig.touch(shadow, 2)
+    rig.check()
+
+
 async def taken_back(rig: Rig) -> None:
     """The importer is lost: -R counts all chunks as different."""
     master, shadow = await _set(rig, IND)
@@ -364,5 +382,6 @@ SCENARIOS: dict[str, Scenario] = {
     "group-many": group_many,
     "exchange": exchange,
     "join": join,
+    "lent_again": lent_again,
     "taken_back": taken_back,
 }  # fmt: skip
