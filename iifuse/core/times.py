@@ -46,11 +46,12 @@ class FileTimes:
     be made first. At or above it nothing is shown: until it is raised, times move by nanoseconds.
     """
 
-    __slots__ = ("ceiling_ns", "ctime_ns", "mtime_ns")
+    __slots__ = ("_shown_ns", "ceiling_ns", "ctime_ns", "mtime_ns")
 
     def __init__(self, times: Times) -> None:
         self.mtime_ns, self.ctime_ns = times.mtime_ns, times.ctime_ns
         self.ceiling_ns = times.ceiling_ns
+        self._shown_ns = times.ctime_ns
 
     def change(self, now_ns: int) -> None:
         """The content is another one from now on."""
@@ -78,8 +79,13 @@ class FileTimes:
         return Times(self.mtime_ns, self.ctime_ns, min(ceiling, TIME_NS_MAX))
 
     def adopt(self, mtime_ns: int, ctime_ns: int) -> None:
-        """The kernel says what it has shown (writeback_cache)."""
-        self.mtime_ns, self.ctime_ns = asked(mtime_ns), max(self.ctime_ns, asked(ctime_ns))
+        """The kernel says what it shows (writeback_cache).
+
+        That is earlier than when its writes have arrived here, a time that nobody was shown: a
+        later start shows what the kernel did. Nor is it earlier than what it said before.
+        """
+        self.mtime_ns = asked(mtime_ns)
+        self.ctime_ns = self._shown_ns = max(self._shown_ns, asked(ctime_ns))
 
 
 def asked(mtime_ns: int) -> int:

@@ -83,6 +83,31 @@ def test_times_of_two_contents_are_never_the_same(script):
             assert machine.shown == before, "nothing has changed"
 
 
+cached_acts = st.sampled_from(["write", "told", "stop", "kill"])
+
+
+@given(st.lists(st.tuples(cached_acts, st.integers(1, SECOND))))
+def test_times_that_the_kernel_has_shown_come_back_and_not_with_another_content(script):
+    """writeback_cache: a write arrives after its time, and that time is told after the write."""
+    now, content, machine = NOW, 0, Machine(Times(NOW, NOW))
+    kernel = machine.shown
+    seen = {kernel: content}
+    for act, step in script:
+        now += step
+        if act == "write":
+            kernel, content = (now, now), content + 1
+            now += step
+            machine.act("write", 0, now)
+        elif act != "kill":  # a stop takes the mount off: all is told before
+            machine.file.adopt(*kernel)
+        if act in ("stop", "kill"):
+            machine.act(act, 0, now)
+            assert machine.shown == kernel or act == "kill"
+            kernel = machine.shown
+            now = max(now, kernel[1])  # until then the kernel shows earlier times than a kill left
+        assert seen.setdefault(kernel, content) == content
+
+
 @given(st.integers(), st.integers(-NOW, NOW))
 def test_times_that_are_asked_for_leave_room_for_later_ones(mtime, now):
     file = FileTimes(Times(0, 0, TIME_NS_MAX))

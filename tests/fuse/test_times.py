@@ -88,6 +88,26 @@ def test_times_move_with_a_point_in_time_under_writeback_cache(new_service, volu
         assert after[1] >= before[1]
 
 
+def test_times_under_writeback_cache_outlast_a_restart(new_service, volume, place):
+    """What the kernel has shown, not when its writes have arrived."""
+    service = new_service("timed", "writeback_cache")
+    master, shadow = volume("v", 8 * CHUNK), place / "v.shadow"
+    service.enable("ind", master, shadow)
+    service.wait(shadow)
+    alone = volume("alone")
+    assert service.run("svadm", "-e", alone).returncode == 0
+    for end in (os.fsync, lambda fd: None):
+        shown = {}
+        for file in map(service.path, (master, shadow, alone)):
+            with opened(file) as fd:
+                os.pwrite(fd, os.urandom(8), CHUNK)
+                time.sleep(0.05)  # what is written arrives later
+                end(fd)
+            shown[file] = times(file)
+        service.restart()
+        assert {file: times(file) for file in shown} == shown
+
+
 def test_times_stay_with_a_point_in_time_that_changes_nothing(service, pair):
     master, shadow, _ = pair
     service.write(master, 0, b"x")
