@@ -44,7 +44,7 @@ help:
 	@echo 'make demo     the LAN-free backup procedure on real data, from start to end'
 	@echo 'make test     lint, types and all tests: 10 minutes on two processors'
 	@echo 'make check    lint, types, pure and store tests: a minute'
-	@echo 'make test-long  the large matrices whole, of which a test run draws a sample: 2 hours at most'
+	@echo 'make test-long  the large matrices whole, of which a test run draws a sample: 20 minutes'
 	@echo 'make test-crash  the long tests, for an hour or for IIFUSE_CRASH_SECONDS'
 	@echo 'make lint     ruff, mypy, manual pages and the rules of the project'
 	@echo 'make venv     leave all programs in $(BIN)'

@@ -82,7 +82,7 @@ class Bitmap:
             else packed
         )
         self._view = self.packed.reshape(-1)
-        self._bytes = memoryview(self._view)  # type: ignore[arg-type]
+        self._bytes = self._view.data
 
     @classmethod
     def from_disk(cls, chunks: int, packed: Packed) -> "Bitmap":

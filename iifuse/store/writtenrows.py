@@ -25,7 +25,7 @@ class WrittenRows:
     def __init__(self, count: int) -> None:
         """`count`: sectors of both bitmaps."""
         self._not_zero = np.ones(count, np.bool_)
-        self._flags = memoryview(self._not_zero).cast("B")  # type: ignore[arg-type]
+        self._flags = self._not_zero.data.cast("B")
         """The same memory, which for a sector or two is faster than numpy."""
         self._order = threading.Lock()
         self._begun = self._running = 0
