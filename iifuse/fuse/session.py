@@ -50,7 +50,7 @@ class Mount:
 
     def open(self) -> None:
         """Mount. Raises ServiceError."""
-        clean_up_dead(self.mountpoint)
+        _clean_up_killed(self.mountpoint)
         if not os.path.isdir(self.mountpoint):
             raise errors.ServiceError(
                 self.mountpoint, "is not a directory", f"mkdir -p {self.mountpoint}"
@@ -183,6 +183,19 @@ def clean_up_dead(path: str) -> None:
     """Unmount what a killed service has left behind."""
     if _unmount_dead(path):
         log.warning("%s: a dead mount was cleaned up", path)
+
+
+def _clean_up_killed(mountpoint: str) -> None:
+    """The same of a mount, with its files that `-o in_place` has mounted over volumes.
+
+    The state directory that knew the volumes may be lost, so they are found by the mount's device.
+    """
+    before = {mount.device for mount in mounts().at(mountpoint) if mount.is_service}
+    clean_up_dead(mountpoint)
+    now = mounts()
+    for device in before - {mount.device for mount in now.at(mountpoint)}:
+        for mount in now.all_of_device(device):
+            clean_up_dead(mount.point)
 
 
 def _unmount_dead(path: str) -> int:

@@ -84,7 +84,11 @@ class Mounts:
 
     def of_device(self, device: str) -> Mount | None:
         """A mount of the file system with this number, where there is one."""
-        return next((mount for mount in self._all if mount.device == device), None)
+        return next(iter(self.all_of_device(device)), None)
+
+    def all_of_device(self, device: str) -> list[Mount]:
+        """Every mount of it, or of a file or directory on it."""
+        return [mount for mount in self._all if mount.device == device]
 
 
 @lru_cache(4096)

@@ -8,7 +8,7 @@ from itertools import chain, combinations, product
 
 import pytest
 from harness import CHUNK
-from late_sets import STATES, Stage, remains, until
+from late_sets import STATES, Stage, remains, waited
 from samples import sample
 
 from iifuse import errors
@@ -42,16 +42,6 @@ def assert_nothing_wrong(service, piece, live=None, pit=None):
     if "m" not in piece.lost and piece.live and "b" not in piece.lost and "s" not in piece.lost:
         assert shown is not None, f"{piece.name}: the master is not served"
     assert read(service, piece.shadow) in (None, pit or piece.pit), f"{piece.name}: the shadow"
-
-
-def waited(service, pieces):
-    """Until all that is back was noticed."""
-
-    def nothing_is_missing():
-        rows = {row.shadow: row for row in service.client.status()}
-        return not any(rows[str(p.shadow)].waiting or rows[str(p.shadow)].replaced for p in pieces)
-
-    until(nothing_is_missing)
 
 
 @pytest.fixture

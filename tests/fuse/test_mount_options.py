@@ -1,6 +1,7 @@
 """What `-o` changes, and what it must not change."""
 
 import os
+import shutil
 import stat
 import subprocess
 from collections.abc import Callable
@@ -43,6 +44,23 @@ def test_in_place_puts_the_mounts_file_over_the_volume(new_service, volume, plac
     service.start()
     assert master.read_bytes() == shadow.read_bytes()
     assert service.stop() == 0
+
+
+def test_in_place_leaves_no_dead_file_after_a_kill_and_a_lost_state_directory(
+    new_service, volume, place
+):
+    """Nobody remembers then which volumes the killed service had mounted its files over."""
+    service = new_service("app", "in_place", "stop_wait=2")
+    master, shadow = volume("m"), place / "s"
+    service.enable("ind", master, shadow)
+    service.wait(shadow)
+    before = master.read_bytes()
+    service.kill()
+    shutil.rmtree(service.state)
+    service.start()
+    assert master.read_bytes() == shadow.read_bytes() == before
+    assert service.run("iiadm", "--attach", f"{shadow}.bmp").returncode == 0
+    assert os.stat(master).st_dev == os.stat(service.mountpoint).st_dev
 
 
 def test_in_place_takes_a_whole_night(new_service, volume, place):

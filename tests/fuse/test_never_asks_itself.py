@@ -6,10 +6,13 @@ closed door for all that the mount can serve at once, it waits for ever, and can
 
 import os
 import re
+import shutil
 import subprocess
+import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,12 +20,13 @@ import pytest
 from devices import eventually, opened
 from fault_service import Faulty, shim
 from harness import CHUNK, Service
+from late_sets import STATES, Stage, until, waited
 
 from iifuse.control import protocol
 
 __all__ = ["shim"]
 
-_LINE = re.compile(r"(\d+\.\d{9}) (\w+)\((.*)\) = (-?\d+)(.*) <(\d+\.\d{9})>")
+_LINE = re.compile(r"(\d+\.\d{9}) (\w+)\((.*)\) = (-?\d+)(?:<(.*)>)?(.*) <(\d+\.\d{9})>")
 _PATHS = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _MOUNTS = ("mount", "umount2")
 """They look for the mount and not at what is below it."""
@@ -38,11 +42,28 @@ class Call(NamedTuple):
     text: str
 
 
+@dataclass
+class Life:
+    """From a start to a stop or a kill; what was mounted is nobody's afterwards."""
+
+    pid: int
+    device: int
+    began: float
+    ended: float = float("inf")
+
+    def has(self, call: Call) -> bool:
+        return self.began < call.began < self.ended
+
+
 class Watched(Service):
     """A service whose calls that name files are written down, a file for each thread."""
 
+    def __init__(self, *words):
+        super().__init__(*words)
+        self.lives: list[Life] = []
+
     def command(self):
-        how = ["strace", "-D", "-ff", "--seccomp-bpf", "-q", "-v", "-s", "4096"]
+        how = ["strace", "-D", "-ff", "--seccomp-bpf", "-q", "-v", "-y", "-s", "4096"]
         times = ["--syscall-times=ns", "--absolute-timestamps=format:unix,precision:ns"]
         trace = ["-e", "trace=%file", "-o", str(self.home / "trace")]
         return [*how, *times, *trace, *super().command()]
@@ -54,25 +75,33 @@ class Watched(Service):
             eventually(lambda trace=trace: end.search(_text(trace)), "a whole trace")
             own = list(_calls(_text(trace)))
             starts = [call.name for call in own].count("execve")
-            if starts == (trace.suffix == f".{self.main}"):
+            if starts == (int(trace.suffix[1:]) in [life.pid for life in self.lives]):
                 found += own
         assert any(call.name == "mount" for call in found), "the trace is not whole"
         return sorted(found)
 
     def start(self, **options):
+        began = time.time()
         super().start(**options)
-        self.main, self.device = self.pid, os.stat(self.mountpoint).st_dev
+        self.lives.append(Life(self.pid, os.stat(self.mountpoint).st_dev, began))
         return self
+
+    def _wait(self, timeout):
+        code = super()._wait(timeout)
+        self.lives[-1].ended = time.time()
+        return code
 
     def asked_itself(self) -> list[str]:
         """Calls that had to be answered by the mount, by the name or by what they found."""
         mounts = self._mounts()
-        device = f"st_dev=makedev({os.major(self.device):#x}, {os.minor(self.device):#x})"
         return [
             call.text
             for call in self.calls()
             if call.name not in _MOUNTS
-            and (device in call.text or any(_leads_in(call, mounts, path) for path in call.paths))
+            and (
+                any(life.has(call) and _is_on(life.device, call.text) for life in self.lives)
+                or any(_leads_in(call, mounts, path) for path in call.paths)
+            )
         ]
 
     def _mounts(self) -> dict[str, list[tuple[float, float]]]:
@@ -81,10 +110,19 @@ class Watched(Service):
         for call in self.calls():
             at = call.paths[-1 if call.name == "umount2" else 1] if call.name in _MOUNTS else ""
             if call.name == "mount" and not at.startswith("/sys/"):
-                times[at].append((call.ended, float("inf")))
-            elif call.name == "umount2" and times[at]:
+                end = next(life.ended for life in self.lives if life.has(call))
+                times[at].append((call.ended, end))
+            elif call.name == "umount2" and times[at] and call.began < times[at][-1][1]:
                 times[at][-1] = times[at][-1][0], call.began
         return times
+
+
+def _is_on(device: int, text: str) -> bool:
+    """Does strace say that a call has found something on a device, or on any FUSE mount?"""
+    major, minor = os.major(device), os.minor(device)
+    stat = f"st_dev=makedev({major:#x}, {minor:#x})"
+    statx = f"stx_dev_major={major}, stx_dev_minor={minor},"
+    return any(mark in text for mark in (stat, statx, "FUSE_SUPER_MAGIC"))
 
 
 def _text(trace: Path) -> str:
@@ -98,7 +136,9 @@ def _calls(text: str) -> Iterator[Call]:
             continue
         paths = _PATHS.findall(call[3])
         names = paths[:2] if call[2] in ("mount", "rename", "link", "linkat") else paths[:1]
-        yield Call(float(call[1]), float(call[1]) + float(call[6]), call[2], names, line)
+        if call[5] and not names[0].startswith("/proc/self/fd/"):  # which lead below our mounts
+            names.append(call[5])  # links were followed
+        yield Call(float(call[1]), float(call[1]) + float(call[7]), call[2], names, line)
 
 
 def _leads_in(call: Call, mounts: dict[str, list[tuple[float, float]]], path: str) -> bool:
@@ -109,12 +149,21 @@ def _leads_in(call: Call, mounts: dict[str, list[tuple[float, float]]], path: st
 
 
 @pytest.fixture
-def watched(place):
-    service = Watched(place, "watched", ("stop_wait=2", "in_place"))
-    try:
-        yield service.start(env={"PYTHONDONTWRITEBYTECODE": "1"})
-    finally:
-        service.clean_up()
+def watch(place):
+    """Start such a service, with these options."""
+    with ExitStack() as stack:
+
+        def make(*options):
+            service = Watched(place, "watched", ("stop_wait=2", *options))
+            stack.callback(service.clean_up)
+            return service.start(env={"PYTHONDONTWRITEBYTECODE": "1"})
+
+        yield make
+
+
+@pytest.fixture
+def watched(watch):
+    return watch("in_place")
 
 
 def nights(service, other, volume, place):
@@ -210,3 +259,117 @@ def test_failed_shadow_is_reset_though_its_own_name_leads_to_the_mount(
     service.write(master, 0, b"preserved")
     assert shadow.read_bytes()[:13] == b"not preserved"
     assert os.stat(shadow).st_dev == os.stat(service.mountpoint).st_dev
+
+
+# -- volumes that are late, sets that only their bitmaps know, restores that are given up -------
+
+MOUNTED = pytest.mark.parametrize("options", [("in_place",), ()], ids=["in place", "beside"])
+LOSSES = ("m", "s", "b", "ms", "sb", "msb")
+
+
+def ok(service, *words):
+    done = service.run("iiadm", *words)
+    assert done.returncode == 0, done.stderr
+
+
+def staged(service, place, state, losses, lender=None):
+    stage = Stage(service, lender, place, state)
+    for how, lost in losses:
+        stage.add(f"{lost}-{how}", lost)
+    stage.settle()
+    return stage
+
+
+def lost_pieces(stage):
+    """The service has ended; what each set has to lose is away, or something else is there."""
+    stage.end("stop" if "in_place" in stage.host.options else "kill")
+    for piece in stage.pieces:
+        stage.lose(piece, piece.name.partition("-")[2])
+
+
+def assert_missed(service, pieces):
+    """Of volumes that are open only bitmaps, where our own files hide what became of the rest."""
+    for piece in pieces:
+        row = service.status(piece.shadow)
+        assert row.waiting or row.replaced, piece.name
+
+
+def noticed(service, piece):
+    row = service.status(piece.shadow)
+    return set(piece.roles) <= {*(row.waiting or ()), *(row.replaced or ())}
+
+
+@MOUNTED
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("state", STATES)
+def test_volumes_that_come_back_late_are_not_looked_for_on_its_own_mount(
+    watch, new_service, place, state, options
+):
+    """Away at the start and there again; then away while in use, and there again."""
+    service = watch(*options)
+    without = {"exported": "s", "imported": "m"}.get(state, "-")
+    losses = [("absent", lost) for lost in LOSSES if without not in lost]
+    if not options:  # in place, what stands for a master is mounted over itself until `svadm -d`
+        losses += [("other", lost) for _, lost in losses]
+    lender = new_service("lender") if state == "imported" else None
+    stage = staged(service, place, state, losses, lender)
+    lost_pieces(stage)
+    service.start()
+    assert_missed(service, stage.pieces)
+    for piece in stage.pieces:
+        stage.bring_back(piece)
+    waited(service, stage.pieces)
+    bitmaps = [piece for piece in stage.pieces if piece.lost == "b"]
+    for piece in stage.pieces:
+        stage.lose(piece, "absent")
+    until(lambda: all(noticed(service, piece) for piece in bitmaps))
+    for piece in stage.pieces:
+        stage.bring_back(piece)
+    waited(service, stage.pieces)
+    assert service.stop() == 0
+    assert service.asked_itself() == []
+
+
+@MOUNTED
+@pytest.mark.sampled(2)
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_attach_asks_nothing_of_its_own_mount(watch, volume, place, options, end):
+    """Where the master is on the mount already, and where it is not; a set with a late shadow."""
+    service, master, plain = watch(*options), volume("m"), volume("n")
+    sets = [(master, place / "s"), (master, place / "t"), (plain, place / "u")]
+    for (source, shadow), kind in zip(sets, ("ind", "dep", "ind"), strict=True):
+        service.enable(kind, source, shadow)
+    service.wait(place / "s", place / "u")
+    service.write(master, CHUNK, b"written")
+    getattr(service, end)()
+    shutil.rmtree(service.state)
+    service.start()
+    bitmaps = {shadow.name: shadow.with_name(f"{shadow.name}.bmp") for _, shadow in sets}
+    assert service.run("svadm", "-e", plain).returncode == 0
+    (place / "t").rename(place / "t.away")
+    for name in "stu":
+        ok(service, "--attach", bitmaps[name])
+        assert service.run("iiadm", "--attach", bitmaps[name]).returncode == 2
+    (place / "t.away").rename(place / "t")
+    until(lambda: not service.status(place / "t").waiting)
+    if end == "kill":
+        ok(service, "-n", "-R", place / "s")
+    assert service.stop() == 0
+    assert service.asked_itself() == []
+
+
+@MOUNTED
+def test_give_up_asks_nothing_of_its_own_mount(watch, place, options):
+    """Of restores with all their volumes, and with some that are lost."""
+    service = watch(*options)
+    losses = [("", ""), *(("absent", lost) for lost in ("s", "ms", "b")), ("other", "s")]
+    stage = staged(service, place, "aborted", losses)
+    lost_pieces(stage)
+    service.start()
+    for piece in stage.pieces:
+        ok(service, "-n", "--give-up", "--extents", f"{piece.home}.rest", piece.shadow)
+    whole = stage.pieces[0]
+    service.wait(whole.shadow)
+    ok(service, "-n", "-u", "m", whole.shadow)
+    assert service.stop() == 0
+    assert service.asked_itself() == []

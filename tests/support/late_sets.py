@@ -129,7 +129,7 @@ class Stage:
         """The service ends, `how` it may; copies stand in the middle then."""
         self.ended = how
         getattr(self.host, how)()
-        if self.state in ("copying", "restoring"):
+        if self.state in ("copying", "restoring", "aborted"):
             db = StateDB(str(self.host.state))
             for piece in self.pieces:
                 db.remember(_cut_short(piece, self.state, clean=how == "stop"))
@@ -177,8 +177,8 @@ def _cut_short(piece: Piece, state: str, *, clean: bool) -> Header:
         progress = Progress.TO_SHADOW if state == "copying" else Progress.TO_MASTER
         stamps = [_stamp(piece.path(part)) if clean else Stamp() for part in "ms"]
         changed = replace(
-            header, progress=progress, copying=True, clean=clean, master_stamp=stamps[0],
-            shadow_stamp=stamps[1],
+            header, progress=progress, copying=state != "aborted", clean=clean,
+            master_stamp=stamps[0], shadow_stamp=stamps[1],
         )  # fmt: skip
         return bitmap.write_header(changed)
 
@@ -200,3 +200,13 @@ def until(holds: Callable[[], object]) -> None:
     while not holds():
         assert time.monotonic() < deadline, "nothing was noticed"
         time.sleep(0.1)
+
+
+def waited(service: Service, pieces: list[Piece]) -> None:
+    """Until all that is back was noticed."""
+
+    def nothing_is_missing() -> bool:
+        rows = {row.shadow: row for row in service.client.status()}
+        return not any(rows[str(p.shadow)].waiting or rows[str(p.shadow)].replaced for p in pieces)
+
+    until(nothing_is_missing)
