@@ -22,7 +22,7 @@ from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
 from iifuse.engine.flip import Flip, Room, execute_change, make_room
 from iifuse.engine.flip import prepare as _prepare
-from iifuse.engine.rollforward import awaited
+from iifuse.engine.rollforward import awaited, disown
 from iifuse.engine.storage import storage, storage_error, sync
 from iifuse.engine.threads import blocking
 from iifuse.engine.view import View
@@ -216,7 +216,7 @@ async def _commit(engine: Engine, changes: Changes, rooms: Sequence[Room]) -> "_
         for member in changes:
             await member.lose(error.filename, str(error))
         if len(changes) > 1:
-            await _disown(engine, changes, failed.transition)
+            await disown(engine, changes, failed.transition)
         raise storage_error(error, "nothing was changed") from error
     for key, failure in run.failed.items():
         await _lose(run.flips[key], str(failure))
@@ -277,23 +277,6 @@ class _NotRecorded(Exception):
     def __init__(self, error: OSError, transition: UUID) -> None:
         super().__init__(str(error))
         self.error, self.transition = error, transition
-
-
-async def _disown(engine: Engine, sets: Iterable[VolumeSet], transition: UUID) -> None:
-    """A record that failed may stand on the disk all the same: no set is to follow it.
-
-    The database says so for all of them at once. The headers say it too, should the database
-    fail, or be lost.
-    """
-    try:
-        await blocking(partial(engine.db.disown, transition))
-    except errors.StorageError as error:
-        log.error("%s", error)  # noqa: TRY400 - a disk's error, not a defect
-    for member in sets:
-        try:
-            await member.commit(transition_id=transition)
-        except OSError as error:
-            await member.take_offline(Role.BITMAP, str(error))
 
 
 def _with_members(transition: Transition, flips: Sequence[Flip]) -> Transition:

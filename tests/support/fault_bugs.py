@@ -86,7 +86,7 @@ def a_failed_record_stands() -> AbstractContextManager[Any]:
     async def disown(*arguments: Any) -> None:
         pass
 
-    both = patch.object(TransitionFile, "begin", begin), patch.object(pit, "_disown", disown)
+    both = patch.object(TransitionFile, "begin", begin), patch.object(pit, "disown", disown)
     return _Both(*both)
 
 
