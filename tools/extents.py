@@ -2,7 +2,9 @@
 
 import errno
 import os
+import stat
 import sys
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -66,10 +68,27 @@ def show(content: str) -> None:
     except errors.StorageError as error:
         raise _unprinted(error.why) from error
     try:
-        os.fsync(sys.stdout.fileno())
+        _sync(sys.stdout.fileno())
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS):  # no file, but a pipe
             raise _unprinted(f"{error.strerror}") from error
+
+
+def _sync(descriptor: int) -> None:
+    """And of a file its name, which the shell may have made just now. Raises OSError."""
+    os.fsync(descriptor)
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode) and found.st_nlink:
+        with suppress(FileNotFoundError):  # whoever has opened it sees another tree of files
+            _sync_folder(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+
+def _sync_folder(path: str) -> None:
+    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _unprinted(why: str) -> errors.StorageError:
@@ -85,11 +104,7 @@ def keep(path: str, content: str) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync_folder(path)
     except FileExistsError as error:
         raise errors.StorageError(path, "is there already", "name a new file") from error
     except OSError as error:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +17,9 @@ from crash_rig import stamp
 from devices import eventually
 from fs_answers import Act, Answer, Told, ask, times_of
 from fs_log import DIRECTORY, Event, renumbered
-from fs_trace import Replay, calls, tracer
+from fs_trace import Call, Replay, calls, tracer
 from harness import Service
+from loaded import BIN
 
 from iifuse import errors
 from iifuse.control import protocol
@@ -69,9 +71,12 @@ class Traced(Service):
     def logs(self) -> Iterator[str]:
         """The logs of all its lives, each whole: the process is dead."""
         for number in range(1, self.starts + 1):
-            log = self.home / f"calls-{number}"
-            eventually(lambda log=log: _is_whole(log), "a whole trace")
-            yield log.read_text(encoding="latin-1")
+            yield _whole(self.home / f"calls-{number}")
+
+
+def _whole(log: Path) -> str:
+    eventually(lambda: _is_whole(log), "a whole trace")
+    return log.read_text(encoding="latin-1")
 
 
 def _is_whole(log: Path) -> bool:
@@ -97,6 +102,10 @@ class FsRig:
         self._stamps = 0x10
         self._rules: list[str] = []
         self.rule = place / "faults"
+        self.answered = 0
+        """When the last answer was there; what it said was looked up afterwards."""
+        self._logs: list[Path] = []
+        """Of programs that were watched too."""
 
     # -- services ---------------------------------------------------------------------------
 
@@ -135,6 +144,19 @@ class FsRig:
         self.rule.unlink()
 
     # -- programs ---------------------------------------------------------------------------
+
+    def run(self, program: str, *words: str, host: str = "main", into: str | None = None) -> None:
+        """A program of ours, watched as a service is; its results go `into` a file by a shell."""
+        self._logs.append(self.rule.with_name(f"program-{len(self._logs)}"))
+        command = [str(BIN / program), *words]
+        if into is not None:
+            command = ["sh", "-c", f'exec "$0" "$@" > {into}', *command]
+        env = {**os.environ, "IIFUSE_SOCKET": str(self.services[host].socket)}
+        with self._act(f"{program} {words}"):
+            done = subprocess.run(
+                [*tracer(str(self._logs[-1])), *command], env=env, capture_output=True, check=False
+            )
+            assert done.returncode == 0, done.stderr
 
     def volume(self, name: str, chunks: int = 3, tail: int = 700) -> str:
         """Make a volume that is full of stamps, before the service starts."""
@@ -254,6 +276,7 @@ class FsRig:
             if self.fails_from > began:
                 raise
             failed, what = True, f"{what}: {error}"  # something was made to fail
+        self.answered = time.time_ns()
         before, self._answer = self._answer, self._ask()
         self.acts.append(Act(what, began, time.time_ns(), before, self._answer, failed))
 
@@ -283,8 +306,7 @@ class FsRig:
         for directory in (self.volumes, *(s.home for s in self.services.values())):
             replay.names[str(directory)] = DIRECTORY
         first, names = {n: bytes(data) for n, data in replay.files.items()}, dict(replay.names)
-        logs = [text for service in self.services.values() for text in service.logs()]
-        replay.run(call for text in logs for call in calls(text))
+        replay.run(self.calls())
         self._expect_whole(replay)
         self._in_positions(replay.position)
         number = _inodes(replay)
@@ -295,6 +317,14 @@ class FsRig:
             name, str(self.root), files, names, log, self.history, self.acts, self.sets,
             tuple(self.services), replay.position(self.fails_from), self.unnoted,
         )  # fmt: skip
+
+    def calls(self) -> Iterator[Call]:
+        """All calls of services and programs, which have ended."""
+        for service in self.services.values():
+            for text in service.logs():
+                yield from calls(text)
+        for log in self._logs:
+            yield from calls(_whole(log))
 
     def _expect_whole(self, replay: Replay) -> None:
         """What the calls amount to is what lies on the disk."""
