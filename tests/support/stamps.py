@@ -30,7 +30,7 @@ def explain(data: bytes) -> str:
     """Whose bytes these are."""
     if not any(data):
         return "zeros"
-    tags = {data[at : at + 12] for at in range(0, len(data), 16)}
+    tags = {bytes(data[at : at + 12]) for at in range(0, len(data), 16)}
     found = sorted({_name(tag) for tag in tags if len(tag) == 12})
     whole = len(data) == SECTOR and zlib.crc32(data[:-4]) == int.from_bytes(data[-4:], "little")
     return found[0] if whole and len(found) == 1 else f"a mix of {', '.join(found[:6])}"
