@@ -19,7 +19,7 @@ SEEDS = 2
 SEED = int(os.environ.get("IIFUSE_CRASH_SEED", "1"))
 DRAWN = 3
 """Scenarios, each with one of the seeds, in `make test`."""
-IMAGES_MIN = 300
+IMAGES_MIN = 100
 """Of each scenario and seed; the shortest ones make few."""
 IMAGES_MIN_MEAN = 2000
 """Over all of them."""

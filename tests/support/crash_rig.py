@@ -176,10 +176,18 @@ class Rig:
         self.history.pits.append(Pit(header, durable, {shadow: master}, (shadow,)))
 
     def _is_header(self, position: int, bitmap: str) -> bool:
+        """Also one whose beginning was written by an earlier call, which was short."""
         event = self.disk.log[position]
         if not isinstance(event, Write) or self.disk.path_of(event.file) != bitmap:
             return False
-        return event.offset < 24576 and fmt.slot(event.data) is not None
+        begun = (
+            e for e in reversed(self.disk.log[:position])
+            if isinstance(e, Write) and e.file == event.file
+            and e.offset + len(e.data) == event.offset
+        )  # fmt: skip
+        head = next(begun, None)
+        whole = event.data if head is None else head.data + event.data
+        return event.offset < 24576 and bool(fmt.slot(event.data) or fmt.slot(whole))
 
     def _synced(self, record: int) -> int:
         """Where the sync stands that made a write durable."""

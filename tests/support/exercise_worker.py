@@ -170,6 +170,7 @@ class Worker:
             return self.write()
         length = self.dice.choice(LENGTHS)
         inside = self.dice.randrange(1, length + 1)
+        self.memory.flush()  # else the kernel forgets what was stored in the last page (iifuse(8))
         data = self.stamp(THROUGH, self.size - inside, inside)
         done = os.pwrite(self.fds["plain"], data + bytes(length - inside), self.size - inside)
         self.pwrite("plain", data[done:], self.size - inside + done)
