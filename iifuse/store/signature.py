@@ -1,6 +1,6 @@
 """What stands on a volume, before it is overwritten: what libblkid knows it by, and since when.
 
-In a child with a time limit, as any other call that may never return; util-linux has the program.
+In children with a time limit, as any other call that may never return; util-linux has the programs.
 """
 
 import os
@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
 
 from iifuse import errors
 from iifuse.core import superblock
@@ -26,6 +28,25 @@ _THROUGH_BYTES: Final = 256 << 20
 """So much of a volume that looks blank is read from its beginning on; holes do not count."""
 _STEP_BYTES: Final = 1 << 20
 _ZEROS: Final = bytes(_STEP_BYTES)
+
+_Done = subprocess.CompletedProcess[bytes]
+
+
+class _Signature(msgspec.Struct):
+    offset: str
+    type: str
+
+
+class _Wipefs(msgspec.Struct):
+    signatures: list[_Signature] = []
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Something that libblkid knows a volume by. `at`: a byte of the volume."""
+
+    kind: str
+    at: int
 
 
 @dataclass(frozen=True)
@@ -118,23 +139,41 @@ def _is_zero(volume: Volume, start: int, end: int) -> bool:
 
 
 def _blkid(volume: Volume) -> dict[str, str]:
-    """What `blkid -p` says of a volume, by its descriptor: the name may lead elsewhere by now."""
-    words = ("blkid", "-p", "-o", "export", f"/proc/self/fd/{volume.fd}")
+    """What `blkid -p` says of a volume. From version 2.41 on it is silent about several at once."""
+    done = _ask(volume, (0, _NOTHING, _SEVERAL), "blkid", "-p", "-o", "export")
+    if done.returncode == _SEVERAL or (done.returncode == _NOTHING and signatures(volume)):
+        return {"TYPE": "several signatures at once"}
+    lines = done.stdout.decode(errors="replace").splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def signatures(volume: Volume) -> list[Signature]:
+    """All that libblkid could know the volume by, contradictory or not. Raises BadVolume."""
+    done = _ask(volume, (0,), "wipefs", "--no-act", "--json", "--output", "OFFSET,TYPE")
+    try:
+        found = msgspec.json.decode(done.stdout or b"{}", type=_Wipefs).signatures
+        return [Signature(each.type, int(each.offset, 0)) for each in found]
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise errors.BadVolume(volume.path, f"wipefs says what nobody expects ({error})") from error
+
+
+def _ask(volume: Volume, answers: tuple[int, ...], *words: str) -> _Done:
+    """Let a program look at a volume, by its descriptor: the name may lead elsewhere by now.
+
+    `answers`: exit codes that are no failure. Raises BadVolume.
+    """
     try:
         done = subprocess.run(  # noqa: S603 - the words are ours
-            words, pass_fds=(volume.fd,), capture_output=True, timeout=LOOK_SECONDS,
-            check=False, env={**os.environ, "LC_ALL": "C"},
+            [*words, f"/proc/self/fd/{volume.fd}"], pass_fds=(volume.fd,), capture_output=True,
+            timeout=LOOK_SECONDS, check=False, env={**os.environ, "LC_ALL": "C"},
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         raise errors.BadVolume(
             volume.path,
-            f"blkid cannot look at what is there ({error})",
+            f"{words[0]} cannot look at what is there ({error})",
             "install util-linux, or see to the disk",
         ) from error
-    if done.returncode == _SEVERAL:
-        return {"TYPE": "several signatures at once"}
-    if done.returncode not in (0, _NOTHING):
+    if done.returncode not in answers:
         why = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
-        raise errors.BadVolume(volume.path, f"blkid cannot look at what is there ({why})")
-    lines = done.stdout.decode(errors="replace").splitlines()
-    return dict(line.split("=", 1) for line in lines if "=" in line)
+        raise errors.BadVolume(volume.path, f"{words[0]} cannot look at what is there ({why})")
+    return done

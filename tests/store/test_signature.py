@@ -105,6 +105,20 @@ def test_without_blkid_nothing_is_assumed(tmp_path, monkeypatch):
         looked(tmp_path / "a")
 
 
+@pytest.mark.parametrize("answer", [2, 8])
+def test_several_signatures_are_known_whatever_blkid_says_of_them(tmp_path, monkeypatch, answer):
+    """That of util-linux 2.41 is silent, as it is of a volume with nothing on it."""
+    program = tmp_path / "blkid"
+    program.write_text(f"#!/bin/sh\nexit {answer}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/sbin:/usr/bin:/sbin:/bin")
+    squashfs = b"hsqs" + bytes(24) + b"\4\0\0\0"
+    (tmp_path / "a").write_bytes(squashfs.ljust(MIB, b"\0"))
+    (tmp_path / "b").write_bytes(b"mine" * 1024)
+    assert looked(tmp_path / "a").kind
+    assert bool(looked(tmp_path / "b").kind) is (answer == 8)
+
+
 def test_blkid_that_hangs_is_given_up(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(b"mine" * 1024)
     program = tmp_path / "blkid"
