@@ -13,12 +13,13 @@ from typing import Any
 from uuid import uuid4
 
 import trio
-from crash_disk import SYSTEM, Disk, Image
+from crash_disk import SYSTEM, Disk, Image, Write
 from crash_history import History, Lost, Put
 from crash_host import Host
 from crash_judge import SECONDS, Check, Future, _start
 from crash_schedule import run
 from fs_answers import Act, Answer, Told, told_of
+from fs_log import Resize
 from fs_rig import FsRecording
 
 from iifuse.control import dispatch
@@ -92,11 +93,15 @@ def judge(case: FsCase, scratch: str, *, go_on: bool) -> None:
 
 
 def _stats(case: FsCase) -> dict[int, dict[str, int]]:
-    """A verb has written before it looks at times; a start looks at them before it writes."""
+    """A verb has moved the times of what it has written; a start looks at them before it writes."""
     first, *later = answers(case)
-    act = last_act(case)
-    known = later[0].stats if later and act and not act.what.startswith("start") else first.stats
-    found = {case.image.names[p]: stat for p, stat in known.items() if p in case.image.names}
+    act, names = last_act(case), case.image.names
+    found = {names[p]: stat for p, stat in first.stats.items() if p in names}
+    if later and act and not act.what.startswith("start"):
+        begun = case.recording.log[act.began : case.position + 1]
+        written = {event.file for event in begun if isinstance(event, Write | Resize)}
+        new = {names[p]: stat for p, stat in later[0].stats.items() if p in names}
+        found |= {n: stat for n, stat in new.items() if n in written or n not in found}
     for number in case.old_times & found.keys():
         before = {f"st_{n}time_ns": found[number][f"st_{n}time_ns"] - 10**9 for n in "mc"}
         found[number] = {**found[number], **before}
