@@ -2,9 +2,8 @@
 
 import errno
 import os
-import sqlite3
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import pytest
@@ -60,8 +59,7 @@ class Night:
         """A moment at which no service is in the middle of a transaction."""
         with ExitStack() as stack:
             for service in self.rig.services.values():
-                db = stack.enter_context(closing(sqlite3.connect(service.state / "state.db", 60)))
-                db.execute("BEGIN IMMEDIATE")
+                stack.enter_context(service.no_transaction())
             return time.time_ns()
 
     def _sets(self):

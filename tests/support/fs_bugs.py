@@ -7,14 +7,17 @@ import os
 import re
 import sqlite3
 import sys
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import trio
 
 from iifuse import service
-from iifuse.engine import tickets
+from iifuse.engine import giveup, tickets
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store import volume
 from iifuse.store.statedb import StateDB
@@ -88,6 +91,33 @@ def _() -> None:
 def _() -> None:
     """A bitmap that cannot be written is believed at the next start."""
     StateDB.doubt = lambda self, shadow, reason: None  # type: ignore[method-assign]
+
+
+@_bug("one sync for all", "writers", r"expected \[|differ with all|the same times")
+def _() -> None:
+    """Who syncs while another file is synced goes on at once; one writer alone never sees it."""
+    real, running = volume.Volume.sync, threading.Lock()
+
+    def sync(self: volume.Volume) -> None:
+        if running.acquire(blocking=False):
+            try:
+                real(self)
+                time.sleep(0.01)
+            finally:
+                running.release()
+
+    volume.Volume.sync = sync  # type: ignore[method-assign]
+
+
+@_bug("a give-up not synced", "give_up-ind", r"given up|the bits on disk say|expected \[")
+def _() -> None:
+    real = giveup.give_up
+
+    async def give_up(*words: Any, **options: Any) -> list[str]:
+        with patch.object(volume.Volume, "sync", lambda self: None):
+            return await real(*words, **options)
+
+    giveup.give_up = give_up
 
 
 if __name__ == "__main__":

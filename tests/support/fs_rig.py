@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,18 +13,17 @@ from typing import Any
 from crash_disk import CHUNK
 from crash_history import SECTOR, History, Line, Pit, Put
 from crash_rig import stamp
-from devices import eventually
 from fs_answers import Act, Answer, Told, ask, times_of
 from fs_log import DIRECTORY, Event, renumbered
+from fs_service import Traced, whole_log
 from fs_trace import Call, Replay, calls, tracer
-from harness import Service
+from fs_writers import Writer, run_all
 from loaded import BIN
 
 from iifuse import errors
 from iifuse.control import protocol
 from iifuse.control.protocol import Target
 
-PLANTED = Path(__file__).with_name("fs_bugs.py")
 LEFT_OUT = r"/(mnt/.*|log|s\.sock|notify|calls-\d+|faults.*)$"
 TICKETS = (".iiticket", ".json")
 
@@ -53,35 +51,6 @@ class FsRecording:
     @property
     def may_be_offline(self) -> bool:
         return self.fails_from < len(self.log)
-
-
-class Traced(Service):
-    """A service whose calls are written down, perhaps with a planted bug."""
-
-    bug: str | None = None
-    starts = 0
-
-    def command(self) -> list[str]:
-        self.starts += 1
-        command = super().command()
-        if self.bug is not None:
-            command = [sys.executable, str(PLANTED), self.bug, *command[1:]]
-        return [*tracer(str(self.home / f"calls-{self.starts}")), *command]
-
-    def logs(self) -> Iterator[str]:
-        """The logs of all its lives, each whole: the process is dead."""
-        for number in range(1, self.starts + 1):
-            yield _whole(self.home / f"calls-{number}")
-
-
-def _whole(log: Path) -> str:
-    eventually(lambda: _is_whole(log), "a whole trace")
-    return log.read_text(encoding="latin-1")
-
-
-def _is_whole(log: Path) -> bool:
-    last = log.read_bytes().rstrip(b"\n").rpartition(b"\n")[2]
-    return last.endswith(b"+++")
 
 
 class FsRig:
@@ -123,7 +92,8 @@ class FsRig:
 
     def kill(self, name: str = "main") -> None:
         with self._act(f"kill {name}"):
-            self.services[name].kill()
+            with self.services[name].no_transaction():
+                self.services[name].kill()
             self.services[name].clean_up()
 
     def clean_up(self) -> None:
@@ -190,6 +160,12 @@ class FsRig:
                 os.close(fd)
             self._line(name).syncs.append((began, time.time_ns()))
 
+    def at_once(self, *names: str) -> None:
+        """A program for each of these files, a file may have several: all write and sync."""
+        main = self.services["main"]
+        with self._act(f"writers of {names}"):
+            run_all([Writer(main, self._line(n), n, number) for number, n in enumerate(names)])
+
     def _line(self, name: str) -> Line:
         """A shadow that was made by -e begins as zeros."""
         if name not in self.history.lines:
@@ -236,6 +212,19 @@ class FsRig:
         self._tell(protocol.Reset(Target((shadow,)), sure=True))
         if lost:
             self._note_pit("s", shadow)
+
+    def give_up(self, shadow: str) -> None:
+        """From the answer on the master holds for sure what it held where nothing was restored."""
+        master, client = self.sets[shadow], self.services["main"].client
+        self.sync(master)  # else that would be promised to nobody
+        rest = client.call(protocol.NotRestored(shadow, 0, 1 << 20), protocol.Compared)
+        raw, began = Path(master).read_bytes(), time.time_ns()
+        parts = [(first * CHUNK, (first + count) * CHUNK) for first, count in rest.runs]
+        assert parts, "the restore has brought everything"
+        self._tell(protocol.GiveUp(shadow, sure=True))
+        line, ended = self._line(master), self.answered
+        line.puts += [Put(began, start, raw[start:stop], ended) for start, stop in parts]
+        line.syncs.append((ended, ended))
 
     def disable(self, shadow: str, host: str = "main") -> None:
         if host == "main":
@@ -299,7 +288,8 @@ class FsRig:
     def finish(self, name: str) -> FsRecording:
         """Kill everything, and put the record together."""
         for service in self.services.values():
-            service.clean_up()
+            with service.no_transaction():
+                service.clean_up()
         replay = Replay(str(self.root), left_out=LEFT_OUT)
         for path, data in self._base.items():
             replay.add_file(path, data)
@@ -324,7 +314,7 @@ class FsRig:
             for text in service.logs():
                 yield from calls(text)
         for log in self._logs:
-            yield from calls(_whole(log))
+            yield from calls(whole_log(log))
 
     def _expect_whole(self, replay: Replay) -> None:
         """What the calls amount to is what lies on the disk."""

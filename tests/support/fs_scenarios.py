@@ -243,12 +243,60 @@ def nothing_can_be_noted(rig: FsRig, kind: str) -> None:
     rig.sync(master)
 
 
+def writers(rig: FsRig) -> None:
+    """Several programs write and sync at once, to a master and to both of its shadows."""
+    master, shadow, dep = rig.volume("m"), rig.volume("s"), rig.volume("t")
+    rig.up()
+    rig.whole("ind", master, shadow)
+    rig.enable("dep", master, dep)
+    rig.at_once(master, shadow, dep, master, dep)
+    rig.flip("s", dep)
+    rig.at_once(dep, master, master)
+    rig.at_once(shadow, shadow, master, dep, dep)
+
+
+def writers_and_copies(rig: FsRig) -> None:
+    """The same while a copy runs between them, in each direction."""
+    master, shadow = rig.volume("m", 9), rig.volume("s", 9)
+    rig.up()
+    rig.enable("ind", master, shadow)
+    rig.at_once(master, shadow, master, shadow)
+    rig.wait(shadow)
+    for direction in "sm":
+        rig.touch(master, *range(9))
+        rig.flip(direction, shadow)
+        rig.at_once(shadow, master, shadow)
+        rig.wait(shadow)
+
+
+def give_up(rig: FsRig, kind: str) -> None:
+    """A restore fails, is given up, and the master is used on; the shadow is brought back."""
+    master, shadow = rig.volume("m"), rig.volume("s")
+    rig.up()
+    rig.whole(kind, master, shadow)
+    rig.touch(master, 0, 2)
+    rig.sync(master)
+    rig.fail("read", shadow, errno.EIO)
+    rig.flip("m", shadow)
+    rig.wait(shadow)
+    rig.repair()
+    rig.give_up(shadow)
+    rig.touch(master, 1)
+    rig.sync(master)
+    rig.kill()
+    rig.up()
+    rig.touch(master, 0)
+    rig.reset(shadow)
+    rig.touch(master, 2)
+    rig.wait(shadow)
+
+
 SCENARIOS: dict[str, Scenario] = {
     **{
         f.__name__: f
         for f in (
             enable, update, restore_dependent, group, volumes, lend, take_back, restart,
-            copy_fails, record_fails,
+            copy_fails, record_fails, writers, writers_and_copies,
         )
     },
     **{
@@ -260,7 +308,7 @@ SCENARIOS: dict[str, Scenario] = {
     "fault-dep-any-shadow": partial(fault, kind="dep", operation="any", volume="{}"),
     **{
         f"{f.__name__}-{kind}": partial(f, kind=kind)
-        for f in (fault_and_kill, nothing_can_be_noted) for kind in ("ind", "dep")
+        for f in (fault_and_kill, nothing_can_be_noted, give_up) for kind in ("ind", "dep")
     },
     "state_fails": partial(state_fails, operation="any", code=errno.EIO),
     "state_full": partial(state_fails, operation="write", code=errno.ENOSPC),
