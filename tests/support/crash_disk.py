@@ -19,6 +19,7 @@ from typing import Any
 from unittest.mock import patch
 
 import crash_identity
+from crash_paths import FakeFile, FakePath
 from crash_schedule import CooperativeLock, CooperativeRLock, in_crew, pause, run_sync
 
 SECTOR = 512
@@ -90,6 +91,7 @@ class Disk:
         self.handles: dict[int, list[Any]] = {}  # fd -> [file, offset, locked]
         self.failing: dict[str, str] = {}  # path -> operation that answers EIO
         self.stats: dict[int, dict[str, int]] = {}  # file -> what stat says that is not made up
+        self.devices: dict[int, int] = {}  # those of the files that are block devices -> their disk
         self._next = 100 + max(image.files, default=0)
 
     def image(self) -> Image:
@@ -150,56 +152,6 @@ class Disk:
     def fail(self, fd: int, operation: str) -> None:
         if self.failing and self.failing.get(self.path_of(self.handles[fd][0])) == operation:
             raise OSError(errno.EIO, "planted")
-
-
-class _File:
-    """What os.fdopen answers."""
-
-    def __init__(self, system: "FakeOS", fd: int) -> None:
-        self.system, self.fd = system, fd
-
-    def __enter__(self) -> "_File":
-        return self
-
-    def __exit__(self, *what: object) -> None:
-        self.system.close(self.fd)
-
-    def write(self, data: Any) -> int:
-        handle = self.system.disk.handles[self.fd]
-        self.system.pwrite(self.fd, data, handle[1])
-        handle[1] += len(data)
-        return len(data)
-
-    def read(self, length: int) -> bytes:
-        return self.system.pread(self.fd, length, 0)
-
-    def flush(self) -> None:
-        pass
-
-
-class FakePath:
-    """os.path of the files on a disk; every directory exists."""
-
-    def __init__(self, system: "FakeOS") -> None:
-        self.system = system
-        self.dirname, self.join, self.basename = os.path.dirname, os.path.join, os.path.basename
-
-    def exists(self, path: str) -> bool:
-        return path in self.system.disk.names
-
-    isfile = exists
-
-    def isdir(self, path: str) -> bool:
-        return path not in self.system.disk.names
-
-    def islink(self, path: str) -> bool:
-        return False
-
-    def realpath(self, path: str) -> str:
-        return path
-
-    def getsize(self, path: str) -> int:
-        return len(self.system.disk.content(path))
 
 
 class FakeOS:
@@ -280,7 +232,7 @@ class FakeOS:
             if not flags & os.O_CREAT:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
             self.disk.add(path)
-        elif flags & os.O_EXCL:
+        elif flags & os.O_EXCL and flags & os.O_CREAT:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
         number = self.disk.names[path]
         if flags & os.O_TRUNC:
@@ -296,8 +248,8 @@ class FakeOS:
     def close(self, fd: int) -> None:
         del self.disk.handles[fd]
 
-    def fdopen(self, fd: int, mode: str) -> _File:
-        return _File(self, fd)
+    def fdopen(self, fd: int, mode: str) -> FakeFile:
+        return FakeFile(self, fd)
 
     set_blocking = posix_fadvise
     def stat(self, path: str) -> Any:
@@ -316,7 +268,15 @@ class FakeOS:
             "st_uid": 0, "st_gid": 0, "st_size": len(self.disk.cache[number]), "st_blocks": 0,
             "st_mtime_ns": 0, "st_ctime_ns": 0,
         }  # fmt: skip
+        if number in self.disk.devices:
+            found |= {"st_mode": stat.S_IFBLK | 0o600, "st_rdev": number, "st_size": 0}
         return SimpleNamespace(**(found | self.disk.stats.get(number, {})))
+
+    def device_size(self, fd: int) -> int:
+        return len(self.disk.cache[self.disk.handles[fd][0]])
+
+    def drop_device_cache(self, fd: int) -> None:
+        """Whoever drops it has synced."""
 
     def rename(self, old: str, new: str) -> None:
         self.disk.rename(old, new)
@@ -386,7 +346,7 @@ def installed():
         for module in _users_of_os():
             stack.enter_context(patch(f"{module}.os", SYSTEM))
         stack.enter_context(patch("iifuse.store.volume.linux", SYSTEM))
-        for one in crash_identity.patches(lambda: SYSTEM.disk.names):
+        for one in crash_identity.patches(lambda: SYSTEM.disk):
             stack.enter_context(one)
         locks = SimpleNamespace(Lock=CooperativeLock, RLock=CooperativeRLock)
         for module in ("iifuse.store.volume", "iifuse.engine.notes"):

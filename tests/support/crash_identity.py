@@ -6,7 +6,7 @@ from unittest.mock import Mock, patch
 from iifuse import errors
 from iifuse.core.header import FileId
 from iifuse.store.blocks import WHOLE, Extent
-from iifuse.store.identity import Identity
+from iifuse.store.identity import Identity, device_id
 
 REAL = tuple(
     f"iifuse.store.{name}" for name in ("blocks", "claims", "holders", "identity", "mounts")
@@ -14,11 +14,14 @@ REAL = tuple(
 """Modules that are left out while this holds."""
 
 
-def patches(names: Any) -> list[Any]:
-    """To be in force while the product works on a disk in memory; `names()`: inodes by path."""
+def patches(disk: Any) -> list[Any]:
+    """To be in force while the product works on `disk()`, which is in memory."""
 
     def find(path: str) -> Identity | None:
-        number = names().get(path)
+        number = disk().names.get(path)
+        if number in disk().devices:
+            own = (Extent(f"file:1:{disk().devices[number]}", 0, WHOLE),)
+            return Identity(True, (number, 0), own)
         own = (Extent(f"file:{number}", 0, WHOLE),)
         return None if number is None else Identity(False, (1, number), own)
 
@@ -28,9 +31,13 @@ def patches(names: Any) -> list[Any]:
             raise errors.BadVolume(path, "is missing") from FileNotFoundError(path)
         return found
 
+    def file_at(path: str) -> FileId:
+        found = identify(path)
+        return device_id(found) if found.is_device else FileId(found.number[1])
+
     return [
         patch("iifuse.store.identity.identify", identify),
         patch("iifuse.store.identity.find", find),
-        patch("iifuse.store.presence.file_at", lambda path: FileId(identify(path).number[1])),
+        patch("iifuse.store.presence.file_at", file_at),
         patch("iifuse.store.volume.Claim", Mock()),
     ]

@@ -82,6 +82,7 @@ class FsCase:
 def judge(case: FsCase, scratch: str, *, go_on: bool) -> None:
     """Raises Lost at a broken promise."""
     SYSTEM.disk = Disk(case.image)
+    SYSTEM.disk.devices = case.recording.devices
     SYSTEM.disk.stats = _stats(case)
     hosts = [FsHost(SYSTEM.disk, n, case.recording.root, scratch) for n in case.recording.hosts]
     try:

@@ -3,7 +3,8 @@
 No more is assumed than POSIX promises: what a file holds and its size are durable by a sync of the
 file, its name by a sync of the directory, in any order. A *journaled* file system (ext4 is one)
 promises more: names become durable in the order in which they were made, and those that a synced
-new file needs are made durable with it.
+new file needs are made durable with it. A block device is a file whose name and size are durable
+from the beginning.
 """
 
 import os

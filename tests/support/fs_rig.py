@@ -13,11 +13,13 @@ from typing import Any
 from crash_disk import CHUNK
 from crash_history import SECTOR, History, Line, Pit, Put
 from crash_rig import stamp
+from devices import let_go
 from fs_answers import Act, Answer, Told, ask, times_of
 from fs_log import DIRECTORY, Event, renumbered
 from fs_service import Traced, whole_log
 from fs_trace import Call, Replay, calls, tracer
 from fs_writers import Writer, run_all
+from harness import losetup
 from loaded import BIN
 
 from iifuse import errors
@@ -45,6 +47,8 @@ class FsRecording:
     """From this position on volumes may be offline."""
     unnoted: bool
     """That they are could be noted nowhere, so that no write went on without them."""
+    devices: dict[int, int] = field(default_factory=dict)
+    """Files that are block devices, and the inode numbers of what they lie on."""
     first_pits: dict[str, int] = field(default_factory=dict)
     ordered: bool = True
 
@@ -71,6 +75,8 @@ class FsRig:
         self._stamps = 0x10
         self._rules: list[str] = []
         self.rule = place / "faults"
+        self.devices: dict[str, str] = {}
+        """Loop devices, and the links to them that are volumes."""
         self.answered = 0
         """When the last answer was there; what it said was looked up afterwards."""
         self._logs: list[Path] = []
@@ -99,6 +105,8 @@ class FsRig:
     def clean_up(self) -> None:
         for service in self.services.values():
             service.clean_up()
+        for device in self.devices:
+            let_go(device)
 
     def fail(self, operation: str, path: str, code: int) -> None:
         """From now on calls on a file fail (fault_shim.c)."""
@@ -135,6 +143,16 @@ class FsRig:
         self._base[path] = stamp(self._stamps, 0, chunks * CHUNK + tail)
         Path(path).write_bytes(self._base[path])
         self.history.lines[path] = Line(self._base[path])
+        return path
+
+    def device(self, name: str, chunks: int = 3) -> str:
+        """The same on a loop device. A link to it is the volume, as one of LVM may be."""
+        path = self.volume(name, chunks, SECTOR)
+        below = self.rule.with_name(f"{name}.disk")
+        os.rename(path, below)
+        device = losetup(below)
+        self.devices[device] = path
+        os.symlink(device, path)
         return path
 
     def write(self, name: str, offset: int, length: int, host: str = "main") -> None:
@@ -236,7 +254,9 @@ class FsRig:
             self.services["main"].client.call(protocol.Export(Target(shadows)), list)
 
     def take_in(self, shadow: str) -> None:
-        self._tell(protocol.Import(shadow, f"{shadow}.b2"), "other")
+        """Of a device the ticket lies in the state directory."""
+        ticket = None if shadow not in self.devices.values() else str(self._tickets()[0])
+        self._tell(protocol.Import(shadow, f"{shadow}.b2", ticket), "other")
 
     def join(self, shadow: str) -> None:
         self._tell(protocol.Join(shadow, f"{shadow}.b2"))
@@ -290,7 +310,7 @@ class FsRig:
         for service in self.services.values():
             with service.no_transaction():
                 service.clean_up()
-        replay = Replay(str(self.root), left_out=LEFT_OUT)
+        replay = Replay(str(self.root), left_out=LEFT_OUT, devices=self.devices)
         for path, data in self._base.items():
             replay.add_file(path, data)
         for directory in (self.volumes, *(s.home for s in self.services.values())):
@@ -300,12 +320,13 @@ class FsRig:
         self._expect_whole(replay)
         self._in_positions(replay.position)
         number = _inodes(replay)
+        disks = {number(replay.names[p]): _disk_of(p) for p in self.devices.values()}
         files = {number(n): data for n, data in first.items()}
         names = {path: number(n) for path, n in names.items()}
         log = [renumbered(event, number) for event in replay.events]
         return FsRecording(
             name, str(self.root), files, names, log, self.history, self.acts, self.sets,
-            tuple(self.services), replay.position(self.fails_from), self.unnoted,
+            tuple(self.services), replay.position(self.fails_from), self.unnoted, disks,
         )  # fmt: skip
 
     def calls(self) -> Iterator[Call]:
@@ -347,7 +368,13 @@ def _is_kept(path: str) -> bool:
     return not re.search(LEFT_OUT, path)
 
 
+def _disk_of(path: str) -> int:
+    device = os.path.basename(os.readlink(path))
+    return os.stat(Path("/sys/block", device, "loop/backing_file").read_text().strip()).st_ino
+
+
 def _inodes(replay: Replay) -> Callable[[int], int]:
     """The numbers of files as the file system has them, by which the service knows them."""
-    real = {n: os.stat(path).st_ino for path, n in replay.names.items() if n != DIRECTORY}
+    files = [(path, n) for path, n in replay.names.items() if n != DIRECTORY]
+    real = {n: os.stat(path).st_ino for path, n in files if path not in replay.devices.values()}
     return lambda number: real.get(number, number and number + (1 << 48))

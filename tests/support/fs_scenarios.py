@@ -1,6 +1,7 @@
 """What happens to sets of the real service while the power may fail."""
 
 import errno
+import os
 from collections.abc import Callable
 from functools import partial
 
@@ -90,9 +91,9 @@ def volumes(rig: FsRig) -> None:
     rig.release(master)
 
 
-def lend(rig: FsRig) -> None:
+def lend(rig: FsRig, make: Callable[[FsRig, str], str] = FsRig.volume) -> None:
     """Export, import elsewhere, write on both sides, join, update."""
-    master, shadow = rig.volume("m"), rig.volume("s")
+    master, shadow = make(rig, "m"), make(rig, "s")
     rig.up()
     rig.whole("ind", master, shadow)
     rig.touch(master, 0)
@@ -291,14 +292,41 @@ def give_up(rig: FsRig, kind: str) -> None:
     rig.wait(shadow)
 
 
+def devices(rig: FsRig) -> None:
+    """All volumes are block devices: nothing of them has a name or a size that could be lost."""
+    master, shadow, dep = (rig.device(name) for name in "mst")
+    for name in (shadow, dep):
+        rig.device(f"{os.path.basename(name)}.b")
+    rig.up()
+    rig.whole("ind", master, shadow)
+    rig.enable("dep", master, dep)
+    rig.touch(master, 0, 2)
+    rig.touch(shadow, 1)
+    rig.sync(master)
+    rig.flip("s", shadow, dep)
+    rig.touch(master, 1)
+    rig.wait(shadow)
+    rig.down()
+    rig.up()
+    rig.touch(dep, 0)
+    rig.flip("m", shadow)
+    rig.touch(master, 2)
+    rig.wait(shadow)
+    rig.sync(shadow)
+    rig.kill()
+    rig.up()
+    rig.touch(shadow, 2)
+
+
 SCENARIOS: dict[str, Scenario] = {
     **{
         f.__name__: f
         for f in (
             enable, update, restore_dependent, group, volumes, lend, take_back, restart,
-            copy_fails, record_fails, writers, writers_and_copies,
+            copy_fails, record_fails, writers, writers_and_copies, devices,
         )
     },
+    "lend-devices": partial(lend, make=FsRig.device),
     **{
         f"fault-{kind}-{operation}-bitmap": partial(
             fault, kind=kind, operation=operation, volume="{}.b"

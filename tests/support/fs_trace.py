@@ -96,6 +96,8 @@ class Replay:
     names: dict[str, int] = field(default_factory=dict)
     left_out: str = "(?!)"
     """Pattern of paths below the root on which nobody relies."""
+    devices: dict[str, str] = field(default_factory=dict)
+    """Nodes of block devices, and the links below the root by which they are volumes."""
     _unnamed: dict[str, int] = field(default_factory=dict)
     _offsets: dict[tuple[str, str], int] = field(default_factory=dict)
 
@@ -125,6 +127,11 @@ class Replay:
         self.events.append(event)
         self.ends.append(call.ended)
 
+    def _path(self, call: Call) -> str:
+        """Which file the call's descriptor means; a device by the name that a link gives it."""
+        found = _FD.match(call.words)
+        return self.devices.get(found[2], found[2]) if found else ""
+
     def _concerns(self, path: str) -> bool:
         return path.startswith(f"{self.root}/") and not re.search(self.left_out, path)
 
@@ -144,14 +151,14 @@ class Replay:
         self._add(call, Write(number, start, bytes(cache[start:stop])))
 
     def _do_pwrite64(self, call: Call) -> None:
-        path = _path(call)
+        path = self._path(call)
         if self._concerns(path):
             text, _, numbers = call.words.partition('"')[2].rpartition('", ')
             data, offset = unquoted(text), int(numbers.split(", ")[1])
             self._put(call, path, offset, data[: int(call.result)])
 
     def _do_write(self, call: Call) -> None:
-        path = _path(call)
+        path = self._path(call)
         if self._concerns(path):
             key = (call.words.partition("<")[0], path)
             data = unquoted(call.words.partition('"')[2].rpartition('", ')[0])
@@ -159,8 +166,8 @@ class Replay:
             self._offsets[key] = self._offsets.get(key, 0) + int(call.result)
 
     def _do_ftruncate(self, call: Call) -> None:
-        if self._concerns(_path(call)):
-            self._resize(call, _path(call), int(call.words.rpartition(", ")[2]))
+        if self._concerns(self._path(call)):
+            self._resize(call, self._path(call), int(call.words.rpartition(", ")[2]))
 
     def _resize(self, call: Call, path: str, size: int) -> None:
         number = self._file(path)
@@ -171,7 +178,7 @@ class Replay:
         self._add(call, Resize(number, size))
 
     def _do_fallocate(self, call: Call) -> None:
-        path = _path(call)
+        path = self._path(call)
         if not self._concerns(path):
             return
         _, mode, offset, length = call.words.rsplit(", ", 3)
@@ -182,7 +189,7 @@ class Replay:
             self._resize(call, path, size)
 
     def _do_fsync(self, call: Call) -> None:
-        path, began = _path(call), self.position(call.began)
+        path, began = self._path(call), self.position(call.began)
         if not self._concerns(path):
             return
         number = self._file(path)
@@ -196,7 +203,7 @@ class Replay:
 
     def _do_sync_file_range(self, call: Call) -> None:
         """A sync that has failed; one that did not promises nothing."""
-        number = self._file(_path(call))
+        number = self._file(self._path(call))
         if call.result == "-1" and number:
             self._add(call, FailedSync(number))
 
@@ -262,11 +269,6 @@ class Replay:
             self._enter(call, path, DIRECTORY)
 
     _do_mkdirat = _do_mkdir
-
-
-def _path(call: Call) -> str:
-    found = _FD.match(call.words)
-    return found[2] if found else ""
 
 
 def _strings(call: Call) -> tuple[str, ...]:
