@@ -28,7 +28,7 @@ JOURNALS = ("", "one", "two")
 """What POSIX promises; state and volumes on one file system with a journal, and on two."""
 IMAGES_MIN = 2000
 IMAGES_MIN_LONG = 50_000
-DRAWN = 20
+DRAWN = 18
 """So many scenarios share the images of a run."""
 WORKERS = 2
 
