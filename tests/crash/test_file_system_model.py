@@ -4,8 +4,12 @@ import random
 
 import pytest
 from crash_disk import SECTOR, Sync, Write
+from crash_history import History
+from fs_answers import Act, Answer
 from fs_images import images, whole
+from fs_judge import FsCase, _stats
 from fs_log import DIRECTORY, DirectorySync, Durable, Entries, FailedSync, Resize
+from fs_rig import FsRecording
 from fs_trace import Replay, calls
 
 ROOT = "/r"
@@ -78,6 +82,35 @@ def test_torn_write_leaves_some_of_its_sectors():
     found = {c[0][1] for c in contents(after(Write(1, 0, NEW + NEW)))}
     zeros = bytes(SECTOR)  # where the size has come and the data has not
     assert {OLD, OLD + zeros, NEW + zeros, OLD + NEW, NEW + NEW} == found
+
+
+BEFORE, AFTER = ({"st_mtime_ns": n, "st_ctime_ns": n} for n in (10**10, 2 * 10**10))
+NOTE = (Write(2, 0, NEW), Sync(2, 1))
+"""What a service does before it writes to a volume."""
+
+
+def looks(verb, log, position, old=frozenset()):
+    """What stat says of a file when the power fails in the middle of a verb."""
+    answers = [Answer(stats={"/r/a": stat}) for stat in (BEFORE, AFTER)]
+    acts = [Act("all before", 0, 0, Answer(), answers[0]), Act(verb, 0, 9, *answers)]
+    recording = FsRecording(
+        "one", ROOT, {}, {}, list(log), History(), acts, {}, ("main",), 9, unnoted=False
+    )
+    image = whole(after(*log[:position]), ROOT)
+    return _stats(FsCase(recording, position, image, old_times=old))[1]
+
+
+@pytest.mark.parametrize("write", [Write(1, 0, NEW), Resize(1, 0)])
+@pytest.mark.parametrize("verb", ["write to /r/a", "start main"])
+def test_file_looks_as_before_until_it_is_written(verb, write):
+    """Else a loss between the note of a write and the write itself takes a set offline."""
+    found = [looks(verb, [*NOTE, write], position) for position in range(1, 4)]
+    assert found == [BEFORE, AFTER, AFTER], "of what ends next nobody knows whether it has begun"
+
+
+def test_times_of_a_write_may_be_lost():
+    lost = looks("write to /r/a", [*NOTE, Write(1, 0, NEW)], 3, frozenset({1}))
+    assert lost["st_mtime_ns"] < AFTER["st_mtime_ns"]
 
 
 # ruff: noqa: E501

@@ -94,11 +94,15 @@ def judge(case: FsCase, scratch: str, *, go_on: bool) -> None:
 
 
 def _stats(case: FsCase) -> dict[int, dict[str, int]]:
-    """A verb has moved the times of what it has written; a start looks at them before it writes."""
+    """A verb, a start too, has moved the times of what it has written or may be writing.
+
+    All else looks as before: a header may still say so. Each of several writes by one verb has the
+    times of the last.
+    """
     first, *later = answers(case)
     act, names = last_act(case), case.image.names
     found = {names[p]: stat for p, stat in first.stats.items() if p in names}
-    if later and act and not act.what.startswith("start"):
+    if later and act:
         begun = case.recording.log[act.began : case.position + 1]
         written = {event.file for event in begun if isinstance(event, Write | Resize)}
         new = {names[p]: stat for p, stat in later[0].stats.items() if p in names}
