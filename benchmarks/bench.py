@@ -10,6 +10,7 @@ from rich.console import Console
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests" / "support")]
+os.environ["IIFUSE_WHOLE"] = ""  # each program is started as users start it, not forked
 
 from bench_lib import private  # noqa: E402
 from bench_lib.facts import facts, missing_programs, missing_rights  # noqa: E402

@@ -92,15 +92,16 @@ class Service:
         return self.start()
 
     def clean_up(self) -> None:
-        """Whatever happened: no process, no mount. If the test failed, its log is shown."""
+        """Whatever happened: no process, no mount. If a test failed, its log is shown."""
+        tell = print if "PYTEST_CURRENT_TEST" in os.environ else lambda _: None
         if self._process is not None:
-            print(f"{self.home.name}: ended with {self._process.poll()} (None: it ran)")
+            tell(f"{self.home.name}: ended with {self._process.poll()} (None: it ran)")
             self._process.kill()
             abort(f"{self.mountpoint}/")  # its own threads may wait for it, beyond the signal
             self._process.wait(30)
         unmount(f"{self.mountpoint}/")
         if self.log.exists():
-            print(f"{self.home.name}: {self.log.read_text(errors='replace')[-3000:]}")
+            tell(f"{self.home.name}: {self.log.read_text(errors='replace')[-3000:]}")
 
     # -- files and verbs --------------------------------------------------------------------
 
