@@ -54,9 +54,10 @@ class FileTimes:
         self._shown_ns = times.ctime_ns
 
     def change(self, now_ns: int) -> None:
-        """The content is another one from now on."""
-        last = max(self.ctime_ns, self.mtime_ns)
-        self.mtime_ns = self.ctime_ns = now_ns if last < now_ns < self.ceiling_ns else last + 1
+        """The content is another one from now on. Each write comes by here: a call costs 1 %."""
+        if not self.mtime_ns < now_ns > self.ctime_ns or now_ns >= self.ceiling_ns:
+            now_ns = max(self.ctime_ns, self.mtime_ns) + 1
+        self.mtime_ns = self.ctime_ns = now_ns
 
     def set_mtime(self, mtime_ns: int, now_ns: int) -> None:
         """A program sets the modification time, as it likes; the change time moves on."""
