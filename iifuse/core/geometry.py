@@ -34,4 +34,5 @@ class Geometry:
 
     def clip(self, offset: int, length: int) -> int:
         """How many of `length` bytes at `offset` lie inside the volume (0 if none)."""
-        return max(0, min(length, self.size_bytes - offset))
+        left = self.size_bytes - offset
+        return length if length <= left else max(0, left)

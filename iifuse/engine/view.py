@@ -137,14 +137,9 @@ class View(Dated):
         run = self.family.geometry.span(offset, length)
         if not (self.inline and self.family.locks.free(Mode.WRITE, *run)):
             return await self._write_held(run, offset, data)
-        if self.covers(*run):
-            return self._write_now(offset, data)
-        touch = self.touch(*run)
-        if self.family.touch_at_once(touch):
-            return self._write_now(offset, data)
-        return await self._write_held(self.family.ahead(run), offset, data, touch)
-
-    def _write_now(self, offset: int, data: Buffer) -> int:
+        touch = None if self.covers(*run) else self.touch(*run)
+        if touch is not None and not self.family.touch_at_once(touch):
+            return await self._write_held(self.family.ahead(run), offset, data, touch)
         try:
             return self.target().write(offset, data)
         finally:

@@ -30,6 +30,8 @@ class Namespace:
     def __init__(self) -> None:
         self.root = Node(ROOT, b"", None, None)
         self._nodes: dict[int, Node] = {ROOT: self.root}
+        self.files: dict[int, View] = {}
+        """By inode number: for the path of a byte, which looks up nothing else."""
 
     def node(self, inode: int) -> Node | None:
         """The node of an inode number, if it is still there."""
@@ -37,11 +39,11 @@ class Namespace:
 
     def views(self) -> list[View]:
         """All files."""
-        return [node.view for node in self._nodes.values() if node.view is not None]
+        return list(self.files.values())
 
     def inode(self, view: View) -> int | None:
         """The inode number of a file, if it is still there."""
-        return next((n.inode for n in self._nodes.values() if n.view is view), None)
+        return next((inode for inode, file in self.files.items() if file is view), None)
 
     def add(self, view: View) -> None:
         """Put a file, and the directories above it, into the tree."""
@@ -50,7 +52,7 @@ class Namespace:
         for part in above:
             path += b"/" + part
             node = node.children.get(part) or self._add(node, part, path, None)
-        self._add(node, name, path + b"/" + name, view)
+        self.files[self._add(node, name, path + b"/" + name, view).inode] = view
 
     def _add(self, parent: Node, name: bytes, path: bytes, view: View | None) -> Node:
         inode = _inode(path)
@@ -62,7 +64,10 @@ class Namespace:
 
     def remove(self, view: View) -> Iterator[tuple[int, bytes]]:
         """Take a file out; (parent inode, name) of it and of each directory emptied by that."""
-        node: Node | None = next(n for n in self._nodes.values() if n.view is view)
+        inode = self.inode(view)
+        assert inode is not None
+        del self.files[inode]
+        node: Node | None = self._nodes[inode]
         while node is not None and node.parent is not None and not node.children:
             del self._nodes[node.inode]
             del node.parent.children[node.name]

@@ -68,7 +68,7 @@ class Operations(pyfuse3.Operations):
     def __init__(self, namespace: Namespace, *, writeback_cache: bool) -> None:
         super().__init__()
         self.enable_writeback_cache = writeback_cache
-        self._namespace = namespace
+        self._namespace, self._files = namespace, namespace.files
         self._shown: WeakKeyDictionary[View, int] = WeakKeyDictionary()
         """The content that the kernel may have cached since the last open."""
 
@@ -77,14 +77,15 @@ class Operations(pyfuse3.Operations):
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
         """Bytes of a volume."""
         try:
-            return cast(bytes, await self._view(fh >> 1).read(off, size))
+            view = self._files.get(fh >> 1) or self._view(fh >> 1)
+            return cast(bytes, await view.read(off, size))
         except Exception as error:
             raise _as_errno(error) from error
 
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
         """Bytes to a volume; on an O_SYNC handle durable when it returns."""
         try:
-            view = self._view(fh >> 1)
+            view = self._files.get(fh >> 1) or self._view(fh >> 1)
             done = await view.write(off, cast(Buffer, buf))
             if done < len(buf) and self.enable_writeback_cache:
                 raise FUSEError(errno.ENOSPC)  # a short answer to a writeback is not looked at
