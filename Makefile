@@ -15,7 +15,7 @@ PYTHON ?= $(firstword $(foreach p,/usr/bin/python3 python3,$(shell \
 	$(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
 
 BUILD_PACKAGES := fuse3 libfuse3-dev pkg-config gcc libc6-dev python3-dev python3-venv
-TEST_PACKAGES := borgbackup e2fsprogs fio git libarchive-tools mandoc mount postgresql restic rsync \
+TEST_PACKAGES := borgbackup btrfs-progs e2fsprogs fio git libarchive-tools mandoc mount postgresql restic rsync \
 	sqlite3 strace systemd util-linux xfsprogs
 BENCH_PACKAGES := e2fsprogs fio libnbd-bin mount nbdkit postgresql qemu-system-common rsync util-linux \
 	xfsprogs

@@ -23,12 +23,9 @@ from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.presence import file_of
 from iifuse.store.setrow import SetRow
-from iifuse.store.volume import Volume
+from iifuse.store.wiping import told, wipe
 
 log = logging.getLogger(__name__)
-
-_WIPE = (8 * 1024, 56 * 1024)
-"""(offset, length) that a disabled incomplete shadow loses (instant-image.md 4.10)."""
 
 
 async def enable(engine: Engine, request: NewSet) -> VolumeSet:
@@ -165,8 +162,8 @@ async def disable(engine: Engine, member: VolumeSet) -> list[str]:
     """Take a set apart; remarks for the user.
 
     An independent set leaves two plain volumes. The shadow of a dependent set, or of an aborted
-    copy, is incomplete: 56 KiB of it are wiped so that nobody mounts it by mistake. Raises the
-    state table's refusals and Busy.
+    copy, is incomplete: it is wiped, so that nobody mounts it by mistake. Raises the state table's
+    refusals and Busy.
     """
     member.check(Verb.DISABLE)
     await member.try_shadow()
@@ -178,16 +175,14 @@ async def disable(engine: Engine, member: VolumeSet) -> list[str]:
     family = engine.family(member)
     await engine.stop_copy(member)
     await _keep_master_times(engine, family)
-    wiped = is_incomplete(member.header) and member.shadow is not None
     async with family.locks.gate():
         await _close_bitmap(member, view)
         family.sets.remove(member)
         del engine.sets[member.name]
-    notes = [f"{member.name}: the first 64 KiB were wiped, the shadow was incomplete"] * wiped
     try:
-        await blocking(partial(finish_disable, engine, member))
-    except errors.StorageError as error:
-        notes.append(f"{member.name}: is disabled, which the next start does again: {error}")
+        notes = await blocking(partial(finish_disable, engine, member))
+    except (errors.StorageError, OSError) as error:
+        notes = [f"{member.name}: is disabled, which the next start does again: {error}"]
     await engine.notes.record(member, "-d")
     return notes + await after_last_set(engine, family)
 
@@ -230,15 +225,19 @@ async def _close_bitmap(member: VolumeSet, view: View | None) -> None:
         log.exception("%s: its bitmap is not closed", member.name)
 
 
-def finish_disable(engine: Engine, member: VolumeSet) -> None:
-    """Wipe, forget, close; in a thread, and again by recovery if it was cut short."""
-    shadow = member.shadow
+def finish_disable(engine: Engine, member: VolumeSet) -> list[str]:
+    """Wipe, forget, close; remarks for the user.
+
+    In a thread, and again by recovery if it was cut short. Raises StorageError.
+    """
+    notes, shadow = [], member.shadow
     try:
         if shadow is not None and is_incomplete(member.header):
-            wipe(shadow)
+            notes.append(f"{member.name}: {told(wipe(shadow))}")
             engine.db.give_up(member.name, 0)
         _forget_given_up_earlier(engine, member.header)
         engine.notes.forget(member.name)
+        return notes
     finally:  # what fails here is done by the next start, which finds the bitmap closed
         member.close()
 
@@ -248,15 +247,6 @@ def _forget_given_up_earlier(engine: Engine, header: Header) -> None:
     pit = header.pit.number
     if pit and engine.db.given_up(header.shadow) not in (0, pit):
         engine.db.give_up(header.shadow, 0)
-
-
-def wipe(shadow: Volume) -> None:
-    """Zero the bytes from 8 KiB to 64 KiB, as far as the volume reaches."""
-    offset, length = _WIPE
-    length = min(length, shadow.size_bytes - offset)
-    if length > 0:
-        shadow.write(offset, bytes(length))
-        shadow.sync()
 
 
 async def after_last_set(engine: Engine, family: Family) -> list[str]:

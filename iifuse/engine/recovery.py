@@ -254,7 +254,8 @@ def _forget_closed(engine: Engine, row: SetRow, member: VolumeSet) -> None:
     somebody else's: nothing of it is wiped.
     """
     if row.closing:
-        finish_disable(engine, member)
+        for note in finish_disable(engine, member):
+            log.info("%s", note)
         log.info("%s: the disable that was cut short is done", member.name)
         return
     log.warning("%s: was disabled or joined since this service last had it", member.name)

@@ -38,6 +38,7 @@ FINDINGS = {
     "K6.3": "a volume was made below /dev",
     "K6.4": "the older copy was copied over newer production",
     "K6.5": "the question before a restore did not say what is lost",
+    "K7.1": "a disabled incomplete shadow was mounted, and read rubbish",
     "K9.1": "time in which the service stood still counted against a limit",
     "K9.2": "a thread that could not be started took sets offline",
     "K12.1": "a refused command on a group had changed a part of it",

@@ -353,8 +353,6 @@ def installed():
             stack.enter_context(patch(f"{module}.threading", locks))
         stack.enter_context(patch("trio.to_thread.run_sync", run_sync))
         stack.enter_context(patch("iifuse.engine.threads._in_crew", in_crew))
-        # No child sees this disk; no content here is one that libblkid knows.
-        stack.enter_context(patch("iifuse.store.signature._blkid", lambda _: {}))
         for name, value in SMALL.items():
             stack.enter_context(patch(name, value))
         yield SYSTEM

@@ -40,4 +40,7 @@ def patches(disk: Any) -> list[Any]:
         patch("iifuse.store.identity.find", find),
         patch("iifuse.store.presence.file_at", file_at),
         patch("iifuse.store.volume.Claim", Mock()),
+        # No child sees this disk; no content here is one that libblkid knows.
+        patch("iifuse.store.signature._blkid", lambda _: {}),
+        patch("iifuse.store.wiping.signatures", lambda _: []),
     ]
