@@ -6,7 +6,6 @@ thread. Otherwise the chunks are locked, the family makes them ready, and then i
 """
 
 import errno
-import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -25,6 +24,8 @@ from iifuse.engine.dated import Dated
 from iifuse.engine.family import Family
 from iifuse.engine.threads import swiftly
 from iifuse.engine.volumeset import VolumeSet
+from iifuse.store import access
+from iifuse.store.access import Access
 from iifuse.store.volume import Buffer, Volume
 from iifuse.units import Run
 
@@ -45,7 +46,7 @@ class View(Dated):
         super().__init__(path)
         self.family = family
         self.size_bytes: Final = family.geometry.size_bytes
-        self._owner = volume.stat()
+        self._access = access.ROOT_ONLY
         self._volume = volume
         self.content = 0
         """Counts changes behind the kernel's back: what it cached of an earlier one is old."""
@@ -53,12 +54,11 @@ class View(Dated):
         self._closed = trio.Event()
         self._syncs: Batcher[None] = Batcher(self._sync_all)
 
-    @property
-    def owner(self) -> os.stat_result:
-        """Whose the file is, with what mode: as the volume's own is at this moment."""
+    def access(self) -> Access:
+        """Who may open the file: as the volume says it at this moment. Raises OSError."""
         if self._volume.fd >= 0:
-            self._owner = self._volume.stat()
-        return self._owner
+            self._access = access.of(self._volume.stat(), access.acl(self._volume.fd))
+        return self._access
 
     # -- for subclasses to say --------------------------------------------------------------
 

@@ -5,6 +5,11 @@ FUSE_AUTO_INVAL_DATA, with which the kernel drops the cached pages of a file whe
 moves, as ours does with each write: a file of 64 MiB was fetched again after every sync of a
 program. When pages have to go, the service knows, and says so at the next open.
 
+And we ask that the kernel go by the access control lists of volumes and directories. A file system
+that has extended attributes is asked for one before each write, whether it gives the program more
+rights than the writer has, unless it says that it looks after that itself (HANDLE_KILLPRIV_V2): no
+file here gives anybody any rights.
+
 For that one request libfuse talks to a pair of sockets instead of the kernel.
 """
 
@@ -23,6 +28,10 @@ _ANSWER_BYTES_MAX: Final = 4096
 _FLAGS: Final = struct.Struct("<I")
 _FLAGS_AT: Final = 16 + 12  # struct fuse_out_header, then flags of struct fuse_init_out
 _AUTO_INVAL_DATA: Final = 1 << 12
+_POSIX_ACL: Final = 1 << 20
+_HANDLE_KILLPRIV_V2: Final = 1 << 28
+_LISTS: Final = _POSIX_ACL | _HANDLE_KILLPRIV_V2
+_OFFERED_AT: Final = 40 + 12  # struct fuse_in_header, then flags of struct fuse_init_in
 
 
 class Connection:
@@ -43,7 +52,11 @@ class Connection:
             self._ours.close()
             raise
         self.device = mounts().at(mountpoint)[-1].device_number
-        self._ours.send(os.read(self._kernel, _REQUEST_BYTES_MAX))
+        request = os.read(self._kernel, _REQUEST_BYTES_MAX)
+        (offered,) = _FLAGS.unpack_from(request, _OFFERED_AT)
+        self.lists = offered & _LISTS == _LISTS
+        """Does the kernel go by access control lists, which it asks for?"""
+        self._ours.send(request)
         self.is_served = trio.Event()
         """The kernel has its answer: from now on it sends requests."""
 
@@ -64,7 +77,8 @@ class Connection:
         """INIT is answered: the kernel gets that, and libfuse the kernel's descriptor."""
         answer = bytearray(self._ours.recv(_ANSWER_BYTES_MAX))
         (flags,) = _FLAGS.unpack_from(answer, _FLAGS_AT)
-        _FLAGS.pack_into(answer, _FLAGS_AT, flags & ~_AUTO_INVAL_DATA)
+        flags = flags & ~_AUTO_INVAL_DATA | (_LISTS if self.lists else 0)
+        _FLAGS.pack_into(answer, _FLAGS_AT, flags)
         os.dup2(self._kernel, self._libfuse, inheritable=False)
         os.write(self._kernel, answer)
         os.close(self._kernel)

@@ -9,19 +9,34 @@ from hashlib import blake2b
 from typing import Final
 
 from iifuse.engine.view import View
+from iifuse.store.access import ROOT_ONLY
 
 ROOT: Final = 1
 _INODE_BYTES: Final = 7  # a file handle is an inode number and a flag bit, in 64 bits
 
 
 class Node:
-    """A directory (`view` is None) or a file."""
+    """A directory (`view` is None) or a file.
 
-    __slots__ = ("children", "inode", "name", "parent", "view")
+    `access`: who may use a directory, as far as it was looked at. `is_link`: the volume of a file
+    is named by a link, and `is_closed`: by one whose way keeps people out.
+    """
+
+    __slots__ = (
+        "access", "children", "inode", "is_closed", "is_link", "name", "parent", "view",
+    )  # fmt: skip
 
     def __init__(self, inode: int, name: bytes, parent: "Node | None", view: View | None) -> None:
         self.inode, self.name, self.parent, self.view = inode, name, parent, view
         self.children: dict[bytes, Node] = {}
+        self.access = ROOT_ONLY
+        self.is_link = self.is_closed = False
+
+    @property
+    def path(self) -> str:
+        """Of the volume or the directory that it stands for."""
+        above = self.parent.path.rstrip("/") if self.parent is not None else ""
+        return f"{above}/{os.fsdecode(self.name)}"
 
 
 class Namespace:
@@ -45,14 +60,16 @@ class Namespace:
         """The inode number of a file, if it is still there."""
         return next((inode for inode, file in self.files.items() if file is view), None)
 
-    def add(self, view: View) -> None:
+    def add(self, view: View) -> Node:
         """Put a file, and the directories above it, into the tree."""
         node, path = self.root, b""
         *above, name = os.fsencode(view.path).strip(b"/").split(b"/")
         for part in above:
             path += b"/" + part
             node = node.children.get(part) or self._add(node, part, path, None)
-        self.files[self._add(node, name, path + b"/" + name, view).inode] = view
+        node = self._add(node, name, path + b"/" + name, view)
+        self.files[node.inode] = view
+        return node
 
     def _add(self, parent: Node, name: bytes, path: bytes, view: View | None) -> Node:
         inode = _inode(path)

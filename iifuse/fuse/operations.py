@@ -27,6 +27,8 @@ from pyfuse3 import (
 
 from iifuse.engine.view import View
 from iifuse.fuse.namespace import Namespace, Node
+from iifuse.fuse.permissions import Permissions
+from iifuse.store.access import ACL, Access
 from iifuse.store.volume import Buffer
 
 log = logging.getLogger(__name__)
@@ -69,6 +71,7 @@ class Operations(pyfuse3.Operations):
         super().__init__()
         self.enable_writeback_cache = writeback_cache
         self._namespace, self._files = namespace, namespace.files
+        self.permissions = Permissions()
         self._shown: WeakKeyDictionary[View, int] = WeakKeyDictionary()
         """The content that the kernel may have cached since the last open."""
 
@@ -154,7 +157,7 @@ class Operations(pyfuse3.Operations):
         view = node.view
         if view is None or (fields.update_size and attr.st_size != view.size_bytes):
             raise FUSEError(errno.EPERM)
-        now = _attributes(node)
+        now = await self._attributes(node)
         if (
             (fields.update_mode and attr.st_mode != now.st_mode)
             or (fields.update_uid and attr.st_uid != now.st_uid)
@@ -165,7 +168,7 @@ class Operations(pyfuse3.Operations):
             await view.set_mtime(
                 attr.st_mtime_ns, attr.st_ctime_ns if fields.update_ctime else None
             )
-        return _attributes(node)
+        return await self._attributes(node)
 
     # -- names ------------------------------------------------------------------------------
 
@@ -179,16 +182,33 @@ class Operations(pyfuse3.Operations):
         """A name in a directory."""
         parent = self._node(parent_inode)
         if name == b".":
-            return _attributes(parent)
+            return await self._attributes(parent)
         node = parent.parent or parent if name == b".." else parent.children.get(name)
         if node is None:
             raise FUSEError(errno.ENOENT)
-        return _attributes(node)
+        return await self._attributes(node)
 
     @_handler
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:  # noqa: ARG002
         """Attributes of a node."""
-        return _attributes(self._node(inode))
+        return await self._attributes(self._node(inode))
+
+    @_handler
+    async def getxattr(
+        self,
+        inode: InodeT,
+        name: FileNameT,
+        ctx: RequestContext,  # noqa: ARG002
+    ) -> bytes:
+        """The access control list, by which the kernel checks; there are no other attributes."""
+        node = self._node(inode)
+        if name != os.fsencode(ACL):
+            raise FUSEError(errno.ENODATA)
+        await self.permissions.look([node])
+        found = self.permissions.list_of(node)
+        if found is None:
+            raise FUSEError(errno.ENODATA)
+        return found
 
     @_handler
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:  # noqa: ARG002
@@ -200,10 +220,11 @@ class Operations(pyfuse3.Operations):
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
         """Entries by inode number, so that one that goes does not shift the others."""
         children = sorted(self._node(fh).children.values(), key=lambda n: n.inode)
-        for node in children:
-            if node.inode > start_id and not pyfuse3.readdir_reply(
-                token, FileNameT(node.name), _attributes(node), node.inode
-            ):
+        left = [node for node in children if node.inode > start_id]
+        await self.permissions.look(left)
+        for node in left:
+            attributes = _attributes(node, self.permissions.of(node))
+            if not pyfuse3.readdir_reply(token, FileNameT(node.name), attributes, node.inode):
                 return
 
     async def releasedir(self, fh: FileHandleT) -> None:
@@ -228,6 +249,10 @@ class Operations(pyfuse3.Operations):
 
     # -- helpers ----------------------------------------------------------------------------
 
+    async def _attributes(self, node: Node) -> EntryAttributes:
+        await self.permissions.look([node])
+        return _attributes(node, self.permissions.of(node))
+
     def _node(self, inode: int) -> Node:
         node = self._namespace.node(inode)
         if node is None:
@@ -241,23 +266,23 @@ class Operations(pyfuse3.Operations):
         return view
 
 
-def _attributes(node: Node) -> EntryAttributes:
-    """Owner and mode are the volume's, a device shown as a file; directories belong to root."""
+def _attributes(node: Node, access: Access) -> EntryAttributes:
+    """A device is shown as a file."""
     attr = EntryAttributes()
     attr.st_ino = InodeT(node.inode)
     attr.generation = 0
     attr.entry_timeout = attr.attr_timeout = 1.0
     attr.st_rdev = 0
     attr.st_blksize = 4096
+    attr.st_uid, attr.st_gid = access.uid, access.gid
     if node.view is None:
-        attr.st_mode = ModeT(stat.S_IFDIR | 0o755)
+        attr.st_mode = ModeT(stat.S_IFDIR | access.mode)
         attr.st_nlink = 2
         attr.st_size = attr.st_blocks = 0
         attr.st_atime_ns = attr.st_mtime_ns = attr.st_ctime_ns = 0
         return attr
-    view, owner = node.view, node.view.owner
-    attr.st_mode = ModeT(stat.S_IFREG | stat.S_IMODE(owner.st_mode))
-    attr.st_uid, attr.st_gid = owner.st_uid, owner.st_gid
+    view = node.view
+    attr.st_mode = ModeT(stat.S_IFREG | access.mode)
     attr.st_nlink = 1
     attr.st_size = view.size_bytes
     attr.st_blocks = -(-view.size_bytes // 512)

@@ -80,6 +80,7 @@ class Mount:
 
     async def wait_ready(self) -> None:
         """Return once the mount answers."""
+        self._operations.permissions.lists = self._connection.lists
         await self._connection.is_served.wait()
         self._lift_limits()
         # pyfuse3 starts the thread for this with the first call, when there may be none to be had.
@@ -115,8 +116,12 @@ class Mount:
 
     async def appear(self, view: View) -> None:
         """A file comes to the mount."""
-        self._namespace.add(view)
+        node = self._namespace.add(view)
+        node.is_link = node.is_closed = await threads.blocking(partial(os.path.islink, view.path))
+        if node.is_link:
+            await self._operations.permissions.look([node])
         if self.in_place:
+            node.is_link = False  # from now on the path leads to us
             await threads.blocking(partial(_bind, self.mounted_path(view), view.path))
 
     async def vanish(self, view: View) -> None:

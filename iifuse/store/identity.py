@@ -54,11 +54,15 @@ class Identity:
 
 
 class Spot(NamedTuple):
-    """Where a path leads: no link in it, and the mount there. `found`: None where nothing is."""
+    """Where a path leads: no link in it, and the mount there. `found`: None where nothing is.
+
+    `searched`: the directories in which a part of it was looked up, those of its links included.
+    """
 
     path: str
     mount: Mount | None
     found: os.stat_result | None
+    searched: frozenset[str] = frozenset()
 
 
 def identify(path: str) -> Identity:
@@ -186,9 +190,10 @@ class Host:
         todo = _parts(path if path.startswith("/") else f"{os.getcwd()}/{path}")
         trail: list[tuple[str, Mount | None]] = [self._root()]
         found: os.stat_result | None = None
-        links = 0
+        links, searched = 0, set()
         while todo:
             name = todo.pop(0)
+            searched.add(trail[-1][0])
             if name == "..":
                 trail = trail[:-1] or trail
                 found = os.lstat(trail[-1][0])
@@ -206,7 +211,7 @@ class Host:
                 trail = [trail[0]] if target.startswith("/") else trail
             else:
                 trail.append((here, there))
-        return Spot(*trail[-1], found)
+        return Spot(*trail[-1], found, frozenset(searched))
 
     def _root(self) -> tuple[str, Mount | None]:
         return "/", self._mounts.enter(None, "/")
