@@ -18,7 +18,7 @@ from uuid import UUID
 import sdnotify
 import trio
 
-from iifuse import __version__, errors
+from iifuse import __version__, errors, logs
 from iifuse.control.dispatch import Dispatcher
 from iifuse.control.protocol import DEFAULT_SOCKET, SOCKET_VARIABLE, ServiceInfo
 from iifuse.control.server import Server
@@ -105,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """Run the service until it is told to stop; its exit code."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
+    logs.set_up()
     try:
         arguments = parser().parse_args()
         service = Service(

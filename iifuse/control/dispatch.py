@@ -215,7 +215,7 @@ class Dispatcher:
             await self._engine.stop_copy(member)
             if member.header.copying:
                 await member.end_copy()
-                await self._engine.note(member, "-a")
+                await self._engine.note(member, "abort")
         for member in sets:  # when all others are aborted: they are not to wait for this one
             if member.header.progress is not Progress.IDLE:
                 check_noted(member.name, member.missing, "-a")

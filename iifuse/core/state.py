@@ -57,6 +57,21 @@ class Verb(StrEnum):
         """Does this verb restore the master?"""
         return self in (Verb.UPDATE_MASTER, Verb.COPY_MASTER)
 
+    @property
+    def told(self) -> str:
+        """What log and history say of it."""
+        return _TOLD[self]
+
+
+_TOLD = {
+    Verb.UPDATE_SHADOW: "update of the shadow",
+    Verb.UPDATE_MASTER: "restore, update of the master",
+    Verb.COPY_SHADOW: "full copy to the shadow",
+    Verb.COPY_MASTER: "restore, full copy to the master",
+    Verb.DISABLE: "disable",
+    Verb.EXPORT: "export",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:

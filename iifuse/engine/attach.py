@@ -45,7 +45,7 @@ async def attach(engine: Engine, paths: tuple[str, ...], group: str | None) -> l
         members = await recovery.bring_back(engine, rows)
     for member in members:
         await recovery.show(engine, engine.family(member))
-        await engine.note(member, "--attach")
+        await engine.note(member, "attach")
         await _rise_above(engine, member)
     recovery.start_copies(engine, members)
     return [

@@ -45,7 +45,7 @@ async def enable(engine: Engine, request: NewSet) -> VolumeSet:
     await engine.show_shadow(member)
     if member.header.copying:
         engine.start_copy(member)
-    await engine.note(member, f"-e {request.kind.name.lower()}", held_ms=held_ms)
+    await engine.note(member, f"enable, {request.kind.name.lower()}", held_ms=held_ms)
     return member
 
 
@@ -152,7 +152,7 @@ async def tune(engine: Engine, member: VolumeSet, policy: Policy) -> None:
     except OSError as error:
         raise storage_error(error, f"{member.name} and the sets after it are as before") from error
     how = "write" if policy.break_write else "shadow"
-    await engine.note(member, f"-o break={how},limit={policy.limit_s or 'none'}")
+    await engine.note(member, f"policy break={how}, limit={policy.limit_s or 'none'}")
 
 
 # -- disable --------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ async def disable(engine: Engine, member: VolumeSet) -> list[str]:
         notes = await blocking(partial(finish_disable, engine, member))
     except (errors.StorageError, OSError) as error:
         notes = [f"{member.name}: is disabled, which the next start does again: {error}"]
-    await engine.notes.record(member, "-d")
+    await engine.notes.record(member, Verb.DISABLE.told)
     return notes + await after_last_set(engine, family)
 
 

@@ -77,7 +77,7 @@ async def export(engine: Engine, member: VolumeSet) -> Lent:
         engine.notes.announced({member: (Progress.IDLE, Custody.EXPORTED)}),
     ):
         path = await _hand_over(engine, member, view)
-    await engine.note(member, "-E")
+    await engine.note(member, Verb.EXPORT.told)
     try:
         await blocking(partial(publish_ticket, path))
     except OSError as error:
@@ -157,7 +157,7 @@ async def take_in(engine: Engine, request: Borrowing) -> list[str]:
     engine.register(family, member)
     member.in_use = True
     await engine.show_shadow(member)
-    await engine.note(member, "-I")
+    await engine.note(member, "import")
     return [*notes, unnamed] if unnamed else notes
 
 

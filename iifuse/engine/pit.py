@@ -82,7 +82,7 @@ async def flip(engine: Engine, verb: Verb, sets: Sequence[VolumeSet]) -> None:
         async with engine.notes.announced(dict.fromkeys(resumed)):
             if changes:
                 recheck = partial(check, engine, verb, sets)
-                await change_all(engine, changes, f"{verb}", recheck)
+                await change_all(engine, changes, verb.told, recheck)
             for member in resumed:  # last: what refuses one set has touched no other
                 await _resume(member)
     finally:

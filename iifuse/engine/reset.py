@@ -135,7 +135,7 @@ async def _take_back(engine: Engine, member: VolumeSet) -> list[str]:
     await recovery.note_use(engine, [member])
     await engine.show_shadow(member)
     await blocking(partial(end_export, engine, member.header))
-    await engine.note(member, "-R")
+    await engine.note(member, "reset")
     return [f"{member.name}: taken back, all its chunks count as different; {_COPIES}"]
 
 
@@ -336,7 +336,7 @@ async def _make_true(engine: Engine, member: VolumeSet, lost: Role) -> list[str]
     if change is Change.CLEAR:
         await _forget_bits(engine, member)
     recheck = partial(pit.check_siblings, engine.family(member), member, "-R")
-    await pit.change_all(engine, {member: change}, "-R", recheck)
+    await pit.change_all(engine, {member: change}, "reset", recheck)
     if member.header.copying:
         engine.start_copy(member)
     return [f"{name}: {_EFFECTS[change]}"]
@@ -373,7 +373,7 @@ async def _resume_restore(engine: Engine, member: VolumeSet) -> None:
             member.bits.shadow.drop(member.bits.copy)
         await member.save_exact(offline=NOTHING_OFFLINE, offline_reason="")
         await member.renew_bits()
-    await engine.note(member, "-R")
+    await engine.note(member, "reset")
 
 
 async def _give_up_restore(member: VolumeSet) -> None:
@@ -391,4 +391,4 @@ async def _all_differ(engine: Engine, member: VolumeSet) -> None:
             offline=NOTHING_OFFLINE, offline_reason="", progress=Progress.IDLE, copying=False
         )
         await member.renew_bits()
-    await engine.note(member, "-R")
+    await engine.note(member, "reset")

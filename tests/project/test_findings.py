@@ -50,6 +50,7 @@ FINDINGS = {
     "K13.2": "a comparison ended with a defect beside a disable",
     "K13.3": "a refused comparison did not say which condition was not met",
     "K13.4": "a comparison with nothing to do stood at 0 %",
+    "K14.1": "the log had no time, no priority in the journal, and letters for verbs",
 }
 
 

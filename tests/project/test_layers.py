@@ -16,6 +16,7 @@ OFFLINE = [f"iitools.{path.stem}" for path in sorted((ROOT / "tools").glob("iibi
 MAY_IMPORT = {
     "iifuse": (),
     "iifuse.errors": (),
+    "iifuse.logs": (),
     "iifuse.units": (),
     "iifuse.core": (*WORDS, "iifuse.core"),
     "iifuse.store": (*WORDS, "iifuse.core", "iifuse.store"),
@@ -24,7 +25,7 @@ MAY_IMPORT = {
     "iifuse.control": (*WORDS, "iifuse.core", "iifuse.control.protocol"),
     "iifuse.control.dispatch": (*WORDS, *SERVED),
     "iifuse.control.server": (*WORDS, *SERVED),
-    "iifuse.service": (*WORDS, *SERVED, "iifuse.fuse"),
+    "iifuse.service": (*WORDS, *SERVED, "iifuse.fuse", "iifuse.logs"),
     "iitools": TOOLS,
     # Work on the volumes of a service that cannot run: nobody else can open, lock and write them.
     **dict.fromkeys(OFFLINE, (*TOOLS, "iifuse.store")),

@@ -34,7 +34,7 @@ class FaultHost(Host):
         await self.engine.stop_copy(member)
         if member.header.copying:
             await member.end_copy()
-            await self.engine.note(member, "-a")
+            await self.engine.note(member, "abort")
 
     async def up(self, nursery: trio.Nursery) -> None:
         """A start that fails with an explanation is tried again, as an admin does."""

@@ -1,0 +1,56 @@
+"""What the service says while it runs, to people and to the journal (K14)."""
+
+import logging
+import os
+import re
+from contextlib import suppress
+
+import pytest
+from harness import Service
+
+from iifuse import logs
+
+FOR_PEOPLE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (INFO|WARNING|ERROR) .")
+FOR_JOURNAL = re.compile(r"<[346]>.")
+
+
+@pytest.mark.finding("K14.1")
+@pytest.mark.parametrize("journal", [False, True])
+def test_each_line_has_what_its_reader_needs(place, volume, journal):
+    service = Service(place, "app", ("stop_wait=0.1",))
+    service.log.touch()
+    found = service.log.stat()
+    stream = f"{found.st_dev}:{found.st_ino}" if journal else "1:1"
+    try:
+        service.start(env={"JOURNAL_STREAM": stream})
+        master, shadow = volume("m"), place / "s"
+        service.enable("ind", master, shadow)
+        service.wait(shadow)
+        service.flip("s", shadow)
+        fd = os.open(service.path(master), os.O_RDONLY)
+        assert service.stop() == 1
+        with suppress(OSError):  # its file system has gone
+            os.close(fd)
+    finally:
+        service.clean_up()
+    lines = service.log.read_text().splitlines()
+    assert len(lines) > 5
+    form = FOR_JOURNAL if journal else FOR_PEOPLE
+    assert all(form.match(line) for line in lines), lines
+    said = "\n".join(lines)
+    assert "still open" in said
+    assert ("<4>" if journal else " WARNING ") in said
+    assert "enable, independent (PIT 1)" in said
+    assert "update of the shadow (PIT 2)" in said
+
+
+def test_every_line_of_a_traceback_has_its_priority():
+    try:
+        raise ValueError("two\nlines")
+    except ValueError as error:
+        record = logging.LogRecord("x", logging.CRITICAL, "", 0, "a %s", ("defect",), None)
+        record.exc_info = (type(error), error, error.__traceback__)
+    lines = logs._ForJournal().format(record).splitlines()
+    assert lines[0] == "<2>a defect"
+    assert lines[-1] == "<2>lines"
+    assert all(line.startswith("<2>") for line in lines)
