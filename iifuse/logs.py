@@ -4,8 +4,14 @@ import logging
 import os
 import sys
 import traceback
+from logging.handlers import SysLogHandler, WatchedFileHandler
 from typing import Final
 
+from iifuse import errors
+
+SYSLOG: Final = "syslog"
+"""Instead of a file: syslog(3), which on most systems is the journal."""
+_DEVICE: Final = "/dev/log"
 _PRIORITIES: Final = (
     (logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6),
 )  # fmt: skip
@@ -13,17 +19,38 @@ _PRIORITIES: Final = (
 _DEBUG: Final = 7
 
 
-def set_up() -> None:
-    """Let everything go to standard error, as whoever reads that expects it."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_ForJournal() if _is_journal() else _ForPeople())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+def set_up(log: str | None = None) -> None:
+    """Let everything go to a file or syslog; None: to standard error. Raises ServiceError.
+
+    A file that is moved away (logrotate) is made anew.
+    """
+    try:
+        handler = _handler(log)
+    except OSError as error:
+        where = _DEVICE if log == SYSLOG else str(log)
+        raise errors.ServiceError(
+            where, f"the log cannot be written there ({error.strerror})", "name another --log FILE"
+        ) from error
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def _handler(log: str | None) -> logging.Handler:
+    if log == SYSLOG:
+        handler: logging.Handler = SysLogHandler(_DEVICE)
+        handler.setFormatter(logging.Formatter(f"iifuse[{os.getpid()}]: %(message)s"))
+        return handler
+    handler = logging.StreamHandler(sys.stderr) if log is None else WatchedFileHandler(log)
+    handler.setFormatter(_ForJournal() if log is None and _is_journal() else _ForPeople())
+    return handler
 
 
 def _is_journal() -> bool:
     """Does standard error lead to the journal? systemd says to which file it does, if it does."""
     told = os.environ.get("JOURNAL_STREAM", "")
-    found = os.fstat(sys.stderr.fileno())
+    try:
+        found = os.fstat(2)
+    except OSError:
+        return False
     return told == f"{found.st_dev}:{found.st_ino}"
 
 

@@ -8,21 +8,20 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Final, NoReturn
 from uuid import UUID
 
 import sdnotify
 import trio
 
-from iifuse import __version__, errors, logs
+from iifuse import __version__, background, errors, logs, stopping
 from iifuse.control.dispatch import Dispatcher
 from iifuse.control.protocol import DEFAULT_SOCKET, SOCKET_VARIABLE, ServiceInfo
 from iifuse.control.server import Server
-from iifuse.engine import late, limits, recovery, space
+from iifuse.engine import late, recovery, space
 from iifuse.engine.engine import Engine
 from iifuse.engine.threads import blocking, keep_in_reserve
 from iifuse.fuse.session import Mount, clean_up_dead
@@ -36,6 +35,8 @@ log = logging.getLogger("iifuse")
 _STACK_BYTES: Final = 1 << 20
 
 DEFAULT_STATE: Final = "/var/lib/iifuse"
+STILL_OPEN: Final = 3
+"""Exit code: stopped in order while somebody still had files open."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,15 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         help="stop_wait=SECONDS, durability=ordered|process, writeback_cache, in_place",
     )
+    p.add_argument(
+        "--daemon", action="store_true", help="run in the background; return when ready"
+    )
+    p.add_argument(
+        "--log",
+        metavar="FILE",
+        help=f"where the log goes, or '{logs.SYSLOG}'; default: standard error, "
+        f"with --daemon {logs.SYSLOG}",
+    )
     p.add_argument("--version", action="version", version=f"iifuse {__version__}")
     return p
 
@@ -108,11 +118,18 @@ def main() -> int:
     logs.set_up()
     try:
         arguments = parser().parse_args()
+        options = parse_options(arguments.options)
+        detached = background.is_detached()
+        if arguments.daemon and not detached:
+            return background.start()
+        stopping.hold_back()
+        logs.set_up(arguments.log or (logs.SYSLOG if detached else None))
         service = Service(
             mountpoint=arguments.mountpoint,
             state=os.path.abspath(arguments.state),
             socket=os.path.abspath(arguments.socket),
-            options=parse_options(arguments.options),
+            options=options,
+            when_ready=background.let_go if detached else lambda: None,
         )
         return trio.run(service.run)
     except errors.IifuseError as error:
@@ -142,17 +159,26 @@ def _first_error(group: BaseExceptionGroup[BaseException]) -> errors.IifuseError
 class Service:
     """One mount with all its sets."""
 
-    def __init__(self, *, mountpoint: str, state: str, socket: str, options: Options) -> None:
+    def __init__(
+        self,
+        *,
+        mountpoint: str,
+        state: str,
+        socket: str,
+        options: Options,
+        when_ready: Callable[[], None],
+    ) -> None:
         self.state, self.socket, self.options = state, socket, options
+        self._when_ready = when_ready
         self.mount = Mount(
             mountpoint, writeback_cache=options.writeback_cache, in_place=options.in_place
         )
         self._code = 0
 
     async def run(self) -> int:
-        """Serve until SIGTERM or SIGINT; 0, or 1 when files were still open at the end."""
-        _harden()
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        """Serve until SIGTERM or SIGINT; 0, or 3 when files were still open at the end."""
+        with stopping.listening() as signals:
+            _harden()
             async with self._stores() as (db, transitions):
                 await self._serve(db, transitions, signals)
         return self._code
@@ -228,9 +254,13 @@ class Service:
                 mounted.start_soon(late.watch, engine)
                 log.info("ready at %s, %d sets", self.mount.mountpoint, len(engine.sets))
                 sdnotify.SystemdNotifier().notify("READY=1")
-                await anext(signals)
+                self._when_ready()
+                await stopping.told(signals)
+                sdnotify.SystemdNotifier().notify("STOPPING=1")
                 async with engine.admin:  # no verb begins any more
-                    await self._prepare_stop(engine)
+                    seconds = self.options.stop_wait
+                    if not await stopping.prepare(engine, self.mount, seconds, signals):
+                        self._code = STILL_OPEN
                     self.mount.stop()
                     await trio.sleep_forever()  # until `_run_fuse` ends everything here
         finally:
@@ -242,31 +272,6 @@ class Service:
         """Serve the kernel; an unmount from outside ends the service in order."""
         await self.mount.run()
         scope.cancel()
-
-    async def _prepare_stop(self, engine: Engine) -> None:
-        """Wait for open files, name who holds them, and let their dirty pages arrive."""
-        sdnotify.SystemdNotifier().notify("STOPPING=1")
-        deadline = limits.now() + self.options.stop_wait
-        for view in list(engine.views.values()):
-            if not await view.wait_closed(0):
-                await self._name_holders(engine, view.path)
-            if not await view.wait_closed(max(0.0, deadline - limits.now())):
-                log.warning("%s: still open at the end, unmounted all the same", view.path)
-                self._code = 1
-        views = list(engine.views.values())
-        try:
-            await blocking(partial(self.mount.sync_mounted, views))
-        except OSError as error:
-            log.error("what programs have written to mapped files may be lost: %s", error)  # noqa: TRY400
-
-    async def _name_holders(self, engine: Engine, path: str) -> None:
-        who = await blocking(partial(self.mount.holders, engine.views[path]))
-        log.warning(
-            "%s: waiting up to %g s for %s",
-            path,
-            self.options.stop_wait,
-            ", ".join(who) or "open handles",
-        )
 
 
 def _warn_if_lost(state: str) -> None:

@@ -1,11 +1,13 @@
 """The unix socket that root and the service's user may speak to; nobody else."""
 
+import errno
 import logging
 import os
 import socket
 import stat
 import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 import trio
@@ -23,6 +25,10 @@ _REQUEST_SECONDS: Final = 30.0
 """How long a client may take to send its request."""
 
 _FAREWELL_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 2.0
+"""How often the service looks whether its socket is still there."""
+_PAUSE_SECONDS: Final = 0.2
+_FULL: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 _PEERS: Final = struct.Struct("3i")  # pid, uid, gid
 
@@ -33,6 +39,10 @@ class Server:
     def __init__(self, path: str, answer: Answer) -> None:
         self.path, self._answer = path, answer
         self._listener: trio.socket.SocketType | None = None
+        self._own: tuple[int, int] | None = None
+        """Device and inode of our socket: another one may take its place."""
+        self._spare = os.open(os.devnull, os.O_RDONLY)
+        """With it a client can be told that there are no descriptors left."""
 
     async def open(self) -> None:
         """Bind the socket, mode 0600. Raises ServiceError when a service answers there."""
@@ -47,18 +57,71 @@ class Server:
         finally:
             os.umask(mask)
         listener.listen(64)
-        self._listener = listener
+        self._listener, self._own = listener, _at(self.path)
 
     async def run(self) -> None:
-        """Serve until cancelled."""
+        """Serve until cancelled; where somebody removes the socket, at a new one."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                with trio.CancelScope() as listening:
+                    nursery.start_soon(self._watch, listening)
+                    await self._accept(nursery)
+                log.warning("%s: was removed, and is made anew", self.path)
+                await self._listen_anew()
+
+    async def _watch(self, listening: trio.CancelScope) -> None:
+        while _at(self.path) == self._own:  # noqa: ASYNC110 - the file system gives no event
+            await trio.sleep(_LOOK_SECONDS)
+        listening.cancel()
+
+    async def _listen_anew(self) -> None:
         assert self._listener is not None
-        await trio.serve_listeners(self._serve, [trio.SocketListener(self._listener)])
+        self._listener.close()
+        told = ""
+        while _at(self.path) != self._own:
+            try:
+                await self.open()
+            except errors.ServiceError as error:
+                if str(error) != told:
+                    log.error("%s", error)  # noqa: TRY400 - no defect
+                told = str(error)
+                await trio.sleep(_LOOK_SECONDS)
+
+    async def _accept(self, nursery: trio.Nursery) -> None:
+        assert self._listener is not None
+        while True:
+            try:
+                connection, _ = await self._listener.accept()
+            except OSError as error:
+                if error.errno not in _FULL:
+                    log.error("%s: %s", self.path, error.strerror)  # noqa: TRY400 - no defect
+                await self._turn_away(error)
+            else:
+                nursery.start_soon(self._serve, trio.SocketStream(connection))
+
+    async def _turn_away(self, error: OSError) -> None:
+        """Let one client know, by the descriptor that is kept for that."""
+        os.close(self._spare)
+        try:
+            with limits.move_on_after(_PAUSE_SECONDS):
+                assert self._listener is not None
+                connection, _ = await self._listener.accept()
+                async with trio.SocketStream(connection) as stream:
+                    why = f"the service has no room for a request ({error.strerror})"
+                    await _send_away(stream, errors.ServiceError(self.path, why, "see its limits"))
+        except (OSError, trio.BrokenResourceError):
+            await trio.sleep(_PAUSE_SECONDS)
+        finally:
+            self._spare = os.open(os.devnull, os.O_RDONLY)
 
     def close(self) -> None:
-        """Remove the socket."""
+        """Remove the socket, if it is still ours."""
         if self._listener is not None:
             self._listener.close()
-            os.unlink(self.path)
+            with suppress(OSError):
+                if _at(self.path) == self._own:
+                    os.unlink(self.path)
+        os.close(self._spare)
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         async with stream:
@@ -144,6 +207,14 @@ async def _receive_line(stream: trio.SocketStream, rest: bytearray) -> bytes | N
         rest[:] = remainder
         return line
     raise errors.ProtocolError("request", f"did not come within {_REQUEST_SECONDS:g} seconds")
+
+
+def _at(path: str) -> tuple[int, int] | None:
+    """Device and inode of what stands there; None: nothing does."""
+    with suppress(OSError):
+        found = os.lstat(path)
+        return found.st_dev, found.st_ino
+    return None
 
 
 def _is_allowed(connection: trio.socket.SocketType) -> bool:

@@ -20,6 +20,7 @@ from iifuse.fuse.namespace import Namespace
 from iifuse.fuse.operations import Operations
 from iifuse.store import linux
 from iifuse.store.holders import holders
+from iifuse.store.identity import Host, OnService
 from iifuse.store.mounts import mounts
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Mount:
             )
         if _is_our_mount(self.mountpoint):
             raise errors.ServiceError(self.mountpoint, "another service is mounted here")
+        _check_place(self.mountpoint)
         try:
             self._connection = Connection(self.mountpoint)
         except OSError as error:
@@ -218,6 +220,22 @@ def _unmount_dead(path: str) -> int:
         else:
             return found
     return 16
+
+
+def _check_place(mountpoint: str) -> None:
+    """Raise ServiceError where each service would wait for the other."""
+    try:
+        Host().locate(mountpoint)
+        hidden = os.listdir(mountpoint)
+    except OnService as error:
+        raise errors.ServiceError(
+            mountpoint, f"lies inside the mount of another service ({error})",
+            "name a directory of the host's own file systems",
+        ) from error
+    except OSError as error:
+        raise errors.ServiceError(mountpoint, f"cannot be read ({error.strerror})") from error
+    if hidden:
+        log.warning("%s: is not empty; what is in it is hidden by the mount", mountpoint)
 
 
 def _is_our_mount(path: str) -> bool:

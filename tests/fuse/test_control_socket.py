@@ -6,6 +6,7 @@ import resource
 import socket
 import threading
 
+import pytest
 from devices import eventually, opened
 from harness import CHUNK
 
@@ -43,8 +44,9 @@ def test_client_that_goes_away_with_an_unread_answer_ends_only_its_connection(
     assert service.stop() == 0
 
 
+@pytest.mark.finding("K14.5")
 def test_more_clients_than_descriptors_end_no_mount(service, volume, place):
-    """The service goes on, and answers again once they have gone."""
+    """The service goes on, says that it has none, and answers again once they have gone."""
     resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
     master, shadow = volume("m"), place / "s"
     service.enable("ind", master, shadow)
@@ -62,10 +64,15 @@ def test_more_clients_than_descriptors_end_no_mount(service, volume, place):
         for _ in range(20):
             is_full()
         service.write(master, 3 * CHUNK, b"still here")
+        done = service.run("iiadm", "-i")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "Too many open files" in done.stderr
     answers = []
+    eventually(lambda: service.run("iiadm", "-i").returncode == 0, "the crowd has gone")
     asking = threading.Thread(target=lambda: answers.append(service.status(shadow)), daemon=True)
     asking.start()
     asking.join(30)
     assert answers, "no answer after the crowd has gone"
     assert answers[0].shadow_bits >= 1
     assert service.stop() == 0
+    assert "Traceback" not in service.log.read_text()

@@ -51,6 +51,11 @@ FINDINGS = {
     "K13.3": "a refused comparison did not say which condition was not met",
     "K13.4": "a comparison with nothing to do stood at 0 %",
     "K14.1": "the log had no time, no priority in the journal, and letters for verbs",
+    "K14.2": "a closed terminal ended the service",
+    "K14.3": "the end of a service whose socket was removed was a traceback",
+    "K14.4": "a second SIGTERM ended the service before its end",
+    "K14.6": "a mount inside another service's mount, or over content, was accepted silently",
+    "K14.5": "with no descriptor left clients got no answer, and the log tracebacks",
 }
 
 

@@ -16,7 +16,9 @@ OFFLINE = [f"iitools.{path.stem}" for path in sorted((ROOT / "tools").glob("iibi
 MAY_IMPORT = {
     "iifuse": (),
     "iifuse.errors": (),
-    "iifuse.logs": (),
+    "iifuse.background": (),
+    "iifuse.logs": ("iifuse.errors",),
+    "iifuse.stopping": ("iifuse.engine", "iifuse.fuse"),
     "iifuse.units": (),
     "iifuse.core": (*WORDS, "iifuse.core"),
     "iifuse.store": (*WORDS, "iifuse.core", "iifuse.store"),
@@ -25,7 +27,9 @@ MAY_IMPORT = {
     "iifuse.control": (*WORDS, "iifuse.core", "iifuse.control.protocol"),
     "iifuse.control.dispatch": (*WORDS, *SERVED),
     "iifuse.control.server": (*WORDS, *SERVED),
-    "iifuse.service": (*WORDS, *SERVED, "iifuse.fuse", "iifuse.logs"),
+    "iifuse.service": (
+        *WORDS, *SERVED, "iifuse.fuse", "iifuse.background", "iifuse.logs", "iifuse.stopping",
+    ),
     "iitools": TOOLS,
     # Work on the volumes of a service that cannot run: nobody else can open, lock and write them.
     **dict.fromkeys(OFFLINE, (*TOOLS, "iifuse.store")),

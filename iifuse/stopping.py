@@ -1,0 +1,86 @@
+"""How the service is told to stop, and what it does from then on until it unmounts."""
+
+import logging
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Final
+
+import trio
+
+from iifuse.engine import limits
+from iifuse.engine.engine import Engine
+from iifuse.engine.threads import blocking
+from iifuse.engine.view import View
+from iifuse.fuse.session import Mount
+
+log = logging.getLogger("iifuse")
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def hold_back() -> None:
+    """Signals wait from now on until somebody listens: a start is stopped in order too."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
+@contextmanager
+def listening() -> Iterator[AsyncIterator[int]]:
+    """The signals that come. After this they do nothing: the service ends as it is.
+
+    Nothing but SIG_IGN outlasts the interpreter's own end, and it is what the receiver puts back.
+    """
+    early = signal.sigpending() & set(_SIGNALS)  # which SIG_IGN throws away
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    with trio.open_signal_receiver(*_SIGNALS) as signals:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        for number in early:
+            signal.raise_signal(number)
+        yield signals
+
+
+async def told(signals: AsyncIterator[int]) -> None:
+    """Return when the service is told to stop. A terminal that is closed does not mean that."""
+    async for number in signals:
+        if number != signal.SIGHUP:
+            return
+        log.info("the terminal was closed (SIGHUP); the service goes on")
+
+
+async def prepare(
+    engine: Engine, mount: Mount, stop_wait: float, signals: AsyncIterator[int]
+) -> bool:
+    """Wait for open files, name who holds them, and let their dirty pages arrive.
+
+    `stop_wait`: seconds; told once more to stop, it waits no longer. Were all files closed?
+    """
+    views = list(engine.views.values())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_hurry, signals, nursery.cancel_scope)
+        with limits.move_on_after(stop_wait):
+            await _wait(mount, views, stop_wait)
+        nursery.cancel_scope.cancel()
+    still = [view for view in views if view.opens]
+    for view in still:
+        log.warning("%s: still open at the end, unmounted all the same", view.path)
+    try:
+        await blocking(partial(mount.sync_mounted, views))
+    except OSError as error:
+        log.error("what programs have written to mapped files may be lost: %s", error)  # noqa: TRY400
+    return not still
+
+
+async def _hurry(signals: AsyncIterator[int], waiting: trio.CancelScope) -> None:
+    await told(signals)
+    log.info("told to stop once more: open files are waited for no longer")
+    waiting.cancel()
+
+
+async def _wait(mount: Mount, views: list[View], seconds: float) -> None:
+    for view in views:
+        if view.opens:
+            who = ", ".join(await blocking(partial(mount.holders, view))) or "open handles"
+            log.warning("%s: waiting up to %g s for %s", view.path, seconds, who)
+        await view.wait_closed(float("inf"))
