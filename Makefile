@@ -29,8 +29,10 @@ STAMP := $(VENV)/.complete
 PIP := -m pip --quiet --disable-pip-version-check --no-input
 export PIP_ROOT_USER_ACTION := ignore
 
-# Whoever has nothing left takes the next test. Many processors share few disks.
-PARALLEL = $(BIN)/python -m pytest -n auto --maxprocesses=8 --dist=load --maxschedchunk=2
+# Whoever has nothing left takes the next test. A third of the time tests wait for disks and
+# programs, so one more runs than there are processors. Many processors share few disks.
+PARALLEL = $(BIN)/python -m pytest -n $$(($$(nproc) + 1)) --maxprocesses=8 --dist=load \
+	--maxschedchunk=2
 
 SITE := $(PREFIX)/lib/iifuse
 SBIN := $(PREFIX)/sbin

@@ -131,7 +131,7 @@ def main() -> int:
             options=options,
             when_ready=background.let_go if detached else lambda: None,
         )
-        return trio.run(service.run)
+        stopping.end(trio.run(service.run))
     except errors.IifuseError as error:
         return _explain(error)
     except BaseExceptionGroup as group:

@@ -1,11 +1,12 @@
 """How the service is told to stop, and what it does from then on until it unmounts."""
 
 import logging
+import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Final
+from typing import Final, NoReturn
 
 import trio
 
@@ -27,10 +28,7 @@ def hold_back() -> None:
 
 @contextmanager
 def listening() -> Iterator[AsyncIterator[int]]:
-    """The signals that come. After this they do nothing: the service ends as it is.
-
-    Nothing but SIG_IGN outlasts the interpreter's own end, and it is what the receiver puts back.
-    """
+    """The signals that come. After this they do nothing: the service ends as it is."""
     early = signal.sigpending() & set(_SIGNALS)  # which SIG_IGN throws away
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -39,6 +37,15 @@ def listening() -> Iterator[AsyncIterator[int]]:
         for number in early:
             signal.raise_signal(number)
         yield signals
+
+
+def end(code: int) -> NoReturn:
+    """End the process, without the interpreter's own end.
+
+    That takes the handlers off first, and a signal that comes then would be the end instead.
+    """
+    logging.shutdown()
+    os._exit(code)
 
 
 async def told(signals: AsyncIterator[int]) -> None:

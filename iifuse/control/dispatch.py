@@ -46,6 +46,10 @@ _KINDS: Final = {"ind": Kind.INDEPENDENT, "dep": Kind.DEPENDENT}
 _GROUP_CHARACTERS_MAX: Final = 255
 
 
+_DISABLED: Final = (Verb.DISABLE.told, "-d")
+"""What the history says of a set that was disabled, now and as earlier versions wrote it."""
+
+
 class Dispatcher:
     """Answers requests; verbs that change something run one after the other."""
 
@@ -187,7 +191,7 @@ class Dispatcher:
         gone = [name for name in target.sets if name not in there]
         for name in gone:
             events = await blocking(partial(self._engine.db.history, name))
-            if not there or not events or events[-1][0] != "-d":
+            if not there or not events or events[-1][0] not in _DISABLED:
                 return target, []  # a slip of the pen, which is refused
         return Target(tuple(there), target.group), [f"{name}: is disabled already" for name in gone]
 

@@ -19,11 +19,12 @@ class Node:
     """A directory (`view` is None) or a file.
 
     `access`: who may use a directory, as far as it was looked at. `is_link`: the volume of a file
-    is named by a link, and `is_closed`: by one whose way keeps people out.
+    is named by a link, and `is_closed`: by one whose way keeps people out. `looked`: when somebody
+    looked last.
     """
 
     __slots__ = (
-        "access", "children", "inode", "is_closed", "is_link", "name", "parent", "view",
+        "access", "children", "inode", "is_closed", "is_link", "looked", "name", "parent", "view",
     )  # fmt: skip
 
     def __init__(self, inode: int, name: bytes, parent: "Node | None", view: View | None) -> None:
@@ -31,6 +32,7 @@ class Node:
         self.children: dict[bytes, Node] = {}
         self.access = ROOT_ONLY
         self.is_link = self.is_closed = False
+        self.looked = float("-inf")
 
     @property
     def path(self) -> str:

@@ -1,8 +1,10 @@
 """Who may use a node of the mount: the kernel checks, and asks once a second (K10)."""
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Final
 
 from iifuse.engine.lookout import Lookout
 from iifuse.fuse.namespace import Node
@@ -10,6 +12,9 @@ from iifuse.store import access
 from iifuse.store.access import ROOT_ONLY, Access
 
 log = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 0.3
+"""For so long what was found counts, and for a second more in the kernel."""
 
 
 class Permissions:
@@ -26,7 +31,11 @@ class Permissions:
     async def look(self, nodes: Sequence[Node]) -> None:
         """Before `of` or `list_of` of these."""
         how: dict[str, Callable[[], Access | bool]] = {}
+        now = time.monotonic()
         for node in nodes:
+            if now - node.looked < LOOK_SECONDS:
+                continue  # the kernel asks for attributes and for the list, one after the other
+            node.looked = now
             if node.view is None:
                 how[node.path] = partial(access.of_directory, node.path)
             elif node.is_link:
