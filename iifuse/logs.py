@@ -31,7 +31,7 @@ def set_up(log: str | None = None) -> None:
         raise errors.ServiceError(
             where, f"the log cannot be written there ({error.strerror})", "name another --log FILE"
         ) from error
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def _handler(log: str | None) -> logging.Handler:

@@ -115,7 +115,6 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """Run the service until it is told to stop; its exit code."""
-    logs.set_up()
     try:
         arguments = parser().parse_args()
         options = parse_options(arguments.options)

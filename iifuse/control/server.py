@@ -41,7 +41,7 @@ class Server:
         self._listener: trio.socket.SocketType | None = None
         self._own: tuple[int, int] | None = None
         """Device and inode of our socket: another one may take its place."""
-        self._spare = os.open(os.devnull, os.O_RDONLY)
+        self._spare = _descriptor()
         """With it a client can be told that there are no descriptors left."""
 
     async def open(self) -> None:
@@ -81,7 +81,7 @@ class Server:
         while _at(self.path) != self._own:
             try:
                 await self.open()
-            except errors.ServiceError as error:
+            except (errors.ServiceError, OSError) as error:
                 if str(error) != told:
                     log.error("%s", error)  # noqa: TRY400 - no defect
                 told = str(error)
@@ -101,7 +101,8 @@ class Server:
 
     async def _turn_away(self, error: OSError) -> None:
         """Let one client know, by the descriptor that is kept for that."""
-        os.close(self._spare)
+        if self._spare is not None:
+            os.close(self._spare)
         try:
             with limits.move_on_after(_PAUSE_SECONDS):
                 assert self._listener is not None
@@ -112,7 +113,7 @@ class Server:
         except (OSError, trio.BrokenResourceError):
             await trio.sleep(_PAUSE_SECONDS)
         finally:
-            self._spare = os.open(os.devnull, os.O_RDONLY)
+            self._spare = _descriptor()
 
     def close(self) -> None:
         """Remove the socket, if it is still ours."""
@@ -121,7 +122,8 @@ class Server:
             with suppress(OSError):
                 if _at(self.path) == self._own:
                     os.unlink(self.path)
-        os.close(self._spare)
+        if self._spare is not None:
+            os.close(self._spare)
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         async with stream:
@@ -207,6 +209,13 @@ async def _receive_line(stream: trio.SocketStream, rest: bytearray) -> bytes | N
         rest[:] = remainder
         return line
     raise errors.ProtocolError("request", f"did not come within {_REQUEST_SECONDS:g} seconds")
+
+
+def _descriptor() -> int | None:
+    """One of nothing; None: somebody else was quicker to take the last."""
+    with suppress(OSError):
+        return os.open(os.devnull, os.O_RDONLY)
+    return None
 
 
 def _at(path: str) -> tuple[int, int] | None:

@@ -35,7 +35,6 @@ class Permissions:
         for node in nodes:
             if now - node.looked < LOOK_SECONDS:
                 continue  # the kernel asks for attributes and for the list, one after the other
-            node.looked = now
             if node.view is None:
                 how[node.path] = partial(access.of_directory, node.path)
             elif node.is_link:
@@ -49,9 +48,12 @@ class Permissions:
             return
         for node in nodes:
             answer = found.get(node.path)
+            if answer is None:
+                continue
+            node.looked = now  # not before: whoever asks meanwhile waits for an answer too
             if isinstance(answer, Access):
                 node.access = answer
-            elif answer is not None:
+            else:
                 node.is_closed = not answer
 
     def of(self, node: Node) -> Access:

@@ -5,10 +5,13 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 from itertools import product
 from types import SimpleNamespace
 
 import pytest
+import trio
+import trio.testing
 from devices import eventually
 from samples import some
 
@@ -228,3 +231,23 @@ def test_kernel_that_ignores_lists_is_shown_less(disk_place, lists, mode):
     node, permissions = Node(2, b"v", None, view), Permissions()
     permissions.lists = lists
     assert permissions.of(node).mode == mode
+
+
+async def test_whoever_asks_while_a_directory_is_looked_at_gets_the_answer_too(monkeypatch):
+    go, node, permissions, seen = threading.Event(), Node(1, b"", None, None), Permissions(), []
+
+    def slow(path):
+        assert go.wait(60)
+        return access.Access(mode=0o755)
+
+    async def ask():
+        await permissions.look([node])
+        seen.append(permissions.of(node).mode)
+
+    monkeypatch.setattr(access, "of_directory", slow)
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+        go.set()
+    assert seen == [0o755, 0o755]
