@@ -215,7 +215,8 @@ class Service:
                 boot_id=_boot_id(),
                 ordered=self.options.ordered,
             )
-            info = ServiceInfo(__version__, os.getpid(), self.mount.mountpoint, self.state)
+            place = self.mount.mountpoint, self.state, self.socket
+            info = ServiceInfo(__version__, os.getpid(), *place)
             server = Server(self.socket, Dispatcher(engine, info).answer)
             await server.open()
             try:

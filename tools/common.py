@@ -1,6 +1,7 @@
 """What every program shares: one way to end, to talk, to read words and to name sets."""
 
 import argparse
+import difflib
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -8,7 +9,7 @@ from contextlib import suppress
 from typing import Final, NoReturn, TypeVar
 
 from iifuse import __version__, errors
-from iifuse.control import protocol
+from iifuse.control import protocol, services
 from iifuse.control.client import Client
 
 INTERRUPTED: Final = 130
@@ -30,7 +31,8 @@ class OutputClosed(Exception):  # it ends the program quietly, it is no failure
 def run(program: str, summary: str, body: Callable[[], None], *, asks: bool = True) -> int:
     """Run a program's body; the exit code. Whatever it raises becomes one line on stderr.
 
-    `summary`: how to call the program, said after a UsageError. `asks`: the service.
+    `summary`: how to call the program, said after a UsageError that names no way out itself.
+    `asks`: the service.
     """
     try:
         body()
@@ -38,7 +40,7 @@ def run(program: str, summary: str, body: Callable[[], None], *, asks: bool = Tr
         return done.code if isinstance(done.code, int) else 0
     except errors.IifuseError as error:
         say(f"{program}: {error}")
-        if isinstance(error, errors.UsageError):
+        if isinstance(error, errors.UsageError) and not error.todo:
             say(summary.rstrip())
         return error.exit_code
     except KeyboardInterrupt:
@@ -80,6 +82,11 @@ def say(text: str) -> None:
             print(text, file=sys.stderr, flush=True)
 
 
+def client(args: argparse.Namespace) -> Client:
+    """The service that is meant. Raises ServiceError, UsageError."""
+    return Client(services.find(args.socket, args.instance))
+
+
 def tell(client: Client, request: protocol.AnyRequest) -> tuple[str, ...]:
     """Send a request that answers with remarks at most; say them, and return them."""
     notes = client.notes(request)
@@ -112,12 +119,21 @@ class Parser(argparse.ArgumentParser):
         self._asks = asks
         if asks:
             self.add_argument("--socket", metavar="PATH", help="control socket of the service")
+            self.add_argument("--instance", metavar="NAME", help="the service iifuse@NAME")
         self.add_argument("--json", action="store_true", help="print the result as JSON")
         self.add_argument("--version", action="version", version=version(program))
 
     def error(self, message: str) -> NoReturn:
-        """Raise UsageError, where argparse would exit with 2."""
-        raise errors.UsageError("", message)
+        """Raise UsageError, where argparse would exit with 2; the near option is named."""
+        raise errors.UsageError("", f"{message}{self._near(message)}")
+
+    def _near(self, message: str) -> str:
+        for word in message.split():
+            known = self.options() if word.startswith("--") else ()
+            found = [] if word in known else difflib.get_close_matches(word, known, 1)
+            if found:
+                return f" (did you mean {found[0]}?)"
+        return ""
 
     def _print_message(self, message: str, _file: object = None) -> None:
         # For --help and --version. argparse's own hides it when the output cannot be written.

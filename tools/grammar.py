@@ -1,8 +1,9 @@
-"""The words of iiadm. Pure: words in, a Command or a UsageError out.
+"""The words of iiadm, read. Pure: words in, a Command or a UsageError out.
 
 By hand, because `-u` may be followed by s, m or the first set, and `-g` by a group or by -L.
 """
 
+import difflib
 import math
 import re
 from collections.abc import Sequence
@@ -12,105 +13,13 @@ from typing import Any, Final
 from iifuse import errors
 from iifuse.control.protocol import LIMIT_S_MAX, Tuning
 
-SUMMARY: Final = """\
-usage: iiadm -e ind|dep MASTER SHADOW BITMAP
-       iiadm -u [s|m] SET... | -c s|m SET... | -d SET | -a SET | -w SET
-       iiadm -i [SET|all] | -l
-       iiadm -E SET | -I SHADOW BITMAP [TICKET] | -J SET BITMAP
-       iiadm -R SET | --give-up [--extents FILE] SET | -o OPT,... SET... | --attach BITMAP...
-       iiadm -g GRP -e|-u|-c|-d|-a|-w|-i|-l|-E|-R|-o ... | -g GRP -m SET... | -g -L
-       iiadm -h | -v
-"""
+from .verbs import ACTIONS, CHOICES, EVERY, LONG_ACTIONS, MODIFIERS
 
-HELP: Final = """\
-
-Administers point-in-time copies. A set is named by its shadow's path. With no words: -l.
-
-  -e ind|dep M S B  make a set of master, shadow and bitmap: independent or dependent
-  -u [s|m] SET...   update the shadow (s; s without a letter too) or the master (m): a new
-                    point in time, common to all; only chunks that differ are copied
-  -c s|m SET...     the same, copying every chunk
-  -d SET            disable: take the set apart
-  -a SET            abort the running copy
-  -w SET            wait for the running copy
-  -i [SET|all]      status
-  -l                list the sets
-  -E SET            export the shadow to another host
-  -I S B [TICKET]   import a shadow, tracking its changes in bitmap B
-  -J SET B          join: take the shadow back and merge the other host's bitmap
-  -R SET            reset: bring back what is offline, or a shadow whose importer is lost
-  --give-up SET     end an aborted restore that cannot be finished; prints what was not restored
-  -o OPT,... SET... what a failing shadow means; also together with -e:
-                      break=shadow   it goes offline and the write goes on (as it is at first)
-                      break=write    the write to the master fails, the shadow stays good
-                      limit=SECONDS  give a slow shadow up after so long; limit=none: never
-                      reserve        with -e: allocate all of the shadow's space now
-  --attach BITMAP...  bring back the sets of these bitmap volumes, unknown to the service
-  -g GRP            act on all sets of a group; with -e: make the set in the group
-  -g GRP -m SET...  put sets into a group; an empty GRP takes them out of theirs
-  -g -L             list the groups
-  -n                do not ask, go ahead
-  --extents FILE    with --give-up: write what was not restored to this new file
-  --timeout S       with -w: wait at most S seconds
-  --json            with -i, -l, -g -L and --give-up: print JSON
-  --socket PATH     control socket of the service (else IIFUSE_SOCKET)
-  -h, --help        this text
-  -v, --version     version
-
-exit codes: 0 done; 1 wrong words, a no, a copy that runs or stopped; 2 failed
-"""
-
-MANY: Final = 1 << 30
-
-Count = tuple[int, int]
-"""How many words an action takes: at least, at most."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What an action takes with no group (`alone`) and in a group; None: not possible."""
-
-    alone: Count | None
-    grouped: Count | None
-    what: str
-
-
-ACTIONS: Final = {
-    "e": Shape((3, 3), (3, 3), "MASTER SHADOW BITMAP"),
-    "d": Shape((1, 1), (0, 0), "SET"),
-    "u": Shape((1, MANY), (0, 0), "SET..."),
-    "c": Shape((1, MANY), (0, 0), "SET..."),
-    "a": Shape((1, 1), (0, 0), "SET"),
-    "w": Shape((1, 1), (0, 0), "SET"),
-    "i": Shape((0, 1), (0, 0), "[SET|all]"),
-    "l": Shape((0, 0), (0, 0), ""),
-    "E": Shape((1, 1), (0, 0), "SET"),
-    "I": Shape((2, 3), None, "SHADOW BITMAP [TICKET]"),
-    "J": Shape((2, 2), None, "SET BITMAP"),
-    "R": Shape((1, 1), (0, 0), "SET"),
-    "o": Shape((1, MANY), (0, 0), "SET..."),
-    "-attach": Shape((1, MANY), (1, MANY), "BITMAP..."),
-    "-give-up": Shape((1, 1), None, "SET"),
-    "m": Shape(None, (1, MANY), "SET..."),
-    "L": Shape((0, 0), None, ""),
-    "h": Shape((0, 0), None, ""),
-    "v": Shape((0, 0), None, ""),
-}
-"""Letter -> shape."""
-
-CHOICES: Final = {"e": ("ind", "dep"), "c": ("s", "m"), "u": ("s", "m")}
-"""The word that has to follow some letters; for -u it may be left out."""
-
-_LONG: Final = (
-    "--socket", "--timeout", "--extents", "--json", "--help", "--version", "--attach", "--give-up",
-)  # fmt: skip
-_REPORTS: Final = ("i", "l", "L", "-give-up")
-
-
-def options() -> list[str]:
-    """Every option, for the comparison with the man page."""
-    letters = (*(letter for letter in ACTIONS if not letter.startswith("-")), "g", "n")
-    return sorted([*(f"-{letter}" for letter in letters), *_LONG])
+_LETTERS: Final = (*ACTIONS, "g", "n")
+_WORDS: Final = {
+    shape.word: f"-{letter}" if letter != "L" else "-g -L" for letter, shape in ACTIONS.items()
+} | {"info": "-i", "group": "-g", "snapshot": "-u", "restore": "-u m", "resync": "-u"}
+"""What people type for an action when they do not know its letter."""
 
 
 @dataclass
@@ -118,6 +27,7 @@ class Command:
     """One call of iiadm. `action` is its letter, L for `-g -L`.
 
     `choice`: ind or dep for e, s or m for u and c. `words`: as typed. `timeout`: seconds.
+    `everywhere`: ask every service that runs.
     """
 
     action: str = ""
@@ -126,9 +36,13 @@ class Command:
     group: str | None = None
     sure: bool = False
     json: bool = False
+    long: bool = False
+    dry_run: bool = False
+    everywhere: bool = False
     timeout: float | None = None
     extents: str | None = None
     socket: str | None = None
+    instance: str | None = None
     tuning: Tuning = field(default_factory=Tuning)
     reserve: bool = False
 
@@ -144,7 +58,18 @@ def parse(argv: Sequence[str]) -> Command:
         _check_bare(command)
         command.action = "l"
     _check(command)
+    _check_modifiers(command, reader.modifiers)
     return command
+
+
+def usage(argv: Sequence[str]) -> str:
+    """One line on how the action is called that these words are about, as far as one is seen."""
+    for word in argv:
+        letter = LONG_ACTIONS.get(word) or word[1:2] * (word[:1] == "-")
+        if letter in ACTIONS and letter != "L":
+            form = " ".join((f"-{letter}", "|".join(CHOICES.get(letter, ())), ACTIONS[letter].what))
+            return f"usage: iiadm {' '.join(form.split())}; 'iiadm -h' explains all"
+    return "usage: iiadm -ACTION [option...] [SET...]; 'iiadm -h' explains all"
 
 
 def _tune(command: Command, words: list[str]) -> None:
@@ -172,14 +97,35 @@ def _tuning(word: str) -> tuple[str, Any]:
     raise _wrong(f"-o knows break=shadow|write, limit=SECONDS|none and reserve, not {word!r}")
 
 
-def _wrong(text: str) -> errors.UsageError:
-    return errors.UsageError("", text)
+def _wrong(text: str, todo: str = "") -> errors.UsageError:
+    return errors.UsageError("", text, todo)
+
+
+def _near(word: str, known: Sequence[str]) -> str:
+    """'did you mean X?', or nothing."""
+    found = difflib.get_close_matches(word, known, 1)
+    return f"did you mean {found[0]}?" if found else ""
+
+
+def _unknown(option: str) -> errors.UsageError:
+    """An option that there is not; the near one is named."""
+    if not option.startswith("--"):
+        other = option.swapcase()
+        near = f"did you mean {other}?" if other[1:] in _LETTERS else ""
+        return _wrong(f"unknown option {option}", near)
+    by_word = _WORDS.get(option[2:])
+    near = f"did you mean {by_word}?" if by_word else _near(option, [*LONG_ACTIONS, *MODIFIERS])
+    return _wrong(f"unknown option {option}", near)
 
 
 def _check_bare(command: Command) -> None:
     modified = command.sure or command.group is not None or command.timeout is not None
     if command.words or modified:
-        raise _wrong("no action: say what to do")
+        word = command.words[0] if command.words else ""
+        known = _WORDS.get(word) or _WORDS.get(
+            next(iter(difflib.get_close_matches(word, _WORDS, 1)), "")
+        )
+        raise _wrong("no action: say what to do", f"did you mean {known}?" if known else "")
 
 
 def _check(command: Command) -> None:
@@ -193,12 +139,32 @@ def _check(command: Command) -> None:
     if not count[0] <= len(command.words) <= count[1]:
         form = f"-{letter} takes {shape.what if count[1] else 'no volume'}"
         raise _wrong(f"{form} with -g" if grouped else form)
-    if command.json and letter not in _REPORTS:
-        raise _wrong("--json is for -i, -l, -g -L and --give-up")
-    if command.extents is not None and letter != "-give-up":
-        raise _wrong("--extents is for --give-up")
-    if command.timeout is not None and letter != "w":
-        raise _wrong("--timeout is for -w")
+    if letter == "i" and EVERY in command.words[:1] and len(command.words) > 1:
+        raise _wrong(f"-i takes names of sets or '{EVERY}', not both")
+    if letter == "u" and len(command.words) > 1 and re.fullmatch(r"\w", command.words[0]):
+        raise _wrong(
+            f"{command.words[0]} is no direction: s is to the shadow, m to the master",
+            f"a set of this name is ./{command.words[0]}",
+        )
+
+
+def _check_modifiers(command: Command, given: Sequence[str]) -> None:
+    for option in given:
+        actions = MODIFIERS[option].actions
+        if actions and command.action not in actions:
+            raise _wrong(f"{option} is for {_listed([_shown(action) for action in actions])}")
+    if command.json and command.action in ("u", "c") and not command.dry_run:
+        raise _wrong(f"--json is for -{command.action} together with --dry-run")
+    if command.everywhere and (command.socket or command.instance or command.words):
+        raise _wrong("--all asks every service about all its sets: name none of them")
+
+
+def _shown(action: str) -> str:
+    return "-g -L" if action == "L" else f"-{action}"
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 class _Reader:
@@ -208,6 +174,7 @@ class _Reader:
         self.rest = list(argv)
         self.command = Command()
         self.tunings: list[str] = []
+        self.modifiers: list[str] = []
 
     def read(self) -> None:
         while self.rest:
@@ -224,20 +191,19 @@ class _Reader:
 
     def _long(self, word: str) -> None:
         name, equals, value = word.partition("=")
-        if name in ("--socket", "--timeout", "--extents"):
-            text = value if equals else self._next(name)
-            if name == "--socket":
-                self.command.socket = text
-            elif name == "--extents":
-                self.command.extents = text
-            else:
-                self.command.timeout = _seconds(text)
-        elif equals or name not in _LONG:
-            raise _wrong(f"unknown option {word}")
-        elif name == "--json":
-            self.command.json = True
+        known = MODIFIERS.get(name)
+        if known is not None and known.value:
+            text: Any = value if equals else self._next(name)
+        elif equals or (known is None and name not in LONG_ACTIONS):
+            raise _unknown(word)
+        elif known is None:
+            self._action(LONG_ACTIONS[name])
+            return
         else:
-            self._action({"--help": "h", "--version": "v"}.get(name, name[1:]))
+            text = True
+        self.modifiers.append(name)
+        assert known is not None
+        setattr(self.command, known.name, _seconds(text) if name == "--timeout" else text)
 
     def _letters(self, letters: str) -> None:
         while letters:
@@ -251,7 +217,7 @@ class _Reader:
                 self.tunings += (letters or self._next("-o")).split(",")
                 return
             elif letter not in ACTIONS:
-                raise _wrong(f"unknown option -{letter}")
+                raise _unknown(f"-{letter}")
             elif letter == "L":
                 raise _wrong("-L is for -g: 'iiadm -g -L' lists the groups")
             else:

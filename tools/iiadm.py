@@ -6,43 +6,45 @@ from collections.abc import Callable, Sequence
 from typing import Final, Literal, cast
 
 from iifuse import errors
-from iifuse.control import protocol
+from iifuse.control import protocol, services
 from iifuse.control.client import Client
+from iifuse.control.protocol import Cost
 from iifuse.core.ticket import Lent
 
-from . import ask, common, extents, grammar, show
+from . import ask, common, extents, grammar, reports, verbs, waiting
 from .grammar import Command
 
-EVERY: Final = "all"
-"""The word for every set in `-i all`."""
-
-options = grammar.options
+options = verbs.options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
     words = sys.argv[1:] if argv is None else argv
-    return common.run("iiadm", grammar.SUMMARY, lambda: _act(grammar.parse(words)))
+    return common.run("iiadm", grammar.usage(words), lambda: _act(grammar.parse(words)))
 
 
 def _act(command: Command) -> None:
-    _VERBS[command.action](Client(command.socket), command)
+    if command.action in _ALONE:
+        _ALONE[command.action]()
+    elif command.action in _REPORTS:
+        _REPORTS[command.action](command)
+    else:
+        _VERBS[command.action](_client(command), command)
+
+
+def _client(command: Command) -> Client:
+    return Client(services.find(command.socket, command.instance))
 
 
 def _target(command: Command) -> protocol.Target:
     return common.target(command.words, command.group)
 
 
-def _one(command: Command) -> protocol.Target:
-    """The group, or the one set; no list with commas here."""
-    return protocol.Target(tuple(map(common.absolute, command.words)), command.group)
+def _help() -> None:
+    common.emit(verbs.SUMMARY + verbs.HELP, end="")
 
 
-def _help(_client: Client, _command: Command) -> None:
-    common.emit(grammar.SUMMARY + grammar.HELP, end="")
-
-
-def _version(_client: Client, _command: Command) -> None:
+def _version() -> None:
     common.emit(common.version("iiadm"))
 
 
@@ -62,13 +64,17 @@ def _tell(
 
 
 def _disable(client: Client, command: Command) -> None:
-    target = _one(command)
+    target = _target(command)
     _tell(client, command, lambda sure: protocol.Disable(target, sure))
 
 
 def _flip(client: Client, command: Command) -> None:
     target, full = _target(command), command.action == "c"
     direction = cast("Literal['s', 'm']", command.choice)
+    if command.dry_run:
+        costs = client.call(protocol.DryRun(direction, full, target), list[Cost])
+        reports.costs(costs, json=command.json)
+        return
 
     def flip(sure: bool) -> None:
         request = protocol.Flip(direction, full, target, sure)
@@ -78,48 +84,24 @@ def _flip(client: Client, command: Command) -> None:
 
 
 def _abort(client: Client, command: Command) -> None:
-    common.tell(client, protocol.Abort(_one(command)))
+    common.tell(client, protocol.Abort(_target(command)))
 
 
 def _wait(client: Client, command: Command) -> None:
-    common.tell(client, protocol.Wait(_one(command), command.timeout))
-
-
-def _rows(client: Client, command: Command) -> list[protocol.SetStatus]:
-    if command.words == [EVERY]:
-        return client.status()
-    return client.status(_one(command))
-
-
-def _status(client: Client, command: Command) -> None:
-    _report(_rows(client, command), command, show.statuses)
-
-
-def _list(client: Client, command: Command) -> None:
-    _report(_rows(client, command), command, show.listing)
-
-
-def _report(
-    rows: list[protocol.SetStatus],
-    command: Command,
-    text: Callable[[list[protocol.SetStatus]], str],
-) -> None:
-    if command.json:
-        common.emit(protocol.to_json({"sets": rows}))
-    elif rows:
-        common.emit(text(rows))
-    else:
-        common.say("iiadm: no sets")
+    target = _target(command)
+    waiting.watch(client, target, command.timeout)
+    common.tell(client, protocol.Wait(target, command.timeout))
 
 
 def _export(client: Client, command: Command) -> None:
-    target = _one(command)
-    again = target.group is not None
-    rows = client.status(target) if again else []
+    target = _target(command)
+    before = client.status(target)
+    again = target.group is not None or len(before) > 1
     client.call(protocol.Export(target, again), list[Lent])
-    for row in rows:
-        if row.custody == "exported":
-            common.say(f"{row.shadow}: was exported already")
+    done = {row.shadow for row in before if row.custody == "exported"}
+    for row in client.status(target):
+        state = "was exported already" if row.shadow in done else "exported"
+        common.emit(f"{row.shadow}: {state}, ticket {row.ticket}")
 
 
 def _import(client: Client, command: Command) -> None:
@@ -138,7 +120,7 @@ def _join(client: Client, command: Command) -> None:
 
 
 def _reset(client: Client, command: Command) -> None:
-    target = _one(command)
+    target = _target(command)
     _tell(client, command, lambda sure: protocol.Reset(target, sure))
 
 
@@ -191,16 +173,12 @@ def _groups(client: Client, command: Command) -> None:
 
 
 _VERBS: Final[dict[str, Callable[[Client, Command], None]]] = {
-    "h": _help,
-    "v": _version,
     "e": _enable,
     "d": _disable,
     "u": _flip,
     "c": _flip,
     "a": _abort,
     "w": _wait,
-    "i": _status,
-    "l": _list,
     "E": _export,
     "I": _import,
     "J": _join,
@@ -211,3 +189,10 @@ _VERBS: Final[dict[str, Callable[[Client, Command], None]]] = {
     "m": _move,
     "L": _groups,
 }
+_REPORTS: Final[dict[str, Callable[[Command], None]]] = {
+    "i": reports.status,
+    "l": reports.listing,
+    "-health": reports.health,
+}
+"""What may ask several services."""
+_ALONE: Final = {"h": _help, "v": _version}

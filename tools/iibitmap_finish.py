@@ -19,6 +19,7 @@ from rich.progress import Progress
 from iifuse import errors
 from iifuse.core import loss, plan
 from iifuse.core.bitmap import Bitmap, sector_runs
+from iifuse.core.geometry import CHUNK_BYTES
 from iifuse.core.header import BitmapRole, Closure, Header, Stamp
 from iifuse.core.missing import same_file
 from iifuse.core.sector import Region
@@ -193,13 +194,13 @@ class _Run:
         """(chunks, bytes of data) that were copied. Raises OSError."""
         self._begin()
         total, copied = self.bits.count(), 0
-        task = self.display.add_task(escape(self.target.path), total=total)
+        task = self.display.add_task(escape(self.target.path), total=total * CHUNK_BYTES)
         for stretch in _stretches(self.bits):
             copying = Copying(self.source, self.target)
             copied += sum(copying.extent(*self.header.geometry.extent(run)) for run in stretch)
             self.target.sync()
             self._clear(stretch)
-            self.display.advance(task, sum(count for _, count in stretch))
+            self.display.advance(task, CHUNK_BYTES * sum(count for _, count in stretch))
         self._end()
         return total, copied
 

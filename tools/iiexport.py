@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 
 from iifuse import errors
 from iifuse.control import protocol
-from iifuse.control.client import Client
 from iifuse.control.protocol import SetStatus
 from iifuse.core import state
 from iifuse.core.ticket import Lent, Ticket
@@ -34,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(args: argparse.Namespace) -> None:
-    client = Client(args.socket)
+    client = common.client(args)
     rows = common.members(client, common.target(args.words, args.group))
     folder = os.path.join(client.call(protocol.Hello(), protocol.ServiceInfo).state, "tickets")
     place = _place(args, rows[0], folder)

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _import_all(args: argparse.Namespace) -> None:
-    client, path = Client(args.socket), common.absolute(args.ticket)
+    client, path = common.client(args), common.absolute(args.ticket)
     ticket = ticketfile.read(path)
     loans = _loans(args, ticket, client.status())
     ticketfile.check_place(path)

@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _join_all(args: argparse.Namespace) -> None:
-    client, path = Client(args.socket), common.absolute(args.ticket)
+    client, path = common.client(args), common.absolute(args.ticket)
     names = ticketfile.Names(args.map)
     pairs = [_pair(path, lent, names) for lent in ticketfile.read(path).sets]
     names.check_used()

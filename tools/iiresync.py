@@ -9,7 +9,6 @@ import msgspec
 
 from iifuse import errors
 from iifuse.control import protocol
-from iifuse.control.client import Client
 from iifuse.control.protocol import SetStatus
 from iifuse.units import format_size
 
@@ -51,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _resync(args: argparse.Namespace) -> None:
     words = list(args.words)
     direction = words.pop(0) if words and words[0] in DIRECTIONS else "s"
-    client, target = Client(args.socket), common.target(words, args.group)
+    client, target = common.client(args), common.target(words, args.group)
     to = cast("Literal['s', 'm']", direction)
 
     def flip(sure: bool) -> tuple[float, list[SetStatus]]:

@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _verify(args: argparse.Namespace) -> None:
     rate = _rate(args.rate)
-    client, target = Client(args.socket), common.target(args.words, args.group)
+    client, target = common.client(args), common.target(args.words, args.group)
     rows = common.members(client, target)
     results: list[Verified] = []
     try:

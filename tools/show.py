@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +18,7 @@ from iifuse.units import format_size
 RULE: Final = "-" * 78
 BLOCK_BYTES: Final = 512
 """Volume sizes are shown in these, as they always were, and in binary units."""
+_WIDE: Final = 1 << 14
 SPACE_SHOWN_PERCENT: Final = 80
 """From here on it is worth a line."""
 
@@ -31,14 +33,16 @@ def _status(row: SetStatus) -> list[str]:
     if row.group:
         lines.append(f"Group name: {row.group}")
     lines.append(", ".join(state_words(row)))
+    if row.ticket:
+        lines.append(f"Ticket: {row.ticket}")
     if row.offline_reason:
         lines.append(f"Reason: {row.offline_reason}")
-    lines += _policy(row)
-    lines.append(f"Latest modified time: {_time(row.pit_time)} (point in time {row.pit})")
+    lines += policy(row)
+    lines.append(f"Latest modified time: {local_time(row.pit_time)} (point in time {row.pit})")
     lines.append(f"Volume size: {row.size_bytes // BLOCK_BYTES:8} ({format_size(row.size_bytes)})")
     lines.append(f"Chunks total: {row.chunks} Chunk size: {format_size(row.chunk_bytes)}")
     if row.progress != "idle":
-        lines.append(_copied(row))
+        lines.append(copied(row))
     lines.append(f"Percent of bitmap set: {int(row.percent)}")
     # Tells 0 from a little more than 0.
     marked = row.shadow_bits or row.copy_bits
@@ -46,7 +50,24 @@ def _status(row: SetStatus) -> list[str]:
     return lines
 
 
-def _policy(row: SetStatus) -> list[str]:
+def fills(row: SetStatus) -> bool:
+    """Is the file system of a sparse shadow nearly full?"""
+    return row.space_percent is not None and row.space_percent >= SPACE_SHOWN_PERCENT
+
+
+def on_terminal() -> bool:
+    """Does a person see what is printed?"""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def percent(value: float) -> str:
+    """A share that is neither 0 nor 100 is shown as neither."""
+    if 0 < value < 0.1:
+        return "less than 0.1%"
+    return f"{min(value, 99.9) if value < 100 else value:.3g}%"
+
+
+def policy(row: SetStatus) -> list[str]:
     """What differs from what every set has at first, and a file system that fills."""
     lines = []
     if row.break_write:
@@ -54,7 +75,7 @@ def _policy(row: SetStatus) -> list[str]:
     if row.limit_s:
         lines.append(f"A slow shadow is given up after: {row.limit_s} s")
     lines += [f"An import with {bitmap} is not joined" for bitmap in row.unjoined]
-    if row.space_percent is not None and row.space_percent >= SPACE_SHOWN_PERCENT:
+    if fills(row):
         lines.append(f"The shadow is sparse, its file system is {row.space_percent}% full")
     return lines
 
@@ -84,7 +105,7 @@ def state_words(row: SetStatus) -> list[str]:
     return [kind, *(word for word, holds in words.items() if holds)]
 
 
-def _time(stamp: str) -> str:
+def local_time(stamp: str) -> str:
     """The local time of an ISO 8601 stamp; what cannot be read is shown as it is."""
     try:
         return f"{datetime.fromisoformat(stamp).astimezone():%a %b %e %H:%M:%S %Y %Z}"
@@ -98,16 +119,24 @@ def copied_percent(row: SetStatus) -> int:
     return 100 * row.copied_chunks // total if total else 100
 
 
-def _copied(row: SetStatus) -> str:
+def copied(row: SetStatus) -> str:
+    """How far a copy has come."""
     total = row.copied_chunks + row.copy_bits
     return f"Chunks copied: {row.copied_chunks} of {total} ({copied_percent(row)}%)"
 
 
 def listing(rows: Iterable[SetStatus]) -> str:
-    """The text of `iiadm -l`: a table on a terminal, else one line for each set."""
-    if sys.stdout.isatty():
-        return _table(rows)
-    return "\n".join(" ".join(_names(row)) for row in rows)
+    """The text of `iiadm -l`: a table on a terminal that has room for it, else plain lines."""
+    rows = list(rows)
+    if on_terminal():
+        table = _table(rows)
+        if table is not None:
+            return table
+    return "\n".join(" ".join((*_names(row), _state(row))) for row in rows)
+
+
+def _state(row: SetStatus) -> str:
+    return ", ".join(state_words(row)[1:]) or "idle"
 
 
 def _names(row: SetStatus) -> tuple[str, str, str, str]:
@@ -115,15 +144,19 @@ def _names(row: SetStatus) -> tuple[str, str, str, str]:
     return kind, row.master or "-", row.shadow, row.bitmap
 
 
-def _table(rows: Iterable[SetStatus]) -> str:
+def _table(rows: Iterable[SetStatus]) -> str | None:
+    """None where the terminal is too narrow: it breaks long lines, and leaves paths whole."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("kind", "master", "shadow", "bitmap", "group", "state"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, no_wrap=True)
     for row in rows:
-        state = ", ".join(state_words(row)[1:]) or "idle"
         # Text, not str: a name may hold what rich takes for markup.
-        table.add_row(*(Text(cell) for cell in (*_names(row), row.group or "-", state)))
+        table.add_row(*(Text(cell) for cell in (*_names(row), row.group or "-", _state(row))))
     screen = io.StringIO()
-    width = os.get_terminal_size(sys.stdout.fileno()).columns or None
-    Console(file=screen, force_terminal=True, width=width).print(table)
+    width = os.get_terminal_size(sys.stdout.fileno()).columns
+    console = Console(file=screen, force_terminal=True, width=width or None)
+    needed = Measurement.get(console, console.options.update(max_width=_WIDE), table).maximum
+    if needed > console.width:
+        return None
+    console.print(table)
     return screen.getvalue().rstrip("\n")

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _act(args: argparse.Namespace) -> None:
-    client, paths = Client(args.socket), common.volumes(args.words)
+    client, paths = common.client(args), common.volumes(args.words)
     if args.list:
         _list(client, paths, json=args.json)
         return

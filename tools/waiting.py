@@ -13,7 +13,7 @@ from iifuse.control import protocol
 from iifuse.control.client import Client
 from iifuse.control.protocol import SetStatus
 
-from .bars import bars
+from . import bars
 
 GLANCE_S: Final = 0.25
 """Seconds after which the service is asked again how far it is."""
@@ -33,34 +33,49 @@ class Waited:
 
 
 def for_copies(
-    client: Client, rows: Sequence[SetStatus], began: float | None = None
+    client: Client,
+    rows: Sequence[SetStatus],
+    began: float | None = None,
+    until: float = float("inf"),
 ) -> list[Waited]:
-    """Wait until no copy runs in these sets; in their order.
+    """Wait until no copy runs in these sets; those whose copies have ended, in their order.
 
-    `began`: the time.monotonic() from which the seconds count; now without it.
+    `began`: the time.monotonic() from which the seconds count; now without it. `until`: the one at
+    which nobody waits any longer.
     """
     began = time.monotonic() if began is None else began
     names = tuple(row.shadow for row in rows)
     ended: dict[str, Waited] = {}
-    with _Bars(rows) as bars:
+    with _Bars(rows) as shown:
         while True:
             seconds = time.monotonic() - began
-            bars.show(rows)
+            shown.show(rows)
             ended |= {row.shadow: Waited(row, seconds) for row in rows if not row.copying}
             running = tuple(name for name in names if name not in ended)
-            if not running:
-                return [ended[name] for name in names]
+            if not running or time.monotonic() >= until:
+                return [ended[name] for name in names if name in ended]
             # The service sleeps for us, and wakes us at once when the copies end.
             with suppress(errors.WaitTimedOut, errors.CopyStopped):
                 client.notes(protocol.Wait(protocol.Target(running), GLANCE_S))
             rows = client.status(protocol.Target(running))
 
 
+def watch(client: Client, target: protocol.Target, timeout: float | None) -> None:
+    """Show bars until the copies of a target end, for `timeout` seconds at most.
+
+    Where nobody sees them the service is asked nothing.
+    """
+    if not bars.seen():
+        return
+    until = time.monotonic() + (timeout if timeout is not None else float("inf"))
+    for_copies(client, client.status(target), until=until)
+
+
 class _Bars:
     """One bar for each running copy; nothing where stderr is no terminal."""
 
     def __init__(self, rows: Sequence[SetStatus]) -> None:
-        self._progress = bars()
+        self._progress = bars.bars()
         self._tasks = {
             row.shadow: self._progress.add_task(escape(row.shadow), total=_total(row))
             for row in rows
@@ -79,9 +94,11 @@ class _Bars:
             if row.shadow in self._tasks:
                 task = self._tasks[row.shadow]
                 total = _total(row)
-                done = row.copied_chunks if row.copy_bits else total  # also with nothing to copy
-                self._progress.update(task, total=total, completed=done)
+                left = row.copy_bits * row.chunk_bytes
+                self._progress.update(task, total=total, completed=max(0, total - left))
 
 
 def _total(row: SetStatus) -> int:
-    return row.copied_chunks + row.copy_bits or 1
+    """Bytes; of nothing to copy, 1, so that its bar is full and not empty."""
+    chunks = row.copied_chunks + row.copy_bits
+    return min(chunks * row.chunk_bytes, row.size_bytes) or 1

@@ -1,13 +1,12 @@
 """How a tool talks to the service: blocking, one connection for each request."""
 
-import os
 import socket
 from typing import TypeVar
 
 import msgspec
 
 from iifuse import errors
-from iifuse.control import protocol
+from iifuse.control import lines, protocol
 
 T = TypeVar("T")
 
@@ -15,20 +14,20 @@ T = TypeVar("T")
 class Client:
     """The service behind a control socket.
 
-    `path`: the socket; without it, IIFUSE_SOCKET or the default. Every call raises the error that
-    the service raised, or ServiceError when it cannot be reached.
+    `path`: the socket. Every call raises the error that the service raised, or ServiceError when
+    it cannot be reached.
     """
 
-    def __init__(self, path: str | None = None) -> None:
-        self.path = path or os.environ.get(protocol.SOCKET_VARIABLE) or protocol.DEFAULT_SOCKET
+    def __init__(self, path: str) -> None:
+        self.path = path
 
     def call(self, request: protocol.AnyRequest, answer: type[T]) -> T:
         """Send a request and wait for its answer, which must be of type `answer`."""
         with self._connect() as connection:
-            self._send(connection, protocol.encode_request(request))
+            self._send(connection, lines.encode_request(request))
             line = self._receive(connection)
         try:
-            return msgspec.json.decode(protocol.decode_reply(line), type=answer)
+            return msgspec.json.decode(lines.decode_reply(line), type=answer)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise errors.ProtocolError(self.path, f"unexpected answer ({error})") from error
 
@@ -47,12 +46,17 @@ class Client:
             connection.connect(self.path)
         except OSError as error:
             connection.close()
-            raise errors.ServiceError(
-                self.path,
-                f"no service answers ({error.strerror or error})",
-                "start iifuse, or name its socket with --socket or IIFUSE_SOCKET",
-            ) from error
+            raise self._unreachable(error) from error
         return connection
+
+    def _unreachable(self, error: OSError) -> errors.ServiceError:
+        if isinstance(error, PermissionError):
+            return errors.ServiceError(self.path, "only root may ask this service", "be root")
+        return errors.ServiceError(
+            self.path,
+            f"no service answers ({error.strerror or error})",
+            "start iifuse, or name its socket with --socket or IIFUSE_SOCKET",
+        )
 
     def _send(self, connection: socket.socket, line: bytes) -> None:
         try:
@@ -72,6 +76,6 @@ class Client:
             if not part:
                 raise errors.ServiceError(self.path, "the service ended before it answered")
             data += part
-            if len(data) > protocol.REPLY_BYTES_MAX:
+            if len(data) > lines.REPLY_BYTES_MAX:
                 raise errors.ProtocolError(self.path, "the answer is too long")
         return bytes(data)

@@ -1,6 +1,6 @@
 """From a request to the engine's verbs and back to rows for people."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
@@ -9,13 +9,14 @@ import trio
 
 from iifuse import errors
 from iifuse.control import protocol
-from iifuse.control.protocol import AnyRequest, Noted, SetStatus, Target, VolumeStatus
-from iifuse.core.geometry import CHUNK_BYTES
+from iifuse.control.health import concerns
+from iifuse.control.protocol import AnyRequest, Cost, Noted, SetStatus, Target, VolumeStatus
+from iifuse.control.rows import status, volumes
 from iifuse.core.missing import check_noted
-from iifuse.core.state import Custody, Kind, Policy, Progress, Role, Verb
+from iifuse.core.naming import find, find_all
+from iifuse.core.state import Custody, Kind, Policy, Progress, Verb
 from iifuse.core.ticket import Lent
 from iifuse.engine import (
-    astray,
     attach,
     enable,
     exchange,
@@ -28,12 +29,12 @@ from iifuse.engine import (
     reset,
     verify,
 )
-from iifuse.engine.counting import counts
+from iifuse.engine.costs import costs
 from iifuse.engine.engine import Engine
 from iifuse.engine.exchange import Borrowing
 from iifuse.engine.opening import NewSet
 from iifuse.engine.threads import blocking
-from iifuse.engine.tickets import iso_time, lent_again
+from iifuse.engine.tickets import lent_again
 from iifuse.engine.volumeset import VolumeSet
 
 _VERBS: Final = {
@@ -61,6 +62,8 @@ class Dispatcher:
             protocol.Status: self._status,
             protocol.Groups: self._groups,
             protocol.Volumes: self._volumes,
+            protocol.Health: self._health,
+            protocol.DryRun: self._dry_run,
             protocol.Compare: self._compare,
             protocol.MarkChanged: self._alone(self._mark_changed),
             protocol.Enable: self._alone(self._enable),
@@ -110,21 +113,10 @@ class Dispatcher:
         return sorted({s.group for s in self._engine.sets.values() if s.group})
 
     async def _volumes(self, request: protocol.Volumes) -> list[VolumeStatus]:  # noqa: ARG002
-        rows, views = [], self._engine.views
-        for view in views.values():
-            role: Any = "shadow" if view.path in self._engine.sets else "master"
-            if not view.family.sets:
-                role = "none"
-            file = self._info.mountpoint + view.path
-            missing = astray.why_astray(self._engine, view) or None
-            rows.append(VolumeStatus(view.path, file, role, view.size_bytes, view.opens, missing))
-        # Asked only where one waits: a state directory that fails is no reason to say nothing.
-        kept = await blocking(self._engine.db.volumes) if self._engine.volumes_wait else []
-        for path in kept:
-            if path not in views:
-                file, why = self._info.mountpoint + path, "waiting for the volume"
-                rows.append(VolumeStatus(path, file, "none", 0, 0, why))
-        return rows
+        return await volumes(self._engine, self._info.mountpoint)
+
+    async def _health(self, request: protocol.Health) -> list[protocol.Concern]:  # noqa: ARG002
+        return await concerns(self._engine, self._info.mountpoint)
 
     async def _wait(self, request: protocol.Wait) -> Noted:
         sets = self._select(request.target)
@@ -150,7 +142,12 @@ class Dispatcher:
     def _select(self, target: Target, *, everything: bool = False) -> list[VolumeSet]:
         if everything and target == Target():
             return list(self._engine.sets.values())
-        return self._engine.select(target.sets, target.group)
+        if target.group is not None:
+            return self._engine.members(target.group)
+        return find_all(self._engine.sets, target.sets, self._info.mountpoint)
+
+    def _set(self, name: str) -> VolumeSet:
+        return find(self._engine.sets, name, self._info.mountpoint)
 
     # -- sets -------------------------------------------------------------------------------
 
@@ -187,13 +184,20 @@ class Dispatcher:
 
     async def _without_disabled(self, target: Target) -> tuple[Target, list[str]]:
         """A command that stopped half-way and is given again passes over what it has done."""
-        there = [name for name in target.sets if name in self._engine.sets]
+        there = [name for name in target.sets if self._is_there(name)]
         gone = [name for name in target.sets if name not in there]
         for name in gone:
             events = await blocking(partial(self._engine.db.history, name))
             if not there or not events or events[-1][0] not in _DISABLED:
                 return target, []  # a slip of the pen, which is refused
         return Target(tuple(there), target.group), [f"{name}: is disabled already" for name in gone]
+
+    def _is_there(self, name: str) -> bool:
+        try:
+            self._set(name)
+        except errors.NotFound:
+            return False
+        return True
 
     @asynccontextmanager
     async def _all_ready(self, sets: Sequence[VolumeSet], verb: Verb) -> AsyncIterator[None]:
@@ -212,6 +216,10 @@ class Dispatcher:
         await questions.before_flip(self._engine, verb, sets, sure=request.sure)
         await pit.flip(self._engine, verb, sets)
         return [await status(s) for s in sets]
+
+    async def _dry_run(self, request: protocol.DryRun) -> list[Cost]:
+        sets, verb = self._select(request.target), _VERBS[request.direction, request.full]
+        return [Cost(*cost) for cost in await costs(self._engine, verb, sets)]
 
     async def _abort(self, request: protocol.Abort) -> Noted:
         sets = self._select(request.target)
@@ -237,20 +245,20 @@ class Dispatcher:
         return Noted(tuple(notes))
 
     async def _give_up(self, request: protocol.GiveUp) -> Noted:
-        member = self._engine.set(request.shadow)
+        member = self._set(request.shadow)
         return Noted(tuple(await giveup.give_up(self._engine, member, sure=request.sure)))
 
     async def _not_restored(self, request: protocol.NotRestored) -> protocol.Compared:
-        member = self._engine.set(request.shadow)
+        member = self._set(request.shadow)
         return protocol.Compared(tuple(giveup.not_restored(member, request.first, request.count)))
 
     async def _compare(self, request: protocol.Compare) -> protocol.Compared:
-        member = self._engine.set(request.shadow)
+        member = self._set(request.shadow)
         runs = await verify.compare(self._engine, member, request.first, request.count)
         return protocol.Compared(tuple(runs))
 
     async def _mark_changed(self, request: protocol.MarkChanged) -> Noted:
-        member = self._engine.set(request.shadow)
+        member = self._set(request.shadow)
         await verify.mark(self._engine, member, list(request.runs))
         return Noted()
 
@@ -279,14 +287,14 @@ class Dispatcher:
         return Noted()
 
     async def _check_join(self, request: protocol.CheckJoin) -> Noted:
-        member = self._engine.set(request.shadow)
+        member = self._set(request.shadow)
         await joining.check_join(
             self._engine, member, request.bitmap, accept_unclosed=request.accept_unclosed
         )
         return Noted()
 
     async def _join(self, request: protocol.Join) -> Noted:
-        member = self._engine.set(request.shadow)
+        member = self._set(request.shadow)
         notes = await joining.join(
             self._engine, member, request.bitmap, accept_unclosed=request.accept_unclosed
         )
@@ -298,7 +306,7 @@ class Dispatcher:
         group = request.group or None
         if group is not None:
             _check_group_name(group)
-        sets = self._engine.select(request.sets)
+        sets = self._select(Target(request.sets))
         await blocking(lambda: self._engine.db.move_sets([s.name for s in sets], group))
         for member in sets:
             member.group = group
@@ -338,49 +346,3 @@ def _check_group_name(name: str) -> None:
         )
     if not 0 < len(name) <= _GROUP_CHARACTERS_MAX:
         raise errors.UsageError(name[:20], "is not a group name: 1 to 255 characters")
-
-
-async def status(member: VolumeSet) -> SetStatus:
-    """The row of a set; its bits are the exact counts in memory."""
-    shadow_bits, copy_bits, changed = await counts(member)
-    header, bits = member.header, member.bits
-    imported = header.custody is Custody.IMPORTED
-    missing = sorted({**member.returning, **member.missing}.items())
-    gone = {r for r, m in missing if not m.served}
-    reasons = [header.offline_reason, *(m.words(r) for r, m in missing)]
-    return SetStatus(
-        master=None if imported else header.master,
-        shadow=header.shadow,
-        bitmap=header.bitmap,
-        overflow=None,
-        group=member.group,
-        uuid=header.uuid,
-        kind=header.kind.name.lower(),  # type: ignore[arg-type]
-        progress=header.progress.name.lower(),  # type: ignore[arg-type]
-        copying=header.copying,
-        custody=header.custody.name.lower(),  # type: ignore[arg-type]
-        offline=_names(r for r in Role if r & header.offline or r in gone),
-        offline_reason="; ".join(filter(None, reasons)) or None,
-        size_bytes=header.size_bytes,
-        chunk_bytes=CHUNK_BYTES,
-        chunks=bits.chunks,
-        shadow_bits=shadow_bits,
-        copy_bits=copy_bits,
-        percent=changed * 100 / bits.chunks,
-        pit=header.pit.number,
-        pit_id=header.pit.id,
-        pit_time=iso_time(header.pit.time_ns),
-        out_of_space=False,
-        waiting=_names(r for r, m in missing if not m.stranger) or None,
-        replaced=_names(r for r, m in missing if m.stranger) or None,
-        export_number=header.export_number or None,
-        copied_chunks=member.copied_chunks,
-        break_write=header.policy.break_write,
-        limit_s=header.policy.limit_s or None,
-        unjoined=member.unjoined,
-        space_percent=member.space_percent,
-    )
-
-
-def _names(roles: Iterable[Role]) -> tuple[str, ...]:
-    return tuple((role.name or "").lower() for role in roles)

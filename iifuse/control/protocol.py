@@ -1,4 +1,4 @@
-"""JSON lines over a unix socket: one request, one reply. Pure: only bytes and structs.
+"""What is asked of the service, and what it answers. Pure: only structs (`lines` has the bytes).
 
 A target names sets by their shadows' paths, or a group, or (with neither) every set where the
 verb allows it. Paths are absolute: the client completes them.
@@ -13,11 +13,8 @@ from uuid import UUID
 
 import msgspec
 
-from iifuse import errors
 from iifuse.units import Path
 
-MESSAGE_BYTES_MAX: Final = 8 * 1024 * 1024
-REPLY_BYTES_MAX: Final = 64 * 1024 * 1024
 Chunks = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 """A chunk's number, or how many of them."""
 LIMIT_S_MAX: Final = 86_400
@@ -93,6 +90,14 @@ class Flip(Request, frozen=True, tag="flip"):
     sure: bool = False
 
 
+class DryRun(Request, frozen=True, tag="dry_run"):
+    """`-u`, `-c` with `--dry-run`: what they would copy, or their refusal. Answered with Costs."""
+
+    direction: Literal["s", "m"]
+    full: bool
+    target: Target
+
+
 class Abort(Request, frozen=True, tag="abort"):
     """`-a`. Answered with Noted."""
 
@@ -110,6 +115,10 @@ class Status(Request, frozen=True, tag="status"):
     """`-i`, `-l`: answered with SetStatus rows; an empty target means every set."""
 
     target: Target
+
+
+class Health(Request, frozen=True, tag="health"):
+    """`--health`: answered with Concerns; none when all is well."""
 
 
 class Reset(Request, frozen=True, tag="reset"):
@@ -230,7 +239,7 @@ class Volumes(Request, frozen=True, tag="volumes"):
 AnyRequest = (
     Hello | Enable | Disable | Flip | Abort | Wait | Status | Reset | Export | Import
     | CheckImport | CheckJoin | Join | GiveUp | NotRestored | Compare | MarkChanged | Move | Groups
-    | Control | Release | Volumes | Attach | Tune
+    | Control | Release | Volumes | Attach | Tune | Health | DryRun
 )  # fmt: skip
 
 
@@ -241,6 +250,7 @@ class ServiceInfo(msgspec.Struct, frozen=True):
     pid: int
     mountpoint: str
     state: str
+    socket: str = ""
 
 
 class Noted(msgspec.Struct, frozen=True):
@@ -257,6 +267,25 @@ class Compared(msgspec.Struct, frozen=True):
     """
 
     runs: tuple[tuple[int, int], ...]
+
+
+class Concern(msgspec.Struct, frozen=True):
+    """Something that needs attention: a set, a volume or a file; what it is; the way out."""
+
+    subject: str
+    what: str
+    todo: str
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """What an update or a copy of a set would copy from `source` to `target`, and why so much."""
+
+    shadow: str
+    source: str
+    target: str
+    chunks: int
+    bytes: int
+    why: str
 
 
 class VolumeStatus(msgspec.Struct, frozen=True):
@@ -317,62 +346,8 @@ class SetStatus(msgspec.Struct, frozen=True):
     """Those of `offline` that are not there, and are taken back when they are."""
     replaced: tuple[str, ...] | None = None
     """Volumes in whose place something else stands; offline too, unless the old one is open."""
-
-
-class Failure(msgspec.Struct, frozen=True):
-    """An error of the tree in errors.py, on its way to the client."""
-
-    error: str
-    subject: str
-    why: str
-    todo: str = ""
-
-
-class Reply(msgspec.Struct, frozen=True):
-    """Exactly one of the two is there."""
-
-    result: msgspec.Raw = msgspec.Raw(b"null")
-    failure: Failure | None = None
-
-
-_requests: msgspec.json.Decoder[AnyRequest] = msgspec.json.Decoder(AnyRequest)
-_replies = msgspec.json.Decoder(Reply)
-
-
-def encode_request(request: AnyRequest) -> bytes:
-    """One line."""
-    return msgspec.json.encode(request) + b"\n"
-
-
-def decode_request(line: bytes) -> AnyRequest:
-    """Raises ProtocolError."""
-    try:
-        return _requests.decode(line)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise errors.ProtocolError("request", f"does not fit the protocol ({error})") from error
-
-
-def encode_result(result: object) -> bytes:
-    """One line for a verb that worked."""
-    return msgspec.json.encode(Reply(result=msgspec.Raw(msgspec.json.encode(result)))) + b"\n"
-
-
-def encode_failure(error: errors.IifuseError) -> bytes:
-    """One line for a verb that failed."""
-    failure = Failure(type(error).__name__, error.subject, error.why, error.todo)
-    return msgspec.json.encode(Reply(failure=failure)) + b"\n"
-
-
-def decode_reply(line: bytes) -> bytes:
-    """The result's JSON. Raises the error that the service raised, or ProtocolError."""
-    try:
-        reply = _replies.decode(line)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise errors.ProtocolError("reply", f"does not fit the protocol ({error})") from error
-    if reply.failure is None:
-        return bytes(reply.result)
-    f = reply.failure
-    raise errors.BY_NAME.get(f.error, errors.InternalError)(f.subject, f.why, f.todo)
+    ticket: str | None = None
+    """Where the ticket of an exported set lies."""
 
 
 def to_json(value: object) -> str:

@@ -13,8 +13,9 @@ from typing import Final
 import trio
 
 from iifuse import errors
-from iifuse.control import protocol
-from iifuse.control.protocol import MESSAGE_BYTES_MAX, AnyRequest
+from iifuse.control import lines
+from iifuse.control.lines import MESSAGE_BYTES_MAX
+from iifuse.control.protocol import AnyRequest
 from iifuse.engine import limits
 
 log = logging.getLogger(__name__)
@@ -164,23 +165,23 @@ class Server:
 
     async def _reply(self, line: bytes) -> bytes:
         try:
-            return protocol.encode_result(await self._answer(protocol.decode_request(line)))
+            return lines.encode_result(await self._answer(lines.decode_request(line)))
         except errors.IifuseError as error:
-            return protocol.encode_failure(error)
+            return lines.encode_failure(error)
         except OSError as error:
             log.error("%s", error)  # noqa: TRY400 - a disk's error, not a defect
             where, why = str(error.filename or ""), error.strerror or str(error)
-            return protocol.encode_failure(errors.StorageError(where, why, "see 'iiadm -i'"))
+            return lines.encode_failure(errors.StorageError(where, why, "see 'iiadm -i'"))
         except Exception as error:
             log.exception("defect in a control verb")
             failure = errors.InternalError("", f"{type(error).__name__}: {error}", "see the log")
-            return protocol.encode_failure(failure)
+            return lines.encode_failure(failure)
 
 
 async def _send_away(stream: trio.SocketStream, error: errors.IifuseError) -> None:
     """Say why, and take in what is still on its way: unread, it would undo the answer."""
     with limits.move_on_after(_FAREWELL_SECONDS):
-        await stream.send_all(protocol.encode_failure(error))
+        await stream.send_all(lines.encode_failure(error))
         await stream.send_eof()
         while await stream.receive_some(1 << 16):
             pass

@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Final, Protocol
@@ -12,6 +12,7 @@ import trio
 
 from iifuse import errors
 from iifuse.core.geometry import Geometry
+from iifuse.core.naming import near
 from iifuse.engine import limits
 from iifuse.engine.copier import Copier
 from iifuse.engine.family import Family
@@ -129,27 +130,14 @@ class Engine:
         """Is it the open master of a family?"""
         return any(family.master is volume for family in self.families)
 
-    def select(self, names: Sequence[str], group: str | None = None) -> list[VolumeSet]:
-        """The sets of a group, or those named; none twice. Raises NotFound or UsageError."""
-        if group is not None:
-            return self.members(group)
-        if len(set(names)) != len(names):
-            raise errors.UsageError("", "a set is named twice")
-        return [self.set(name) for name in names]
-
-    def set(self, name: str) -> VolumeSet:
-        """The set of a shadow path. Raises NotFound."""
-        if name not in self.sets:
-            raise errors.NotFound(
-                name, "no such set", "a set is named by its shadow's path; 'iiadm -l' lists all"
-            )
-        return self.sets[name]
-
     def members(self, group: str) -> list[VolumeSet]:
         """The sets of a group. Raises NotFound when there is none."""
         found = [s for s in self.sets.values() if s.group == group]
         if not found:
-            raise errors.NotFound(group, "no such group", "'iiadm -g -L' lists all")
+            hint = near(group, {s.group for s in self.sets.values() if s.group})
+            raise errors.NotFound(
+                group, "no such group", f"{hint} 'iiadm -g -L' lists all".strip()
+            )
         return found
 
     def family(self, member: VolumeSet) -> Family:

@@ -109,7 +109,7 @@ async def _hand_over(engine: Engine, member: VolumeSet, view: View) -> str:
                 member.header.bitmap, str(error), "the set is still local"
             ) from error
     await engine.hide(view)
-    member.shadow = None
+    member.shadow, member.ticket = None, path
     await blocking(partial(_let_go, shadow))
     return path
 

@@ -143,14 +143,15 @@ class Notes:
         try:
             await blocking(self._catch_up)
         except errors.StorageError as error:
-            new = self._late() - self._told
+            new = self.late() - self._told
             if new:
                 log.error("what became of %s is noted later: %s", ", ".join(sorted(new)), error)  # noqa: TRY400
             self._told |= new
         else:
             self._told.clear()
 
-    def _late(self) -> set[str]:
+    def late(self) -> set[str]:
+        """Sets of which the state database says more than is so."""
         return {*self._behind, *self._unforgotten}
 
     def _catch_up(self) -> None:

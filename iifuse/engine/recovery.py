@@ -306,7 +306,7 @@ async def open_for_use(engine: Engine, member: VolumeSet) -> None:
 
 async def _settle_ticket(engine: Engine, member: VolumeSet) -> None:
     try:
-        await blocking(partial(settle_ticket, engine, member.header))
+        member.ticket = await blocking(partial(settle_ticket, engine, member.header))
     except OSError as error:
         log.error("%s: its ticket could not be written: %s", member.name, error)  # noqa: TRY400
 

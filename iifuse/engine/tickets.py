@@ -74,8 +74,10 @@ def publish_ticket(path: str) -> None:
     sync_directory(path)
 
 
-def settle_ticket(engine: Engine, header: Header) -> None:
-    """At start: what a crash has kept from the ticket of a set. Raises OSError.
+def settle_ticket(engine: Engine, header: Header) -> str | None:
+    """At start: what a crash has kept from the ticket of a set; its path while it is exported.
+
+    Raises OSError.
 
     An exported set has one: the draft of the export, or at least a new one, which has no
     fingerprint. The ticket of a set that is local again says so. An imported one names the import,
@@ -88,17 +90,18 @@ def settle_ticket(engine: Engine, header: Header) -> None:
     if header.custody is Custody.LOCAL:
         end_export(engine, header)
     if header.custody is not Custody.EXPORTED or not header.export_number:
-        return  # its bitmap volume is lost: only the ticket that is there knows which export it is
+        return None  # its bitmap volume is lost: only the ticket that is there knows the export
     path = ticket_path(engine, header)
     found = _entry(path, header)
     if found is not None and _as_written(found) == lent_of(header):
         sync_directory(path)  # the crash may have come before that
-        return
+        return path
     if _entry(f"{path}.draft", header) is not None:
         publish_ticket(path)
-        return
+        return path
     kept = {} if found is None else {"fingerprint": found.fingerprint, "imports": found.imports}
     write_ticket(path, msgspec.structs.replace(lent_of(header), **kept))
+    return path
 
 
 def end_export(engine: Engine, header: Header) -> None:

@@ -40,6 +40,15 @@ async def learn_at_start(engine: Engine) -> None:
             log.error("%s: %s", member.name, error)  # noqa: TRY400 - a disk's error, not a defect
 
 
+def look(engine: Engine, header: Header) -> tuple[str, ...]:
+    """In a thread: the bitmaps of those that `learn` would find; nothing is kept."""
+    if header.role is not BitmapRole.MAIN or not header.export_number:
+        return ()
+    known = engine.db.imports(header.uuid, header.export_number)
+    known |= _named(engine, header)
+    return tuple(path for key, path in known.items() if key not in header.joined)
+
+
 def _known(engine: Engine, header: Header) -> dict[UUID, str]:
     """In a thread: import id -> its bitmap, for the last export."""
     known = engine.db.imports(header.uuid, header.export_number)

@@ -27,7 +27,7 @@ _STEP_CHUNKS: Final = 128
 
 def check_comparable(engine: Engine, member: VolumeSet) -> Family:
     """The set's family. Raises Refused unless equal bits mean equal bytes, NotFound."""
-    if engine.set(member.name) is not member:
+    if engine.sets.get(member.name) is not member:
         raise errors.NotFound(member.name, "was disabled, and is another set now")
     member.check_whole("iiverify")
     state = member.state

@@ -64,6 +64,8 @@ class VolumeSet:
         """Notes durably, with the reason, that the bitmap volume is not to be believed; blocks."""
         self.unjoined: tuple[str, ...] = ()
         """Bitmaps of imports of the last export that are known and not joined (unjoined)."""
+        self.ticket: str | None = None
+        """Where that of the last export lies, while the set is exported."""
         self.space_percent: int | None = None
         """How full the file system of a sparse shadow is."""
         self.stuck = Stuck()

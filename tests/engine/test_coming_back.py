@@ -7,7 +7,7 @@ import pytest
 from harness import CHUNK
 from real_engine import service
 
-from iifuse.control.dispatch import status
+from iifuse.control.rows import status
 from iifuse.core.sector import bitmap_bytes
 from iifuse.core.state import Kind
 from iifuse.engine import enable, late, recovery

@@ -59,4 +59,4 @@ async def test_tuning_of_several_sets_of_which_one_waits_changes_none(place):
         both = protocol.Target((names[1], bench.shadow))
         with pytest.raises(errors.Refused, match="waiting for the bitmap"):
             await bench.ask(protocol.Tune(both, protocol.Tuning(limit_s=5)))
-        assert not bench.engine.set(names[1]).policy.limit_s
+        assert not bench.engine.sets[names[1]].policy.limit_s

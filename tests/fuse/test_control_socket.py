@@ -10,7 +10,7 @@ import pytest
 from devices import eventually, opened
 from harness import CHUNK
 
-from iifuse.control import protocol
+from iifuse.control import lines, protocol
 from iifuse.control.protocol import Target
 
 DESCRIPTORS = 150
@@ -32,10 +32,10 @@ def test_client_that_goes_away_with_an_unread_answer_ends_only_its_connection(
     service.wait(shadow)
     with opened(service.path(master)):
         client = connect(service)
-        client.sendall(protocol.encode_request(protocol.Status(Target())))
+        client.sendall(lines.encode_request(protocol.Status(Target())))
         client.recv(1, socket.MSG_PEEK)  # the answer has come and stays unread
         request = protocol.Flip("m", False, Target((str(shadow),)), sure=True)
-        client.sendall(protocol.encode_request(request))  # waits for the master to be closed
+        client.sendall(lines.encode_request(request))  # waits for the master to be closed
         client.close()
         for _ in range(20):
             assert service.client.status()[0].pit == 1

@@ -14,7 +14,7 @@ from fuzz_talk import Flood, requests
 from hang import PATIENCE_SECONDS
 
 from iifuse import errors
-from iifuse.control import protocol
+from iifuse.control import lines, protocol
 from iifuse.control.client import Client
 from iifuse.control.server import Server
 
@@ -77,7 +77,7 @@ def test_client_gives_up_on_an_answer_without_end():
     finally:
         here.close()
         flood.stop()
-    assert flood.sent < 2 * protocol.REPLY_BYTES_MAX
+    assert flood.sent < 2 * lines.REPLY_BYTES_MAX
 
 
 async def test_client_that_trickles_its_request_is_sent_away_in_time(place, autojump_clock):
@@ -100,7 +100,7 @@ async def test_client_that_trickles_its_request_is_sent_away_in_time(place, auto
 
 async def trickle(slow, between):
     """A byte each 7 seconds; what the server said in the end."""
-    for number, byte in enumerate(protocol.encode_request(protocol.Hello())[:-1]):
+    for number, byte in enumerate(lines.encode_request(protocol.Hello())[:-1]):
         assert number < 10, "it may go on for ever"
         await slow.send_all(bytes([byte]))
         await between()
@@ -112,5 +112,5 @@ async def trickle(slow, between):
 async def others_are_answered(path):
     quick = await trio.open_unix_socket(str(path))
     async with quick:
-        await quick.send_all(protocol.encode_request(protocol.Hello()))
+        await quick.send_all(lines.encode_request(protocol.Hello()))
         assert json.loads(await quick.receive_some(4096))["result"] == "here"

@@ -238,5 +238,4 @@ def test_unknown_sets_and_groups_are_refused(service, refused, taken, place):
     refused(service, "iiadm", "-n", "-u", "m", gone, says=(gone, "iiadm -l"))
     refused(service, "iiadm", "-J", gone, taken["bitmap"], says=(gone, "iiadm -l"))
     refused(service, "iiadm", "-g", "new", "-m", taken["shadow"], gone, says=(gone,))
-    refused(service, "iiadm", "-d", taken["master"], says=(taken["master"], "shadow"))
     refused(service, "iiadm", "-u", taken["shadow"], gone, says=(gone,))

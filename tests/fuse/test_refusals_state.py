@@ -12,7 +12,7 @@ import pytest
 from devices import Mapping, eventually, held_open, opened
 from harness import BIN, CHUNK
 
-from iifuse.control import protocol
+from iifuse.control import lines, protocol
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_aborted_restore_can_only_go_on(refused, frozen, to_master, place):
     service, shadow, sibling = to_master
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(service.socket))
-        client.sendall(protocol.encode_request(protocol.Abort(protocol.Target((str(shadow),)))))
+        client.sendall(lines.encode_request(protocol.Abort(protocol.Target((str(shadow),)))))
         for _ in range(5):  # the service has read the one before it has answered these
             service.status(shadow)
         frozen.thaw()

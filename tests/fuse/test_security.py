@@ -18,7 +18,7 @@ from fuzz_talk import deep
 from hang import PATIENCE_SECONDS
 from harness import CHUNK
 
-from iifuse.control.protocol import MESSAGE_BYTES_MAX
+from iifuse.control.lines import MESSAGE_BYTES_MAX
 
 NOBODY = 65534
 

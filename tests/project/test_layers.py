@@ -10,7 +10,8 @@ ROOT = Path(__file__).resolve().parents[2]
 WORDS = ("iifuse.errors", "iifuse.units")
 SERVED = ("iifuse", "iifuse.core", "iifuse.store", "iifuse.engine", "iifuse.control")
 TOOLS = (
-    *WORDS, "iifuse", "iifuse.core", "iifuse.control.client", "iifuse.control.protocol", "iitools",
+    *WORDS, "iifuse", "iifuse.core", "iifuse.control.client", "iifuse.control.protocol",
+    "iifuse.control.services", "iitools",
 )  # fmt: skip
 OFFLINE = [f"iitools.{path.stem}" for path in sorted((ROOT / "tools").glob("iibitmap*.py"))]
 MAY_IMPORT = {
@@ -25,7 +26,12 @@ MAY_IMPORT = {
     "iifuse.engine": (*WORDS, "iifuse.core", "iifuse.store", "iifuse.engine"),
     "iifuse.fuse": (*WORDS, "iifuse.core", "iifuse.store", "iifuse.engine", "iifuse.fuse"),
     "iifuse.control": (*WORDS, "iifuse.core", "iifuse.control.protocol"),
-    "iifuse.control.dispatch": (*WORDS, *SERVED),
+    **dict.fromkeys(
+        ("iifuse.control.dispatch", "iifuse.control.health", "iifuse.control.rows"),
+        (*WORDS, *SERVED),
+    ),
+    "iifuse.control.lines": (*WORDS, "iifuse.control.protocol"),
+    "iifuse.control.client": (*WORDS, "iifuse.control.lines", "iifuse.control.protocol"),
     "iifuse.control.server": (*WORDS, *SERVED),
     "iifuse.service": (
         *WORDS, *SERVED, "iifuse.fuse", "iifuse.background", "iifuse.logs", "iifuse.stopping",

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from iifuse import errors
-from iifuse.control import protocol
+from iifuse.control import lines, protocol
 from iifuse.core.ticket import Lent
 
 CHUNK = 32768
@@ -110,16 +110,16 @@ class FakeService:
             except OSError:
                 return
             # A client that was interrupted does not wait for its answer.
-            with connection, connection.makefile("rb") as lines, suppress(BrokenPipeError):
-                connection.sendall(self._reply(lines.readline()))
+            with connection, connection.makefile("rb") as heard, suppress(BrokenPipeError):
+                connection.sendall(self._reply(heard.readline()))
 
     def _reply(self, line: bytes) -> bytes:
         try:
-            request = protocol.decode_request(line)
+            request = lines.decode_request(line)
             self.requests.append(request)
-            return protocol.encode_result(self._answer(request))
+            return lines.encode_result(self._answer(request))
         except errors.IifuseError as error:
-            return protocol.encode_failure(error)
+            return lines.encode_failure(error)
 
     def _answer(self, request: protocol.AnyRequest) -> object:
         script = self._scripts.get(type(request))

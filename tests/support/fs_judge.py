@@ -22,7 +22,7 @@ from fs_answers import Act, Answer, Told, told_of
 from fs_log import Resize
 from fs_rig import FsRecording
 
-from iifuse.control import dispatch
+from iifuse.control.rows import status
 from iifuse.store.statedb import StateDB
 
 Row = dict[str, Any] | None
@@ -196,7 +196,7 @@ def _check_tickets(case: FsCase) -> None:
 
 async def _check_told(case: FsCase, host: FsHost) -> None:
     """Nothing that was answered is forgotten: of a verb under way each set has it or has it not."""
-    rows = [await dispatch.status(member) for member in host.engine.sets.values()]
+    rows = [await status(member) for member in host.engine.sets.values()]
     found = {row.shadow: told_of(row) for row in rows}
     allowed = [answer.hosts.get(host.name, Told()) for answer in answers(case)]
     for shadow in {s for told in allowed for s in told.sets} | found.keys():

@@ -11,7 +11,7 @@ from fuzz_garble import line
 from fuzz_loop import Part
 
 from iifuse import errors
-from iifuse.control import protocol
+from iifuse.control import lines, protocol
 from iifuse.control.client import Client
 from iifuse.control.protocol import SetStatus, Target
 
@@ -47,10 +47,10 @@ def _requests():
 
     def try_one(random: Random) -> bool:
         try:
-            found = protocol.decode_request(line(random, random.choice(good)))
+            found = lines.decode_request(line(random, random.choice(good)))
         except errors.ProtocolError:
             return False
-        assert protocol.decode_request(protocol.encode_request(found)) == found
+        assert lines.decode_request(lines.encode_request(found)) == found
         for path in _paths(found):
             assert path.startswith("/")
             assert "\0" not in path

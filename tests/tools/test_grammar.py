@@ -1,7 +1,7 @@
 import pytest
 
 from iifuse import errors
-from iitools import grammar
+from iitools import grammar, verbs
 from iitools.grammar import Command
 
 MEANINGS = {
@@ -10,6 +10,15 @@ MEANINGS = {
     "-i": Command("i"),
     "-i all": Command("i", words=["all"]),
     "-i /s": Command("i", words=["/s"]),
+    "-i /s /t": Command("i", words=["/s", "/t"]),
+    "-i --long": Command("i", long=True),
+    "-i --all": Command("i", everywhere=True),
+    "-i --instance prod": Command("i", instance="prod"),
+    "-d /s /t": Command("d", words=["/s", "/t"]),
+    "-u --dry-run /s": Command("u", "s", ["/s"], dry_run=True),
+    "--dry-run -c m /s --json": Command("c", "m", ["/s"], dry_run=True, json=True),
+    "--health": Command("-health"),
+    "--health --all": Command("-health", everywhere=True),
     "-i --json": Command("i", json=True),
     "--json": Command("l", json=True),
     "--socket /k": Command("l", socket="/k"),
@@ -68,8 +77,7 @@ REFUSALS = {
     "-n": "no action",
     "-g G": "no action",
     "--timeout 3": "no action",
-    "-d": "-d takes SET",
-    "-d /s /t": "-d takes SET",
+    "-d": "-d takes SET...",
     "-u": "-u takes SET...",
     "-u s": "-u takes SET...",
     "-c /s": "-c needs s or m",
@@ -82,7 +90,24 @@ REFUSALS = {
     "-I /s": "-I takes SHADOW BITMAP [TICKET]",
     "-J /s": "-J takes SET BITMAP",
     "-l /s": "-l takes no volume",
-    "-i /s /t": "-i takes [SET|all]",
+    "-i all /t": "-i takes names of sets or 'all', not both",
+    "-u x /s": "x is no direction: s is to the shadow, m to the master; a set of this name is ./x",
+    "-d --dry-run /s": "--dry-run is for -u and -c",
+    "-u /s --json": "--json is for -u together with --dry-run",
+    "-i --all /s": "--all asks every service about all its sets",
+    "-i --all --instance a": "--all asks every service about all its sets",
+    "-u --all /s": "--all is for -i, -l and --health",
+    "-l --long": "--long is for -i",
+    "--instance": "--instance needs a value",
+    "--health /s": "--health takes no volume",
+    "--export /s": "unknown option --export; did you mean -E?",
+    "--helth": "unknown option --helth; did you mean --health?",
+    "--jsn": "unknown option --jsn; did you mean --json?",
+    "-D /s": "unknown option -D; did you mean -d?",
+    "-z": "unknown option -z",
+    "export /s": "no action: say what to do; did you mean -E?",
+    "exprt /s": "no action: say what to do; did you mean -E?",
+    "restore /s": "no action: say what to do; did you mean -u m?",
     "-g G -d /s": "-d takes no volume with -g",
     "-g G -u /s": "-u takes no volume with -g",
     "-g G -m": "-m takes SET... with -g",
@@ -97,7 +122,7 @@ REFUSALS = {
     "-g G -g H -d": "one group at a time",
     "-L": "-L is for -g",
     "-g G -L": "-L is for -g",
-    "-d --json /s": "--json is for -i, -l, -g -L and --give-up",
+    "-d --json /s": "--json is for -i, -l, -g -L, --health, -u, -c and --give-up",
     "-d --timeout 3 /s": "--timeout is for -w",
     "-d --extents /f /s": "--extents is for --give-up",
     "--give-up --extents": "--extents needs a value",
@@ -108,7 +133,7 @@ REFUSALS = {
     "-w --timeout inf /s": "'inf' is not a number of seconds",
     "-w --timeout nan /s": "'nan' is not a number of seconds",
     "--socket": "--socket needs a value",
-    "--sock /k": "unknown option --sock",
+    "--sock /k": "unknown option --sock; did you mean --socket?",
     "--json=1": "unknown option --json=1",
 }
 
@@ -138,5 +163,5 @@ def test_empty_group_takes_sets_out_and_nothing_else():
 
 
 def test_help_describes_every_option():
-    described = {word.strip(",") for word in grammar.HELP.split()}
-    assert set(grammar.options()) <= described
+    described = {word.strip(",") for word in verbs.HELP.split()}
+    assert set(verbs.options()) <= described

@@ -52,7 +52,7 @@ def test_page_mentions_no_other_option(program):
 @every_program
 def test_synopsis_shows_what_changes_the_result(program):
     synopsis = source(program).partition(".Sh SYNOPSIS")[2].partition(".Sh DESCRIPTION")[0]
-    everywhere = {"-h", "--help", "-v", "--version", "--socket"}
+    everywhere = {"-h", "--help", "-v", "--version", "--socket", "--instance"}
     assert set(import_module(f"iitools.{program}").options()) - everywhere <= flags(synopsis)
 
 

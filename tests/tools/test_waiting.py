@@ -12,7 +12,14 @@ from iitools import waiting
 )
 def test_bar_of_a_copy_is_full_when_nothing_is_left(copied, left, percent):
     """Also of one that had nothing to copy at all."""
-    row = SimpleNamespace(shadow="/s", copying=True, copied_chunks=copied, copy_bits=left)
+    row = SimpleNamespace(
+        shadow="/s",
+        copying=True,
+        copied_chunks=copied,
+        copy_bits=left,
+        chunk_bytes=32768,
+        size_bytes=327680,
+    )
     bars = waiting._Bars([row])
     bars.show([row])
     (task,) = bars._progress.tasks

@@ -1,0 +1,98 @@
+"""What needs attention (`iiadm --health`): each thing in a sentence, with the way out."""
+
+from collections.abc import Iterator
+
+from iifuse.control.protocol import Concern, SetStatus, VolumeStatus
+from iifuse.control.rows import status, volumes
+from iifuse.core.missing import HELD_ONLY
+from iifuse.engine.engine import Engine
+
+SPACE_PERCENT = 80
+"""From here on the file system of a sparse shadow is worth a word."""
+
+
+async def concerns(engine: Engine, mountpoint: str) -> list[Concern]:
+    """Of the whole service, in the order of its sets; none when all is well."""
+    found: list[Concern] = []
+    for member in list(engine.sets.values()):
+        found += of_set(await status(member))
+    for row in await volumes(engine, mountpoint):
+        found += of_volume(row)
+    late = sorted(engine.notes.late())
+    return found + [
+        Concern(name, "the state database has not been told what became of it", _MAKE_ROOM)
+        for name in late
+    ]
+
+
+_MAKE_ROOM = "make room in the state directory, or mend it; it is told as soon as it can be"
+
+
+def of_set(row: SetStatus) -> Iterator[Concern]:
+    """What is not as it should be with a set."""
+    waiting, replaced = row.waiting or (), row.replaced or ()
+    for role in row.replaced or ():
+        held = role not in row.offline
+        way = HELD_ONLY if held else (
+            f"put the old one back, or give it up: 'iiadm -R {row.shadow}'"
+        )  # fmt: skip
+        yield Concern(row.shadow, f"another {role} stands in the place of its own", way)
+    for role in waiting:
+        yield Concern(
+            row.shadow,
+            f"its {role} is not there",
+            f"it goes on by itself when that is back; 'iiadm -R {row.shadow}' gives it up",
+        )
+    failed = [role for role in row.offline if role not in (*waiting, *replaced)]
+    if failed:
+        why = f" ({row.offline_reason})" if row.offline_reason else ""
+        yield Concern(
+            row.shadow,
+            f"offline: its {' and '.join(failed)}{why}",
+            f"mend what failed, then 'iiadm -R {row.shadow}'",
+        )
+    yield from _of_copy(row)
+    yield from _of_rest(row)
+
+
+def _of_copy(row: SetStatus) -> Iterator[Concern]:
+    if row.progress == "idle" or row.copying or row.offline:
+        return
+    left = f"{row.copy_bits} chunks are still to be copied"
+    if row.progress == "to_master":
+        yield Concern(
+            row.shadow,
+            f"its restore was aborted: {left}, {row.master} shows it whole only through the mount",
+            f"'iiadm -u m {row.shadow}' goes on; 'iiadm --give-up {row.shadow}' ends it",
+        )
+    else:
+        yield Concern(
+            row.shadow,
+            f"its copy was aborted: {left}",
+            f"'iiadm -u s {row.shadow}' makes a new point in time",
+        )
+
+
+def _of_rest(row: SetStatus) -> Iterator[Concern]:
+    for bitmap in row.unjoined:
+        yield Concern(
+            row.shadow,
+            f"the import with {bitmap} is not joined, so an update copies everything",
+            f"'iiadm -J {row.shadow} {bitmap}' joins it",
+        )
+    if row.space_percent is not None and row.space_percent >= SPACE_PERCENT:
+        yield Concern(
+            row.shadow,
+            f"is sparse, and its file system is {row.space_percent}% full",
+            "make room there: a full one costs the point in time",
+        )
+
+
+def of_volume(row: VolumeStatus) -> Iterator[Concern]:
+    """A volume with no set; those of sets are told of with their sets."""
+    if row.role == "none" and row.missing:
+        yield Concern(
+            row.path,
+            row.missing,
+            f"put it back, and it is taken in by itself; or 'svadm -d {row.path}'",
+        )

@@ -1,0 +1,83 @@
+"""What the service tells of its sets and volumes, as rows for people and scripts."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from iifuse.control.protocol import SetStatus, VolumeStatus
+from iifuse.core.geometry import CHUNK_BYTES
+from iifuse.core.state import Custody, Role
+from iifuse.engine import astray
+from iifuse.engine.counting import counts
+from iifuse.engine.engine import Engine
+from iifuse.engine.threads import blocking
+from iifuse.engine.tickets import iso_time
+from iifuse.engine.view import View
+from iifuse.engine.volumeset import VolumeSet
+
+
+async def status(member: VolumeSet) -> SetStatus:
+    """The row of a set; its bits are the exact counts in memory."""
+    shadow_bits, copy_bits, changed = await counts(member)
+    header, bits = member.header, member.bits
+    imported = header.custody is Custody.IMPORTED
+    missing = sorted({**member.returning, **member.missing}.items())
+    gone = {r for r, m in missing if not m.served}
+    reasons = [header.offline_reason, *(m.words(r) for r, m in missing)]
+    return SetStatus(
+        master=None if imported else header.master,
+        shadow=header.shadow,
+        bitmap=header.bitmap,
+        overflow=None,
+        group=member.group,
+        uuid=header.uuid,
+        kind=header.kind.name.lower(),  # type: ignore[arg-type]
+        progress=header.progress.name.lower(),  # type: ignore[arg-type]
+        copying=header.copying,
+        custody=header.custody.name.lower(),  # type: ignore[arg-type]
+        offline=_names(r for r in Role if r & header.offline or r in gone),
+        offline_reason="; ".join(filter(None, reasons)) or None,
+        size_bytes=header.size_bytes,
+        chunk_bytes=CHUNK_BYTES,
+        chunks=bits.chunks,
+        shadow_bits=shadow_bits,
+        copy_bits=copy_bits,
+        percent=changed * 100 / bits.chunks,
+        pit=header.pit.number,
+        pit_id=header.pit.id,
+        pit_time=iso_time(header.pit.time_ns),
+        out_of_space=False,
+        waiting=_names(r for r, m in missing if not m.stranger) or None,
+        replaced=_names(r for r, m in missing if m.stranger) or None,
+        export_number=header.export_number or None,
+        copied_chunks=member.copied_chunks,
+        break_write=header.policy.break_write,
+        limit_s=header.policy.limit_s or None,
+        unjoined=member.unjoined,
+        space_percent=member.space_percent,
+        ticket=member.ticket if header.custody is Custody.EXPORTED else None,
+    )
+
+
+def _names(roles: Iterable[Role]) -> tuple[str, ...]:
+    return tuple((role.name or "").lower() for role in roles)
+
+
+async def volumes(engine: Engine, mountpoint: str) -> list[VolumeStatus]:
+    """The files of the mount, and pass-through volumes that are late."""
+    rows = [_volume(engine, view, mountpoint) for view in engine.views.values()]
+    # Asked only where one waits: a state directory that fails is no reason to say nothing.
+    kept = await blocking(engine.db.volumes) if engine.volumes_wait else []
+    late = [path for path in kept if path not in engine.views]
+    return rows + [
+        VolumeStatus(path, mountpoint + path, "none", 0, 0, "waiting for the volume")
+        for path in late
+    ]
+
+
+def _volume(engine: Engine, view: View, mountpoint: str) -> VolumeStatus:
+    role: Any = "shadow" if view.path in engine.sets else "master"
+    if not view.family.sets:
+        role = "none"
+    missing = astray.why_astray(engine, view) or None
+    file = mountpoint + view.path
+    return VolumeStatus(view.path, file, role, view.size_bytes, view.opens, missing)

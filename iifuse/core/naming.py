@@ -1,0 +1,77 @@
+"""Which set somebody means. Pure.
+
+A set is named by its shadow. People have other names before them: the bitmap volume, the master,
+and what the mount shows of either; each will do as long as only one set has it.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, Protocol, TypeVar
+
+from iifuse import errors
+from iifuse.core.header import Header
+from iifuse.core.state import Custody
+
+_LISTED: Final = "'iiadm -l' lists all"
+
+
+class Named(Protocol):
+    """What a set has to have to be found."""
+
+    @property
+    def header(self) -> Header:
+        """With the paths of its volumes."""
+
+
+S = TypeVar("S", bound=Named)
+
+
+def below(mountpoint: str, path: str) -> str:
+    """The path of the volume that a file of the mount stands for; any other path as it is."""
+    top = mountpoint.rstrip("/")
+    return path.removeprefix(top) if top and path.startswith(f"{top}/") else path
+
+
+def find(sets: Mapping[str, S], name: str, mountpoint: str) -> S:
+    """The set that `name` means; `sets` by shadow.
+
+    Raises NotFound, which suggests the nearest name, and UsageError when several sets have it.
+    """
+    for path in dict.fromkeys((name, below(mountpoint, name))):
+        found = _having(sets, path)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(sorted(s.header.shadow for s in found))
+            raise errors.UsageError(
+                name, f"is the master of {len(found)} sets", f"name one by its shadow: {names}"
+            )
+    hint = near(name, sets)
+    raise errors.NotFound(name, "no such set", f"{hint} {_LISTED}".strip())
+
+
+def _having(sets: Mapping[str, S], path: str) -> list[S]:
+    if path in sets:
+        return [sets[path]]
+    by_bitmap = [s for s in sets.values() if s.header.bitmap == path]
+    return by_bitmap or [s for s in sets.values() if _master(s.header) == path]
+
+
+def _master(header: Header) -> str:
+    """Of an imported shadow it is on another host, and none of ours."""
+    return "" if header.custody is Custody.IMPORTED else header.master
+
+
+def find_all(sets: Mapping[str, S], names: Sequence[str], mountpoint: str) -> list[S]:
+    """The sets of these names, in their order. Raises as `find`; none may be named twice."""
+    found = [find(sets, name, mountpoint) for name in names]
+    for at, member in enumerate(found):
+        if member in found[:at]:
+            raise errors.UsageError(member.header.shadow, "this set is named twice")
+    return found
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """'did you mean X?' of the nearest known name; empty when none is near."""
+    found = difflib.get_close_matches(name, list(known), 1, 0.7)
+    return f"did you mean {found[0]}?" if found else ""
