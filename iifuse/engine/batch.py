@@ -1,11 +1,16 @@
 """Group commit: whoever comes first does the work of all who wait at that moment."""
 
 from collections.abc import Awaitable, Callable
+from inspect import ismethod
 from typing import Final, Generic, TypeVar
+from weakref import WeakMethod
 
 import trio
 
 T = TypeVar("T")
+
+Work = Callable[[list[T]], Awaitable[list[Exception | None]]]
+"""Does what a batch is about; one error or None for each of its items."""
 
 BATCH_MAX: Final = 64
 """Items of a batch; what is done for more of them at once keeps the event loop for too long."""
@@ -39,12 +44,14 @@ class Batcher(Generic[T]):
     """Runs `work` on batches of items, one batch at a time, in order of arrival.
 
     While a batch runs, later items gather and make up the next one, so that they share its syncs.
-    `work` answers with one error or None for each item. Who finds nobody at work goes through
-    without a trip to the scheduler; who waited in a batch is woken with all others of it.
+    Who finds nobody at work goes through without a trip to the scheduler; who waited in a batch is
+    woken with all others of it.
     """
 
-    def __init__(self, work: Callable[[list[T]], Awaitable[list[Exception | None]]]) -> None:
-        self._work = work
+    def __init__(self, work: Work[T]) -> None:
+        """A method is not kept: its object has the batcher, and would keep itself in memory."""
+        self._work: Callable[[], Work[T] | None]
+        self._work = WeakMethod(work) if ismethod(work) else lambda: work
         self.is_led = False
         """Is a batch under way, or about to be?"""
         self._waiting: list[_Entry[T]] = []
@@ -65,7 +72,9 @@ class Batcher(Generic[T]):
         self.is_led = True
         batch, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
         try:
-            results = await self._work([entry.item for entry in batch])
+            work = self._work()
+            assert work is not None, "whoever submits has the object"
+            results = await work([entry.item for entry in batch])
         except Exception as error:  # noqa: BLE001 - every waiter has to learn of it
             results = [error] * len(batch)
         for entry, result in zip(batch, results, strict=True):

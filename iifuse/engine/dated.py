@@ -2,9 +2,8 @@
 
 import errno
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Protocol
 
 import trio
 
@@ -18,13 +17,19 @@ from iifuse.store.stamp import quiet_stamp, stamp
 from iifuse.store.volume import Volume
 
 
+class Keeper(Protocol):
+    """Who keeps the record of files' times (Timekeeper)."""
+
+    async def note(self, view: Any, time_ns: int = 0) -> None:
+        """Record that a file may change from now on, and may show `time_ns` then."""
+
+
 class Dated:
     """A file whose times move with every change of its content, before that is answered."""
 
     role: ClassVar[Role]
     """Of its volume in its sets."""
-    note: Callable[[int], Awaitable[None]]
-    """Wait until the record lets the file show the given time (Timekeeper.note)."""
+    keeper: Keeper
 
     def __init__(self, path: str) -> None:
         self.path: Final = path
@@ -36,6 +41,10 @@ class Dated:
         self.gone = False
         """The file has left the mount: it cannot be opened any more."""
         self._changing = 0
+
+    async def note(self, time_ns: int) -> None:
+        """Wait until the record lets the file show the given time."""
+        await self.keeper.note(self, time_ns)
 
     @property
     def raw(self) -> Volume | None:

@@ -58,8 +58,8 @@ class Hooks(Protocol):
 class Engine:
     """The registries; the verbs stand in the modules beside this one.
 
-    `sets` is keyed by shadow path, `views` by volume path, `copiers` by set UUID. `admin`
-    serialises the verbs that change anything.
+    `sets` is keyed by shadow path, `views` by volume path, `copiers`, those that have not ended,
+    by set UUID. `admin` serialises the verbs that change anything.
     """
 
     def __init__(
@@ -175,6 +175,7 @@ class Engine:
         """Take a file off the mount."""
         view.gone = True
         del self.views[view.path]
+        self.timekeeper.forget(view)
         await self.hooks.vanish(view)
 
     async def changed(self, view: View, time_ns: int = 0) -> None:
@@ -255,7 +256,14 @@ class Engine:
             self.family(member), member, self._copy_finished, self.notes.copy_is_done
         )
         self.copiers[member.key] = copier
-        self.nursery.start_soon(copier.run, name=f"copy {member.name}")
+        self.nursery.start_soon(self._run_copy, copier, name=f"copy {member.name}")
+
+    async def _run_copy(self, copier: Copier) -> None:
+        """Afterwards nothing keeps it, nor the bits of a set that may be disabled by then."""
+        key = copier.member.key
+        await copier.run()
+        if self.copiers.get(key) is copier:
+            del self.copiers[key]
 
     async def stop_copy(self, member: VolumeSet) -> None:
         """Let a running copy come to rest; its bits and header stay."""

@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 PATIENCE_S: Final = 1.0
 """How long one path may take; then it is passed over until that look has ended."""
 
+TOLD_MAX: Final = 4096
+"""Failures that are remembered: the paths of sets that were come to no end."""
+
 T = TypeVar("T")
 
 
@@ -43,6 +46,8 @@ class Lookout:
     def _tell(self, name: str, what: str, error: Exception) -> None:
         if self._told.get((name, what)) == repr(error):
             return
+        if len(self._told) >= TOLD_MAX:
+            del self._told[next(iter(self._told))]
         self._told[name, what] = repr(error)
         known = isinstance(error, errors.IifuseError | OSError)
         log.error("%s: %s failed: %s", name, what, error, exc_info=None if known else error)

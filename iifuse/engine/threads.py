@@ -347,6 +347,7 @@ class Stuck:
         def tracked() -> T:
             with self._lock:
                 if token in self._given_up:
+                    self._given_up.discard(token)
                     raise OSError(errno.ETIMEDOUT, "given up before it began")
                 self._running.add(token)
             try:

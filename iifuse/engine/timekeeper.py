@@ -67,7 +67,7 @@ class Timekeeper:
     async def begin(self, view: View) -> None:
         """Let a file show the times that it had, or later ones, and record them."""
         view.times = FileTimes(await blocking(partial(self._first, view)))
-        view.note = partial(self.note, view)
+        view.keeper = self
         stamp = await self._make_durable(view)  # a killed service may have left it unsynced
         async with view.noting:
             if stamp is None:
@@ -239,7 +239,7 @@ class Timekeeper:
             self._late.discard(view)
             view.times.change(time.time_ns())
         if view.gone:
-            self._forget(view)
+            self.forget(view)
         elif view not in self._quiet:
             await self._look_for_stamp(view)
         else:
@@ -269,7 +269,8 @@ class Timekeeper:
             if now + self._ahead_ns // 2 >= view.times.ceiling_ns:
                 await self._write(view, now)
 
-    def _forget(self, view: View) -> None:
+    def forget(self, view: View) -> None:
+        """Nobody need look at it any more."""
         self._quiet.pop(view, None)
         self._unstamped.pop(view, None)
         self._unnoted.discard(view)
@@ -284,7 +285,7 @@ class Timekeeper:
         async with view.noting:
             if view.is_changing or view.may_change or view.times.ctime_ns != shown_ns or view.gone:
                 return
-            self._forget(view)
+            self.forget(view)
             view.times.ceiling_ns = 0  # whoever writes now waits to record that
             await self._keep_exact(view, stamp)
 

@@ -1,0 +1,94 @@
+"""What has ended is in no registry and no task, and no circle of references keeps its bits."""
+
+import gc
+import os
+from weakref import ref
+
+import pytest
+import trio
+from real_engine import service
+
+from iifuse.core.state import Kind, Verb
+from iifuse.engine import enable, exchange, passthrough, pit
+from iifuse.engine.exchange import Borrowing
+from iifuse.engine.opening import NewSet
+
+pytestmark = pytest.mark.finding("K11.1")
+
+
+@pytest.fixture
+def master(place):
+    path = place / "m"
+    path.touch()
+    os.truncate(path, 1 << 30)
+    return path
+
+
+@pytest.fixture
+def no_collector():
+    """A set of 1 TiB keeps 12 MiB of locked memory; the collector may come by hours later."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def registries(engine):
+    keeper, notes = engine.timekeeper, engine.notes
+    return (
+        engine.families, engine.sets, engine.views, engine.copiers, keeper._quiet,
+        keeper._unstamped, keeper._late, keeper._unnoted, notes._behind, notes._unforgotten,
+        notes._coming, notes._postponed, engine.nursery.child_tasks,
+    )  # fmt: skip
+
+
+async def night(engine, master, place, kind):
+    """A set is made, updated, copied and disabled; weak references to what it needed."""
+    names = (str(master), str(place / "s"), str(place / "b"))
+    member = await enable.enable(engine, NewSet(kind, *names))
+    kept = [ref(member), *map(ref, engine.views.values())]
+    await rest(engine)
+    await pit.flip(engine, Verb.UPDATE_SHADOW, [member])
+    kept += map(ref, engine.copiers.values())
+    await rest(engine)
+    await enable.disable(engine, member)
+    return kept
+
+
+async def rest(engine):
+    while engine.nursery.child_tasks:
+        for copier in list(engine.copiers.values()):
+            await copier.wait()
+        await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("kind", Kind)
+async def test_disabled_set_is_in_no_registry_and_its_bits_in_no_memory(
+    place, master, kind, no_collector
+):
+    async with service(place / "state") as engine:
+        kept = await night(engine, master, place, kind)
+        assert [list(registry) for registry in registries(engine) if registry] == []
+        assert [found() for found in kept] == [None] * len(kept)
+
+
+async def test_import_that_has_ended_is_in_no_registry(place, master):
+    shadow, second = str(place / "s"), str(place / "second")
+    async with service(place / "here") as here, service(place / "there") as there:
+        member = await enable.enable(
+            here, NewSet(Kind.INDEPENDENT, str(master), shadow, str(place / "b"))
+        )
+        await rest(here)
+        await exchange.export(here, member)
+        await exchange.take_in(there, Borrowing(shadow, second))
+        await enable.disable(there, there.sets[shadow])
+        assert [list(registry) for registry in registries(there) if registry] == []
+
+
+async def test_volume_that_was_released_is_in_no_registry(place, master, no_collector):
+    async with service(place / "state") as engine:
+        await passthrough.control(engine, [str(master)])
+        kept = ref(engine.views[str(master)])
+        await passthrough.release(engine, [str(master)])
+        assert [list(registry) for registry in registries(engine) if registry] == []
+        assert kept() is None
