@@ -247,10 +247,13 @@ class Service:
                 mounted.start_soon(self._run_fuse, mounted.cancel_scope)
                 await self.mount.wait_ready()
                 await recovery.start(engine)
+                await _tell(engine, "service started")
                 mounted.start_soon(server.run)
                 mounted.start_soon(space.watch, engine)
                 mounted.start_soon(engine.timekeeper.watch)
                 mounted.start_soon(engine.notes.keep_up)
+                mounted.start_soon(engine.history.keep_up)
+                mounted.start_soon(engine.history.keep_short)
                 mounted.start_soon(late.watch, engine)
                 log.info("ready at %s, %d sets", self.mount.mountpoint, len(engine.sets))
                 sdnotify.SystemdNotifier().notify("READY=1")
@@ -266,12 +269,21 @@ class Service:
         finally:
             with trio.CancelScope(shield=True):
                 await recovery.stop(engine)
+                await _tell(engine, "service stopped")
                 await blocking(self.mount.close)
 
     async def _run_fuse(self, scope: trio.CancelScope) -> None:
         """Serve the kernel; an unmount from outside ends the service in order."""
         await self.mount.run()
         scope.cancel()
+
+
+async def _tell(engine: Engine, what: str) -> None:
+    """The history knows when the service was there."""
+    sets = len(engine.sets)
+    why = f"version {__version__}, {sets} set{'s' if sets != 1 else ''}"
+    engine.history.tell(None, what, why=why)
+    await engine.history.note()
 
 
 def _warn_if_lost(state: str) -> None:

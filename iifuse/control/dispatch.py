@@ -224,10 +224,7 @@ class Dispatcher:
     async def _abort(self, request: protocol.Abort) -> Noted:
         sets = self._select(request.target)
         for member in sets:
-            await self._engine.stop_copy(member)
-            if member.header.copying:
-                await member.end_copy()
-                await self._engine.note(member, "abort")
+            await self._engine.abort(member)
         for member in sets:  # when all others are aborted: they are not to wait for this one
             if member.header.progress is not Progress.IDLE:
                 check_noted(member.name, member.missing, "-a")

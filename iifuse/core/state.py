@@ -42,6 +42,11 @@ class Role(IntFlag):
 NOTHING_OFFLINE = Role(0)
 
 
+def named(roles: Role) -> str:
+    """'shadow and bitmap', for people."""
+    return " and ".join((role.name or "").lower() for role in roles)
+
+
 class Verb(StrEnum):
     """The commands that the state table speaks of."""
 
@@ -56,6 +61,11 @@ class Verb(StrEnum):
     def to_master(self) -> bool:
         """Does this verb restore the master?"""
         return self in (Verb.UPDATE_MASTER, Verb.COPY_MASTER)
+
+    @property
+    def is_full(self) -> bool:
+        """Does it copy every chunk, of an independent set?"""
+        return self in (Verb.COPY_SHADOW, Verb.COPY_MASTER)
 
     @property
     def told(self) -> str:
@@ -212,7 +222,7 @@ def _check_custody(name: str, state: SetState, verb: Verb) -> None:
 
 def _check_pit(name: str, state: SetState, verb: Verb) -> None:
     if state.offline:
-        names = " and ".join(role.name.lower() for role in state.offline if role.name)
+        names = named(state.offline)
         raise errors.Refused(
             name, f"{verb} is not possible with {names} offline", _way_out_offline(state)
         )

@@ -80,9 +80,11 @@ class Copier:
         member: VolumeSet,
         finished: Tell,
         finishing: Tell | None = None,
+        failed: Callable[[VolumeSet, str], Awaitable[None]] | None = None,
     ) -> None:
         self.family, self.member = family, member
-        self._finished, self._finishing = finished, finishing
+        self._finished, self._finishing, self._failed = finished, finishing, failed
+        self._began = trio.current_time()
         self._stop = False
         self._rest = trio.Event()
         self._cursor = 0
@@ -105,6 +107,12 @@ class Copier:
             await self._fail(OSError(errno.EIO, str(error), self.member.name))
         finally:
             self._rest.set()
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What it and writers have copied since the point in time, and how long it has run."""
+        chunks, seconds = self.member.copied_chunks, trio.current_time() - self._began
+        return {"chunks": chunks, "seconds": round(seconds, 3)}
 
     @property
     def at_rest(self) -> bool:
@@ -281,3 +289,5 @@ class Copier:
         log.error("%s: copy stopped: %s", self.member.name, error)
         if self.member.header.copying:
             await self.member.end_copy()
+        if self._failed is not None:
+            await self._failed(self.member, str(error))

@@ -45,7 +45,9 @@ async def enable(engine: Engine, request: NewSet) -> VolumeSet:
     await engine.show_shadow(member)
     if member.header.copying:
         engine.start_copy(member)
-    await engine.note(member, f"enable, {request.kind.name.lower()}", held_ms=held_ms)
+    why = "everything is copied: the set is new" if request.kind is Kind.INDEPENDENT else None
+    kind = request.kind.name.lower()
+    await engine.note(member, f"enable, {kind}", held_ms=held_ms, why=why)
     return member
 
 
@@ -152,7 +154,7 @@ async def tune(engine: Engine, member: VolumeSet, policy: Policy) -> None:
     except OSError as error:
         raise storage_error(error, f"{member.name} and the sets after it are as before") from error
     how = "write" if policy.break_write else "shadow"
-    await engine.note(member, f"policy break={how}, limit={policy.limit_s or 'none'}")
+    await engine.note(member, "policy", why=f"break={how}, limit={policy.limit_s or 'none'}")
 
 
 # -- disable --------------------------------------------------------------------------------
@@ -183,7 +185,8 @@ async def disable(engine: Engine, member: VolumeSet) -> list[str]:
         notes = await blocking(partial(finish_disable, engine, member))
     except (errors.StorageError, OSError) as error:
         notes = [f"{member.name}: is disabled, which the next start does again: {error}"]
-    await engine.notes.record(member, Verb.DISABLE.told)
+    engine.history.tell(member.header, Verb.DISABLE.told)
+    await engine.history.note()
     return notes + await after_last_set(engine, family)
 
 

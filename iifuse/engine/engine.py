@@ -5,7 +5,7 @@ import secrets
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 import trio
@@ -16,6 +16,7 @@ from iifuse.core.naming import near
 from iifuse.engine import limits
 from iifuse.engine.copier import Copier
 from iifuse.engine.family import Family
+from iifuse.engine.history import History
 from iifuse.engine.lookout import Lookout
 from iifuse.engine.notes import Notes
 from iifuse.engine.threads import blocking
@@ -84,7 +85,7 @@ class Engine:
         self.views: dict[str, View] = {}
         self.copiers: dict[UUID, Copier] = {}
         self.timekeeper = Timekeeper(db, ordered=ordered)
-        self.notes = Notes(db)
+        self.notes, self.history = Notes(db), History(db)
         self.lookout = Lookout()
         self.volumes_wait = False
         """Was a volume of svadm absent when it was last looked for?"""
@@ -94,6 +95,7 @@ class Engine:
     def register(self, family: Family, member: VolumeSet) -> None:
         """The set is there from now on: its family tracks it."""
         member.second_place = partial(self.db.doubt, member.name)
+        member.tell = self.history.tell
         family.sets.append(member)
         self.sets[member.name] = member
         self._expect_stamp(family)
@@ -253,8 +255,9 @@ class Engine:
     def start_copy(self, member: VolumeSet) -> None:
         """Start the background copy that the header says is running."""
         copier = Copier(
-            self.family(member), member, self._copy_finished, self.notes.copy_is_done
-        )
+            self.family(member), member, self._copy_finished, self.notes.copy_is_done,
+            self._copy_failed,
+        )  # fmt: skip
         self.copiers[member.key] = copier
         self.nursery.start_soon(self._run_copy, copier, name=f"copy {member.name}")
 
@@ -271,21 +274,26 @@ class Engine:
         if copier is not None:
             await copier.stop()
 
-    async def _copy_finished(self, member: VolumeSet) -> None:
-        chunks = member.copied_chunks
-        await self.note(member, "copied", chunks=chunks)
+    async def abort(self, member: VolumeSet) -> None:
+        """End a running copy; it stands aborted."""
+        copier = self.running(member)
+        await self.stop_copy(member)
+        if member.header.copying:
+            await member.end_copy()
+            await self.note(member, "copy aborted", **(copier.figures if copier else {}))
 
-    async def note(
-        self,
-        member: VolumeSet,
-        event: str,
-        *,
-        held_ms: float | None = None,
-        chunks: int | None = None,
-    ) -> None:
-        """Let the history and the state database know; a failure fails nothing (see `notes`)."""
-        log.info("%s: %s (PIT %d)", member.name, event, member.header.pit.number)
-        await self.notes.record(member, event, held_ms, chunks)
+    async def _copy_finished(self, member: VolumeSet) -> None:
+        await self.note(member, "copied", **self.copiers[member.key].figures)
+
+    async def _copy_failed(self, member: VolumeSet, why: str) -> None:
+        await self.note(member, "copy failed", why=why, **self.copiers[member.key].figures)
+
+    async def note(self, member: VolumeSet, what: str, **more: Any) -> None:
+        """Let the history (`more`: see Event) and the state database know; it fails nothing."""
+        why = f": {more['why']}" if more.get("why") else ""
+        log.info("%s: %s (PIT %d)%s", member.name, what, member.header.pit.number, why)
+        self.history.tell(member.header, what, **more)
+        await self.history.note()
         await self.notes.remember(member)
 
 

@@ -64,7 +64,7 @@ async def give_up(engine: Engine, member: VolumeSet, *, sure: bool) -> list[str]
             raise
     for changed in filter(None, (view, shadow)):
         await engine.changed(changed)
-    await engine.note(member, "restore given up", chunks=left)
+    await engine.note(member, "restore given up", chunks=left, why="not restored")
     if member.bitmap is None:  # else `note` does it
         await blocking(partial(engine.db.remember, member.header))
     return [f"{member.name}: {_remark(member)}"]

@@ -42,7 +42,8 @@ async def join(engine: Engine, member: VolumeSet, path: str, *, accept_unclosed:
             await member.note(shadow_file=file_of(joining.shadow))
             await engine.show_shadow(member)
         await blocking(partial(_end, engine, member, joining.secondary))
-    await engine.note(member, "join")
+    changed = await blocking(joining.changes.count)
+    await engine.note(member, "join", chunks=changed, why=f"changed there, as {path} says")
     await unjoined.learn(engine, member)
     return [
         f"{member.name}: an import with the bitmap {other} is not joined yet: until it is, updates "

@@ -5,7 +5,7 @@ whether a copy runs, whether the shadow is lent. They are noted before a verb ch
 (`announce`, `enter`), so that a state directory that takes no notes refuses the verb, and a crash
 in between leaves a row that says more than the header ("perhaps lent"), which is safe to believe.
 How it has ended is noted after the header (`remember`); where that fails, it is made up for as
-soon as it can be, and until then the row says more. *History* decides nothing and may fail.
+soon as it can be, and until then the row says more. The history is no affair of theirs (`history`).
 """
 
 import logging
@@ -168,20 +168,6 @@ class Notes:
             await trio.sleep(EVERY_S)
             if self._behind or self._unforgotten:
                 await self.catch_up()
-
-    async def record(
-        self,
-        member: VolumeSet,
-        event: str,
-        held_ms: float | None = None,
-        chunks: int | None = None,
-    ) -> None:
-        """A line of the history; a failure is logged."""
-        line = (member.name, event, member.header.pit.number, held_ms, chunks)
-        try:
-            await blocking(partial(self.db.record, *line))
-        except errors.StorageError as error:
-            log.warning("the history lacks '%s' of %s: %s", event, member.name, error)
 
 
 def _safe(header: Header) -> Header:

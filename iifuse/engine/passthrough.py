@@ -23,6 +23,8 @@ async def control(engine: Engine, paths: Sequence[str]) -> list[str]:
     await blocking(partial(_check_all, engine, [volume for volume in there if volume]))
     for volume in await blocking(partial(_open_all, engine, new)):
         await engine.add_master(volume)
+        engine.history.tell_of(volume.path, "volume added")
+    await engine.history.note()
     return [f"{path}: is on the mount already" for path in paths if path not in new]
 
 
@@ -60,4 +62,6 @@ async def release(engine: Engine, paths: Sequence[str], *, sure: bool = False) -
         await blocking(partial(engine.db.remove_volumes, paths))
         for view in views:
             await engine.remove_master(view.family)
+            engine.history.tell_of(view.path, "volume released")
+    await engine.history.note()
     return [f"{path}: is not on the mount" for path in absent]

@@ -82,9 +82,11 @@ async def flip(engine: Engine, verb: Verb, sets: Sequence[VolumeSet]) -> None:
         async with engine.notes.announced(dict.fromkeys(resumed)):
             if changes:
                 recheck = partial(check, engine, verb, sets)
-                await change_all(engine, changes, verb.told, recheck)
+                why = f"everything is copied, as {verb} asks for" if verb.is_full else None
+                await change_all(engine, changes, verb.told, recheck, why)
             for member in resumed:  # last: what refuses one set has touched no other
                 await _resume(member)
+                await engine.note(member, "restore goes on")
     finally:
         _start_copies(engine, sets)
 
@@ -95,9 +97,9 @@ def _change(verb: Verb, member: VolumeSet) -> Change:
 
 
 async def change_all(
-    engine: Engine, changes: Changes, event: str, recheck: Callable[[], None]
+    engine: Engine, changes: Changes, event: str, recheck: Callable[[], None], why: str | None
 ) -> None:
-    """Make one PIT on sets that allow it; `event` is for the history.
+    """Make one PIT on sets that allow it; `event` and `why` are for the history.
 
     `recheck` raises when something has failed while the writes drained. Raises Busy, StorageError.
     """
@@ -128,9 +130,11 @@ async def change_all(
     await engine.hooks.times_moved(run.views)
     for view in filter(None, targets):
         await _tell_siblings(engine, view)
-    for member in changes:
-        why = f" (everything: not joined: {', '.join(member.unjoined)})" if member.unjoined else ""
-        await engine.note(member, event + why, held_ms=held_ms)
+    for member, change in changes.items():
+        reason = why if change is not Change.CLEAR else None
+        if member.unjoined:
+            reason = f"everything is copied: not joined: {', '.join(member.unjoined)}"
+        await engine.note(member, event, held_ms=held_ms, why=reason)
 
 
 async def _tell_siblings(engine: Engine, view: View) -> None:

@@ -97,7 +97,7 @@ async def put_in_use(engine: Engine, members: Iterable[VolumeSet]) -> None:
         await open_for_use(engine, member)
         await _settle_ticket(engine, member)
         for what in member.recovered:
-            await engine.note(member, f"start: {what}")
+            await engine.note(member, "start", why=what)
         member.recovered.clear()
     await _quietly(partial(engine.db.end_session_change, list(before)))
 
@@ -236,8 +236,8 @@ async def settle(member: VolumeSet, found: Found) -> None:
     for role, reason in found.trouble:
         if not role:
             log.warning("%s: %s", member.name, reason)
+            member.recovered.append(reason)
         await member.take_offline(role, reason)
-        member.recovered.append(reason)
     if found.doubt:
         await doubt_all(member, found.doubt)
 

@@ -15,7 +15,7 @@ from iifuse.core import loss, sector
 from iifuse.core.bits import Bits
 from iifuse.core.header import FileId, Header
 from iifuse.core.missing import lost_of, same_file
-from iifuse.core.state import NOTHING_OFFLINE, Change, Custody, Kind, Progress, Role
+from iifuse.core.state import NOTHING_OFFLINE, Change, Custody, Kind, Progress, Role, named
 from iifuse.core.times import after
 from iifuse.engine import astray, pit, recovery, roles
 from iifuse.engine.dated import in_doubt
@@ -33,6 +33,7 @@ from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.presence import file_of
 from iifuse.store.volume import Volume, open_volume
 
+_DIFFER: Final = "all chunks count as different"
 _COPIES: Final = "'-u s' copies them to the shadow, '-u m' to the master"
 
 Lost = dict[Role, Volume]
@@ -135,7 +136,7 @@ async def _take_back(engine: Engine, member: VolumeSet) -> list[str]:
     await recovery.note_use(engine, [member])
     await engine.show_shadow(member)
     await blocking(partial(end_export, engine, member.header))
-    await engine.note(member, "reset")
+    await engine.note(member, "reset", why=f"taken back from its importer, {_DIFFER}")
     return [f"{member.name}: taken back, all its chunks count as different; {_COPIES}"]
 
 
@@ -336,7 +337,8 @@ async def _make_true(engine: Engine, member: VolumeSet, lost: Role) -> list[str]
     if change is Change.CLEAR:
         await _forget_bits(engine, member)
     recheck = partial(pit.check_siblings, engine.family(member), member, "-R")
-    await pit.change_all(engine, {member: change}, "reset", recheck)
+    why = f"everything is copied: {named(lost)} was lost: {header.offline_reason or 'not there'}"
+    await pit.change_all(engine, {member: change}, "reset", recheck, why)
     if member.header.copying:
         engine.start_copy(member)
     return [f"{name}: {_EFFECTS[change]}"]
@@ -391,4 +393,4 @@ async def _all_differ(engine: Engine, member: VolumeSet) -> None:
             offline=NOTHING_OFFLINE, offline_reason="", progress=Progress.IDLE, copying=False
         )
         await member.renew_bits()
-    await engine.note(member, "reset")
+    await engine.note(member, "reset", why=_DIFFER)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from iifuse import errors
+from iifuse.core.state import Custody
 from iifuse.engine.engine import Engine
 from iifuse.engine.tickets import check_not_lent
 from iifuse.engine.volumeset import VolumeSet
@@ -86,7 +87,7 @@ def uses(engine: Engine, but: VolumeSet | None = None) -> Iterator[Use]:
 
 def _uses_of(member: VolumeSet) -> Iterator[Use]:
     shadow, bitmap, place = member.shadow, member.bitmap, member.header.bitmap
-    part = Part.SHADOW if member.local else Part.LENT
+    part = Part.SHADOW if member.header.custody is not Custody.EXPORTED else Part.LENT
     yield Use(part, member.name, shadow.identity if shadow else _look(member.name))
     yield Use(Part.BITMAP, place, bitmap.volume.identity if bitmap else _look(place))
 

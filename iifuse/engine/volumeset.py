@@ -18,7 +18,7 @@ from iifuse.core.header import Header
 from iifuse.core.missing import Lack, Missing, check_whole, hides_shadow, without_bits
 from iifuse.core.plan import Member, PitStep, Store
 from iifuse.core.sector import Region
-from iifuse.core.state import Custody, Kind, Policy, Progress, Role, SetState, Verb, check
+from iifuse.core.state import Kind, Policy, Progress, Role, SetState, Verb, check, named
 from iifuse.engine.threads import Stuck, blocking
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.volume import Volume
@@ -62,6 +62,8 @@ class VolumeSet:
         """It went offline and that could be noted nowhere: writes that need a bit get EIO."""
         self.second_place: Callable[[str], None] | None = None
         """Notes durably, with the reason, that the bitmap volume is not to be believed; blocks."""
+        self.tell: Callable[..., None] = lambda *_, **__: None
+        """Lets the history know (History.tell)."""
         self.unjoined: tuple[str, ...] = ()
         """Bitmaps of imports of the last export that are known and not joined (unjoined)."""
         self.ticket: str | None = None
@@ -106,8 +108,10 @@ class VolumeSet:
             self.missing[role] = missing
             if missing != before:
                 log.warning("%s: %s", self.name, missing.words(role))
+                self.tell(self.header, "volume missing", why=missing.words(role))
         elif before is not None:
             log.info("%s: its %s is back", self.name, (role.name or "").lower())
+            self.tell(self.header, "volume back", why=f"the {(role.name or '').lower()}")
         self.is_hidden = hides_shadow(self.state, self.missing)
 
     def lacks(self, role: Role) -> bool:
@@ -130,6 +134,7 @@ class VolumeSet:
             await self.take_offline(role, reason)
             return
         log.error("%s: its bitmap is waited for no more: %s", self.name, reason)
+        self.tell(self.header, "offline", why=f"the bitmap, which is waited for no more: {reason}")
         await self._note_elsewhere(reason)
         roles, self.bits = without_bits(self.state, self.bits.chunks)
         self.bits_known = False
@@ -243,20 +248,17 @@ class VolumeSet:
         if roles == self.state.offline:
             return
         log.error("%s: %s goes offline: %s", self.name, role.name, reason)
+        self.tell(self.header, "offline", why=f"the {named(role)}: {reason}")
         changes = {"offline": roles, "offline_reason": reason, "copying": False}
         try:
             await self.commit(**changes)
         except OSError as error:
             changes["offline"] = roles | self._drags(Role.BITMAP)
             log.error("%s: its header cannot be written: %s", self.name, error)  # noqa: TRY400
-            await self._note_again(changes)
+            await self.note_again(**changes)
 
-    async def note_again(self) -> None:
-        """The bits have changed since it was noted that the set is offline."""
-        await self._note_again({})
-
-    async def _note_again(self, changes: dict[str, Any]) -> None:
-        """The header failed: write the whole bitmap volume anew, else note it elsewhere.
+    async def note_again(self, **changes: Any) -> None:
+        """The header failed, or the bits have changed since: write all anew, or note elsewhere.
 
         The header in memory changes when the note is durable and not before: whoever sees the set
         offline writes on without it.
@@ -393,8 +395,3 @@ class VolumeSet:
             self.shadow.close()
         if self.bitmap is not None:
             self.bitmap.volume.close()
-
-    @property
-    def local(self) -> bool:
-        """Is the shadow's file on this mount?"""
-        return self.header.custody in (Custody.LOCAL, Custody.IMPORTED)

@@ -4,18 +4,21 @@ What a set *is* stands in the header of its bitmap volume; a lost database loses
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 from uuid import UUID
 
 from iifuse import errors
 from iifuse.core.header import FileId, Header
 from iifuse.core.state import Custody, Progress
 from iifuse.store.database import WAY_OUT
+from iifuse.store.historyrows import HistoryRows
 from iifuse.store.setrow import SetRow, checked, row_of
-from iifuse.store.transitions import REMEDY
-from iifuse.store.volumerows import VolumeRows
+
+FORMER_MAX: Final = 10_000
+"""Sets that were of which it is still known whose shadow was whose: the latest."""
 
 
-class StateDB(VolumeRows):
+class StateDB(HistoryRows):
     """What stands in STATE/state.db; every method blocks, and raises StorageError."""
 
     def sets(self) -> list[SetRow]:
@@ -137,6 +140,10 @@ class StateDB(VolumeRows):
                 (shadow,),
             )
             self._run(
+                "DELETE FROM former WHERE rowid <= (SELECT max(rowid) FROM former) - ?",
+                (FORMER_MAX,),
+            )
+            self._run(
                 "DELETE FROM imports WHERE uuid IN (SELECT uuid FROM sets WHERE shadow = ?)",
                 (shadow,),
             )
@@ -190,28 +197,3 @@ class StateDB(VolumeRows):
             f'UPDATE sets SET "group" = ? WHERE shadow IN ({marks})',  # noqa: S608 - only marks
             (group, *shadows),
         )
-
-    def record(
-        self,
-        shadow: str,
-        event: str,
-        pit: int | None = None,
-        held_ms: float | None = None,
-        chunks: int | None = None,
-    ) -> None:
-        """Add a line to the history; not in the last of the room, which is for changes."""
-        try:
-            self._make_room()
-        except OSError as error:
-            raise errors.StorageError(self._path, str(error), REMEDY) from error
-        self._run(
-            "INSERT INTO history (shadow, event, pit, held_ms, chunks) VALUES (?, ?, ?, ?, ?)",
-            (shadow, event, pit, held_ms, chunks),
-        )
-
-    def history(self, shadow: str) -> list[tuple[str, int | None]]:
-        """(event, PIT number) of a set, oldest first."""
-        rows = self._rows(
-            "SELECT event, pit FROM history WHERE shadow = ? ORDER BY rowid", (shadow,)
-        )
-        return [(event, pit) for event, pit in rows]

@@ -118,8 +118,8 @@ def test_copy_bits_of_a_restore_that_failed_as_it_began_do_not_outlive_a_reset(s
 
 def history(service, shadow):
     with contextlib.closing(sqlite3.connect(service.state / "state.db")) as db:
-        rows = db.execute("SELECT event FROM history WHERE shadow = ?", (str(shadow),))
-        return [event for (event,) in rows]
+        rows = db.execute("SELECT event, why FROM history WHERE shadow = ?", (str(shadow),))
+        return [f"{event}: {why}" for event, why in rows]
 
 
 def test_what_a_start_had_to_do_stands_in_the_history(service, sets):

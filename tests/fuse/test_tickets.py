@@ -211,7 +211,8 @@ def test_update_beside_an_unjoined_import_copies_everything(two, how, between):
 def _history(night):
     """(shadow, event), oldest first."""
     with closing(sqlite3.connect(night.service.state / "state.db")) as db:
-        return db.execute("SELECT shadow, event FROM history ORDER BY rowid").fetchall()
+        rows = db.execute("SELECT shadow, event, why FROM history ORDER BY rowid")
+        return [(shadow, f"{event} ({why})") for shadow, event, why in rows]
 
 
 def test_restore_beside_an_unjoined_import_copies_everything(two):

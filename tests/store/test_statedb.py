@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 
 from iifuse import errors
+from iifuse.core.event import Event
 from iifuse.core.state import Custody, Kind, Progress
 from iifuse.store.setrow import SetRow
 from iifuse.store.statedb import StateDB
@@ -22,6 +23,10 @@ TWO = SetRow("/s2", UUID(int=2), "/m", "/b2", "grp", SIZE, Kind.DEPENDENT)
 LENT = SetRow(
     "/s3", UUID(int=3), None, "/b3", None, SIZE, Kind.INDEPENDENT, custody=Custody.IMPORTED
 )
+
+
+def event(subject, what, pit=None, **more):
+    return Event("2026-01-02T03:04:05.678Z", subject, what, pit, **more)
 
 
 @pytest.fixture
@@ -141,10 +146,9 @@ def test_state_volumes_are_kept_once(db):
 
 
 def test_state_history_tells_every_pit_in_order(db):
-    db.record("/s1", "-e", 1, held_ms=0.5)
-    db.record("/s2", "-e", 1)
-    db.record("/s1", "-u s", 2, held_ms=1.5)
-    db.record("/s1", "copied", 2, chunks=77)
+    db.record([event("/s1", "-e", 1, held_ms=0.5), event("/s2", "-e", 1)])
+    db.record([event("/s1", "-u s", 2, held_ms=1.5)])
+    db.record([event("/s1", "copied", 2, chunks=77)])
     assert db.history("/s1") == [("-e", 1), ("-u s", 2), ("copied", 2)]
 
 
@@ -281,7 +285,7 @@ def test_state_keeps_room_for_changes_and_lets_the_history_have_none_of_it(db, p
     with _files_up_to((place / "state.db").stat().st_size):
         with pytest.raises(errors.StorageError):
             for number in range(10_000):
-                db.record("/s1", "an event of some length" * 10, number)
+                db.record([event("/s1", "an event of some length" * 10, number)])
         for number in range(50):
             db.announce({"/s1": (Progress.TO_SHADOW, ONE.custody)})
             db.doubt("/s1", "its bitmap failed " * number)

@@ -21,7 +21,7 @@ from iifuse import errors
 from iifuse.core import header as fmt
 from iifuse.core import sector
 from iifuse.core.sector import Region
-from iifuse.core.state import Kind, Verb
+from iifuse.core.state import Custody, Kind, Verb
 from iifuse.engine import enable, exchange, reset
 from iifuse.engine.opening import NewSet
 
@@ -168,7 +168,8 @@ async def _go_on(host: Host, *, forged: bool) -> None:
         await host.wait(SHADOW)
     except (errors.IifuseError, OSError):
         member = host.set(SHADOW)
-        assert forged or member.restoring or not member.local, "it does not come back"
+        is_lent = member.header.custody is Custody.EXPORTED
+        assert forged or member.restoring or is_lent, "it does not come back"
         return
     if not forged:
         assert host.look(SHADOW) == host.look(MASTER), "the update left them different"

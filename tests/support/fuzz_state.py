@@ -18,6 +18,7 @@ from fuzz_loop import Part
 
 from iifuse import errors
 from iifuse.core import header as fmt
+from iifuse.core.event import Event
 from iifuse.core.header import Header, Pit
 from iifuse.core.state import Change, Custody, Kind, Progress
 from iifuse.core.transition import Member, Transition, unfinished
@@ -124,7 +125,7 @@ def _databases():
             db.add_set(SetRow(
                 shadow, UUID(int=number_), "/m", f"{shadow}.b", "grp", 1 << 20, Kind.INDEPENDENT
             ))  # fmt: skip
-            db.record(shadow, "-e", 1)
+            db.record([Event("2026-01-01T00:00:00.000Z", shadow, "enable", 1)])
         db.add_volumes(["/m"])
         db.close()
         good = path.read_bytes()
