@@ -53,13 +53,13 @@ def offline_is_only_in_memory() -> AbstractContextManager[Any]:
 
 
 def offline_is_seen_before_it_is_durable() -> AbstractContextManager[Any]:
-    real = VolumeSet._note_again
+    real = VolumeSet.note_again
 
-    async def note_again(self: VolumeSet, changes: dict[str, Any]) -> None:
+    async def note_again(self: VolumeSet, **changes: Any) -> None:
         self.header = replace(self.header, **changes)
-        await real(self, changes)
+        await real(self, **changes)
 
-    return patch.object(VolumeSet, "_note_again", note_again)
+    return patch.object(VolumeSet, "note_again", note_again)
 
 
 def a_failure_takes_nobody_offline() -> AbstractContextManager[Any]:
