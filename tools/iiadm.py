@@ -100,8 +100,10 @@ def _export(client: Client, command: Command) -> None:
     client.call(protocol.Export(target, again), list[Lent])
     done = {row.shadow for row in before if row.custody == "exported"}
     for row in client.status(target):
-        state = "was exported already" if row.shadow in done else "exported"
-        common.emit(f"{row.shadow}: {state}, ticket {row.ticket}")
+        if row.shadow in done:
+            common.say(f"{row.shadow}: was exported already, ticket {row.ticket}")
+        else:
+            common.emit(f"{row.shadow}: exported, ticket {row.ticket}")
 
 
 def _import(client: Client, command: Command) -> None:
