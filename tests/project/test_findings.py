@@ -57,6 +57,8 @@ FINDINGS = {
     "K14.3": "the end of a service whose socket was removed was a traceback",
     "K14.4": "a second SIGTERM ended the service before its end",
     "K14.6": "a mount inside another service's mount, or over content, was accepted silently",
+    "K16.1": "a file system in fstab on a volume made an ordering cycle with the service",
+    "K16.2": "restarts by an administrator counted as failures of the service",
     "K14.5": "with no descriptor left clients got no answer, and the log tracebacks",
 }
 

@@ -2,6 +2,7 @@
 
 import configparser
 import importlib
+import os
 import shlex
 import shutil
 import subprocess
@@ -58,11 +59,15 @@ def unit():
     }
 
 
-def _analyze(*words):
+def _analyze(*words, **variables):
     if not shutil.which("systemd-analyze"):
         pytest.skip("systemd-analyze is not installed")
     return subprocess.run(
-        ["systemd-analyze", *words], capture_output=True, text=True, check=False
+        ["systemd-analyze", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **variables},
     )
 
 
@@ -73,6 +78,57 @@ def test_unit_passes_systemd_verify(tmp_path):
     copy.write_text(text.replace("/usr/local/sbin/iifuse ", "/bin/true "))
     done = _analyze("verify", "--man=no", copy)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+FSTAB = "/mnt/ii/prod/srv/vol01 /data ext4 loop,x-systemd.requires=iifuse@prod.service"
+LOCAL, REMOTE = "/dev/vdc /srv ext4 defaults 0 2", "host:/x /san nfs defaults 0 0"
+GENERATOR = Path("/usr/lib/systemd/system-generators/systemd-fstab-generator")
+
+
+def boot_problems(place, unit_text, lines, volumes):
+    """What systemd says of a boot with these lines in fstab, the service enabled, and a drop-in."""
+    units, made = place / "units", place / "made"
+    wanted, drop_in = units / "multi-user.target.wants", units / "iifuse@prod.service.d"
+    for directory in (made, wanted, drop_in):
+        directory.mkdir(parents=True)
+    fstab = place / "fstab"
+    fstab.write_text("\n".join(["/dev/vdb / ext4 defaults 0 1", *lines, ""]))
+    env = {**os.environ, "SYSTEMD_FSTAB": str(fstab), "SYSTEMD_SYSROOT_FSTAB": "/dev/null"}
+    subprocess.run([GENERATOR, made, made, made], env=env, check=True)
+    (units / UNIT.name).write_text(unit_text.replace("/usr/local/sbin/iifuse ", "/bin/true "))
+    (wanted / "iifuse@prod.service").symlink_to(f"../{UNIT.name}")
+    (drop_in / "volumes.conf").write_text(f"[Unit]\nRequiresMountsFor={volumes}\n")
+    wishes = ("multi-user.target", "remote-fs.target")
+    return _analyze("verify", "--man=no", *wishes, SYSTEMD_UNIT_PATH=f"{made}:{units}:").stderr
+
+
+@pytest.mark.skipif(not GENERATOR.exists(), reason="systemd is not installed")
+@pytest.mark.finding("K16.1")
+@pytest.mark.parametrize("more", ["", ",nofail", ",_netdev", ",noauto", ",x-systemd.automount"])
+@pytest.mark.parametrize("others", [[], [LOCAL], [LOCAL, REMOTE]], ids=len)
+def test_unit_goes_with_a_file_system_in_fstab_on_a_volume(tmp_path, more, others):
+    lines = [*others, f"{FSTAB}{more} 0 0"]
+    said = boot_problems(tmp_path, UNIT.read_text(), lines, "/srv/vol01 /san/vol01")
+    assert "cycl" not in said
+
+
+@pytest.mark.skipif(not GENERATOR.exists(), reason="systemd is not installed")
+@pytest.mark.parametrize("after", ["local-fs.target", "sysinit.target"])
+def test_cycle_of_a_boot_is_seen(tmp_path, after):
+    wrong = UNIT.read_text().replace("[Service]", f"After={after}\n[Service]")
+    assert "ordering cycle" in boot_problems(tmp_path, wrong, [f"{FSTAB} 0 0"], "/srv")
+
+
+def test_unit_is_stopped_before_the_system_ends(unit):
+    """Without default dependencies it has to say so itself."""
+    assert unit["Unit"]["DefaultDependencies"] == ["no"]
+    assert unit["Unit"]["Conflicts"] == unit["Unit"]["Before"] == ["shutdown.target"]
+
+
+@pytest.mark.finding("K16.2")
+def test_unit_has_no_limit_of_starts(unit):
+    assert unit["Unit"]["StartLimitIntervalSec"] == ["0"]
+    assert unit["Service"]["RestartSec"] == ["2s"]
 
 
 def test_unit_passes_systemd_security():
