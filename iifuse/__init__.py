@@ -1,3 +1,3 @@
 """iifuse: point-in-time copies of live volumes, presented as files by a FUSE file system."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -57,9 +57,9 @@ class Reader:
         for typed in block.typed:
             asks = any("(yes/no)" in line for line in typed.says)
             said = self.hosts[typed.host].type(typed.command, "yes\n" if asks else answer)
-            for line in typed.says:
-                line = line.removesuffix(" yes")  # typed: a terminal shows it when it is read
-                assert squeezed(line) in squeezed(said), (typed.command, said)
+            for line in typed.says:  # the answer is shown when it is read, not where it was typed
+                told = squeezed(line.removesuffix(" yes"))
+                assert told in squeezed(said), (typed.command, said)
             yield said
 
     def check_end(self):
@@ -112,7 +112,7 @@ def work(hosts):
 
 def tour():
     (lines,) = manual.fenced((manual.ROOT / "README.md").read_text(), "sh")
-    return [re.split(r"\s{2,}# ?", line) for line in lines.splitlines()]
+    return [(re.split(r"\s{2,}# ?", line) + [""])[:2] for line in lines.splitlines()]
 
 
 def test_tour_fits_a_screen():
@@ -121,12 +121,12 @@ def test_tour_fits_a_screen():
     assert all(len(line[0]) < 80 for line in tour())
 
 
+@pytest.mark.finding("K15.1")
 def test_tour_brings_back_what_was_there_at_the_point_in_time(hosts, work):
     app, backup = hosts
     make_file_system(app, "/srv/prod/vol01")
     writer, at_rest = None, ""
-    for command, *about in tour():
-        about = " ".join(about)
+    for command, about in tour():
         on = hosts if about.startswith("both hosts") else [backup if "other host" in about else app]
         if command == "make install":
             continue
@@ -157,6 +157,7 @@ def wait_for_lines(host, count):
 # -- the procedure ------------------------------------------------------------------------------
 
 
+@pytest.mark.finding("K15.1")
 def test_procedure_of_the_manual_page_works_as_it_stands(hosts, work):
     app, backup = hosts
     page = Reader("iifuse.7", hosts)

@@ -58,6 +58,7 @@ def test_dry_run_refuses_what_would_be_refused(service, family, refused):
     refused(service, "iiadm", "-u", "--dry-run", ind, says=(ind, "exported"))
 
 
+@pytest.mark.finding("K15.2")
 def test_set_is_found_by_its_other_names(service, family, place):
     master, ind, dep = family
     for name in (f"{ind}.bmp", service.path(ind), ind):
@@ -76,6 +77,7 @@ def test_master_of_two_sets_is_no_name(service, family, refused):
         refused(service, "iiadm", *verb, master, code=1, says=(master, ind, dep))
 
 
+@pytest.mark.finding("K15.2")
 def test_several_sets_are_taken_at_once(service, family):
     _, ind, dep = family
     for words in (["-w"], ["-a"], ["-R"], ["-i"], ["-d"]):
@@ -83,6 +85,7 @@ def test_several_sets_are_taken_at_once(service, family):
     assert service.client.status() == []
 
 
+@pytest.mark.finding("K15.5")
 def test_export_tells_where_each_ticket_is(service, family):
     _, ind, _ = family
     path = f"{ind}.iiticket"
