@@ -112,7 +112,7 @@ def work(hosts):
 
 def tour():
     (lines,) = manual.fenced((manual.ROOT / "README.md").read_text(), "sh")
-    return [(re.split(r"\s{2,}# ?", line) + [""])[:2] for line in lines.splitlines()]
+    return [[*re.split(r"\s{2,}# ?", line), ""][:2] for line in lines.splitlines()]
 
 
 def test_tour_fits_a_screen():
