@@ -2,7 +2,7 @@
 
 A block is what stands between `.Bd -literal` and `.Ed`, or behind `.Dl`. In it a line with a prompt
 (`# `, `app# `, `backup# `) is typed on that host, `> ` and a backslash go on with the line before,
-and all else is what the programs say.
+and all else is what the programs say. A block that begins with `# /etc/` is the content of a file.
 """
 
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "man").glob("*.[0-9]"))
 
-_PROMPT = re.compile(r"(?P<host>app|backup|)# *(?P<typed>\S.*)")
+_PROMPT = re.compile(r"(?P<host>app|backup|)# *(?!/etc/)(?P<typed>\S.*)")
 
 
 @dataclass
