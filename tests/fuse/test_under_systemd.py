@@ -4,12 +4,12 @@ import os
 import subprocess
 
 import booted
-import page_examples
+import manual
 import pytest
 from loaded import BIN
 
 PAGE = "iifuse.8"
-FILES = page_examples.files(PAGE)
+FILES = manual.files(PAGE)
 VOLUMES = "/etc/systemd/system/iifuse@prod.service.d/volumes.conf"
 DATABASE = "/etc/systemd/system/postgresql@15-main.service.d/volumes.conf"
 DIRECT = "/etc/systemd/system/mariadb.service.d/volumes.conf"
@@ -136,7 +136,7 @@ def test_file_system_that_was_held_over_a_death_comes_back_as_the_manual_says(vo
     kill(system)
     assert system.run("dd", "if=/dev/zero", "of=/data/f", "conv=fsync", "count=1").returncode
     system.do("systemctl", "stop", "other")
-    for command in page_examples.commands(PAGE, "When the service dies"):
+    for command in manual.commands(PAGE, "When the service dies"):
         system.do(*command.split())
     system.do("dd", "if=/dev/zero", "of=/data/f", "conv=fsync", "count=1")
 
@@ -144,7 +144,7 @@ def test_file_system_that_was_held_over_a_death_comes_back_as_the_manual_says(vo
 def test_program_on_a_file_of_the_mount_is_restarted_with_the_service(volume_in_use):
     system = volume_in_use
     boot(system, examples=[VOLUMES, DIRECT])
-    for command in page_examples.commands(PAGE, "SYSTEMD"):
+    for command in manual.commands(PAGE, "SYSTEMD"):
         system.do(*command.split())
     system.unit("mariadb.service", SIMPLE.format(file=f"/mnt/ii/prod{VOLUME}"))
     system.do("systemctl", "start", "mariadb")

@@ -74,3 +74,16 @@ def _plain(line: str) -> str:
 def fenced(text: str, language: str) -> list[str]:
     """The code blocks of a Markdown text."""
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def files(page: str) -> dict[str, str]:
+    """Path -> content of each file that a page shows."""
+    text = (ROOT / "man" / page).read_text()
+    shown = re.findall(r"^\.Bd -literal.*\n# (/.+)\n((?:.*\n)*?)\.Ed$", text, re.MULTILINE)
+    return {name: _plain(content) for name, content in shown}
+
+
+def commands(page: str, section: str) -> list[str]:
+    """All that a section of a page has to type."""
+    found = [block for block in blocks(ROOT / "man" / page) if block.section == section]
+    return [typed.command for block in found for typed in block.typed]
