@@ -5,7 +5,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from iifuse import errors
+from iifuse import __version__, errors
 from iifuse.control import protocol, services
 from iifuse.control.client import Client
 from iifuse.control.protocol import Concern, Cost, SetStatus
@@ -38,24 +38,24 @@ def _sets(command: Command, text: Callable[[list[SetStatus]], str]) -> None:
             return client.status(common.target(command.words, None))
         return client.status(protocol.Target(group=command.group))
 
-    answers = list(_ask(command, ask))
+    answers, code = _ask(command, ask)
     if command.json:
         _print_json(command, "sets", answers)
-        return
-    for place, rows in answers:
+    for place, rows in () if command.json else answers:
         if rows or command.everywhere:
             common.emit(_headed(command, place, text(rows) if rows else "no sets"))
         else:
             common.say("iiadm: no sets")
+    _end(code)
 
 
 def health(command: Command) -> None:
     """`iiadm --health`. Raises SystemExit(1) when something needs attention."""
 
     def ask(client: Client) -> list[Concern]:
-        return client.call(protocol.Health(), list[Concern])
+        return [*_of_version(client), *client.call(protocol.Health(), list[Concern])]
 
-    answers = list(_ask(command, ask))
+    answers, code = _ask(command, ask)
     if command.json:
         _print_json(command, "concerns", answers)
     else:
@@ -63,23 +63,45 @@ def health(command: Command) -> None:
             for one in concerns:
                 where = f"{place}: " if command.everywhere else ""
                 common.emit(common.printable(f"{where}{one.subject}: {one.what}; {one.todo}"))
-    if any(concerns for _, concerns in answers):
-        raise SystemExit(SOMETHING)
+    _end(code or (SOMETHING if any(concerns for _, concerns in answers) else 0))
+
+
+def _end(code: int) -> None:
+    if code:
+        raise SystemExit(code)
+
+
+def _of_version(client: Client) -> Iterator[Concern]:
+    running = client.call(protocol.Hello(), protocol.ServiceInfo).version
+    if running != __version__:
+        yield Concern(
+            client.path,
+            f"runs version {running}, and {__version__} is installed",
+            "restart the service when its files may be closed",
+        )
 
 
 def _ask(
     command: Command, ask: Callable[[Client], list[R]]
-) -> Iterator[tuple[services.Place, list[R]]]:
-    """What one service answers, or all. Raises ServiceError also where none runs."""
+) -> tuple[list[tuple[services.Place, list[R]]], int]:
+    """(what one service answers, or all; the exit code: one that fails keeps none from answering).
+
+    Raises ServiceError where none runs, and what the only one raises that is asked.
+    """
     if not command.everywhere:
         socket = services.find(command.socket, command.instance)
-        yield services.Place(socket), ask(Client(socket))
-        return
+        return [(services.Place(socket), ask(Client(socket)))], 0
     places = services.running()
     if not places:
         raise errors.ServiceError(services.RUN_DIRECTORY, "no service answers", "start iifuse")
+    answers, code = [], 0
     for place in places:
-        yield place, ask(Client(place.socket))
+        try:
+            answers.append((place, ask(Client(place.socket))))
+        except errors.IifuseError as error:
+            common.say(f"iiadm: {place}: {error}")
+            code = error.exit_code
+    return answers, code
 
 
 def _headed(command: Command, place: services.Place, text: str) -> str:

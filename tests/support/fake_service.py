@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from iifuse import errors
+from iifuse import __version__, errors
 from iifuse.control import lines, protocol
 from iifuse.core.ticket import Lent
 
@@ -133,7 +133,7 @@ class FakeService:
     def _plain(self, request: protocol.AnyRequest) -> object:
         match request:
             case protocol.Hello():
-                return protocol.ServiceInfo("0", 1, "/mnt", str(self.state))
+                return protocol.ServiceInfo(__version__, 1, "/mnt", str(self.state))
             case protocol.Status(target) | protocol.Flip(target=target):
                 return self._of(target)
             case protocol.Export(target):

@@ -5,6 +5,7 @@ import json
 import pytest
 from fake_service import FakeService, row
 
+from iifuse import __version__, errors
 from iifuse.control import protocol, services
 from iifuse.control.protocol import Concern, Cost
 
@@ -122,6 +123,24 @@ def test_health_of_all_names_the_service(run, runs):
     ended = run("iiadm", "--health", "--all")
     assert ended.code == 1
     assert [line.split(":")[0] for line in ended.out.splitlines()] == ["prod", "test"]
+
+
+def test_service_that_fails_keeps_no_other_from_answering(run, runs):
+    broken, _ = runs("broken", "prod")
+    broken.on(protocol.Status, errors.StorageError("/state", "input/output error"))
+    ended = run("iiadm", "-l", "--all")
+    assert ended.code == 2
+    assert " /prod " in ended.out
+    assert ended.err == "iiadm: broken: /state: input/output error\n"
+
+
+def test_health_tells_of_a_service_that_was_not_restarted_after_an_upgrade(run, runs):
+    (prod,) = runs("prod")
+    prod.on(protocol.Health, [])
+    prod.on(protocol.Hello, protocol.ServiceInfo("0.0.9", 1, "/mnt", "/state"))
+    ended = run("iiadm", "--health")
+    assert ended.code == 1
+    assert f"runs version 0.0.9, and {__version__} is installed" in ended.out
 
 
 def test_health_cannot_tell_where_no_service_answers(run, runs):
