@@ -195,6 +195,7 @@ _REPORTS: Final[dict[str, Callable[[Command], None]]] = {
     "i": reports.status,
     "l": reports.listing,
     "-health": reports.health,
+    "-history": reports.past,
 }
 """What may ask several services."""
 _ALONE: Final = {"h": _help, "v": _version}

@@ -1,4 +1,4 @@
-"""What iiadm tells of the sets of one service or of all: -i, -l, --health, --dry-run."""
+"""What iiadm tells of one service or of all: -i, -l, --health, --history, --dry-run."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeVar
@@ -8,10 +8,10 @@ import msgspec
 from iifuse import __version__, errors
 from iifuse.control import protocol, services
 from iifuse.control.client import Client
-from iifuse.control.protocol import Concern, Cost, SetStatus
+from iifuse.control.protocol import Concern, Cost, HistoryRow, SetStatus
 from iifuse.units import format_size
 
-from . import brief, common, show
+from . import brief, common, history, show
 from .grammar import Command
 from .verbs import EVERY
 
@@ -79,6 +79,24 @@ def _of_version(client: Client) -> Iterator[Concern]:
             f"runs version {running}, and {__version__} is installed",
             "restart the service when its files may be closed",
         )
+
+
+def past(command: Command) -> None:
+    """`iiadm --history`."""
+
+    def ask(client: Client) -> list[HistoryRow]:
+        everything = not command.words and command.group is None
+        target = protocol.Target() if everything else common.target(command.words, command.group)
+        return history.rows(client, target)
+
+    answers = list(_ask(command, ask))
+    if command.json:
+        _print_json(command, "history", answers)
+        return
+    for place, rows in answers:
+        where = f"{place}: " if command.everywhere else ""
+        for row in rows:
+            common.emit(f"{where}{history.line(row)}")
 
 
 def _ask(

@@ -9,7 +9,7 @@ from typing import Final
 SUMMARY: Final = """\
 usage: iiadm -e ind|dep MASTER SHADOW BITMAP
        iiadm -u [s|m] SET... | -c s|m SET... [--dry-run] | -d SET... | -a SET... | -w SET...
-       iiadm -i [SET...|all] | -l | --health
+       iiadm -i [SET...|all] | -l | --health | --history [SET...]
        iiadm -E SET... | -I SHADOW BITMAP [TICKET] | -J SET BITMAP
        iiadm -R SET... | --give-up [--extents FILE] SET | -o OPT,... SET... | --attach BITMAP...
        iiadm -g GRP -e|-u|-c|-d|-a|-w|-i|-l|-E|-R|-o ... | -g GRP -m SET... | -g -L
@@ -32,6 +32,7 @@ and a master that has no other set will do as well. With no words: -l.
   -i [SET...|all]   status; on a terminal in short, with --long in full
   -l                list the sets
   --health          what needs attention, and what to do about it
+  --history [SET...]  what has happened, to these sets or to all, to volumes and the service
   -E SET...         export the shadow to another host
   -I S B [TICKET]   import a shadow, tracking its changes in bitmap B
   -J SET B          join: take the shadow back and merge the other host's bitmap
@@ -49,10 +50,10 @@ and a master that has no other set will do as well. With no words: -l.
   -n                do not ask, go ahead
   --extents FILE    with --give-up: write what was not restored to this new file
   --timeout S       with -w: wait at most S seconds
-  --json            print JSON: with -i, -l, -g -L, --health, --dry-run, --give-up
+  --json            print JSON: with -i, -l, -g -L, --health, --history, --dry-run, --give-up
   --socket PATH     control socket of the service (else IIFUSE_SOCKET)
   --instance NAME   the service iifuse@NAME (else the only one that runs)
-  --all             with -i, -l and --health: ask every service that runs
+  --all             with -i, -l, --health and --history: ask every service that runs
   -h, --help        this text
   -v, --version     version
 
@@ -99,6 +100,7 @@ ACTIONS: Final = {
     "-attach": Shape(SETS, SETS, "BITMAP...", "attach"),
     "-give-up": Shape((1, 1), None, "SET", "give-up"),
     "-health": Shape(NONE, None, "", "health"),
+    "-history": Shape((0, MANY), NONE, "[SET...]", "history"),
     "m": Shape(None, SETS, "SET...", "move"),
     "L": Shape(NONE, None, "", "groups"),
     "h": Shape(NONE, None, "", "help"),
@@ -108,6 +110,7 @@ ACTIONS: Final = {
 
 LONG_ACTIONS: Final = {
     "--attach": "-attach", "--give-up": "-give-up", "--health": "-health",
+    "--history": "-history",
     "--help": "h", "--version": "v",
 }  # fmt: skip
 """Long option -> action."""
@@ -137,10 +140,12 @@ MODIFIERS: Final = {
     "--instance": Modifier("instance", "NAME"),
     "--timeout": Modifier("timeout", "S", ("w",)),
     "--extents": Modifier("extents", "FILE", ("-give-up",)),
-    "--json": Modifier("json", "", ("i", "l", "L", "-health", "u", "c", "-give-up")),
+    "--json": Modifier("json", "", (
+        "i", "l", "L", "-health", "-history", "u", "c", "-give-up",
+    )),
     "--long": Modifier("long", "", ("i",)),
     "--dry-run": Modifier("dry_run", "", ("u", "c")),
-    "--all": Modifier("everywhere", "", ("i", "l", "-health")),
+    "--all": Modifier("everywhere", "", ("i", "l", "-health", "-history")),
 }
 """Long option -> what it means."""
 

@@ -10,6 +10,7 @@ import trio
 from iifuse import errors
 from iifuse.control import protocol
 from iifuse.control.health import concerns
+from iifuse.control.past import history
 from iifuse.control.protocol import AnyRequest, Cost, Noted, SetStatus, Target, VolumeStatus
 from iifuse.control.rows import status, volumes
 from iifuse.core.missing import check_noted
@@ -64,6 +65,7 @@ class Dispatcher:
             protocol.Volumes: self._volumes,
             protocol.Health: self._health,
             protocol.DryRun: self._dry_run,
+            protocol.History: self._history,
             protocol.Compare: self._compare,
             protocol.MarkChanged: self._alone(self._mark_changed),
             protocol.Enable: self._alone(self._enable),
@@ -117,6 +119,9 @@ class Dispatcher:
 
     async def _health(self, request: protocol.Health) -> list[protocol.Concern]:  # noqa: ARG002
         return await concerns(self._engine, self._info.mountpoint)
+
+    async def _history(self, request: protocol.History) -> list[protocol.HistoryRow]:
+        return await history(self._engine, request.target, self._info.mountpoint, request.after)
 
     async def _wait(self, request: protocol.Wait) -> Noted:
         sets = self._select(request.target)

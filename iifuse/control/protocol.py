@@ -117,6 +117,16 @@ class Status(Request, frozen=True, tag="status"):
     target: Target
 
 
+class History(Request, frozen=True, tag="history"):
+    """`--history`: answered with the first HistoryRows, so many, after number `after`.
+
+    A set that is no more is named by its shadow, a volume by itself; an empty target: everything.
+    """
+
+    target: Target
+    after: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)] = 0
+
+
 class Health(Request, frozen=True, tag="health"):
     """`--health`: answered with Concerns; none when all is well."""
 
@@ -239,7 +249,7 @@ class Volumes(Request, frozen=True, tag="volumes"):
 AnyRequest = (
     Hello | Enable | Disable | Flip | Abort | Wait | Status | Reset | Export | Import
     | CheckImport | CheckJoin | Join | GiveUp | NotRestored | Compare | MarkChanged | Move | Groups
-    | Control | Release | Volumes | Attach | Tune | Health | DryRun
+    | Control | Release | Volumes | Attach | Tune | Health | DryRun | History
 )  # fmt: skip
 
 
@@ -275,6 +285,22 @@ class Concern(msgspec.Struct, frozen=True):
     subject: str
     what: str
     todo: str
+
+
+class HistoryRow(msgspec.Struct, frozen=True):
+    """An event (core.event.Event). `subject`: None for the service itself. `number`: counts up."""
+
+    number: int
+    time: str
+    subject: str | None
+    event: str
+    pit: int | None
+    pit_id: UUID | None
+    held_ms: float | None
+    chunks: int | None
+    bytes: int | None
+    seconds: float | None
+    why: str | None
 
 
 class Cost(msgspec.Struct, frozen=True):

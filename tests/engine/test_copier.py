@@ -117,8 +117,16 @@ async def test_restore_serves_a_sibling_before_it_overwrites_the_master(bench, e
 async def test_copy_that_cannot_read_its_master_stops_with_its_bits_kept(bench, ended):
     member = bench.add("/s", IND, chunks("-", "-", "-", "-"), TO_SHADOW, (0, 2))
     bench.master.breaks.append(in_chunk("read", 2))
-    await Copier(bench.family, member, ended).run()
+    told = []
+
+    async def failed(member, why):
+        told.append((member.header.copying, why))
+
+    await Copier(bench.family, member, ended, failed=failed).run()
     header, _, copy = durable(member)
+    ((copying, why),) = told
+    assert not copying
+    assert str(bench.master.path) in why
     assert (header.progress, header.copying, header.offline) == (TO_SHADOW, False, Role(0))
     assert 2 in copy
     assert chunks_of(member.bits.copy) == copy

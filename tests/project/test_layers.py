@@ -27,7 +27,10 @@ MAY_IMPORT = {
     "iifuse.fuse": (*WORDS, "iifuse.core", "iifuse.store", "iifuse.engine", "iifuse.fuse"),
     "iifuse.control": (*WORDS, "iifuse.core", "iifuse.control.protocol"),
     **dict.fromkeys(
-        ("iifuse.control.dispatch", "iifuse.control.health", "iifuse.control.rows"),
+        (
+            "iifuse.control.dispatch", "iifuse.control.health", "iifuse.control.past",
+            "iifuse.control.rows",
+        ),
         (*WORDS, *SERVED),
     ),
     "iifuse.control.lines": (*WORDS, "iifuse.control.protocol"),

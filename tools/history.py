@@ -1,0 +1,51 @@
+"""What has happened, one line an event: `iiadm --history`."""
+
+from datetime import datetime
+
+from iifuse.control import protocol
+from iifuse.control.client import Client
+from iifuse.control.protocol import HistoryRow
+from iifuse.units import format_size
+
+from .common import printable
+
+
+def rows(client: Client, target: protocol.Target) -> list[HistoryRow]:
+    """All that the service knows of these, oldest first; it answers a part at a time."""
+    found: list[HistoryRow] = []
+    while part := client.call(
+        protocol.History(target, found[-1].number if found else 0), list[HistoryRow]
+    ):
+        found += part
+    return found
+
+
+def line(row: HistoryRow) -> str:
+    """One event for people, in local time."""
+    subject = f"{row.subject}: " if row.subject else ""
+    return printable(f"{_local(row.time)} {subject}{'; '.join(_parts(row))}")
+
+
+def _parts(row: HistoryRow) -> list[str]:
+    number = f" (point in time {row.pit})" if row.pit else ""
+    parts = [f"{row.event}{number}"]
+    if row.held_ms is not None:
+        parts.append(f"writes were held for {row.held_ms:.3g} ms")
+    if row.chunks is not None:
+        parts.append(_amount(row))
+    elif row.seconds is not None:
+        parts.append(f"{row.seconds:.3g} s")
+    return [*parts, row.why] if row.why else parts
+
+
+def _amount(row: HistoryRow) -> str:
+    chunks = "1 chunk" if row.chunks == 1 else f"{row.chunks} chunks"
+    size = f" ({format_size(row.bytes)})" if row.bytes else ""
+    return f"{chunks}{size}" + (f" in {row.seconds:.3g} s" if row.seconds is not None else "")
+
+
+def _local(stamp: str) -> str:
+    try:
+        return f"{datetime.fromisoformat(stamp).astimezone():%Y-%m-%d %H:%M:%S}"
+    except (ValueError, OverflowError):
+        return stamp
