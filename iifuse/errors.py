@@ -167,6 +167,21 @@ class InternalError(IifuseError):
     """A defect of this program. The service's log has the traceback."""
 
 
+def words(error: Exception, path: str = "") -> str:
+    """What has failed, as a part of a sentence: an OSError's own text begins with a number.
+
+    `path`: where nothing names one.
+    """
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    where = str(error.filename or path)
+    if error.errno == errno.ENOSPC:
+        return f"no room on the file system of {where}" if where else "no room on its file system"
+    if error.errno == errno.EDQUOT:
+        return f"the quota of disk space is used up{f' at {where}' if where else ''}"
+    return f"{where}: {error.strerror}" if where else error.strerror
+
+
 def _tree(base: type[IifuseError]) -> dict[str, type[IifuseError]]:
     found = {base.__name__: base}
     for child in base.__subclasses__():

@@ -11,6 +11,8 @@ from iifuse import errors
 from iifuse.control import protocol
 from iifuse.control.client import Client
 from iifuse.control.protocol import SetStatus
+from iifuse.core.geometry import Geometry
+from iifuse.core.sector import bitmap_bytes
 from iifuse.core.ticket import Lent, Ticket
 from iifuse.units import format_size
 
@@ -58,6 +60,7 @@ def _import_all(args: argparse.Namespace) -> None:
     client, path = common.client(args), common.absolute(args.ticket)
     ticket = ticketfile.read(path)
     loans = _loans(args, ticket, client.status())
+    _check_room_for_all(loans)
     ticketfile.check_place(path)
     loans = [_checked(client, path, loan, sure=args.sure) for loan in loans]
     # The ticket first: whatever happens later, it names every bitmap that may hold changes.
@@ -154,6 +157,32 @@ def _check_room(shadow: str, bitmap: str) -> None:
     if stat.S_ISBLK(os.stat(shadow).st_mode) and os.path.dirname(bitmap) == os.path.dirname(shadow):
         # A file among device nodes is gone after a reboot, and the changes with it.
         raise errors.BadVolume(bitmap, "no place for a bitmap beside a device", "say --bitmaps DIR")
+
+
+def _check_room_for_all(loans: Sequence[Loan]) -> None:
+    """Each bitmap by itself is the service's affair; the last may find no room beside the others.
+
+    Raises BadVolume, before anything is made.
+    """
+    wanted: dict[int, int] = {}
+    for loan in loans:
+        if loan.here or os.path.lexists(loan.bitmap):
+            continue
+        folder = os.path.dirname(loan.bitmap)
+        device, found = os.stat(folder).st_dev, os.statvfs(folder)
+        wanted[device] = wanted.get(device, 0) + _bitmap_bytes(loan.lent)
+        free = found.f_bavail * found.f_frsize
+        if found.f_blocks and wanted[device] > free:
+            raise errors.BadVolume(
+                folder,
+                f"there is no room for the bitmaps: they take {format_size(wanted[device])} and "
+                f"more, and {format_size(free)} are free",
+                "make room there, or say --bitmaps DIR",
+            )
+
+
+def _bitmap_bytes(lent: Lent) -> int:
+    return bitmap_bytes(Geometry(lent.size_bytes).chunks)
 
 
 def _checked(client: Client, path: str, loan: Loan, *, sure: bool) -> Loan:

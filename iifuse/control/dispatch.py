@@ -28,6 +28,7 @@ from iifuse.engine import (
     pit,
     questions,
     reset,
+    space,
     verify,
 )
 from iifuse.engine.costs import costs
@@ -162,8 +163,9 @@ class Dispatcher:
         names = (request.master, request.shadow, request.bitmap, request.group)
         policy = _tuned(Policy(), request.tuning)
         new = NewSet(_KINDS[request.kind], *names, policy, request.reserve, request.sure)
-        await enable.enable(self._engine, new)
-        return Noted()
+        notes: list[str] = []
+        await enable.enable(self._engine, new, notes.append)
+        return Noted(tuple(notes))
 
     async def _attach(self, request: protocol.Attach) -> Noted:
         if request.group is not None:
@@ -242,6 +244,8 @@ class Dispatcher:
         for member in sets:
             try:
                 notes += await reset.reset(self._engine, member)
+                if member.header.copying and not member.restoring:
+                    notes += await space.remarks(self._engine, member)
             except errors.BadVolume as error:
                 raise reset.with_way_out(member, error) from error
         return Noted(tuple(notes))

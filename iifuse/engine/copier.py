@@ -20,6 +20,7 @@ from iifuse.engine.crew import Starved
 from iifuse.engine.family import Family
 from iifuse.engine.threads import aside
 from iifuse.engine.volumeset import VolumeSet
+from iifuse.errors import words
 from iifuse.store.copying import Copying
 from iifuse.store.volume import Volume
 from iifuse.units import Run
@@ -265,7 +266,7 @@ class Copier:
             shadow = self.member.shadow
             of_shadow = shadow is None or error.filename == shadow.path
             if of_shadow and not self.member.policy.break_write:
-                await self.member.take_offline(Role.SHADOW, str(error))
+                await self.member.take_offline(Role.SHADOW, words(error))
             raise
 
     async def _finish(self) -> None:
@@ -286,8 +287,8 @@ class Copier:
 
     async def _fail(self, error: OSError) -> None:
         """The copy stands aborted, its copy bits say what is missing."""
-        log.error("%s: copy stopped: %s", self.member.name, error)
+        log.error("%s: copy stopped: %s", self.member.name, words(error))
         if self.member.header.copying:
             await self.member.end_copy()
         if self._failed is not None:
-            await self._failed(self.member, str(error))
+            await self._failed(self.member, words(error))

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,7 @@ from iifuse.core.times import Times, after
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
 from iifuse.engine.opening import NewSet, Opened, open_set
+from iifuse.engine.space import remarks
 from iifuse.engine.storage import storage, storage_error
 from iifuse.engine.threads import blocking
 from iifuse.engine.view import View
@@ -28,9 +30,12 @@ from iifuse.store.wiping import told, wipe
 log = logging.getLogger(__name__)
 
 
-async def enable(engine: Engine, request: NewSet) -> VolumeSet:
+async def enable(
+    engine: Engine, request: NewSet, tell: Callable[[str], object] = lambda _: None
+) -> VolumeSet:
     """Make a set; from the return on its shadow shows the master of this instant.
 
+    `tell` gets remarks for the user.
     Raises BadVolume, InUse, Busy, StorageError; then nothing has changed.
     """
     opened = await blocking(partial(open_set, engine, request))
@@ -43,6 +48,8 @@ async def enable(engine: Engine, request: NewSet) -> VolumeSet:
         raise
     opened.undo.pop_all()
     await engine.show_shadow(member)
+    for remark in await remarks(engine, member):
+        tell(remark)
     if member.header.copying:
         engine.start_copy(member)
     why = "everything is copied: the set is new" if request.kind is Kind.INDEPENDENT else None
@@ -184,7 +191,8 @@ async def disable(engine: Engine, member: VolumeSet) -> list[str]:
     try:
         notes = await blocking(partial(finish_disable, engine, member))
     except (errors.StorageError, OSError) as error:
-        notes = [f"{member.name}: is disabled, which the next start does again: {error}"]
+        why = errors.words(error)
+        notes = [f"{member.name}: is disabled, which the next start does again: {why}"]
     engine.history.tell(member.header, Verb.DISABLE.told)
     await engine.history.note()
     return notes + await after_last_set(engine, family)

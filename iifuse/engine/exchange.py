@@ -106,7 +106,7 @@ async def _hand_over(engine: Engine, member: VolumeSet, view: View) -> str:
             )
         except OSError as error:
             raise errors.StorageError(
-                member.header.bitmap, str(error), "the set is still local"
+                member.header.bitmap, errors.words(error), "the set is still local"
             ) from error
     await engine.hide(view)
     member.shadow, member.ticket = None, path

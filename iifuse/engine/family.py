@@ -21,6 +21,7 @@ from iifuse.engine.chunklock import ChunkLocks, Mode
 from iifuse.engine.crew import Starved
 from iifuse.engine.threads import Way, swiftly
 from iifuse.engine.volumeset import VolumeSet
+from iifuse.errors import words
 from iifuse.store.copying import Copying, copy_cached
 from iifuse.store.volume import Volume
 from iifuse.units import Run
@@ -324,7 +325,7 @@ class Family:
         elif role is Role.MASTER:  # the error of the master goes to the caller; the copy stops
             await member.end_copy()
         else:
-            await member.take_offline(role, str(error))
+            await member.take_offline(role, words(error))
         if refuse or member.restoring:
             return TouchFailed(error.errno, error.strerror, error.filename)
         return None

@@ -83,7 +83,7 @@ async def _end(member: VolumeSet) -> None:
             await blocking(partial(_execute, part))
             member.header = part.header
     except OSError as error:
-        await member.take_offline(Role.BITMAP, str(error))
+        await member.take_offline(Role.BITMAP, errors.words(error))
         await member.note_again()  # some of its bits may have changed on the disk
         raise storage_error(error, "the restore still stands aborted") from error
     member.bits = await blocking(partial(Bits, part.shadow, part.copy))

@@ -113,7 +113,8 @@ def _open_secondary(
         check_secondary(path, header, other, accept_unclosed=accept_unclosed)
         changes, damaged = secondary.read_bits(other, Region.SHADOW)
     except (errors.BadBitmap, OSError) as error:
-        raise errors.BadSecondary(path, f"cannot be read as a bitmap ({error})") from error
+        why = f"cannot be read as a bitmap ({errors.words(error)})"
+        raise errors.BadSecondary(path, why) from error
     if damaged:
         raise errors.BadSecondary(path, "its bits are damaged (checksum)")
     return secondary, changes
@@ -191,7 +192,7 @@ async def _merge(engine: Engine, member: VolumeSet, secondary: BitmapFile, chang
             await member.save_exact(custody=Custody.LOCAL, joined=joined, shadow_times=times)
         except OSError as error:
             raise errors.StorageError(
-                member.header.bitmap, str(error), "nothing was joined"
+                member.header.bitmap, errors.words(error), "nothing was joined"
             ) from error
         await member.renew_bits()
 

@@ -169,7 +169,7 @@ async def _bring_bitmap(engine: Engine, member: VolumeSet) -> None:
         member.miss(Role.BITMAP, away.missing)
         return
     except (errors.IifuseError, OSError) as error:
-        await member.give_up(Role.BITMAP, str(error))
+        await member.give_up(Role.BITMAP, errors.words(error))
         return
     if header.closure is not Closure.OPEN:
         await _bring_closed(engine, member, row, (bitmap, header))
@@ -275,7 +275,7 @@ async def _bring_master(engine: Engine, family: Family) -> None:
         _miss_master(family, away.missing)
         return
     except errors.IifuseError as error:
-        _miss_master(family, Missing(str(error)))
+        _miss_master(family, Missing(errors.words(error)))
         return
     try:
         if await _is_in_the_way(engine, family):

@@ -68,8 +68,8 @@ def _with_bitmap(engine: Engine, row: SetRow, found: Found) -> VolumeSet:
         return VolumeSet(header, bits, None, None, row.group)
     except (errors.IifuseError, OSError) as error:
         found.trouble.clear()
-        member = _without_bitmap(row, str(error), found)
-        member.unnoted = not _doubted(engine, row, str(error))
+        member = _without_bitmap(row, errors.words(error), found)
+        member.unnoted = not _doubted(engine, row, errors.words(error))
         return member
     return VolumeSet(with_times(engine, header, found.trouble), bits, None, bitmap, row.group)
 
@@ -203,13 +203,13 @@ def _find_shadow(member: VolumeSet, found: Found) -> Volume | None:
         found.missing[Role.SHADOW] = away.missing
         return None
     except errors.IifuseError as error:
-        found.trouble.append((Role.SHADOW, str(error)))
+        found.trouble.append((Role.SHADOW, errors.words(error)))
         return None
     try:
         check_size(shadow, header.size_bytes, "the shadow")
         shadow.sync()  # what a killed service wrote there must be durable before its bits count
     except (errors.IifuseError, OSError) as error:
-        found.trouble.append((Role.SHADOW, str(error)))
+        found.trouble.append((Role.SHADOW, errors.words(error)))
         shadow.close()
         return None
     return shadow
@@ -260,7 +260,7 @@ def load_bitmap(engine: Engine, row: SetRow, trouble: Trouble) -> tuple[BitmapFi
         volume.close()
         if is_meant:
             raise
-        raise Away(Missing(str(error), stranger=True)) from error
+        raise Away(Missing(errors.words(error), stranger=True)) from error
     except BaseException:
         volume.close()
         raise

@@ -12,7 +12,9 @@ from iifuse.engine import astray, overwriting, roles
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
 from iifuse.engine.roles import Part
+from iifuse.store import room
 from iifuse.store.names import keep_name, remove_file
+from iifuse.store.room import Need
 from iifuse.store.volume import Volume, create_file, open_volume
 from iifuse.units import format_size
 
@@ -60,6 +62,7 @@ def open_set(engine: Engine, request: NewSet) -> Opened:
             check_place(path)
         check_present_size(request.shadow, geometry.size_bytes, "a shadow")
         check_present_size(request.bitmap, need, "a bitmap")
+        room.check(_needs(request, geometry.size_bytes, need))
         shadow = open_or_create(request.shadow, geometry.size_bytes, undo, sparse=True)
         bitmap = open_or_create(request.bitmap, need, undo, sparse=False)
         check_size(shadow, geometry.size_bytes, "a shadow")
@@ -71,6 +74,14 @@ def open_set(engine: Engine, request: NewSet) -> Opened:
         if request.reserve or not shadow.is_sparse():
             _reserve(shadow)
         return Opened(family, master, shadow, bitmap, undo.pop_all())
+
+
+def _needs(request: NewSet, size_bytes: int, bitmap_bytes: int) -> list[Need]:
+    """The volumes that are to have all their space before the set is there."""
+    needs = [Need(request.bitmap, bitmap_bytes, "the bitmap")]
+    if request.reserve:
+        needs.append(Need(request.shadow, size_bytes, "the whole shadow"))
+    return needs
 
 
 def _check_names(engine: Engine, request: NewSet) -> None:
@@ -139,6 +150,8 @@ def _reserve(shadow: Volume) -> None:
 
 def open_or_create(path: str, size: int, undo: ExitStack, *, sparse: bool) -> Volume:
     """Open a volume, make it first if it is missing; `undo` closes and removes it again."""
+    if not sparse:
+        room.check([Need(path, size, "the bitmap")])
     if not os.path.exists(path):
         create_file(path, size, sparse=sparse)
         undo.callback(remove_file, path)

@@ -149,7 +149,7 @@ async def _resume(member: VolumeSet) -> None:
     try:
         await member.commit(copying=True)
     except OSError as error:
-        await member.take_offline(Role.BITMAP, str(error))
+        await member.take_offline(Role.BITMAP, errors.words(error))
         raise storage_error(error, "the restore still stands aborted") from error
 
 
@@ -218,12 +218,12 @@ async def _commit(engine: Engine, changes: Changes, rooms: Sequence[Room]) -> "_
     except _NotRecorded as failed:  # nothing has changed
         error = failed.error
         for member in changes:
-            await member.lose(error.filename, str(error))
+            await member.lose(error.filename, errors.words(error))
         if len(changes) > 1:
             await disown(engine, changes, failed.transition)
         raise storage_error(error, "nothing was changed") from error
     for key, failure in run.failed.items():
-        await _lose(run.flips[key], str(failure))
+        await _lose(run.flips[key], errors.words(failure))
     for key, failure in run.failed.items():
         raise storage_error(failure, _after_failure(run.flips[key])) from failure
     return run

@@ -166,7 +166,7 @@ async def _sync_last(volume: Volume | None, family: Family) -> None:
     except OSError as error:
         log.error("%s: the last sync failed: %s", volume.path, error)  # noqa: TRY400
         for member in family.sets:
-            await member.lose(volume.path, str(error))
+            await member.lose(volume.path, errors.words(error))
 
 
 async def _save(engine: Engine, member: VolumeSet, master: Volume | None) -> None:
@@ -300,7 +300,7 @@ async def open_for_use(engine: Engine, member: VolumeSet) -> None:
             restored_offline=False,
         )
     except OSError as error:
-        await member.take_offline(Role.BITMAP, str(error))
+        await member.take_offline(Role.BITMAP, errors.words(error))
     await engine.notes.remember(member)
 
 

@@ -72,4 +72,4 @@ async def disown(engine: Engine, sets: Iterable[VolumeSet], transition: UUID) ->
         try:
             await member.commit(transition_id=transition)
         except OSError as error:
-            await member.take_offline(Role.BITMAP, str(error))
+            await member.take_offline(Role.BITMAP, errors.words(error))

@@ -117,7 +117,7 @@ def end_export(engine: Engine, header: Header) -> None:
         if found is not None and not found.joined:
             write_ticket(path, msgspec.structs.replace(found, joined=True))
     except OSError as error:
-        log.warning("%s: its ticket cannot be written: %s", header.shadow, error)
+        log.warning("%s: its ticket cannot be written: %s", header.shadow, errors.words(error))
 
 
 def check_not_lent(path: str, known: tuple[UUID, int] | None = None) -> None:
@@ -152,7 +152,8 @@ def _entries(beside: str, path: str) -> list[Lent]:
     except (OSError, errors.BadTicket) as error:
         raise errors.Refused(
             path,
-            f"may be lent to another host: the ticket beside it cannot be read ({error})",
+            "may be lent to another host: the ticket beside it cannot be read "
+            f"({errors.words(error)})",
             f"if it is not, remove {beside}",
         ) from error
     return [lent for lent in found.sets if lent.shadow == path or len(found.sets) == 1]
@@ -171,9 +172,9 @@ def name_import(header: Header, earlier: UUID | None = None) -> str:
         _rewrite_imports(header, partial(_with_import, header, earlier))
     except (OSError, errors.BadTicket) as error:
         return (
-            f"{header.shadow}: this import cannot be named in the ticket beside it ({error}), so "
-            f"the join of another one would know nothing of it: join {header.bitmap} (iiadm -J) "
-            "before the update that follows any other join"
+            f"{header.shadow}: this import cannot be named in the ticket beside it "
+            f"({errors.words(error)}), so the join of another one would know nothing of it: join "
+            f"{header.bitmap} (iiadm -J) before the update that follows any other join"
         )
     return ""
 

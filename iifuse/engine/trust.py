@@ -125,5 +125,5 @@ async def doubt_all(member: VolumeSet, reason: str) -> None:
     try:
         await member.save_exact()
     except OSError as error:
-        await member.take_offline(Role.BITMAP, str(error))
+        await member.take_offline(Role.BITMAP, errors.words(error))
     await member.renew_bits()

@@ -24,6 +24,7 @@ from iifuse.engine.dated import Dated
 from iifuse.engine.family import Family
 from iifuse.engine.threads import swiftly
 from iifuse.engine.volumeset import VolumeSet
+from iifuse.errors import words
 from iifuse.store import access
 from iifuse.store.access import Access
 from iifuse.store.volume import Buffer, Volume
@@ -175,7 +176,7 @@ class View(Dated):
             if isinstance(error, Starved):  # not tried: nothing is lost
                 continue
             for member in self.family.sets:
-                await member.lose(volume.path, str(error))
+                await member.lose(volume.path, words(error))
         own = [error for volume, error in failed if self.fails_with(volume)]
         return [own[0] if own else None] * len(items)
 
@@ -345,7 +346,7 @@ class ShadowView(View):
             return await self.member.within_limit(call)
         except OSError as error:
             if error.errno == errno.ETIMEDOUT and not self.member.policy.break_write:
-                await self.member.take_offline(Role.SHADOW, str(error))
+                await self.member.take_offline(Role.SHADOW, words(error))
             raise
 
     def needed(self) -> list[Volume]:

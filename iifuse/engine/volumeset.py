@@ -229,7 +229,7 @@ class VolumeSet:
         try:
             await self.commit(**changes)
         except OSError as error:
-            await self.take_offline(Role.BITMAP, str(error))
+            await self.take_offline(Role.BITMAP, errors.words(error))
 
     async def end_copy(self) -> None:
         """The copy stands aborted from now on."""
@@ -270,7 +270,8 @@ class VolumeSet:
                 assert self.bitmap is not None
                 await self._write_anew(self.bitmap, header)
             except OSError as error:
-                await self._note_elsewhere(f"{header.offline_reason}; nor can its bitmap ({error})")
+                why = f"{header.offline_reason}; nor can its bitmap ({errors.words(error)})"
+                await self._note_elsewhere(why)
                 self.header = replace(self.header, **changes)
 
     async def _write_anew(self, bitmap: BitmapFile, header: Header) -> None:
@@ -368,7 +369,7 @@ class VolumeSet:
                 await blocking(partial(self._store, self.bitmap, stores))
             await self.commit(**changes)
         except OSError as error:
-            await self.take_offline(Role.BITMAP, str(error))
+            await self.take_offline(Role.BITMAP, errors.words(error))
             raise
 
     async def renew_bits(self) -> None:

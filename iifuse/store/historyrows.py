@@ -34,7 +34,7 @@ class HistoryRows(VolumeRows):
         try:
             self._make_room()
         except OSError as error:
-            raise errors.StorageError(self._path, str(error), REMEDY) from error
+            raise errors.StorageError(self._path, errors.words(error), REMEDY) from error
         with self._changing():
             for event in events:
                 self._run(_INSERT, _row_of(event))

@@ -16,6 +16,8 @@ import msgspec
 
 from iifuse import errors
 from iifuse.core.transition import Transition
+from iifuse.store import room
+from iifuse.store.room import Need
 from iifuse.store.volume import Volume, create_file, open_volume
 
 SLOT_BYTES: Final = 1 << 20
@@ -56,6 +58,7 @@ class TransitionFile:
         path = os.path.join(directory, "transitions")
         try:
             if not os.path.exists(path):
+                room.check([Need(path, 2 * SLOT_BYTES, "the record of group commands")])
                 create_file(path, 2 * SLOT_BYTES, sparse=False)
             volume = open_volume(path, exclusive=False)
         except errors.BadVolume as error:
@@ -69,7 +72,7 @@ class TransitionFile:
         except (OSError, msgspec.MsgspecError, ValueError) as error:
             volume.close()
             raise errors.ServiceError(
-                path, f"the record of group commands cannot be read ({error})",
+                path, f"the record of group commands cannot be read ({errors.words(error)})",
                 "restore it, or move it away if no group command can have been under way",
             ) from error  # fmt: skip
 

@@ -377,9 +377,14 @@ def write_file(path: str, blob: bytes, *, mode: int = 0o600) -> None:
     except FileExistsError:  # left by a crash; or a link to somebody's file, which is left alone
         os.unlink(beside)
         fd = os.open(beside, flags, mode)
-    with os.fdopen(fd, "wb") as file:
-        file.write(blob)
-        file.flush()
-        os.fsync(fd)
-    os.rename(beside, path)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(blob)
+            file.flush()
+            os.fsync(fd)
+        os.rename(beside, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(beside)
+        raise
     sync_directory(path)

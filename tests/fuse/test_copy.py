@@ -317,7 +317,7 @@ def test_disk_full_on_the_shadow_stops_the_copy_not_the_master(service, volume, 
         assert done.returncode == 1
         status = service.status(shadow)
         assert status.offline == ("shadow",)
-        assert "No space left" in status.offline_reason
+        assert "no room on the file system" in status.offline_reason
         service.write(master, 2 << 20, b"goes on")
         assert service.read(master)[2 << 20 :][:7] == b"goes on"
         assert service.stop() == 0

@@ -102,7 +102,7 @@ def test_break_shadow_is_what_a_set_has_at_first_and_can_be_chosen_again(
     assert "writes to the master" not in service.run("iiadm", "-i", at / "s").stdout
     write_all(service, master)
     assert service.status(at / "s").offline == ("shadow",)
-    assert "No space" in service.status(at / "s").offline_reason
+    assert "no room" in service.status(at / "s").offline_reason
 
 
 # -- limit ------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def test_reserve_allocates_the_whole_shadow_or_refuses(service, volume, place, s
     master, at = volume("m", CHUNKS * CHUNK), small(1)
     done = service.run("iiadm", "-o", "reserve", "-e", "dep", master, at / "s", place / "b")
     assert done.returncode == 2
-    assert "cannot be reserved" in done.stderr
+    assert "there is no room for the whole shadow" in done.stderr
     assert not (at / "s").exists()
     assert not (place / "b").exists()
     subprocess.run(["mount", "-o", "remount,size=4m", at], check=True)
@@ -222,7 +222,7 @@ def test_reserve_that_is_refused_leaves_the_room_to_others(service, place, froze
     words = ("-o", "reserve", "-e", "dep", master, shadow, place / "b")
     done = service.run("iiadm", *words)
     assert done.returncode == 2
-    assert "cannot be reserved" in done.stderr
+    assert "there is no room for the whole shadow" in done.stderr
     assert os.statvfs(frozen).f_bavail == free
     assert shadow.stat().st_blocks == 0
 

@@ -46,6 +46,7 @@ FINDINGS = {
     "K11.1": "each set that was enabled and disabled left its bits in locked memory",
     "K11.2": "the history was kept for ever, and each start took longer for it",
     "K11.3": "the history could be seen by nobody",
+    "K11.4": "a refused enable filled the file system; an errno was shown for words",
     "K12.1": "a refused command on a group had changed a part of it",
     "K12.2": "a command on a group that had stopped half-way could not be run again",
     "K12.3": "a volume added while the group was out could not be exported with it",

@@ -272,6 +272,9 @@ class FakeOS:
             found |= {"st_mode": stat.S_IFBLK | 0o600, "st_rdev": number, "st_size": 0}
         return SimpleNamespace(**(found | self.disk.stats.get(number, {})))
 
+    def statvfs(self, path: str | int) -> Any:
+        return SimpleNamespace(f_blocks=0)  # it does not say
+
     def device_size(self, fd: int) -> int:
         return len(self.disk.cache[self.disk.handles[fd][0]])
 

@@ -112,7 +112,7 @@ def _small(path: str, real: Callable[[str], os.statvfs_result] = os.statvfs) -> 
     """Room for 16 MiB: a forged header may ask for a bitmap of any size, which takes its time."""
     found = real(path)
     room = min(found.f_bavail, (16 << 20) // found.f_frsize)
-    return SimpleNamespace(f_bavail=room, f_frsize=found.f_frsize)
+    return SimpleNamespace(f_bavail=room, f_frsize=found.f_frsize, f_blocks=found.f_blocks)
 
 
 def _call(place: Path, words: tuple[str, ...]) -> bool:
