@@ -15,6 +15,7 @@ PYTHON ?= $(firstword $(foreach p,/usr/bin/python3 python3,$(shell \
 	$(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
 
 BUILD_PACKAGES := fuse3 libfuse3-dev pkg-config gcc libc6-dev python3-dev python3-venv
+INSTALL_PACKAGES := fuse3 python3-venv
 TEST_PACKAGES := borgbackup btrfs-progs e2fsprogs fio git libarchive-tools mandoc mount postgresql restic rsync \
 	sqlite3 strace systemd util-linux xfsprogs
 BENCH_PACKAGES := e2fsprogs fio libnbd-bin mount nbdkit postgresql qemu-system-common rsync util-linux \
@@ -34,13 +35,14 @@ export PIP_ROOT_USER_ACTION := ignore
 PARALLEL = $(BIN)/python -m pytest -n $$(($$(nproc) + 1)) --maxprocesses=8 --dist=load \
 	--maxschedchunk=2
 
-SITE := $(PREFIX)/lib/iifuse
-SBIN := $(PREFIX)/sbin
-MAN := $(PREFIX)/share/man
-UNITS := $(PREFIX)/lib/systemd/system
+WHEELS := build/wheels
+PROJECT = $(shell $(PYTHON) -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+	print($(1))")
+VERSION = $(call PROJECT,p['version'])
+PROGRAMS = $(call PROJECT,*p['scripts'])
 
-.PHONY: help demo test test-long test-crash lint check static venv bench bench-quick install clean
-.PHONY: build-packages test-packages bench-packages
+.PHONY: help demo test test-long test-crash lint check static venv bench bench-quick clean
+.PHONY: wheels dist install uninstall build-packages install-packages test-packages bench-packages
 
 help:
 	@echo 'make demo     the LAN-free backup procedure on real data, from start to end'
@@ -53,6 +55,8 @@ help:
 	@echo 'make bench    how fast it is beside other programs: 40 minutes, writes benchmarks/RESULTS.md'
 	@echo 'make bench-quick  the same in 3 minutes, roughly; writes nothing'
 	@echo 'make install  install under PREFIX=$(PREFIX) (DESTDIR is honoured)'
+	@echo 'make uninstall  remove what make install has made; the state stays'
+	@echo 'make dist     an archive to install from where nothing is compiled or downloaded'
 	@echo 'make clean    remove what was built here'
 
 demo: venv test-packages
@@ -127,6 +131,9 @@ define packages
 	  apt-get -qq install -y --no-install-recommends $$missing; } </dev/null >/dev/null
 endef
 
+install-packages:
+	$(call packages,$(INSTALL_PACKAGES))
+
 build-packages:
 	$(call packages,$(BUILD_PACKAGES))
 
@@ -136,24 +143,29 @@ test-packages:
 bench-packages:
 	$(call packages,$(BENCH_PACKAGES))
 
-# A virtual environment under PREFIX/lib, links to its programs in PREFIX/sbin. The scripts are
-# told where they will lie, which DESTDIR hides from pip. An old build/ would be installed along.
-install: build-packages
-	rm -rf build
-	$(PYTHON) -m venv --clear '$(DESTDIR)$(SITE)'
-	'$(DESTDIR)$(SITE)/bin/python' $(PIP) install --use-pep517 .
-	@test -z '$(DESTDIR)' || grep -rlIF '$(DESTDIR)$(SITE)' '$(DESTDIR)$(SITE)/bin' \
-		'$(DESTDIR)$(SITE)/pyvenv.cfg' | xargs sed -i 's|$(DESTDIR)$(SITE)|$(SITE)|g'
-	install -d '$(DESTDIR)$(SBIN)' '$(DESTDIR)$(UNITS)'
-	set -e; for name in $$($(PYTHON) -c "import tomllib; \
-		print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['scripts'])"); do \
-		ln -sfn "$(SITE)/bin/$$name" "$(DESTDIR)$(SBIN)/$$name"; \
-	done
-	set -e; for page in man/*.[0-9]; do \
-		install -D -m 0644 "$$page" "$(DESTDIR)$(MAN)/man$${page##*.}/$${page#man/}"; \
-	done
-	sed 's|/usr/local/sbin|$(SBIN)|' systemd/iifuse@.service >'$(DESTDIR)$(UNITS)/iifuse@.service'
-	chmod 0644 '$(DESTDIR)$(UNITS)/iifuse@.service'
+# Everything that an installation needs, compiled and downloaded: with it `make install` does neither.
+wheels: $(WHEELS)/.complete
+
+$(WHEELS)/.complete: pyproject.toml $(shell find iifuse tools -name '*.py' 2>/dev/null)
+	@$(MAKE) build-packages
+	rm -rf build/lib build/bdist.* $(WHEELS)
+	mkdir -p $(WHEELS)
+	$(PYTHON) -m venv --clear build/venv
+	build/venv/bin/python $(PIP) wheel --use-pep517 --wheel-dir $(WHEELS) pip .
+	touch $@
+
+# Hosts of the same system and processor install from it: unpack it, and `make install` there.
+dist: wheels
+	tar -C .. -czf build/iifuse-$(VERSION).tar.gz --owner=0 --group=0 --transform='s|^[^/]*|iifuse-$(VERSION)|' \
+		$(addprefix $(notdir $(CURDIR))/,Makefile README.md CHANGELOG.md pyproject.toml man packaging systemd $(WHEELS))
+	@echo 'make dist: build/iifuse-$(VERSION).tar.gz'
+
+install: install-packages wheels
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' PYTHON='$(PYTHON)' VERSION='$(VERSION)' WHEELS='$(WHEELS)' \
+		PROGRAMS='$(PROGRAMS)' sh packaging/install.sh install
+
+uninstall:
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' sh packaging/install.sh uninstall
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

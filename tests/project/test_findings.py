@@ -64,6 +64,7 @@ FINDINGS = {
     "K15.5": "nobody said where a ticket was",
     "K16.1": "a file system in fstab on a volume made an ordering cycle with the service",
     "K16.2": "restarts by an administrator counted as failures of the service",
+    "K16.3": "an installation took the files of the running service away first",
     "K14.5": "with no descriptor left clients got no answer, and the log tracebacks",
 }
 

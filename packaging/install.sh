@@ -1,0 +1,119 @@
+#!/bin/sh
+# What `make install` and `make uninstall` do. Each version lies in a directory of its own, which
+# nothing changes once it is there: a service that runs goes on to find its files.
+#
+#   PREFIX/lib/iifuse/VERSION.XXXXXX   a virtual environment, and the list of the files beside it
+#   PREFIX/lib/iifuse/current          a link to the one that counts
+#   PREFIX/sbin/NAME                   links to its programs
+set -eu
+
+site=$PREFIX/lib/iifuse
+root=$DESTDIR$site
+
+# in_use PATH: print the processes that were started from below it.
+in_use() {
+    printf '%s/\n' "$1" | grep -lsaFf - /proc/[0-9]*/cmdline | sed 's|/proc/||; s|/.*||' | xargs
+}
+
+# point TARGET LINK: in one step, so that the link is never missing.
+point() {
+    ln -sfn "$1" "$2.new"
+    mv -T "$2.new" "$2"
+}
+
+# put MODE PATH: standard input becomes this file.
+put() {
+    mkdir -p "$(dirname "$DESTDIR$2")"
+    cat >"$DESTDIR$2.new"
+    chmod "$1" "$DESTDIR$2.new"
+    mv "$DESTDIR$2.new" "$DESTDIR$2"
+    echo "$2" >>"$made/files"
+}
+
+build() {
+    mkdir -p "$root"
+    made=$(mktemp -d "$root/$VERSION.XXXXXX")
+    trap 'rm -rf "$made"' EXIT
+    chmod 0755 "$made"
+    # pip lies among the wheels and runs from there: to install it first takes longer than the rest.
+    "$PYTHON" -m venv --without-pip "$made"
+    "$made/bin/python" "$(echo "$WHEELS"/pip-*.whl)/pip" --quiet --disable-pip-version-check --no-input install \
+        --no-index --find-links "$WHEELS" iifuse
+    # The scripts are told where they will lie, which DESTDIR hides from pip.
+    test -z "$DESTDIR" || grep -rlIF "$made" "$made/bin" "$made/pyvenv.cfg" |
+        xargs sed -i "s|$made|$site/${made##*/}|g"
+}
+
+swap() {
+    mkdir -p "$DESTDIR$PREFIX/sbin"
+    point "${made##*/}" "$root/current"
+    trap - EXIT
+    for name in $PROGRAMS; do
+        point "$site/current/bin/$name" "$DESTDIR$PREFIX/sbin/$name"
+        echo "$PREFIX/sbin/$name" >>"$made/files"
+    done
+}
+
+accompany() {
+    for page in man/*.[0-9]; do
+        put 0644 "$PREFIX/share/man/man${page##*.}/${page#man/}" <"$page"
+    done
+    sed "s|/usr/local/sbin|$PREFIX/sbin|g" 'systemd/iifuse@.service' |
+        put 0644 "$PREFIX/lib/systemd/system/iifuse@.service"
+}
+
+# Whatever is neither current nor in use, also what version 0.1.0 has left in the place itself.
+clean_up() {
+    for old in "$root"/*/; do
+        old=${old%/}
+        case "${old##*/}" in current | "${made##*/}" | bin | include | lib | lib64 | share) continue ;; esac
+        remove_unused "$old" "$old" "$old/files"
+    done
+    test ! -e "$root/pyvenv.cfg" || remove_unused "$root/bin" \
+        "$root/bin" "$root/include" "$root/lib" "$root/lib64" "$root/share" "$root/pyvenv.cfg"
+}
+
+# remove_unused PROGRAMS PATH...
+remove_unused() {
+    users=$(in_use "$1")
+    shift
+    if test -n "$users"; then
+        echo "kept for process $users, which goes on with it until it is started again: $1"
+    else
+        rm -rf "$@"
+    fi
+}
+
+# forget_missing: files that an older version had and this one has not.
+forget_missing() {
+    test ! -e "$before/files" || grep -vxFf "$made/files" "$before/files" |
+        while read -r name; do rm -f "$DESTDIR$name"; done
+}
+
+reload() {
+    test -n "$DESTDIR" || test ! -d /run/systemd/system || systemctl daemon-reload
+}
+
+case "$1" in
+    install)
+        before=$(readlink -f "$root/current" || :)
+        build
+        accompany
+        swap
+        forget_missing
+        clean_up
+        reload
+        ;;
+    uninstall)
+        users=$(in_use "$root")
+        if test -n "$users"; then
+            echo "it runs as process $users: stop the service first" >&2
+            exit 1
+        fi
+        test ! -e "$root/current/files" ||
+            while read -r name; do rm -f "$DESTDIR$name"; done <"$root/current/files"
+        rm -rf "$root"
+        reload
+        echo 'the state is left: /var/lib/iifuse, /etc/iifuse, and what systemctl enable has made'
+        ;;
+esac
