@@ -31,7 +31,17 @@ def set_up(log: str | None = None) -> None:
         raise errors.ServiceError(
             where, f"the log cannot be written there ({error.strerror})", "name another --log FILE"
         ) from error
+    handler.addFilter(in_words)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def in_words(record: logging.LogRecord) -> bool:
+    """A call that failed is told without its number; every line passes."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(
+            errors.words(one) if isinstance(one, OSError) else one for one in record.args
+        )
+    return True
 
 
 def _handler(log: str | None) -> logging.Handler:

@@ -287,7 +287,7 @@ class Copier:
 
     async def _fail(self, error: OSError) -> None:
         """The copy stands aborted, its copy bits say what is missing."""
-        log.error("%s: copy stopped: %s", self.member.name, words(error))
+        log.error("%s: copy stopped: %s", self.member.name, error)
         if self.member.header.copying:
             await self.member.end_copy()
         if self._failed is not None:

@@ -20,6 +20,7 @@ from iifuse.engine.opening import NewSet, Opened, open_set
 from iifuse.engine.space import remarks
 from iifuse.engine.storage import storage, storage_error
 from iifuse.engine.threads import blocking
+from iifuse.engine.tickets import remove_own_ticket
 from iifuse.engine.view import View
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
@@ -248,6 +249,7 @@ def finish_disable(engine: Engine, member: VolumeSet) -> list[str]:
             engine.db.give_up(member.name, 0)
         _forget_given_up_earlier(engine, member.header)
         engine.notes.forget(member.name)
+        remove_own_ticket(engine, member.header)
         return notes
     finally:  # what fails here is done by the next start, which finds the bitmap closed
         member.close()

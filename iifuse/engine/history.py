@@ -42,7 +42,8 @@ class History:
     def tell(self, header: Header | None, what: str, **more: Any) -> None:
         """Something has happened to a set, or (None) to the service. `more`: see Event."""
         if header is not None:
-            more = {"pit": header.pit.number, "pit_id": header.pit.id, **more}
+            if header.pit.number:  # else the bitmap volume is away, and nobody knows
+                more = {"pit": header.pit.number, "pit_id": header.pit.id, **more}
             if more.get("chunks") is not None:
                 more["bytes"] = min(more["chunks"] * CHUNK_BYTES, header.size_bytes)
         self._add(header.shadow if header is not None else SERVICE, what, more)

@@ -19,7 +19,7 @@ from iifuse.core.ticket import Import, Lent, Ticket
 from iifuse.core.times import Times, asked
 from iifuse.engine.engine import Engine
 from iifuse.store.identity import real_path
-from iifuse.store.names import make_directory
+from iifuse.store.names import make_directory, remove_file
 from iifuse.store.volume import sync_directory, write_file
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,19 @@ def ticket_path(engine: Engine, header: Header) -> str:
     is_file = shadow is not None and not shadow.is_device
     if is_file or (shadow is None and stat.S_ISREG(os.stat(header.shadow).st_mode)):
         return f"{header.shadow}.iiticket"
+    return _own_path(engine, header)
+
+
+def _own_path(engine: Engine, header: Header) -> str:
     return os.path.join(engine.directory, "tickets", f"{header.uuid}.json")
+
+
+def remove_own_ticket(engine: Engine, header: Header) -> None:
+    """A set that is no more lends nothing: no ticket of it stays in the state directory. Blocks."""
+    for path in (_own_path(engine, header), f"{_own_path(engine, header)}.draft"):
+        with suppress(OSError):
+            if os.path.exists(path):
+                remove_file(path)
 
 
 def write_ticket(path: str, lent: Lent) -> None:
@@ -117,7 +129,7 @@ def end_export(engine: Engine, header: Header) -> None:
         if found is not None and not found.joined:
             write_ticket(path, msgspec.structs.replace(found, joined=True))
     except OSError as error:
-        log.warning("%s: its ticket cannot be written: %s", header.shadow, errors.words(error))
+        log.warning("%s: its ticket cannot be written: %s", header.shadow, error)
 
 
 def check_not_lent(path: str, known: tuple[UUID, int] | None = None) -> None:

@@ -117,3 +117,6 @@ async def mark(engine: Engine, member: VolumeSet, runs: list[Run]) -> None:
         async with family.locks.hold(Mode.WRITE, *run):
             check_comparable(engine, member)  # it may have been disabled meanwhile
             await family.touch(Touch(Side.SHADOW, member.key, *run))
+    if runs:
+        chunks, why = sum(count for _, count in runs), "a comparison found them so"
+        await engine.note(member, "marked as different", chunks=chunks, why=why)

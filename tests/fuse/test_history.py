@@ -154,6 +154,17 @@ def test_history_of_a_set_is_found_by_its_other_names(service, volume, place):
     assert service.run("iiadm", "--history", place / "never").returncode == 2
 
 
+def test_history_tells_what_a_comparison_has_found(service, volume, place):
+    master, shadow = volume("m", SIZE), place / "s"
+    service.enable("ind", master, shadow)
+    service.wait(shadow)
+    service.client.notes(protocol.MarkChanged(str(shadow), ((3, 2), (9, 1))))
+    service.client.notes(protocol.MarkChanged(str(shadow), ()))
+    found = events(service, shadow)[-1]
+    assert (found["event"], found["chunks"]) == ("marked as different", 3)
+    assert len(events(service, shadow)) == 3
+
+
 @pytest.mark.finding("K11.2")
 def test_large_history_of_an_older_version_is_shortened_beside_the_service(service, place):
     service.stop()

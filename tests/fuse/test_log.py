@@ -1,5 +1,6 @@
 """What the service says while it runs, to people and to the journal (K14)."""
 
+import errno
 import logging
 import os
 import re
@@ -42,6 +43,18 @@ def test_each_line_has_what_its_reader_needs(place, volume, journal):
     assert ("<4>" if journal else " WARNING ") in said
     assert "enable, independent (PIT 1)" in said
     assert "update of the shadow (PIT 2)" in said
+
+
+@pytest.mark.finding("K11.4")
+def test_failed_call_is_told_without_its_number():
+    error = OSError(errno.ENOSPC, "No space left on device", "/v")
+    text = "%s: copy stopped: %s"
+    record = logging.LogRecord("x", logging.ERROR, "", 0, text, ("/s", error), None)
+    assert logs.in_words(record)
+    assert record.getMessage() == "/s: copy stopped: no room on the file system of /v"
+    plain = logging.LogRecord("x", logging.INFO, "", 0, "%d sets", (3,), None)
+    assert logs.in_words(plain)
+    assert plain.getMessage() == "3 sets"
 
 
 def test_every_line_of_a_traceback_has_its_priority():
