@@ -89,14 +89,14 @@ def past(command: Command) -> None:
         target = protocol.Target() if everything else common.target(command.words, command.group)
         return history.rows(client, target)
 
-    answers = list(_ask(command, ask))
+    answers, code = _ask(command, ask)
     if command.json:
         _print_json(command, "history", answers)
-        return
-    for place, rows in answers:
+    for place, rows in () if command.json else answers:
         where = f"{place}: " if command.everywhere else ""
         for row in rows:
             common.emit(f"{where}{history.line(row)}")
+    _end(code)
 
 
 def _ask(
