@@ -30,6 +30,12 @@ put() {
     echo "$2" >>"$made/files"
 }
 
+# link TARGET PATH
+link() {
+    point "$1" "$DESTDIR$2"
+    echo "$2" >>"$made/files"
+}
+
 build() {
     mkdir -p "$root"
     made=$(mktemp -d "$root/$VERSION.XXXXXX")
@@ -37,7 +43,7 @@ build() {
     chmod 0755 "$made"
     # pip lies among the wheels and runs from there: to install it first takes longer than the rest.
     "$PYTHON" -m venv --without-pip "$made"
-    "$made/bin/python" "$(echo "$WHEELS"/pip-*.whl)/pip" --quiet --disable-pip-version-check --no-input install \
+    "$made/bin/python" -I "$(echo "$WHEELS"/pip-*.whl)/pip" --quiet --disable-pip-version-check --no-input install \
         --no-index --find-links "$WHEELS" iifuse
     # The scripts are told where they will lie, which DESTDIR hides from pip.
     test -z "$DESTDIR" || grep -rlIF "$made" "$made/bin" "$made/pyvenv.cfg" |
@@ -49,8 +55,7 @@ swap() {
     point "${made##*/}" "$root/current"
     trap - EXIT
     for name in $PROGRAMS; do
-        point "$site/current/bin/$name" "$DESTDIR$PREFIX/sbin/$name"
-        echo "$PREFIX/sbin/$name" >>"$made/files"
+        link "$site/current/bin/$name" "$PREFIX/sbin/$name"
     done
 }
 
@@ -60,6 +65,14 @@ accompany() {
     done
     sed "s|/usr/local/sbin|$PREFIX/sbin|g" 'systemd/iifuse@.service' |
         put 0644 "$PREFIX/lib/systemd/system/iifuse@.service"
+    # Bash looks for a file by the name of the program.
+    "$made/bin/python" -m iitools.completion bash |
+        put 0644 "$PREFIX/share/bash-completion/completions/iifuse"
+    for name in $PROGRAMS; do
+        test "$name" = iifuse || link iifuse "$PREFIX/share/bash-completion/completions/$name"
+    done
+    "$made/bin/python" -m iitools.completion zsh |
+        put 0644 "$PREFIX/share/zsh/site-functions/_iifuse"
 }
 
 # Whatever is neither current nor in use, also what version 0.1.0 has left in the place itself.

@@ -12,6 +12,7 @@ import wheel
 from devices import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
+DEPENDENCIES = sysconfig.get_path("purelib")
 NO_SETS = ("", "iiadm: no sets\n", 0)
 PROGRAMS = list(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"])
 
@@ -34,12 +35,12 @@ class Installed:
 
     def make(self, *words):
         where = [f"PREFIX={self.prefix}", f"DESTDIR={self.destdir}"]
-        return subprocess.run(
-            ["make", "-C", ROOT, *words, *where], capture_output=True, text=True, check=False
-        )
+        command = ["make", "-C", ROOT, *words, *where]
+        env = {**os.environ, "PYTHONPATH": DEPENDENCIES}
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
 
     def start(self, name, *words, **options):
-        env = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")}
+        env = {**os.environ, "PYTHONPATH": DEPENDENCIES}
         command = [self.prefix / "sbin" / name, *words]
         return subprocess.Popen(command, env=env, text=True, **options)
 
@@ -64,12 +65,21 @@ class Installed:
         return {str(path.relative_to(top)) for path in top.rglob("*") if not path.is_dir()}
 
 
+def assert_failure_changes_nothing(here):
+    before = here.files()
+    (here.place / "wheels" / "iifuse-1.0.0-py3-none-any.whl").write_bytes(b"no wheel")
+    failed = here.make("install", f"WHEELS={here.place}/wheels", "VERSION=1.0.1")
+    assert failed.returncode != 0
+    assert here.files() == before
+
+
 @pytest.mark.finding("K16.3")
 def test_install_leaves_a_running_service_its_files_until_it_is_started_again(place):
     here = Installed(place)
     assert here.install("1.0.0").returncode == 0
     service = here.service()
     try:
+        assert_failure_changes_nothing(here)
         done = here.install("1.0.1")
         assert (done.returncode, done.stderr) == (0, "")
         assert f"kept for process {service.pid}" in done.stdout
@@ -90,8 +100,9 @@ def test_install_leaves_a_running_service_its_files_until_it_is_started_again(pl
 
 
 def test_install_for_elsewhere_names_the_place_where_it_will_lie(place):
-    """What lies in DESTDIR is moved there by somebody else."""
+    """What lies in DESTDIR is moved there by somebody else; here, onto version 0.1.0."""
     here = Installed(place, f"{place}/root")
+    leave_version_0_1_0(here)
     assert here.install("1.0.0").returncode == 0
     here.destdir = ""
     (place / "root" / str(here.prefix).lstrip("/")).rename(here.prefix)
@@ -99,36 +110,24 @@ def test_install_for_elsewhere_names_the_place_where_it_will_lie(place):
     assert program.communicate(timeout=60)[0].startswith("iiadm (iifuse) ")
     assert not [name for name in here.files() if str(place / "root") in _text(here.prefix / name)]
     pages = {f"share/man/man{page.suffix[1:]}/{page.name}" for page in ROOT.glob("man/*.[0-9]")}
+    site = here.prefix / "lib/iifuse"
+    assert {path.name for path in site.iterdir()} == {"current", (site / "current").readlink().name}
     wanted = pages | {f"sbin/{name}" for name in PROGRAMS} | {"lib/systemd/system/iifuse@.service"}
+    shells = here.prefix / "share"
+    assert "complete -F" in (shells / "bash-completion/completions/svadm").read_text()
+    assert "#compdef" in (shells / "zsh/site-functions/_iifuse").read_text()
     assert wanted <= here.files()
     unit = (here.prefix / "lib/systemd/system/iifuse@.service").read_text()
     assert f"ExecStart={here.prefix}/sbin/iifuse " in unit
 
 
-def _text(path):
-    return "" if path.is_symlink() or path.suffix == ".pyc" else path.read_text(errors="replace")
-
-
-def test_install_that_fails_leaves_what_was_there(place):
-    here = Installed(place)
-    assert here.install("1.0.0").returncode == 0
-    before = here.files()
-    (place / "wheels" / "iifuse-1.0.0-py3-none-any.whl").write_bytes(b"no wheel")
-    failed = here.make("install", f"WHEELS={place}/wheels", "VERSION=1.0.1")
-    assert failed.returncode != 0
-    assert here.files() == before
-    assert here.versions() == ["1.0.0"]
-
-
-def test_install_takes_the_place_of_version_0_1_0(place):
+def leave_version_0_1_0(here):
     """That one was an environment in the place itself."""
-    here = Installed(place)
     for name in ("bin/iifuse", "lib/python3/x.py", "pyvenv.cfg"):
         path = here.site / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
-    (here.prefix / "sbin").mkdir()
-    (here.prefix / "sbin/iifuse").symlink_to(here.site / "bin/iifuse")
-    assert here.install("1.0.0").returncode == 0
-    assert sorted(path.name for path in here.site.iterdir())[1:] == ["current"]
-    assert os.readlink(here.prefix / "sbin/iifuse") == f"{here.site}/current/bin/iifuse"
+
+
+def _text(path):
+    return "" if path.is_symlink() or path.suffix == ".pyc" else path.read_text(errors="replace")
