@@ -141,10 +141,20 @@ def _check(command: Command) -> None:
         raise _wrong(f"{form} with -g" if grouped else form)
     if letter == "i" and EVERY in command.words[:1] and len(command.words) > 1:
         raise _wrong(f"-i takes names of sets or '{EVERY}', not both")
-    if letter == "u" and len(command.words) > 1 and re.fullmatch(r"\w", command.words[0]):
+    if letter == "u" and len(command.words) > 1:
+        _check_direction(command.words[0])
+
+
+def _check_direction(word: str) -> None:
+    """A first set with such a name is rather a direction that was meant."""
+    if word in CHOICES["u"]:
         raise _wrong(
-            f"{command.words[0]} is no direction: s is to the shadow, m to the master",
-            f"a set of this name is ./{command.words[0]}",
+            f"{word} has to stand right behind -u: -u {word}", f"a set of this name is ./{word}"
+        )
+    if re.fullmatch(r"\w", word):
+        raise _wrong(
+            f"{word} is no direction: s is to the shadow, m to the master",
+            f"a set of this name is ./{word}",
         )
 
 

@@ -92,6 +92,7 @@ REFUSALS = {
     "-l /s": "-l takes no volume",
     "-i all /t": "-i takes names of sets or 'all', not both",
     "-u x /s": "x is no direction: s is to the shadow, m to the master; a set of this name is ./x",
+    "-u -n m /s": "m has to stand right behind -u: -u m; a set of this name is ./m",
     "-d --dry-run /s": "--dry-run is for -u and -c",
     "-u /s --json": "--json is for -u together with --dry-run",
     "-i --all /s": "--all asks every service about all its sets",
