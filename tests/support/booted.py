@@ -59,7 +59,7 @@ exec env -i PATH=/usr/sbin:/usr/bin container=iifuse \
     SYSTEMD_UNIT_PATH="$UNITS" \
     SYSTEMD_GENERATOR_PATH=/generators \
     /usr/lib/systemd/systemd --system --unit=nothing.target --log-level=info --log-target=console \
-    --show-status=no
+    --show-status=no SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1
 ' sh "$@"
 """
 

@@ -141,5 +141,5 @@ def test_completion_offers_the_names_of_sets_and_groups(complete, new_service, v
     assert complete(f"iiadm {here} -d ") == [str(shadow)]
     assert complete(f"iiadm {here} -u ") == sorted([str(shadow), "m", "s"])
     assert complete(f"iiexport {here} {place}/vol") == [str(shadow)]
-    assert complete(f"iiresync {here} -g ") == ["night"]
+    assert complete(f"iiresync {here} -g ") == complete(f"iiadm {here} -g ") == ["night"]
     assert complete(f"iiadm {here} -d /nothing") == []
