@@ -17,7 +17,7 @@ from uuid import UUID
 import sdnotify
 import trio
 
-from iifuse import __version__, background, errors, logs, stopping
+from iifuse import __version__, background, errors, logs, stopping, streams
 from iifuse.control.dispatch import Dispatcher
 from iifuse.control.protocol import DEFAULT_SOCKET, SOCKET_VARIABLE, ServiceInfo
 from iifuse.control.server import Server
@@ -73,7 +73,8 @@ class _Parser(argparse.ArgumentParser):
     """Wrong words are a UsageError, as in every program of ours."""
 
     def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
+        if sys.stderr is not None:
+            self.print_usage(sys.stderr)
         raise errors.UsageError("", message, "see iifuse --help")
 
 
@@ -115,6 +116,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """Run the service until it is told to stop; its exit code."""
+    streams.hold_places()
     try:
         arguments = parser().parse_args()
         options = parse_options(arguments.options)
@@ -138,7 +140,8 @@ def main() -> int:
 
 
 def _explain(error: errors.IifuseError) -> int:
-    print(f"iifuse: {error}", file=sys.stderr)
+    if sys.stderr is not None:  # else it would go to standard output
+        print(f"iifuse: {error}", file=sys.stderr)
     return error.exit_code
 
 
@@ -291,7 +294,8 @@ def _warn_if_lost(state: str) -> None:
     path = os.path.join(state, "state.db")
     if os.path.exists(os.path.join(state, "transitions")) and not os.path.exists(path):
         log.warning(
-            "%s is missing, no set is known; 'iiadm --attach BITMAP...' brings them back", path
+            "%s is missing, no set is known; iiadm --attach and their bitmap volumes bring them "
+            "back", path
         )
 
 

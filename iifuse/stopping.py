@@ -15,6 +15,7 @@ from iifuse.engine.engine import Engine
 from iifuse.engine.threads import blocking
 from iifuse.engine.view import View
 from iifuse.fuse.session import Mount
+from iifuse.store.holders import named, ways_out
 
 log = logging.getLogger("iifuse")
 
@@ -71,7 +72,8 @@ async def prepare(
         nursery.cancel_scope.cancel()
     still = [view for view in views if view.opens]
     for view in still:
-        log.warning("%s: still open at the end, unmounted all the same", view.path)
+        who = await _holders(mount, view)
+        log.warning("%s: still open at the end, unmounted all the same: %s", view.path, who)
     try:
         await blocking(partial(mount.sync_mounted, views))
     except OSError as error:
@@ -88,6 +90,12 @@ async def _hurry(signals: AsyncIterator[int], waiting: trio.CancelScope) -> None
 async def _wait(mount: Mount, views: list[View], seconds: float) -> None:
     for view in views:
         if view.opens:
-            who = ", ".join(await blocking(partial(mount.holders, view))) or "open handles"
+            who = await _holders(mount, view)
             log.warning("%s: waiting up to %g s for %s", view.path, seconds, who)
         await view.wait_closed(float("inf"))
+
+
+async def _holders(mount: Mount, view: View) -> str:
+    """Who has it open, and what ends that."""
+    found = await blocking(partial(mount.holders, view))
+    return "; ".join((named(found), ways_out(found))) if found else "open handles"

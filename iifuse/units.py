@@ -1,4 +1,4 @@
-"""Names for the numbers that must not be mixed up; how people read and write sizes and times."""
+"""Names for the numbers that must not be mixed up; how people read sizes, times and commands."""
 
 import re
 from datetime import UTC, datetime
@@ -23,6 +23,7 @@ MIB: Final = 1024 * KIB
 GIB: Final = 1024 * MIB
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_UNSAFE: Final = re.compile(r"[^\w@%+=:,./-]", re.ASCII)
 _SIZE: Final = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([kmgtpe]?)(?:i?b)?\s*$", re.IGNORECASE)
 
 
@@ -37,6 +38,25 @@ def format_size(size_bytes: int) -> str:
 def format_time(time_ns: int) -> str:
     """Write a time for people, in the zone of this machine."""
     return f"{datetime.fromtimestamp(time_ns / 1e9, UTC).astimezone():%a %b %e %H:%M:%S %Y %Z}"
+
+
+def command(program: str, *words: str) -> str:
+    """A command that can be typed, for a message: 'iiadm -R /srv/vol01', in single quotes.
+
+    `program`: with its options; it stands as it is. In `words` is escaped what a shell would take
+    for something else.
+    """
+    return f"'{' '.join((program, *map(_escaped, words)))}'"
+
+
+def _escaped(word: str) -> str:
+    return _UNSAFE.sub(lambda found: _sign(found[0]), word)
+
+
+def _sign(sign: str) -> str:
+    if not sign.isprintable():  # a backslash before the end of a line would take both away
+        return "$'" + "".join(f"\\x{byte:02x}" for byte in sign.encode(errors="replace")) + "'"
+    return f"\\{sign}" if sign.isascii() else sign
 
 
 def parse_size(text: str) -> int:

@@ -14,7 +14,7 @@ def agree(question: str, risk: str) -> None:
 
     `risk`: what the command does, for a refusal: 'this would overwrite a master'.
     """
-    if sys.stdin is None or not sys.stdin.isatty():
+    if sys.stdin is None or sys.stderr is None or not sys.stdin.isatty():
         raise errors.Declined(
             "", f"{risk}, and there is no terminal to ask on", "say -n to go ahead"
         )

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Final, NoReturn, TypeVar
 
-from iifuse import __version__, errors
+from iifuse import __version__, errors, streams
 from iifuse.control import protocol, services
 from iifuse.control.client import Client
+from iifuse.core import state
 
 INTERRUPTED: Final = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as shells count."""
@@ -34,6 +35,7 @@ def run(program: str, summary: str, body: Callable[[], None], *, asks: bool = Tr
     `summary`: how to call the program, said after a UsageError that names no way out itself.
     `asks`: the service.
     """
+    streams.hold_places()
     try:
         body()
     except SystemExit as done:  # how argparse ends after --help and --version
@@ -65,7 +67,9 @@ def _forget_output() -> None:
 
 
 def emit(text: str, end: str = "\n") -> None:
-    """Print a result on stdout, now. Raises OutputClosed, or StorageError when it is full."""
+    """Print a result on stdout, now. Raises OutputClosed, or StorageError: full, or `>&-`."""
+    if sys.stdout is None:
+        raise errors.StorageError("standard output", "is closed")
     try:
         print(text, end=end, flush=True)
     except BrokenPipeError as error:
@@ -211,6 +215,22 @@ def members(client: Client, wanted: protocol.Target) -> list[protocol.SetStatus]
     if not rows:
         raise errors.NotFound(wanted.group or "", "no sets")
     return rows
+
+
+def state_of(row: protocol.SetStatus) -> state.SetState:
+    """What decides over the verbs of a set. What is waited for may be back when they come."""
+    awaited = (*(row.waiting or ()), *(row.replaced or ()))
+    offline = state.NOTHING_OFFLINE
+    for role in row.offline:
+        offline |= state.NOTHING_OFFLINE if role in awaited else state.Role[role.upper()]
+    whole = row.kind == "independent"
+    return state.SetState(
+        kind=state.Kind.INDEPENDENT if whole else state.Kind.DEPENDENT,
+        progress=state.Progress[row.progress.upper()],
+        copying=row.copying,
+        custody=state.Custody[row.custody.upper()],
+        offline=offline,
+    )
 
 
 def one_by_one(

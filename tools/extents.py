@@ -26,7 +26,7 @@ class NotRestored(msgspec.Struct, frozen=True):
     master: str | None
     pit: int
     pit_id: str
-    pit_time: str
+    pit_time: str | None
     chunks: int
     extents: list[tuple[int, int]]
 
@@ -62,8 +62,6 @@ def text(found: NotRestored, *, json: bool) -> str:
 
 def show(content: str) -> None:
     """Print it, durably where that goes to a file. Raises StorageError, OutputClosed."""
-    if sys.stdout is None:
-        raise _unprinted("is closed")
     try:
         common.emit(content, end="")
     except errors.StorageError as error:

@@ -11,7 +11,7 @@ from iifuse.control import protocol
 from iifuse.core import loss, sector
 from iifuse.core.geometry import CHUNK_BYTES, Geometry
 from iifuse.core.state import Progress
-from iifuse.units import format_size, parse_size
+from iifuse.units import command, format_size, parse_size
 
 from . import ask, common, iibitmap_changed, iibitmap_dump, iibitmap_finish, iibitmap_repair
 from .iibitmap_check import Checked, check
@@ -162,12 +162,13 @@ def _repair(args: argparse.Namespace) -> None:
             if why:
                 common.say(f"iibitmap: {old}: header slot {number}: {why}; the other one counts")
         result = iibitmap_repair.repair(found, new)
+        reset = command("iiadm -R", found.header.shadow)
     lines = [f"{new}: {result.damaged_sectors} damaged sectors"]
     if result.different_chunks:
         kept = f"{result.different_chunks} chunks count as different"
         lines.append(f"{new}: {kept} ({format_size(result.different_chunks * CHUNK_BYTES)})")
     lines += [
-        f"{new}: the {role} is marked offline; start the service, then 'iiadm -R'"
+        f"{new}: the {role} is marked offline; start the service, then {reset} brings it back"
         for role in result.offline
     ]
     _put(args, result, map(common.printable, lines))

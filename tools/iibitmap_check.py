@@ -5,6 +5,7 @@ import msgspec
 from iifuse.core.header import Closure
 from iifuse.core.sector import Region
 from iifuse.core.state import Change, Kind, Progress
+from iifuse.units import command
 
 from . import common
 from .iibitmap_dump import roles
@@ -56,7 +57,12 @@ def _meaning(found: BitmapReading) -> str:
         return "these chunks count as different; the next update copies them"
     if found.header.kind is Kind.INDEPENDENT and not _both(found):
         return "the other bitmap stands in, and some chunks are copied in vain"
-    return "nobody knows what the shadow holds there; 'iiadm -R' begins anew"
+    return f"nobody knows what the shadow holds there; {_reset(found)} begins anew"
+
+
+def _reset(found: BitmapReading) -> str:
+    return command("iiadm -R", found.header.shadow)
+
 
 def _both(found: BitmapReading) -> bool:
     """Are bits of the same chunks damaged in both bitmaps?"""
@@ -74,7 +80,7 @@ def _header(found: BitmapReading) -> list[str]:
     if header.offline:
         names = " and ".join(roles(header.offline))
         reason = common.printable(header.offline_reason) or "no reason is given"
-        wrong.append(f"{names} offline: {reason}; 'iiadm -R' brings the set back")
+        wrong.append(f"{names} offline: {reason}; {_reset(found)} brings the set back")
     return wrong
 
 

@@ -47,7 +47,9 @@ def header(found: Header) -> Json:
 def _plain(value: object) -> object:
     if isinstance(value, Pit | Stamp | Times | FileId):
         plain = {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
-        return {**plain, "time": _time(value.time_ns)} if isinstance(value, Pit) else plain
+        if isinstance(value, Pit):
+            plain["time"] = _time(value.time_ns) if value.number else None  # nobody knows it
+        return plain
     if isinstance(value, Role):
         return roles(value)
     if isinstance(value, IntEnum):

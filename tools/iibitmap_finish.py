@@ -31,7 +31,7 @@ from iifuse.store.identity import identify
 from iifuse.store.presence import file_of
 from iifuse.store.stamp import stamp, written_since
 from iifuse.store.volume import Volume
-from iifuse.units import Run
+from iifuse.units import Run, command
 
 from .bars import bars
 from .iibitmap_read import BitmapReading, boot_id, opened, read
@@ -92,7 +92,9 @@ def _check_header(found: BitmapReading) -> None:
         raise errors.Refused(path, "a point in time was cut short", _SERVICE)
     if header.offline:
         raise errors.Refused(
-            path, f"volumes of the set are offline ({header.offline_reason})", "'iiadm -R' mends it"
+            path,
+            f"volumes of the set are offline ({header.offline_reason})",
+            f"start the service, then {command('iiadm -R', header.shadow)} mends it",
         )
     if header.role is not BitmapRole.MAIN or header.custody is not Custody.LOCAL:
         raise errors.Refused(path, "is of an exported or imported shadow, which has no copy")
@@ -102,7 +104,7 @@ def _check_header(found: BitmapReading) -> None:
         raise errors.Refused(
             path,
             "its bits cannot be believed, and they say which chunks are right on which volume",
-            "see 'iibitmap check'",
+            f"{command('iibitmap check', path)} says more",
         )
     if header.sequence >= 1 << 63:
         raise errors.BadBitmap(path, "the header holds an impossible sequence number")
@@ -134,6 +136,7 @@ def _check_unwritten(header: Header, master: Volume, shadow: Volume) -> None:
     what = written_since(header, master, shadow)
     if header.progress is Direction.IDLE or not what:
         return
+    reset = command("iiadm -R", header.shadow)
     volume, known = (
         (master, header.master_file) if what == "master" else (shadow, header.shadow_file)
     )
@@ -141,12 +144,12 @@ def _check_unwritten(header: Header, master: Volume, shadow: Volume) -> None:
         raise errors.Refused(
             volume.path,
             f"is another file than the {what} of this set",
-            "put that one back; if it is lost, start the service, and 'iiadm -R' says what can be",
+            f"put that one back; if it is lost, start the service, and {reset} says what can be",
         )
     raise errors.Refused(
         volume.path,
         "was written since the service had it last, and no bit says where",
-        "start the service, then 'iiadm -R'",
+        f"start the service, then {reset} mends it",
     )
 
 

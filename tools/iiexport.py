@@ -4,6 +4,7 @@ import argparse
 import os
 import stat
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from iifuse import errors
 from iifuse.control import protocol
@@ -93,21 +94,9 @@ def _check(rows: Iterable[SetStatus]) -> None:
     """
     for row in rows:
         waits = row.copying and row.progress == "to_shadow"
-        state.check(row.shadow, _state(row, settled=waits), state.Verb.EXPORT)
-
-
-def _state(row: SetStatus, *, settled: bool) -> state.SetState:
-    offline = state.Role(0)
-    for role in row.offline:
-        offline |= state.Role[role.upper()]
-    whole = row.kind == "independent"
-    return state.SetState(
-        kind=state.Kind.INDEPENDENT if whole else state.Kind.DEPENDENT,
-        progress=state.Progress.IDLE if settled else state.Progress[row.progress.upper()],
-        copying=row.copying and not settled,
-        custody=state.Custody[row.custody.upper()],
-        offline=offline,
-    )
+        now = common.state_of(row)
+        settled = replace(now, progress=state.Progress.IDLE, copying=False)
+        state.check(row.shadow, settled if waits else now, state.Verb.EXPORT, row.ticket)
 
 
 def _report(

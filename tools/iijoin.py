@@ -2,12 +2,14 @@
 
 import argparse
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from iifuse import errors
 from iifuse.control import protocol
 from iifuse.control.client import Client
 from iifuse.core.ticket import Lent
+from iifuse.units import command
 
 from . import ask, common, ticketfile
 
@@ -47,21 +49,48 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _join_all(args: argparse.Namespace) -> None:
     client, path = common.client(args), common.absolute(args.ticket)
     names = ticketfile.Names(args.map)
-    pairs = [_pair(path, lent, names) for lent in ticketfile.read(path).sets]
+    pairs = [_pair(client, path, lent, names) for lent in ticketfile.read(path).sets]
     names.check_used()
     pairs = [_checked(client, pair, sure=args.sure) for pair in pairs]
     common.one_by_one("joined", pairs, lambda pair: pair.shadow, lambda pair: _join(client, pair))
     _report(args, pairs)
 
 
-def _pair(path: str, lent: Lent, names: ticketfile.Names) -> Pair:
-    if lent.bitmap is None:
+def _pair(client: Client, path: str, lent: Lent, names: ticketfile.Names) -> Pair:
+    shadow = names.here(lent.shadow)
+    if lent.bitmap is not None:
+        return Pair(shadow, names.here(lent.bitmap))
+    noted = [names.here(bitmap) for bitmap in _noted(lent, shadow)]
+    left = noted if len(noted) < 2 else [b for b in noted if not _is_joined(client, shadow, b)]
+    if not noted:
         raise errors.BadTicket(
             path,
-            f"names no bitmap for {lent.shadow}",
-            "take the ticket that iiimport left, or say 'iiadm -J SET BITMAP'",
+            f"names no bitmap for {shadow}",
+            "take the ticket that iiimport left; if nobody has imported the shadow, or its "
+            f"importer is lost, take it back with {command('iiadm -R', shadow)}",
         )
-    return Pair(names.here(lent.shadow), names.here(lent.bitmap))
+    if len(left) > 1:
+        each = ", ".join(command("iiadm -J", shadow, bitmap) for bitmap in left)
+        raise errors.BadTicket(path, f"{len(left)} imports of {shadow} are not joined", each)
+    return Pair(shadow, (left or noted)[-1])
+
+
+def _noted(lent: Lent, shadow: str) -> list[str]:
+    """The bitmaps of imports that have noted themselves: `iiadm -I` does it beside the shadow."""
+    known: tuple[Lent, ...] = ()
+    with suppress(errors.BadTicket):
+        known = ticketfile.entries(f"{shadow}{ticketfile.SUFFIX}")
+    return [made.bitmap for made in ticketfile.with_imports(lent, known).imports]
+
+
+def _is_joined(client: Client, shadow: str, bitmap: str) -> bool:
+    try:
+        client.notes(protocol.CheckJoin(shadow, bitmap, accept_unclosed=True))
+    except errors.AlreadyJoined:
+        return True
+    except errors.IifuseError:
+        return False
+    return False
 
 
 def _checked(client: Client, pair: Pair, *, sure: bool) -> Pair:

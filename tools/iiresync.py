@@ -10,6 +10,7 @@ import msgspec
 from iifuse import errors
 from iifuse.control import protocol
 from iifuse.control.protocol import SetStatus
+from iifuse.core import state
 from iifuse.units import format_size
 
 from . import ask, common, waiting
@@ -76,7 +77,8 @@ def _resynced(waited: Waited) -> Resynced:
 def _check(waited: Waited) -> None:
     if waited.stopped:
         why = waited.row.offline_reason or f"{waited.row.copy_bits} chunks are still to be copied"
-        raise errors.CopyStopped(waited.row.shadow, f"the copy was aborted or failed, {why}")
+        way = state.way_out(waited.row.shadow, common.state_of(waited.row))
+        raise errors.CopyStopped(waited.row.shadow, f"the copy was aborted or failed, {why}", way)
 
 
 def _report(args: argparse.Namespace, results: Sequence[Resynced]) -> None:

@@ -14,7 +14,7 @@ from iifuse.control import protocol
 from iifuse.control.client import Client
 from iifuse.control.protocol import SetStatus
 from iifuse.core.geometry import Geometry
-from iifuse.units import Run, parse_size
+from iifuse.units import Run, command, parse_size
 
 from . import common
 from .bars import bars
@@ -71,11 +71,11 @@ def _verify(args: argparse.Namespace) -> None:
     finally:
         _report(args, results)  # also what was found before a failure
     found = sum(len(result.differing) for result in results)
-    if found and args.mark:
-        common.say("iiverify: the next 'iiadm -u s' heals what was marked")
-    elif found:
-        common.say("iiverify: --mark lets the next 'iiadm -u s' heal that")
     if found:
+        names = [result.shadow for result in results if result.differing]
+        heal = command("iiadm -u s", *names)
+        mark = f"{command('iiverify --mark', *names)} marks it, and then "
+        common.say(f"iiverify: {'' if args.mark else mark}{heal} heals it")
         raise SystemExit(errors.UsageError.exit_code)
 
 

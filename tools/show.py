@@ -38,7 +38,7 @@ def _status(row: SetStatus) -> list[str]:
     if row.offline_reason:
         lines.append(f"Reason: {row.offline_reason}")
     lines += policy(row)
-    lines.append(f"Latest modified time: {local_time(row.pit_time)} (point in time {row.pit})")
+    lines.append(f"Latest modified time: {_point_in_time(row)}")
     lines.append(f"Volume size: {row.size_bytes // BLOCK_BYTES:8} ({format_size(row.size_bytes)})")
     lines.append(f"Chunks total: {row.chunks} Chunk size: {format_size(row.chunk_bytes)}")
     if row.progress != "idle":
@@ -48,6 +48,13 @@ def _status(row: SetStatus) -> list[str]:
     marked = row.shadow_bits or row.copy_bits
     lines.append("\t(bitmap dirty)" if marked else "\t(bitmap clean)")
     return lines
+
+
+def _point_in_time(row: SetStatus) -> str:
+    """Where the bitmap volume is lost, or waited for, nobody knows it."""
+    if not row.pit:
+        return "unknown (point in time unknown)"
+    return f"{local_time(row.pit_time)} (point in time {row.pit})"
 
 
 def fills(row: SetStatus) -> bool:
@@ -105,12 +112,14 @@ def state_words(row: SetStatus) -> list[str]:
     return [kind, *(word for word, holds in words.items() if holds)]
 
 
-def local_time(stamp: str) -> str:
+def local_time(stamp: str | None) -> str:
     """The local time of an ISO 8601 stamp; what cannot be read is shown as it is."""
+    if stamp is None:
+        return "unknown"
     try:
         return f"{datetime.fromisoformat(stamp).astimezone():%a %b %e %H:%M:%S %Y %Z}"
     except ValueError:
-        return stamp or "unknown"
+        return stamp
 
 
 def copied_percent(row: SetStatus) -> int:

@@ -7,7 +7,7 @@ from iifuse import errors
 from iifuse.control import protocol
 from iifuse.control.client import Client
 from iifuse.control.protocol import VolumeStatus
-from iifuse.units import format_size
+from iifuse.units import command, format_size
 
 from . import ask, common
 
@@ -67,7 +67,8 @@ def _only(rows: list[VolumeStatus], paths: tuple[str, ...]) -> list[VolumeStatus
     known = {row.path: row for row in rows}
     for path in paths:
         if path not in known:
-            raise errors.NotFound(path, "not under control", "'svadm -e' puts it on the mount")
+            control = command("svadm -e", path)
+            raise errors.NotFound(path, "not under control", f"{control} puts it on the mount")
     return [known[path] for path in paths]
 
 

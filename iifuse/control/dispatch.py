@@ -13,9 +13,9 @@ from iifuse.control.health import concerns
 from iifuse.control.past import history
 from iifuse.control.protocol import AnyRequest, Cost, Noted, SetStatus, Target, VolumeStatus
 from iifuse.control.rows import status, volumes
-from iifuse.core.missing import check_noted
+from iifuse.core import missing
 from iifuse.core.naming import find, find_all
-from iifuse.core.state import Custody, Kind, Policy, Progress, Verb
+from iifuse.core.state import Custody, Kind, Policy, Progress, Verb, way_out
 from iifuse.core.ticket import Lent
 from iifuse.engine import (
     attach,
@@ -142,8 +142,9 @@ class Dispatcher:
                 async with self._engine.admin:
                     lost = member.header.copying and self._engine.running(member) is None
                 if lost:
-                    why = next((m.words(r) for r, m in member.missing.items()), "see the log")
-                    raise errors.CopyStopped(member.name, "its copy does not run", why)
+                    why = next((f": {m.words(r)}" for r, m in member.missing.items()), "")
+                    why = f"its copy does not run{why}"
+                    raise errors.CopyStopped(member.name, why, _on(member))
 
     def _select(self, target: Target, *, everything: bool = False) -> list[VolumeSet]:
         if everything and target == Target():
@@ -234,7 +235,7 @@ class Dispatcher:
             await self._engine.abort(member)
         for member in sets:  # when all others are aborted: they are not to wait for this one
             if member.header.progress is not Progress.IDLE:
-                check_noted(member.name, member.missing, "-a")
+                missing.check_noted(member.name, member.missing, "-a")
         return Noted()
 
     async def _reset(self, request: protocol.Reset) -> Noted:
@@ -275,7 +276,7 @@ class Dispatcher:
         done = [s for s in sets if request.again and s.header.custody is Custody.EXPORTED]
         todo = [s for s in sets if s not in done]
         for member in done:
-            check_noted(member.name, member.missing, "-E")
+            missing.check_noted(member.name, member.missing, "-E")
         async with self._all_ready(todo, Verb.EXPORT):
             for member in todo:
                 found[member] = await exchange.export(self._engine, member)
@@ -341,8 +342,14 @@ def _check_finished(sets: list[VolumeSet]) -> None:
                 member.name,
                 "its copy was aborted or failed"
                 + (f" ({member.header.offline_reason})" if member.header.offline_reason else ""),
-                "'iiadm -u' in the same direction goes on with it",
+                _on(member),
             )
+
+
+def _on(member: VolumeSet) -> str:
+    """How a copy that stands still goes on."""
+    lacking = (missing.way_out(member.name, m) for m in member.missing.values() if not m.served)
+    return next(lacking, way_out(member.name, member.state))
 
 
 def _check_group_name(name: str) -> None:

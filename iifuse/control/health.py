@@ -6,6 +6,7 @@ from iifuse.control.protocol import Concern, SetStatus, VolumeStatus
 from iifuse.control.rows import status, volumes
 from iifuse.core.missing import HELD_ONLY
 from iifuse.engine.engine import Engine
+from iifuse.units import command
 
 SPACE_PERCENT = 80
 """From here on the file system of a sparse shadow is worth a word."""
@@ -34,14 +35,15 @@ def of_set(row: SetStatus) -> Iterator[Concern]:
     for role in row.replaced or ():
         held = role not in row.offline
         way = HELD_ONLY if held else (
-            f"put the old one back, or give it up: 'iiadm -R {row.shadow}'"
+            f"put the old one back, or give it up with {command('iiadm -R', row.shadow)}"
         )  # fmt: skip
         yield Concern(row.shadow, f"another {role} stands in the place of its own", way)
     for role in waiting:
         yield Concern(
             row.shadow,
             f"its {role} is not there",
-            f"it goes on by itself when that is back; 'iiadm -R {row.shadow}' gives it up",
+            "it goes on by itself when that is back; "
+            f"{command('iiadm -R', row.shadow)} gives it up",
         )
     failed = [role for role in row.offline if role not in (*waiting, *replaced)]
     if failed:
@@ -49,7 +51,7 @@ def of_set(row: SetStatus) -> Iterator[Concern]:
         yield Concern(
             row.shadow,
             f"offline: its {' and '.join(failed)}{why}",
-            f"mend what failed, then 'iiadm -R {row.shadow}'",
+            f"mend what failed, then {command('iiadm -R', row.shadow)}",
         )
     yield from _of_copy(row)
     yield from _of_rest(row)
@@ -63,13 +65,14 @@ def _of_copy(row: SetStatus) -> Iterator[Concern]:
         yield Concern(
             row.shadow,
             f"its restore was aborted: {left}, {row.master} shows it whole only through the mount",
-            f"'iiadm -u m {row.shadow}' goes on; 'iiadm --give-up {row.shadow}' ends it",
+            f"{command('iiadm -u m', row.shadow)} goes on; "
+            f"{command('iiadm --give-up', row.shadow)} ends it",
         )
     else:
         yield Concern(
             row.shadow,
             f"its copy was aborted: {left}",
-            f"'iiadm -u s {row.shadow}' makes a new point in time",
+            f"{command('iiadm -u s', row.shadow)} makes a new point in time",
         )
 
 
@@ -78,7 +81,7 @@ def _of_rest(row: SetStatus) -> Iterator[Concern]:
         yield Concern(
             row.shadow,
             f"the import with {bitmap} is not joined, so an update copies everything",
-            f"'iiadm -J {row.shadow} {bitmap}' joins it",
+            f"{command('iiadm -J', row.shadow, bitmap)} joins it",
         )
     if row.space_percent is not None and row.space_percent >= SPACE_PERCENT:
         yield Concern(
@@ -94,5 +97,6 @@ def of_volume(row: VolumeStatus) -> Iterator[Concern]:
         yield Concern(
             row.path,
             row.missing,
-            f"put it back, and it is taken in by itself; or 'svadm -d {row.path}'",
+            "put it back, and it is taken in by itself; or take it off the mount with "
+            f"{command('svadm -d', row.path)}",
         )

@@ -333,7 +333,7 @@ class SetStatus(msgspec.Struct, frozen=True):
     """One row of `iiadm -i --json` (design, section 2). What is absent is None.
 
     `shadow_bits` and `copy_bits` count chunks; `percent` is (shadow OR copy) of all chunks;
-    `pit_time` is ISO 8601 with a zone.
+    `pit_time` is ISO 8601 with a zone, None of a point in time that nobody knows (`pit` is 0 then).
     """
 
     master: str | None
@@ -356,7 +356,7 @@ class SetStatus(msgspec.Struct, frozen=True):
     percent: float
     pit: int
     pit_id: UUID
-    pit_time: str
+    pit_time: str | None
     out_of_space: bool
     export_number: int | None = None
     copied_chunks: int = 0

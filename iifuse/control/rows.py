@@ -44,7 +44,7 @@ async def status(member: VolumeSet) -> SetStatus:
         percent=changed * 100 / bits.chunks,
         pit=header.pit.number,
         pit_id=header.pit.id,
-        pit_time=iso_time(header.pit.time_ns),
+        pit_time=iso_time(header.pit.time_ns) if header.pit.number else None,
         out_of_space=False,
         waiting=_names(r for r, m in missing if not m.stranger) or None,
         replaced=_names(r for r, m in missing if m.stranger) or None,

@@ -11,7 +11,7 @@ from typing import Final
 from iifuse import errors
 from iifuse.core.geometry import CHUNK_BYTES
 from iifuse.core.header import Header
-from iifuse.units import format_size, format_time
+from iifuse.units import command, format_size, format_time
 
 _AGREE: Final = "a yes or -n goes ahead"
 
@@ -94,7 +94,8 @@ def of_give_up(header: Header, left: int, *, known: bool) -> Loss:
         if known
         else "nobody knows which of its chunks were restored, so all are listed"
     )
-    why = "" if header.offline else "; nothing is offline: '-u m' would finish it"
+    finish = command("iiadm -u m", header.shadow)
+    why = "" if header.offline else f"; nothing is offline: {finish} would finish it"
     return Loss(header.master, f"this would end the restore of a master half-way: {parts}{why}")
 
 

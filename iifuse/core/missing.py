@@ -12,6 +12,7 @@ from iifuse import errors
 from iifuse.core.bits import Bits
 from iifuse.core.header import FileId
 from iifuse.core.state import Kind, Progress, Role, SetState
+from iifuse.units import command
 
 HELD_ONLY: Final = (
     "put the old file back; what is written now goes to it, and once the service has stopped it "
@@ -60,7 +61,7 @@ def check_whole(name: str, lack: Lack, verb: str) -> None:
     """Raise Refused while a volume is missing: a verb could neither read it nor note its change."""
     for role, missing in lack.items():
         raise errors.Refused(
-            name, f"{verb} is not possible: {missing.words(role)}", _way_out(missing)
+            name, f"{verb} is not possible: {missing.words(role)}", way_out(name, missing)
         )
 
 
@@ -74,17 +75,19 @@ def check_noted(name: str, lack: Lack, verb: str) -> None:
         check_whole(name, {Role.BITMAP: missing}, verb)
 
 
-def _way_out(missing: Missing) -> str:
+def way_out(name: str, missing: Missing) -> str:
+    """What a set needs that lacks a volume, or how it goes on without."""
+    give_up = command("iiadm -R", name)
     if missing.served:
         return HELD_ONLY
     if missing.covered:
         return (
-            f"take what stands there off the mount ('svadm -d {missing.covered}'), put the old one "
-            "back, and the set goes on by itself; or give it up with 'iiadm -R'"
+            f"take what stands there off the mount with {command('svadm -d', missing.covered)}, "
+            f"put the old one back, and the set goes on by itself; or give it up with {give_up}"
         )
     if missing.stranger:
-        return "put the old one back, and the set goes on by itself; or give it up with 'iiadm -R'"
-    return "the set goes on by itself when it is back; 'iiadm -R' gives it up"
+        return f"put the old one back, and the set goes on by itself; or give it up with {give_up}"
+    return f"the set goes on by itself when it is back; {give_up} gives it up"
 
 
 def lost_of(state: SetState, lack: Lack) -> Role:

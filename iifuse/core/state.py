@@ -5,6 +5,7 @@ from enum import IntEnum, IntFlag, StrEnum
 
 from iifuse import errors
 from iifuse.core.bitmap import Bitmap
+from iifuse.units import command
 
 
 class Kind(IntEnum):
@@ -191,32 +192,46 @@ def change_for(verb: Verb, kind: Kind) -> Change:
     return Change.FILL_TO_MASTER
 
 
-def check(name: str, state: SetState, verb: Verb) -> None:
-    """Raise Refused or CopyRunning unless `state` allows `verb`. `name`: the set's, for people."""
-    _check_custody(name, state, verb)
+def check(name: str, state: SetState, verb: Verb, ticket: str | None = None) -> None:
+    """Raise Refused or CopyRunning unless `state` allows `verb`. `name`: the set's, for people.
+
+    `ticket`: where that of the export lies, if there is one.
+    """
+    _check_custody(name, state, verb, ticket)
     if verb in PIT_VERBS:
         _check_pit(name, state, verb)
     elif state.restoring:
-        raise errors.Refused(name, f"{verb} is not possible {_doing(state)}", _way_out(state))
+        raise errors.Refused(name, f"{verb} is not possible {_doing(state)}", way_out(name, state))
     elif verb is Verb.EXPORT:
         _check_export(name, state)
     elif state.copying:
-        raise errors.CopyRunning(name, f"{verb} is not possible {_doing(state)}", _way_out(state))
+        why = f"{verb} is not possible {_doing(state)}"
+        raise errors.CopyRunning(name, why, way_out(name, state))
 
 
-def _check_custody(name: str, state: SetState, verb: Verb) -> None:
+def restores_already(name: str, verb: str, other: str, state: SetState) -> errors.CopyRunning:
+    """Another set restores the master: raw, it is no point in time. `name`: what the verb is for.
+
+    `other`, `state`: of the set that restores it.
+    """
+    now = f"{other} restores the same master" if state.copying else (
+        f"a restore of the same master from {other} stands aborted"
+    )  # fmt: skip
+    why = f"{verb} is not possible while {now}"
+    return errors.CopyRunning(name, why, way_out(other, state))
+
+
+def _check_custody(name: str, state: SetState, verb: Verb, ticket: str | None) -> None:
     if verb is Verb.DISABLE or state.custody is Custody.LOCAL:
         return
     if state.custody is Custody.IMPORTED:
         raise errors.Refused(
-            name,
-            f"{verb} is not possible on an imported shadow",
-            "disable it here (-d) and join it on the host that exported it (-J)",
+            name, f"{verb} is not possible on an imported shadow", way_home(name, state)
         )
     raise errors.Refused(
         name,
         f"{verb} is not possible while the shadow is exported",
-        "join it first ('-J'); if the other host is lost, take it back ('-R')",
+        way_home(name, state, ticket),
     )
 
 
@@ -224,12 +239,12 @@ def _check_pit(name: str, state: SetState, verb: Verb) -> None:
     if state.offline:
         names = named(state.offline)
         raise errors.Refused(
-            name, f"{verb} is not possible with {names} offline", _way_out_offline(state)
+            name, f"{verb} is not possible with {names} offline", way_back(name, state)
         )
     turned = state.progress is not Progress.IDLE and state.restoring is not verb.to_master
     if turned or (state.restoring and state.copying):
         error = errors.CopyRunning if state.copying else errors.Refused
-        raise error(name, f"{verb} is not possible {_doing(state)}", _way_out(state))
+        raise error(name, f"{verb} is not possible {_doing(state)}", way_out(name, state))
 
 
 def _check_export(name: str, state: SetState) -> None:
@@ -238,10 +253,10 @@ def _check_export(name: str, state: SetState) -> None:
             name, "a dependent shadow cannot be exported", "only an independent one is whole"
         )
     if state.progress is not Progress.IDLE:
-        raise errors.CopyRunning(name, f"-E is not possible {_doing(state)}", _way_out(state))
+        raise errors.CopyRunning(name, f"-E is not possible {_doing(state)}", way_out(name, state))
     if state.offline:
         raise errors.Refused(
-            name, "-E is not possible with a volume offline", _way_out_offline(state)
+            name, "-E is not possible with a volume offline", way_back(name, state)
         )
 
 
@@ -250,21 +265,46 @@ def _doing(state: SetState) -> str:
     return f"while a copy to the {where} " + ("runs" if state.copying else "stands aborted")
 
 
-def _way_out(state: SetState) -> str:
+def way_out(name: str, state: SetState) -> str:
+    """What ends the copy of a set, as commands."""
     if state.copying:
-        return "wait for it (-w) or abort it (-a)"
-    if not state.restoring:
-        return "finish it first ('-u s')"
+        wait, abort = command("iiadm -w", name), command("iiadm -a", name)
+        return f"wait for it with {wait}, or abort it with {abort}"
     if state.offline:
-        return _way_out_offline(state)
-    return "finish it first ('-u m'), or give it up ('--give-up')"
+        return way_back(name, state)
+    if not state.restoring:
+        return f"finish it first with {command('iiadm -u s', name)}"
+    finish, give_up = command("iiadm -u m", name), command("iiadm --give-up", name)
+    return f"finish it first with {finish}, or give it up with {give_up}"
 
 
-def _way_out_offline(state: SetState) -> str:
-    """'iiadm -i' says why; what to do is the same."""
+def way_back(name: str, state: SetState) -> str:
+    """What brings back what is offline. 'iiadm -i' says why it is; what to do is the same."""
+    reset = command("iiadm -R", name)
     if state.resumes:
+        finish, give_up = command("iiadm -u m", name), command("iiadm --give-up", name)
         return (
-            "bring back what is offline ('-R') and finish the restore ('-u m'); if that cannot be, "
-            "give it up ('--give-up')"
+            f"bring back what is offline with {reset} and finish the restore with {finish}; if "
+            f"that cannot be, give it up with {give_up}"
         )
-    return "bring it back ('-R'); 'iiadm -i' says why it is offline"
+    return f"bring it back with {reset}; {command('iiadm -i', name)} says why it is offline"
+
+
+def way_without(name: str, state: SetState) -> str:
+    """What is left to do when a volume will not come back."""
+    disable = f"disable the set with {command('iiadm -d', name)}"
+    if not state.restoring:
+        return disable
+    return f"give the restore up with {command('iiadm --give-up', name)}, then {disable}"
+
+
+def way_home(name: str, state: SetState, ticket: str | None = None) -> str:
+    """What ends the custody of a lent shadow. `ticket`: that of the export, if it is known."""
+    if state.custody is Custody.IMPORTED:
+        end = command("iiadm -d", name)
+        return f"disable it here with {end}, and join it on the host that exported it"
+    reset = command("iiadm -R", name)
+    if ticket is None or state.offline & Role.BITMAP:
+        return f"take it back with {reset}, which counts all its chunks as different"
+    join = command("iijoin", ticket)
+    return f"join it first with {join}; if the other host is lost, take it back with {reset}"

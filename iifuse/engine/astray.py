@@ -18,6 +18,7 @@ from iifuse.engine.view import View
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.presence import astray, deleted
 from iifuse.store.volume import Volume
+from iifuse.units import command
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +105,9 @@ def check(engine: Engine, volume: Volume, verb: str) -> None:
         raise errors.BadVolume(
             volume.path,
             f"{verb} is not possible: it was replaced while in use: {why}",
-            f"{HELD_ONLY}; 'svadm -d' takes it off the mount" if alone else HELD_ONLY,
+            f"{HELD_ONLY}; {command('svadm -d', volume.path)} takes it off the mount"
+            if alone
+            else HELD_ONLY,
         )
 
 

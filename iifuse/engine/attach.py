@@ -12,7 +12,7 @@ from typing import Final
 
 from iifuse import errors
 from iifuse.core.header import Closure, Header
-from iifuse.core.state import Custody
+from iifuse.core.state import Custody, way_back
 from iifuse.engine import pit, recovery, roles
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
@@ -24,6 +24,7 @@ from iifuse.store.setrow import SetRow
 from iifuse.store.volume import open_volume
 
 _REASON: Final = "it was not stopped cleanly, and the state directory that it belonged to is lost"
+_LOOK: Final = "'iiadm -l' lists all"
 _IN_USE: Final = "its master was in use here before the set was brought back"
 
 
@@ -49,7 +50,7 @@ async def attach(engine: Engine, paths: tuple[str, ...], group: str | None) -> l
         await _rise_above(engine, member)
     recovery.start_copies(engine, members)
     return [
-        f"{s.name}: offline, {s.header.offline_reason}; see 'iiadm -R'"
+        f"{s.name}: offline, {s.header.offline_reason}; {way_back(s.name, s.state)}"
         for s in members if s.state.offline
     ]  # fmt: skip
 
@@ -94,7 +95,7 @@ def _check(engine: Engine, path: str, header: Header) -> None:
     if header.closure is not Closure.OPEN:
         raise errors.Refused(path, "its set was disabled", "there is nothing to bring back")
     if header.shadow in engine.sets or any(s.key == header.uuid for s in engine.sets.values()):
-        raise errors.InUse(header.shadow, "is a set of this service already", "see 'iiadm -l'")
+        raise errors.InUse(header.shadow, "is a set of this service already", _LOOK)
     master, shadow = (Part.MASTER, header.master), (Part.SHADOW, header.shadow)
     rest = [shadow, (Part.BITMAP, path)]
     parts = rest if header.custody is Custody.IMPORTED else [master, *rest]

@@ -27,6 +27,7 @@ from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.presence import file_of
 from iifuse.store.setrow import SetRow
 from iifuse.store.wiping import told, wipe
+from iifuse.units import command
 
 log = logging.getLogger(__name__)
 
@@ -280,6 +281,7 @@ async def after_last_set(engine: Engine, family: Family) -> list[str]:
         except errors.StorageError as error:
             return [f"{path}: is open and stays on the mount until the service ends: {error}"]
         await engine.timekeeper.keep(view)
-        return [f"{path}: is open and stays on the mount; 'svadm -d {path}' takes it off"]
+        off = command("svadm -d", path)
+        return [f"{path}: is open and stays on the mount; {off} takes it off"]
     await engine.remove_master(family)
     return []

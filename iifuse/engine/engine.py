@@ -23,6 +23,7 @@ from iifuse.engine.threads import blocking
 from iifuse.engine.timekeeper import Timekeeper
 from iifuse.engine.view import MasterView, ShadowView, View
 from iifuse.engine.volumeset import VolumeSet
+from iifuse.store.holders import Holder, named, ways_out
 from iifuse.store.identity import Identity
 from iifuse.store.statedb import StateDB
 from iifuse.store.transitions import TransitionFile
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 
 CLOSE_SECONDS: Final = 2.0
 """How long a command waits for open handles to go: the kernel releases them asynchronously."""
+
+
+OPEN_TARGET: Final = "what an open file shows may not change, so close it first"
 
 
 class Hooks(Protocol):
@@ -46,8 +50,8 @@ class Hooks(Protocol):
     async def vanish(self, view: View) -> None:
         """A file leaves the mount."""
 
-    def holders(self, view: View) -> list[str]:
-        """Programs and loop devices that have the file open, for people. Blocks."""
+    def holders(self, view: View) -> list[Holder]:
+        """Programs and loop devices that have the file open. Blocks."""
 
     async def times_moved(self, views: list[View]) -> None:
         """Content has changed behind the kernel's back: it forgets the times that it knows."""
@@ -220,9 +224,10 @@ class Engine:
                 return
 
     async def _busy(self, view: View, why: str) -> errors.Busy:
-        who = await blocking(partial(self.hooks.holders, view))
-        by = ", ".join(who) if who else f"{view.opens} open handles (a mapping, or another host)"
-        return errors.Busy(view.path, f"is open: {by}", why)
+        found = await blocking(partial(self.hooks.holders, view))
+        by = named(found) or f"{view.opens} open handles (a mapping, or another host)"
+        ways = ways_out(found)
+        return errors.Busy(view.path, f"is open: {by}", f"{why}: {ways}" if ways else why)
 
     # -- families ---------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from iifuse.core.bits import Bits
 from iifuse.core.geometry import Geometry
 from iifuse.core.header import BitmapRole, Closure, Header, Pit, Stamp, pack
 from iifuse.core.sector import Region
-from iifuse.core.state import Custody, Kind, Progress, Verb
+from iifuse.core.state import Custody, Kind, Progress, Verb, way_home
 from iifuse.core.ticket import Lent
 from iifuse.core.times import lent as times_of_lent
 from iifuse.engine import overwriting, roles
@@ -47,6 +47,7 @@ from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.presence import file_of
 from iifuse.store.setrow import SetRow
 from iifuse.store.volume import Volume, open_volume
+from iifuse.units import command
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ async def export(engine: Engine, member: VolumeSet) -> Lent:
     await member.try_shadow()
     view = engine.views[member.name]
     async with (
-        engine.closed([view], "unmount it or stop the program first"),
+        engine.closed([view], "close it first"),
         engine.notes.announced({member: (Progress.IDLE, Custody.EXPORTED)}),
     ):
         path = await _hand_over(engine, member, view)
@@ -171,13 +172,12 @@ def _open_lent(
     engine: Engine, request: Borrowing
 ) -> tuple[ExitStack, Volume, Volume, Header, list[str]]:
     if request.shadow in engine.sets:
-        raise errors.InUse(
-            request.shadow, "is a set of this service already", "join an exported set with -J"
-        )
+        raise _is_here(request, engine.sets[request.shadow])
     lent = _read_lent(request)
     header = _import_header(engine, request, lent)
-    if any(s.key == lent.uuid for s in engine.sets.values()):
-        raise errors.Refused(request.shadow, "this service exported it", "join it with -J")
+    for member in engine.sets.values():
+        if member.key == lent.uuid:
+            raise _is_here(request, member)
     roles.check(
         engine,
         [(Part.SHADOW, request.shadow), (Part.BITMAP, request.bitmap)],
@@ -199,6 +199,17 @@ def _open_lent(
         known = last_shown(BitmapFile(bitmap), header)
         times = times_of_lent(lent.times, known, time.time_ns())
         return undo.pop_all(), shadow, bitmap, replace(header, shadow_times=times), notes
+
+
+def _is_here(request: Borrowing, member: VolumeSet) -> errors.IifuseError:
+    """The shadow belongs to a set of this service already, `member`."""
+    custody = member.header.custody
+    if custody is Custody.LOCAL:
+        look = command("iiadm -i", member.name)
+        return errors.InUse(request.shadow, "is a set of this service already", f"see {look}")
+    done = "imported it already" if custody is Custody.IMPORTED else "exported it"
+    way = way_home(member.name, member.state, member.ticket)
+    return errors.Refused(request.shadow, f"this service has {done}", way)
 
 
 def _read_lent(request: Borrowing) -> Lent:

@@ -14,14 +14,14 @@ from iifuse import errors
 from iifuse.core import loss, plan
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.bits import Bits
-from iifuse.core.state import Change, Custody, Role
+from iifuse.core.state import Change, Custody, Role, way_out
 from iifuse.engine.counting import counts
-from iifuse.engine.engine import Engine
+from iifuse.engine.engine import OPEN_TARGET, Engine
 from iifuse.engine.flip import Flip, execute_change
 from iifuse.engine.storage import storage_error
 from iifuse.engine.threads import blocking
 from iifuse.engine.volumeset import VolumeSet
-from iifuse.units import Run
+from iifuse.units import Run, command
 
 LISTED_CHUNKS: Final = 1 << 20
 """Chunks whose runs fit into one answer, in the worst case."""
@@ -35,9 +35,7 @@ def check(member: VolumeSet) -> None:
             member.name, "no restore of it stands aborted", "there is nothing to give up"
         )
     if state.copying:
-        raise errors.CopyRunning(
-            member.name, "its restore runs", "wait for it (-w) or abort it (-a)"
-        )
+        raise errors.CopyRunning(member.name, "its restore runs", way_out(member.name, state))
     member.check_answering()
 
 
@@ -50,7 +48,7 @@ async def give_up(engine: Engine, member: VolumeSet, *, sure: bool) -> list[str]
     family = engine.family(member)
     view = engine.master_view(family)
     shadow = engine.views.get(member.name)
-    async with engine.closed([view, shadow], "what an open file shows may not change"):
+    async with engine.closed([view, shadow], OPEN_TARGET):
         await blocking(partial(engine.db.give_up, member.name, member.header.pit.number))
         for file in filter(None, (view, shadow)):
             await engine.timekeeper.change(file)  # recorded before it happens
@@ -72,7 +70,8 @@ async def give_up(engine: Engine, member: VolumeSet, *, sure: bool) -> list[str]
 
 def _remark(member: VolumeSet) -> str:
     text = "its restore is given up, the master stays as it is"
-    return f"{text}; '-R' brings back what is offline" if member.state.offline else text
+    reset = command("iiadm -R", member.name)
+    return f"{text}; {reset} brings back what is offline" if member.state.offline else text
 
 
 async def _end(member: VolumeSet) -> None:

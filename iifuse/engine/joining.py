@@ -9,7 +9,7 @@ from iifuse import errors
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.header import BitmapRole, Closure, Header
 from iifuse.core.sector import Region
-from iifuse.core.state import Custody
+from iifuse.core.state import Custody, Role, way_home
 from iifuse.core.times import Times, after
 from iifuse.engine import lent, roles, unjoined
 from iifuse.engine.engine import Engine
@@ -21,6 +21,7 @@ from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.presence import file_of
 from iifuse.store.volume import Volume, open_volume
+from iifuse.units import command
 
 
 async def join(engine: Engine, member: VolumeSet, path: str, *, accept_unclosed: bool) -> list[str]:
@@ -101,8 +102,7 @@ def _open_secondary(
 ) -> tuple[BitmapFile, Bitmap]:
     header = member.header
     member.check_whole("-J")
-    if header.custody is Custody.IMPORTED or not header.export_number:
-        raise errors.Refused(member.name, "is not exported", "only an exported set can be joined")
+    _check_exported(member)
     roles.check(engine, [(Part.BITMAP, path)])
     volume = open_volume(path, exclusive=False)
     undo.callback(volume.close)
@@ -118,6 +118,23 @@ def _open_secondary(
     if damaged:
         raise errors.BadSecondary(path, "its bits are damaged (checksum)")
     return secondary, changes
+
+
+def _check_exported(member: VolumeSet) -> None:
+    header = member.header
+    if header.custody is Custody.IMPORTED:
+        raise errors.Refused(
+            member.name, "is an import itself, not exported", way_home(member.name, member.state)
+        )
+    if header.custody is Custody.EXPORTED and header.offline & Role.BITMAP:
+        raise errors.Refused(
+            member.name,
+            "-J is not possible: its own bitmap volume has failed, and what was written to the "
+            "master since the export is not known",
+            way_home(member.name, member.state),
+        )
+    if not header.export_number:
+        raise errors.Refused(member.name, "is not exported", "only an exported set can be joined")
 
 
 def check_secondary(path: str, main: Header, other: Header, *, accept_unclosed: bool) -> None:
@@ -145,7 +162,8 @@ def check_secondary(path: str, main: Header, other: Header, *, accept_unclosed: 
         raise errors.NotClosed(
             path,
             "was not closed on the host that imported the shadow",
-            "disable it there (-d); if that host is lost, -n accepts the bitmap as it is",
+            f"disable it there with {command('iiadm -d', other.shadow)}; if that host is lost, -n "
+            "accepts the bitmap as it is",
         )
 
 
@@ -153,12 +171,12 @@ def _way_out(main: Header) -> str:
     """What to do when a bitmap is not of the last export."""
     if main.custody is Custody.EXPORTED:
         return (
-            f"find the bitmap of this export, or give up what was written there: 'iiadm -R "
-            f"{main.shadow}' takes the shadow back with all chunks different"
+            "find the bitmap of this export, or give up what was written there: "
+            f"{command('iiadm -R', main.shadow)} takes the shadow back with all chunks different"
         )
     return (
-        f"find the bitmap of its last export; if the shadow was written elsewhere and is to be as "
-        f"its master again, 'iiadm -c s {main.shadow}' copies everything"
+        "find the bitmap of its last export; if the shadow was written elsewhere and is to be as "
+        f"its master again, {command('iiadm -c s', main.shadow)} copies everything"
     )
 
 

@@ -7,6 +7,7 @@ from iifuse.core.loss import Loss
 from iifuse.core.ticket import Lent
 from iifuse.store import fingerprint
 from iifuse.store.volume import Volume
+from iifuse.units import command
 
 
 def check_shadow(shadow: Volume, ticket: Lent, *, others: bool, sure: bool) -> list[str]:
@@ -59,6 +60,6 @@ def check_join(shadow: Volume, ticket: Lent | None, noted: Bitmap, path: str) ->
             path,
             f"notes too little: {len(wrong)} of {len(unnoted)} chunks of {shadow.path} that were "
             "looked at and are not noted as changed are others than at the export",
-            f"see that it is the right shadow; 'iiadm -R {shadow.path}' takes it back with all "
-            "chunks different",
+            f"see that it is the right shadow; {command('iiadm -R', shadow.path)} takes it back "
+            "with all chunks different",
         )

@@ -20,6 +20,7 @@ from iifuse.store.presence import STRANGER, Away, file_of, is_absence, misfit, o
 from iifuse.store.setrow import SetRow
 from iifuse.store.stamp import written_since
 from iifuse.store.volume import Volume, open_volume
+from iifuse.units import command
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +162,8 @@ def written_meanwhile(header: Header, master: Volume | None, shadow: Volume | No
 def _resized(header: Header, master: Volume) -> str:
     return (
         f"the master has {master.size_bytes} bytes and the set is of "
-        f"{header.size_bytes}; disable the set (-d) and enable it anew"
+        f"{header.size_bytes}; disable the set with {command('iiadm -d', header.shadow)} and "
+        "enable it anew"
     )
 
 

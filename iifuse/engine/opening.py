@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from iifuse import errors
 from iifuse.core import loss, sector
 from iifuse.core.geometry import Geometry
-from iifuse.core.state import Kind, Policy
+from iifuse.core.state import Kind, Policy, restores_already
 from iifuse.engine import astray, overwriting, roles
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
@@ -102,9 +102,7 @@ def _open_master(engine: Engine, path: str, undo: ExitStack) -> tuple[Family | N
     astray.check(engine, family.master, "-e")
     restoring = family.restoring
     if restoring is not None:
-        raise errors.CopyRunning(
-            path, f"-e is not possible while {restoring.name} restores this master", "wait for it"
-        )
+        raise restores_already(path, "-e", restoring.name, restoring.state)
     return family, family.master
 
 

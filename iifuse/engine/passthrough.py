@@ -11,6 +11,7 @@ from iifuse.engine.engine import Engine
 from iifuse.engine.roles import Part
 from iifuse.engine.threads import blocking
 from iifuse.store.volume import Volume, open_volume
+from iifuse.units import command
 
 
 async def control(engine: Engine, paths: Sequence[str]) -> list[str]:
@@ -54,7 +55,10 @@ async def release(engine: Engine, paths: Sequence[str], *, sure: bool = False) -
     views = [engine.views[path] for path in dict.fromkeys(paths) if path in engine.views]
     for view in views:
         if view.family.sets:
-            raise errors.Refused(view.path, "belongs to a set", "disable the set first (iiadm -d)")
+            own = view.path in engine.sets
+            sets = [view.path] if own else [member.name for member in view.family.sets]
+            way = f"disable that first with {command('iiadm -d', *sets)}"
+            raise errors.Refused(view.path, "belongs to a set", way)
     astray_ones = [(view.path, view.family.astray) for view in views if view.family.astray]
     loss.check([loss.of_nameless(path, why) for path, why in astray_ones], sure=sure)
     absent = [path for path in paths if path not in engine.views]

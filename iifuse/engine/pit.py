@@ -18,7 +18,7 @@ from iifuse.core.plan import PitStep
 from iifuse.core.state import Change, Kind, Progress, Role, Verb
 from iifuse.core.transition import Member, Transition
 from iifuse.engine import unjoined
-from iifuse.engine.engine import Engine
+from iifuse.engine.engine import OPEN_TARGET, Engine
 from iifuse.engine.family import Family
 from iifuse.engine.flip import Flip, Room, execute_change, make_room
 from iifuse.engine.flip import prepare as _prepare
@@ -28,6 +28,7 @@ from iifuse.engine.threads import blocking
 from iifuse.engine.view import View
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.volume import Volume
+from iifuse.units import command
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +58,10 @@ def check(engine: Engine, verb: Verb, sets: Sequence[VolumeSet]) -> None:
 
 
 def check_siblings(family: Family, member: VolumeSet, verb: str) -> None:
-    """Raise CopyRunning while another set restores the master: raw, it is no point in time."""
+    """Raise CopyRunning while another set restores the master."""
     restoring = family.restoring
     if restoring is not None and restoring is not member:
-        raise errors.CopyRunning(
-            member.name,
-            f"{verb} is not possible while {restoring.name} restores the same master",
-            f"let that copy finish ('iiadm -w {restoring.name}')",
-        )
+        raise state.restores_already(member.name, verb, restoring.name, restoring.state)
 
 
 async def flip(engine: Engine, verb: Verb, sets: Sequence[VolumeSet]) -> None:
@@ -107,7 +104,7 @@ async def change_all(
     views = [engine.views[v.path] for v in _sources(engine, changes) if v.path in engine.views]
     await _sync_sources(engine, changes, views)
     async with AsyncExitStack() as stack:
-        closed = engine.closed(targets, "what an open file shows may not change")
+        closed = engine.closed(targets, OPEN_TARGET)
         await stack.enter_async_context(closed)
         for member in changes:
             await engine.stop_copy(member)
@@ -242,12 +239,13 @@ async def _lose(part: Flip, reason: str) -> None:
 def _after_failure(part: Flip) -> str:
     name = part.member.name
     if part.change.progress is not Progress.TO_MASTER:
-        return "that set is offline now, see 'iiadm -i'"
+        return f"that set is offline now, see {command('iiadm -i', name)}"
     if part.member.state.kind is Kind.DEPENDENT:
-        return f"the restore has not begun, and {name} is offline; 'iiadm -i' says what is lost"
+        why = command("iiadm -i", name)
+        return f"the restore has not begun, and {name} is offline; {why} says what is lost"
     return (
         f"the restore has not begun, and {name} still holds its point in time; "
-        "'-R' and then '-u m' try again"
+        f"{command('iiadm -R', name)} and then {command('iiadm -u m', name)} try again"
     )
 
 

@@ -8,14 +8,22 @@ import time
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import Final
 
 from iifuse import errors
 from iifuse.core import loss, sector
 from iifuse.core.bits import Bits
 from iifuse.core.header import FileId, Header
 from iifuse.core.missing import lost_of, same_file
-from iifuse.core.state import NOTHING_OFFLINE, Change, Custody, Kind, Progress, Role, named
+from iifuse.core.state import (
+    NOTHING_OFFLINE,
+    Change,
+    Custody,
+    Kind,
+    Progress,
+    Role,
+    named,
+    way_without,
+)
 from iifuse.core.times import after
 from iifuse.engine import astray, pit, recovery, roles
 from iifuse.engine.dated import in_doubt
@@ -32,9 +40,9 @@ from iifuse.engine.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.presence import file_of
 from iifuse.store.volume import Volume, open_volume
+from iifuse.units import command
 
 _DIFFER: Final = "all chunks count as different"
-_COPIES: Final = "'-u s' copies them to the shadow, '-u m' to the master"
 
 Lost = dict[Role, Volume]
 """The volumes that were offline, opened again."""
@@ -69,8 +77,7 @@ async def _reset(engine: Engine, member: VolumeSet) -> list[str]:
             member.name,
             "its bitmap was lost in the middle of a restore: nobody knows which chunks of the "
             "master are right",
-            "give the restore up ('--give-up') or disable it ('-d'), and get the master's content "
-            "from a backup",
+            f"{way_without(member.name, member.state)}, and get the master's content from a backup",
         )
     family = engine.family(member)
     pit.check_siblings(family, member, "-R")
@@ -97,23 +104,22 @@ def _check_something_left(member: VolumeSet, family: Family, lost: Role) -> None
         raise errors.Refused(
             member.name,
             "is not there and nor is its master: neither can be made true from the other",
-            _without_both(member),
+            "bring one of them back, or reset another set of that master first; else "
+            + way_without(member.name, member.state),
         )
 
 
 def with_way_out(member: VolumeSet, error: errors.BadVolume) -> errors.BadVolume:
     """A volume cannot be used: what to do about it, and what to do if that cannot be."""
-    way = "give the restore up ('--give-up')" if member.restoring else "disable the set ('-d')"
-    return errors.BadVolume(
-        error.subject, error.why, f"{error.todo or 'mend it'} and repeat '-R'; if it is lost, {way}"
-    )
+    way = way_without(member.name, member.state)
+    again = f"repeat {command('iiadm -R', member.name)}"
+    todo = f"{error.todo or 'mend it'} and {again}; if it is lost, {way}"
+    return errors.BadVolume(error.subject, error.why, todo)
 
 
-def _without_both(member: VolumeSet) -> str:
-    bring = "bring one of them back, or reset another set of that master first; else "
-    if member.restoring:
-        return f"{bring}give the restore up ('--give-up'), then disable the set ('-d')"
-    return f"{bring}disable the set ('-d')"
+def _copies(name: str) -> str:
+    to_shadow, to_master = command("iiadm -u s", name), command("iiadm -u m", name)
+    return f"{to_shadow} copies them to the shadow, {to_master} to the master"
 
 
 async def _take_back(engine: Engine, member: VolumeSet) -> list[str]:
@@ -137,7 +143,7 @@ async def _take_back(engine: Engine, member: VolumeSet) -> list[str]:
     await engine.show_shadow(member)
     await blocking(partial(end_export, engine, member.header))
     await engine.note(member, "reset", why=f"taken back from its importer, {_DIFFER}")
-    return [f"{member.name}: taken back, all its chunks count as different; {_COPIES}"]
+    return [f"{member.name}: taken back, all its chunks count as different; {_copies(member.name)}"]
 
 
 # -- opening what was lost ------------------------------------------------------------------
@@ -271,8 +277,8 @@ def _recalled(member: VolumeSet, bitmap: BitmapFile) -> Header:
         raise errors.Refused(
             member.name,
             "its bitmap volume says no more which export it belongs to",
-            "put the right one back; if it is lost, disable the set (-d), and take the shadow back "
-            "on the exporting host (-R)",
+            "put the right one back; if it is lost, "
+            f"{way_without(member.name, member.state)}, and reset it on the exporting host",
         )
     return member.header
 
@@ -326,13 +332,14 @@ async def _make_true(engine: Engine, member: VolumeSet, lost: Role) -> list[str]
         await _give_up_restore(member)
     elif restoring and not lost & Role.MASTER:
         await _resume_restore(engine, member)
-        return [f"{name}: its restore stands aborted; '-u m' goes on with it"]
+        go_on = command("iiadm -u m", name)
+        return [f"{name}: its restore stands aborted; {go_on} goes on with it"]
     if header.custody is Custody.IMPORTED:
         await _all_differ(engine, member)
         return [f"{name}: all its chunks count as changed here"]
     if header.kind is Kind.INDEPENDENT and not lost & (Role.SHADOW | Role.MASTER):
         await _all_differ(engine, member)
-        return [f"{name}: all its chunks count as different; {_COPIES}"]
+        return [f"{name}: all its chunks count as different; {_copies(name)}"]
     change = _change(header.kind, lost)
     if change is Change.CLEAR:
         await _forget_bits(engine, member)

@@ -18,6 +18,7 @@ from iifuse.engine.tickets import check_not_lent
 from iifuse.engine.volumeset import VolumeSet
 from iifuse.store import identity as identities
 from iifuse.store.identity import Identity
+from iifuse.units import command
 
 
 class Part(Enum):
@@ -121,7 +122,8 @@ def _check_against(new: Use, use: Use) -> None:
         why = f"shares storage with {use.path}, {use.part.value} of this service"
     todo = "name another volume"
     if use.part is Part.VOLUME:
-        todo = f"'svadm -d {use.path}' takes it off the mount; or name another volume"
+        off = command("svadm -d", use.path)
+        todo = f"{off} takes it off the mount; or name another volume"
     elif new.part is Part.MASTER and use.part in (Part.SHADOW, Part.LENT):
         todo = "a shadow of a shadow is not possible"
     raise errors.InUse(new.path, why, todo)

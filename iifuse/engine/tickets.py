@@ -186,7 +186,7 @@ def name_import(header: Header, earlier: UUID | None = None) -> str:
         return (
             f"{header.shadow}: this import cannot be named in the ticket beside it "
             f"({errors.words(error)}), so the join of another one would know nothing of it: join "
-            f"{header.bitmap} (iiadm -J) before the update that follows any other join"
+            f"{header.bitmap} before the update that follows any other join"
         )
     return ""
 

@@ -12,7 +12,7 @@ from iifuse import errors
 from iifuse.core.bitmap import runs_of
 from iifuse.core.geometry import CHUNK_BYTES
 from iifuse.core.plan import Side, Touch
-from iifuse.core.state import Custody, Kind, Progress
+from iifuse.core.state import Custody, Kind, Progress, way_back, way_home, way_out
 from iifuse.engine.chunklock import Mode
 from iifuse.engine.engine import Engine
 from iifuse.engine.family import Family
@@ -39,15 +39,16 @@ def check_comparable(engine: Engine, member: VolumeSet) -> Family:
     if state.custody is not Custody.LOCAL:
         raise errors.Refused(
             member.name, f"is {state.custody.name.lower()}: only one of its volumes is here",
-            "compare it when it is joined",
+            way_home(member.name, state, member.ticket),
         )  # fmt: skip
     if state.offline:
         roles = " and ".join(role.name.lower() for role in state.offline if role.name)
-        raise errors.Refused(member.name, f"has its {roles} offline", "bring it back (-R)")
+        raise errors.Refused(
+            member.name, f"has its {roles} offline", way_back(member.name, state)
+        )
     if state.progress is not Progress.IDLE:
         how = "runs" if state.copying else "stands aborted"
-        way_out = "wait for it (-w)" if state.copying else "let '-u' in its direction go on with it"
-        raise errors.Refused(member.name, f"its copy {how}", way_out)
+        raise errors.Refused(member.name, f"its copy {how}", way_out(member.name, state))
     return engine.family(member)
 
 

@@ -164,7 +164,7 @@ class VolumeSet:
             return
         if verb is not Verb.DISABLE:
             self.check_whole(verb)
-        check(self.name, self.state, verb)
+        check(self.name, self.state, verb, self.ticket)
         self.check_answering()
 
     @property

@@ -19,9 +19,10 @@ from iifuse.fuse.connection import Connection
 from iifuse.fuse.namespace import Namespace
 from iifuse.fuse.operations import Operations
 from iifuse.store import linux
-from iifuse.store.holders import holders
+from iifuse.store.holders import Holder, of_mounted
 from iifuse.store.identity import Host, OnService
 from iifuse.store.mounts import mounts
+from iifuse.units import command
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,8 @@ class Mount:
         _clean_up_killed(self.mountpoint)
         if not os.path.isdir(self.mountpoint):
             raise errors.ServiceError(
-                self.mountpoint, "is not a directory", f"mkdir -p {self.mountpoint}"
+                self.mountpoint, "is not a directory",
+                f"make it with {command('mkdir -p', self.mountpoint)}",
             )
         if _is_our_mount(self.mountpoint):
             raise errors.ServiceError(self.mountpoint, "another service is mounted here")
@@ -137,9 +139,9 @@ class Mount:
         """Where programs find the view."""
         return self.mountpoint + view.path
 
-    def holders(self, view: View) -> list[str]:
-        """Programs and loop devices that have the view open."""
-        return holders([self.mounted_path(view), view.path][: 1 + self.in_place])
+    def holders(self, view: View) -> list[Holder]:
+        """Programs and loop devices that have the view open, wherever it is mounted."""
+        return of_mounted(self._connection.device, view.path)
 
     async def times_moved(self, views: list[View]) -> None:
         """The kernel forgets what it knows of the files' times before this returns.

@@ -25,7 +25,7 @@ from urllib.parse import quote
 from iifuse import errors
 from iifuse.store import linux
 from iifuse.store.blocks import Extent
-from iifuse.store.holders import holders
+from iifuse.store.holders import named, of_file
 from iifuse.store.identity import Identity
 
 DIRECTORY: Final = "/run/iifuse/.claims"
@@ -102,7 +102,7 @@ def _lock(path: str, file: str, extent: Extent, *, exclusive: bool) -> int:
         if error.errno in _FORBIDDEN:
             return -1
         raise
-    who = ", ".join(holders([file]))
+    who = named(of_file(file))
     raise errors.InUse(
         path,
         f"shares storage with a volume of another service: {who}"

@@ -103,7 +103,7 @@ _PAGE_BYTES: Final = 4096
 _JOURNAL_BYTES: Final = 1 << 18
 _OLD_VERSION: Final = 2
 _VERSION: Final = 3
-WAY_OUT: Final = "move it away and bring the sets back with 'iiadm --attach'"
+WAY_OUT: Final = "move it away, and bring the sets back by iiadm --attach and their bitmap volumes"
 _DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _FAILURES: Final = (sqlite3.Error, UnicodeError)
 """A damaged name of a table stands in the error, which Python then cannot decode."""

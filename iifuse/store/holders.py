@@ -1,50 +1,158 @@
-"""Who has a file of the mount open: read from links in /proc and /sys, never by a stat of it."""
+"""Who has a file or a device open, and what ends that.
 
-import contextlib
+Read from links and texts in /proc and /sys, never by a stat of the file: it may be our own, or on
+a disk that hangs.
+"""
+
 import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from iifuse.store import blockusers
+from iifuse.store.blockusers import Use, text
+from iifuse.store.namespaces import Namespace, link, namespaces, processes
+from iifuse.units import command
+
+NAMED_MAX: Final = 5
+"""More are counted, not named."""
 
 
-def holders(paths: list[str]) -> list[str]:
-    """Programs and loop devices that have one of `paths` open or mapped, for people."""
-    found = dict.fromkeys(_processes(set(paths)))
-    found |= dict.fromkeys(_loop_devices(set(paths)))
-    return list(found)
+@dataclass(frozen=True)
+class Holder:
+    """Somebody who has a file open. `ways`: what ends that, one after the other."""
+
+    who: str
+    ways: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return self.who
 
 
-def _processes(paths: set[str]) -> Iterator[str]:
-    for process in glob.glob("/proc/[0-9]*"):
-        pid = int(process.rpartition("/")[2])
-        if pid != os.getpid() and _has_open(process, paths):
-            yield f"{_command(process)} (pid {pid})"
+def named(found: Sequence[Holder]) -> str:
+    """All of them for people; empty: nobody is known."""
+    return _some([holder.who for holder in found])
 
 
-def _has_open(process: str, paths: set[str]) -> bool:
-    links = glob.iglob(f"{process}/fd/*")
-    return any(_link(link) in paths for link in links) or _has_mapped(process, paths)
+def ways_out(found: Sequence[Holder]) -> str:
+    """What ends it all, for people; empty: nobody is known."""
+    ways = list(dict.fromkeys(way for holder in found for way in holder.ways))
+    more = ", and so on" if len(ways) > NAMED_MAX else ""
+    return ", then ".join(ways[:NAMED_MAX]) + more
 
 
-def _has_mapped(process: str, paths: set[str]) -> bool:
-    with contextlib.suppress(OSError), open(f"{process}/maps", errors="surrogateescape") as maps:
+def _some(words: Sequence[str]) -> str:
+    more = f" and {len(words) - NAMED_MAX} more" if len(words) > NAMED_MAX else ""
+    return ", ".join(words[:NAMED_MAX]) + more
+
+
+def of_file(path: str) -> list[Holder]:
+    """Of a file under a name that every mount namespace has for it."""
+    return _of_names({path}, namespaces())
+
+
+def of_mounted(device: int, path: str) -> list[Holder]:
+    """Of a file of the file system with this number, which itself calls it `path`."""
+    spaces = namespaces()
+    return _of_names({name for space in spaces for name in space.names(device, path)}, spaces)
+
+
+def of_device(number: int) -> list[Holder]:
+    """Of a block device: each use is one."""
+    name = os.path.basename(link(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}"))
+    return [Holder(use.what, (use.way,)) for use in _used([name])[name]] if name else []
+
+
+def _of_names(names: set[str], spaces: Sequence[Namespace]) -> list[Holder]:
+    loops = [loop for loop in _loops() if _backing(loop) in names]
+    programs = [Holder(who, (f"stop {who}",)) for who in _programs(names)]
+    used = _used(loops, spaces)
+    return [*programs, *(_loop(loop, used[loop]) for loop in loops)]
+
+
+def _loops() -> list[str]:
+    return [path.split("/")[3] for path in glob.glob("/sys/block/loop*/loop")]
+
+
+def _backing(loop: str) -> str:
+    return text(f"/sys/block/{loop}/loop/backing_file")
+
+
+def _loop(name: str, uses: Sequence[Use]) -> Holder:
+    device = f"/dev/{name}"
+    what = f" ({_some([use.what for use in uses])})" if uses else ""
+    goes_by_itself = uses and text(f"/sys/block/{name}/loop/autoclear") == "1"
+    own = () if goes_by_itself else (command("losetup -d", device),)
+    return Holder(f"loop device {device}{what}", (*(use.way for use in uses), *own))
+
+
+def _used(names: Iterable[str], spaces: Sequence[Namespace] | None = None) -> dict[str, list[Use]]:
+    """The uses of some devices; what keeps a mount of them busy before the mount."""
+    names = list(names)
+    if not names:
+        return {}
+    spaces = namespaces() if spaces is None else spaces
+    below = [each for name in names for each in blockusers.tree(name)]
+    nodes = {node for each in below for node in (blockusers.node(each), f"/dev/{each}")}
+    opened = _openers(nodes)
+    return {name: list(_busy(blockusers.uses(name, spaces, opened))) for name in names}
+
+
+def _busy(uses: Iterable[Use]) -> Iterator[Use]:
+    for use in uses:
+        for who in _programs_below(use.point) if use.point else ():
+            yield Use(f"in use by {who}", f"stop {who}")
+        yield use
+
+
+# -- programs -------------------------------------------------------------------------------
+
+
+def _programs(paths: set[str]) -> list[str]:
+    return [_program(pid) for pid in processes() if _has_open(pid, paths)]
+
+
+def _openers(nodes: set[str]) -> dict[str, list[str]]:
+    """Of each node the programs that have it open; nobody maps one."""
+    found: dict[str, list[str]] = {}
+    for pid in processes():
+        links = {link(name) for name in glob.iglob(f"/proc/{pid}/fd/*")}
+        for node in nodes & links if pid != os.getpid() else ():
+            found.setdefault(node, []).append(_program(pid))
+    return found
+
+
+def _programs_below(point: str) -> list[str]:
+    """Those that have something open there, or are there."""
+    start = point.rstrip("/") + "/"
+    return [
+        _program(pid)
+        for pid in processes()
+        if any(f"{seen}/".startswith(start) for seen in _links(pid))
+    ]
+
+
+def _links(pid: int) -> Iterator[str]:
+    for name in (*glob.iglob(f"/proc/{pid}/fd/*"), *(f"/proc/{pid}/{n}" for n in ("cwd", "root"))):
+        yield link(name)
+
+
+def _program(pid: int) -> str:
+    elsewhere = link(f"/proc/{pid}/ns/mnt") not in ("", link("/proc/self/ns/mnt"))
+    where = ", in another mount namespace" if elsewhere else ""
+    return f"{text(f'/proc/{pid}/comm') or '?'} (pid {pid}{where})"
+
+
+def _has_open(pid: int, paths: set[str]) -> bool:
+    if pid == os.getpid():
+        return False
+    links = glob.iglob(f"/proc/{pid}/fd/*")
+    return any(link(name) in paths for name in links) or _has_mapped(pid, paths)
+
+
+def _has_mapped(pid: int, paths: set[str]) -> bool:
+    with suppress(OSError), open(f"/proc/{pid}/maps", errors="surrogateescape") as maps:
         return any(line.split(maxsplit=5)[-1].rstrip("\n") in paths for line in maps)
     return False
-
-
-def _link(path: str) -> str:
-    with contextlib.suppress(OSError):
-        return os.readlink(path)
-    return ""
-
-
-def _command(process: str) -> str:
-    with contextlib.suppress(OSError), open(f"{process}/comm") as file:
-        return file.read().strip()
-    return "?"
-
-
-def _loop_devices(paths: set[str]) -> Iterator[str]:
-    for path in glob.glob("/sys/block/loop*/loop/backing_file"):
-        with contextlib.suppress(OSError), open(path, errors="surrogateescape") as file:
-            if file.read().rstrip("\n") in paths:
-                yield f"loop device /dev/{path.split('/')[3]}"

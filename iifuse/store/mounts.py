@@ -13,7 +13,10 @@ _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 
 @dataclass(frozen=True)
 class Mount:
-    """One line. `device`: 'major:minor' of its file system; `point`: where it is mounted."""
+    """One line. `device`: 'major:minor' of its file system; `point`: where it is mounted.
+
+    `peers`: 'shared:N' or 'master:N', the groups of mounts that it is one of, or follows.
+    """
 
     number: int
     parent: int | None
@@ -23,6 +26,7 @@ class Mount:
     kind: str
     source: str
     options: tuple[str, ...]
+    peers: tuple[str, ...] = ()
 
     @property
     def device_number(self) -> int:
@@ -82,6 +86,10 @@ class Mounts:
             current = self.enter(current, at)
         return current
 
+    def parent(self, mount: Mount) -> Mount | None:
+        """The one that it lies on, where this process sees it."""
+        return next((one for one in self._all if one.number == mount.parent), None)
+
     def of_device(self, device: str) -> Mount | None:
         """A mount of the file system with this number, where there is one."""
         return next(iter(self.all_of_device(device)), None)
@@ -89,6 +97,14 @@ class Mounts:
     def all_of_device(self, device: str) -> list[Mount]:
         """Every mount of it, or of a file or directory on it."""
         return [mount for mount in self._all if mount.device == device]
+
+    def all_of_number(self, device: int) -> list[Mount]:
+        """The same by the number that stat(2) knows it by."""
+        return self.all_of_device(f"{os.major(device)}:{os.minor(device)}")
+
+    def all_from(self, node: str) -> list[Mount]:
+        """Every mount that says this is its device: its number may be none of a device (btrfs)."""
+        return [mount for mount in self._all if mount.source == node]
 
 
 @lru_cache(4096)
@@ -105,6 +121,7 @@ def _parse(line: str) -> Mount:
         kind=kind,
         source=_plain(source),
         options=tuple(_plain(option) for option in options.split(",")),
+        peers=tuple(words[6:end]),
     )
 
 

@@ -12,6 +12,7 @@ from iifuse import errors
 from iifuse.store import identity as identities
 from iifuse.store import linux
 from iifuse.store.claims import Claim
+from iifuse.store.holders import Holder, named, of_device, of_file, ways_out
 from iifuse.store.identity import Identity
 
 _COPY_BYTES: Final = 1 << 20
@@ -237,24 +238,22 @@ def open_volume(path: str, *, exclusive: bool = True) -> Volume:
     with ExitStack() as undo:
         claim = Claim(path, identity)
         undo.callback(claim.release)
-        fd = _open(path, is_device=identity.is_device)
+        fd = _open(path, identity, exclusive=exclusive)
         undo.callback(os.close, fd)
         size = _check_open(path, fd, identity)
         if not identity.is_device:
-            _lock(path, fd, exclusive=exclusive)
+            _lock(path, fd, identity, exclusive=exclusive)
         undo.pop_all()
     return Volume(path, fd, size, identity, claim)
 
 
-def _open(path: str, *, is_device: bool) -> int:
+def _open(path: str, identity: Identity, *, exclusive: bool) -> int:
     flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
-        fd = os.open(os.path.realpath(path), flags | (os.O_EXCL if is_device else 0))
+        fd = os.open(os.path.realpath(path), flags | (os.O_EXCL if identity.is_device else 0))
     except OSError as error:
         if error.errno == errno.EBUSY:
-            raise errors.Busy(
-                path, "is mounted or in use by another program", "unmount it or stop that program"
-            ) from error
+            raise _busy(path, identity, asked=exclusive) from error
         raise errors.BadVolume(
             path, f"cannot be opened ({error.strerror})", "it has to be readable and writable"
         ) from error
@@ -276,15 +275,26 @@ def _check_open(path: str, fd: int, identity: Identity) -> int:
     return size
 
 
-def _lock(path: str, fd: int, *, exclusive: bool) -> None:
+def _lock(path: str, fd: int, identity: Identity, *, exclusive: bool) -> None:
     if not linux.lock_whole_file(fd):
         raise errors.InUse(
             path, "is locked, by another service most likely", "let that one give it up first"
         )
     if exclusive and linux.opened_by_others(fd):
-        raise errors.Busy(
-            path, "somebody has it open", "stop the program or detach the loop device"
-        )
+        raise _busy(path, identity, asked=exclusive)
+
+
+def _busy(path: str, identity: Identity, *, asked: bool) -> errors.Busy:
+    """Who has it, and what ends that, if somebody has `asked` for the volume: it takes a while."""
+    found: list[Holder] = []
+    if asked and identity.is_device:
+        found = of_device(identity.number[0])
+    elif asked:
+        found = of_file(os.path.realpath(path))
+    if not found:
+        return errors.Busy(path, "is in use", "unmount it, or stop the program that has it open")
+    how = "in use" if identity.is_device else "open"
+    return errors.Busy(path, f"is {how}: {named(found)}", f"close it first: {ways_out(found)}")
 
 
 def create_file(path: str, size_bytes: int, *, mode: int = 0o600, sparse: bool = True) -> None:

@@ -67,7 +67,7 @@ def assert_list_is_right(master, kept, extents):
 def test_give_up_with_all_volumes_lists_what_is_missing(service, refused, aborted):
     master, shadow, kept = aborted
     left, pit = service.status(shadow).copy_bits, service.status(shadow).pit
-    says = (master, f"{left} chunk", f"point in time {pit} of", "'-u m' would finish it")
+    says = (master, f"{left} chunk", f"point in time {pit} of", f"'iiadm -u m {shadow}' would")
     refused(service, "iiadm", "--give-up", shadow, code=1, says=says)
     done = ok(service, "-n", "--give-up", shadow)
     status = service.status(shadow)

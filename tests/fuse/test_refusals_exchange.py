@@ -104,7 +104,8 @@ def test_import_of_volumes_in_use_is_refused(refused, lent, place):
 
 
 def test_import_by_the_service_that_exported_is_refused(refused, lent):
-    refused(lent.service, "iiadm", "-I", lent.shadow, lent.second, says=(lent.shadow, "-J"))
+    says = (lent.shadow, f"'iijoin {lent.ticket}'")
+    refused(lent.service, "iiadm", "-I", lent.shadow, lent.second, says=says)
 
 
 def test_import_into_the_main_bitmap_is_refused(refused, lent):

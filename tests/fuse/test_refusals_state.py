@@ -174,9 +174,9 @@ def test_exported_set_refuses_its_row(service, refused, pair):
     refused(service, "iiadm", "-g", "both", "-E", says=(dependent, "dependent"))
     assert service.run("iiadm", "-E", independent).returncode == 0
     for verb in (["-u", "s"], ["-u", "m"], ["-c", "s"], ["-c", "m"], ["-E"]):
-        refused(service, "iiadm", "-n", *verb, independent, says=(independent, "-J"))
+        refused(service, "iiadm", "-n", *verb, independent, says=(independent, "'iijoin "))
     refused(service, "iiadm", "-g", "both", "-u", says=(independent, "exported"))
-    refused(service, "iiadm", "-I", independent, f"{independent}.2", says=(independent, "-J"))
+    refused(service, "iiadm", "-I", independent, f"{independent}.2", says=("'iijoin ",))
     words = ("-e", "ind", pair[0], independent, f"{independent}.2")
     refused(service, "iiadm", *words, says=(independent,))
 
@@ -188,7 +188,8 @@ def test_imported_set_refuses_its_row(service, new_service, refused, pair, place
     second = place / "second"
     assert other.run("iiadm", "-I", independent, second).returncode == 0
     for verb in (["-u", "s"], ["-u", "m"], ["-c", "s"], ["-c", "m"], ["-E"]):
-        refused(other, "iiadm", "-n", *verb, independent, says=(independent, "-d", "-J"))
+        says = (f"'iiadm -d {independent}'", "join it on the host")
+        refused(other, "iiadm", "-n", *verb, independent, says=says)
     refused(other, "iiadm", "-J", independent, second, says=(independent,))
     refused(other, "iiadm", "-I", independent, place / "third", says=(independent,))
 

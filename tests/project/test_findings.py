@@ -66,6 +66,16 @@ FINDINGS = {
     "K16.2": "restarts by an administrator counted as failures of the service",
     "K16.3": "an installation took the files of the running service away first",
     "K14.5": "with no descriptor left clients got no answer, and the log tracebacks",
+    "K15.1": "a message advised a part of a command, for the reader to complete",
+    "K15.2": "what a message advised was refused",
+    "K15.3": "somebody had it open, and nobody said who, or what ends that",
+    "K15.4": "a mount that only another mount namespace has was found by nobody",
+    "K15.5": "a point in time that nobody knows was of Jan 1 1970",
+    "K15.6": "iijoin did not find the bitmap of an import that iiadm -I had made",
+    "K15.7": "the demonstration failed while another mount namespace held its loop device",
+    "K15.8": "a closed standard stream was a defect",
+    "K15.9": "a message showed the number of an error",
+    "K15.10": "a command on a group did not say what it had done to which set",
 }
 
 

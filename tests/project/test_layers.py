@@ -11,7 +11,7 @@ WORDS = ("iifuse.errors", "iifuse.units")
 SERVED = ("iifuse", "iifuse.core", "iifuse.store", "iifuse.engine", "iifuse.control")
 TOOLS = (
     *WORDS, "iifuse", "iifuse.core", "iifuse.control.client", "iifuse.control.protocol",
-    "iifuse.control.services", "iitools",
+    "iifuse.control.services", "iifuse.streams", "iitools",
 )  # fmt: skip
 OFFLINE = [f"iitools.{path.stem}" for path in sorted((ROOT / "tools").glob("iibitmap*.py"))]
 MAY_IMPORT = {
@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "iifuse.errors": (),
     "iifuse.background": (),
     "iifuse.logs": ("iifuse.errors",),
-    "iifuse.stopping": ("iifuse.engine", "iifuse.fuse"),
+    "iifuse.stopping": ("iifuse.engine", "iifuse.fuse", "iifuse.store"),
+    "iifuse.streams": (),
     "iifuse.units": (),
     "iifuse.core": (*WORDS, "iifuse.core"),
     "iifuse.store": (*WORDS, "iifuse.core", "iifuse.store"),
@@ -38,6 +39,7 @@ MAY_IMPORT = {
     "iifuse.control.server": (*WORDS, *SERVED),
     "iifuse.service": (
         *WORDS, *SERVED, "iifuse.fuse", "iifuse.background", "iifuse.logs", "iifuse.stopping",
+        "iifuse.streams",
     ),
     "iitools": TOOLS,
     # Work on the volumes of a service that cannot run: nobody else can open, lock and write them.

@@ -16,6 +16,7 @@ from iifuse.engine import pit, recovery
 from iifuse.engine.engine import Engine
 from iifuse.engine.view import View, _read
 from iifuse.engine.volumeset import VolumeSet
+from iifuse.store.holders import Holder
 from iifuse.store.setrow import SetRow
 from iifuse.store.transitions import TransitionFile
 
@@ -168,7 +169,7 @@ class Hooks:
     async def vanish(self, view: View) -> None:
         pass
 
-    def holders(self, view: View) -> list[str]:
+    def holders(self, view: View) -> list[Holder]:
         return []
 
     async def times_moved(self, views: list[View]) -> None:

@@ -9,7 +9,10 @@ from iifuse.store.blocks import WHOLE, Extent
 from iifuse.store.identity import Identity, device_id
 
 REAL = tuple(
-    f"iifuse.store.{name}" for name in ("blocks", "claims", "holders", "identity", "mounts")
+    f"iifuse.store.{name}"
+    for name in (
+        "blocks", "blockusers", "claims", "holders", "identity", "mounts", "namespaces",
+    )
 )
 """Modules that are left out while this holds."""
 

@@ -8,6 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import advice
 import loaded
 from hang import PATIENCE_SECONDS, WATCHDOG, abort, unmount
 from loaded import BIN, LOADED, Child
@@ -153,8 +154,10 @@ class Service:
         command = [str(BIN / program), *map(str, words)]
         env = {**os.environ, "IIFUSE_SOCKET": str(self.socket)}
         if not options and loaded.may_fork(command, env):
-            return loaded.run(command, env, 120)
-        return subprocess.run(
+            done = loaded.run(command, env, 120)
+            advice.check(done.stderr)
+            return done
+        done = subprocess.run(
             command,
             env=env,
             capture_output=True,
@@ -164,6 +167,8 @@ class Service:
             timeout=120,
             **options,
         )
+        advice.check(done.stderr)
+        return done
 
 
 _BACKING: dict[str, str | None] = {}

@@ -8,6 +8,7 @@ import termios
 from dataclasses import dataclass
 from importlib import import_module
 
+import advice
 import pytest
 from bitmaps import SHADOW, make_bitmap
 from fake_service import CHUNK, CHUNKS, FakeService, lent, row
@@ -100,6 +101,7 @@ def run(capfd, monkeypatch):
             code = import_module(f"iitools.{program}").main(list(argv))
         ended = Ended(code, *capfd.readouterr())
         assert "Traceback" not in ended.err
+        advice.check(ended.err)
         return ended
 
     return call

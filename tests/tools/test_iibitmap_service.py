@@ -57,7 +57,8 @@ def test_refusal_of_finish_after_a_write_past_the_service_leads_out(new_service,
     change_header(bitmap_of(shadow), progress=progress)  # aborted just before its end
     with master.open("r+b") as file:
         file.write(b"past the service")
-    assert "start the service, then 'iiadm -R'" in finish(bitmap_of(shadow), master, shadow)[1]
+    said = finish(bitmap_of(shadow), master, shadow)[1]
+    assert f"start the service, then 'iiadm -R {shadow}'" in said
     service.start()
     done = service.run("iiadm", "-n", "-R", shadow)
     assert done.returncode == 0, done.stderr
