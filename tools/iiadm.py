@@ -11,7 +11,7 @@ from iifuse.control.client import Client
 from iifuse.control.protocol import Cost
 from iifuse.core.ticket import Lent
 
-from . import ask, common, extents, grammar, reports, verbs, waiting
+from . import ask, common, extents, grammar, reports, show, verbs, waiting
 from .grammar import Command
 
 options = verbs.options
@@ -65,7 +65,10 @@ def _tell(
 
 def _disable(client: Client, command: Command) -> None:
     target = _target(command)
+    rows = client.status(target) if command.group is not None else []
     _tell(client, command, lambda sure: protocol.Disable(target, sure))
+    for row in rows:
+        common.say(f"{row.shadow}: disabled")
 
 
 def _flip(client: Client, command: Command) -> None:
@@ -78,7 +81,11 @@ def _flip(client: Client, command: Command) -> None:
 
     def flip(sure: bool) -> None:
         request = protocol.Flip(direction, full, target, sure)
-        common.say_unjoined(client.call(request, list[protocol.SetStatus]))
+        rows = client.call(request, list[protocol.SetStatus])
+        common.say_unjoined(rows)
+        if command.group is not None and direction == "m":
+            for row in rows:
+                common.say(f"{row.shadow}: {row.master} is restored from it, {show.amount(row)}")
 
     ask.when_asked(flip, sure=command.sure)
 

@@ -122,6 +122,13 @@ def local_time(stamp: str | None) -> str:
         return stamp
 
 
+def amount(row: SetStatus) -> str:
+    """How much a copy that has just begun has to bring."""
+    chunks = row.copied_chunks + row.copy_bits
+    size = format_size(min(chunks * row.chunk_bytes, row.size_bytes))
+    return f"{chunks} {'chunk' if chunks == 1 else 'chunks'} ({size})"
+
+
 def copied_percent(row: SetStatus) -> int:
     """How much of its copy a set has behind it."""
     total = row.copied_chunks + row.copy_bits

@@ -54,7 +54,7 @@ class Client:
             return errors.ServiceError(self.path, "only root may ask this service", "be root")
         return errors.ServiceError(
             self.path,
-            f"no service answers ({error.strerror or error})",
+            f"no service answers ({errors.words(error)})",
             "start iifuse, or name its socket with --socket or IIFUSE_SOCKET",
         )
 
@@ -64,7 +64,10 @@ class Client:
         except BrokenPipeError:
             return  # it has heard enough, and has said why
         except OSError as error:
-            raise errors.ServiceError(self.path, f"the connection broke ({error})") from error
+            raise self._broken(error) from error
+
+    def _broken(self, error: OSError) -> errors.ServiceError:
+        return errors.ServiceError(self.path, f"the connection broke ({errors.words(error)})")
 
     def _receive(self, connection: socket.socket) -> bytes:
         data = bytearray()
@@ -72,7 +75,7 @@ class Client:
             try:
                 part = connection.recv(1 << 16)
             except OSError as error:
-                raise errors.ServiceError(self.path, f"the connection broke ({error})") from error
+                raise self._broken(error) from error
             if not part:
                 raise errors.ServiceError(self.path, "the service ended before it answered")
             data += part

@@ -50,8 +50,9 @@ def of_restore(header: Header, chunks: int) -> Loss:
     """A restore would begin, or an aborted one go on, with so many chunks to copy."""
     source = f"{header.shadow}, which holds {point_in_time(header)}"
     if header.state.resumes:
-        what = f"this would go on to overwrite a master: {amount(header, chunks)} of it are still "
-        return Loss(header.master, f"{what}to come from {source}")
+        left = f"the {amount(header, chunks)} of it that are still to come from {source}"
+        what = f"this would go on to overwrite a master: {left}; what is there now is lost"
+        return Loss(header.master, what)
     what = f"this would overwrite a master: {amount(header, chunks)} of it, from {source}"
     return Loss(header.master, f"{what}; what was written to it since then is lost")
 
@@ -150,6 +151,7 @@ def of_export(header: Header) -> Loss:
     """A lent shadow would be taken back."""
     return Loss(
         header.shadow,
-        "this would take an exported shadow from its importer, which must never write to it again; "
-        "all its chunks count as different then",
+        f"this would take an exported shadow, {point_in_time(header)}, from its importer, which "
+        "must never write to it again; what it has written is not known, so all "
+        f"{amount(header, header.geometry.chunks)} count as different then",
     )

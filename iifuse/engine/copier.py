@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import trio
 
+from iifuse import errors
 from iifuse.core import plan
 from iifuse.core.bitmap import runs_of
 from iifuse.core.geometry import CHUNK_SHIFT
@@ -105,7 +106,7 @@ class Copier:
             await self._fail(error)
         except Exception as error:
             log.exception("%s: defect in the copy", self.member.name)
-            await self._fail(OSError(errno.EIO, str(error), self.member.name))
+            await self._fail(OSError(errno.EIO, errors.words(error), self.member.name))
         finally:
             self._rest.set()
 

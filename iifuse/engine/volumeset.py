@@ -343,12 +343,9 @@ class VolumeSet:
             raise
 
     def _sectors(
-        self,
-        region: Region,
-        runs: Sequence[Run],
-        ahead: Sequence[int] = (),
+        self, region: Region, runs: Sequence[Run], ahead: Sequence[int] = (),
         marks: Sequence[Run] = (),
-    ) -> list[tuple[int, bytes]]:
+    ) -> list[tuple[int, bytes]]:  # fmt: skip
         """(offset in bytes, encoded sectors) of runs of chunks, as the disk has to hold them."""
         assert self.bitmap is not None
         encode, rows = self.bitmap.encode, self.bits.disk_rows

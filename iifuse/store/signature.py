@@ -170,7 +170,7 @@ def _ask(volume: Volume, answers: tuple[int, ...], *words: str) -> _Done:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise errors.BadVolume(
             volume.path,
-            f"{words[0]} cannot look at what is there ({error})",
+            f"{words[0]} cannot look at what is there ({errors.words(error)})",
             "install util-linux, or see to the disk",
         ) from error
     if done.returncode not in answers:

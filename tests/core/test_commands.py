@@ -15,7 +15,7 @@ NAMES = [
 ]  # fmt: skip
 
 
-@pytest.mark.finding("K15.1")
+@pytest.mark.finding("K15.6")
 def test_command_is_taken_by_a_shell_as_it_was_meant():
     text = command("printf '%s\\0'", *NAMES).removeprefix("'").removesuffix("'")
     done = subprocess.run(["bash", "-c", text], capture_output=True, check=True)

@@ -30,7 +30,7 @@ def shadow(service, volume, place):
     return place / "S"
 
 
-@pytest.mark.finding("K15.8")
+@pytest.mark.finding("K15.13")
 @pytest.mark.parametrize(("line", "code"), sample(CASES, 12, "closed streams"))
 def test_closed_stream_is_no_defect(service, shadow, line, code):
     line = line.replace(" S", f" {shadow}").replace(" M", f" {shadow.with_name('M')}")

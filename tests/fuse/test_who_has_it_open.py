@@ -75,7 +75,7 @@ def lead_out(service, shadow, *programs):
     raise AssertionError(said)
 
 
-@pytest.mark.finding("K15.3")
+@pytest.mark.finding("K15.8")
 def test_loop_device_is_named_with_its_mount_and_both_are_let_go(service, shadow, on_loop):
     device, point = on_loop
     (said,) = lead_out(service, shadow)
@@ -99,7 +99,7 @@ def test_program_that_keeps_the_mount_busy_is_named_before_it(service, shadow, o
     assert f"in use by sleep (pid {program.pid})" in said
 
 
-@pytest.mark.finding("K15.4")
+@pytest.mark.finding("K15.9")
 def test_mount_that_only_another_namespace_has_is_named_with_a_process_there(
     service, shadow, on_loop, elsewhere
 ):
