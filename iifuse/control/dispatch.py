@@ -15,7 +15,7 @@ from iifuse.control.protocol import AnyRequest, Cost, Noted, SetStatus, Target, 
 from iifuse.control.rows import status, volumes
 from iifuse.core import missing
 from iifuse.core.naming import find, find_all
-from iifuse.core.state import Custody, Kind, Policy, Progress, Verb, way_out
+from iifuse.core.state import Custody, Kind, Policy, Progress, Verb, check_known, way_out
 from iifuse.core.ticket import Lent
 from iifuse.engine import (
     attach,
@@ -277,6 +277,7 @@ class Dispatcher:
         todo = [s for s in sets if s not in done]
         for member in done:
             missing.check_noted(member.name, member.missing, "-E")
+            check_known(member.name, member.state, member.header.export_number)
         async with self._all_ready(todo, Verb.EXPORT):
             for member in todo:
                 found[member] = await exchange.export(self._engine, member)

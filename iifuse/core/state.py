@@ -221,6 +221,16 @@ def restores_already(name: str, verb: str, other: str, state: SetState) -> error
     return errors.CopyRunning(name, why, way_out(other, state))
 
 
+def check_known(name: str, state: SetState, export_number: int) -> None:
+    """Raise Refused when nobody knows which export of an exported set is out: its bitmap knew."""
+    if state.custody is Custody.EXPORTED and not export_number:
+        raise errors.Refused(
+            name,
+            "is exported, and its bitmap volume is lost, which knew which export that is",
+            way_home(name, state),
+        )
+
+
 def _check_custody(name: str, state: SetState, verb: Verb, ticket: str | None) -> None:
     if verb is Verb.DISABLE or state.custody is Custody.LOCAL:
         return
@@ -296,6 +306,12 @@ def way_without(name: str, state: SetState) -> str:
     if not state.restoring:
         return disable
     return f"give the restore up with {command('iiadm --give-up', name)}, then {disable}"
+
+
+def way_to_copy(name: str) -> str:
+    """What makes chunks equal that count as different."""
+    to_shadow, to_master = command("iiadm -u s", name), command("iiadm -u m", name)
+    return f"{to_shadow} copies them to the shadow, {to_master} to the master"
 
 
 def way_home(name: str, state: SetState, ticket: str | None = None) -> str:

@@ -12,19 +12,11 @@ from typing import Final
 
 from iifuse import errors
 from iifuse.core import loss, sector
+from iifuse.core import state as states
 from iifuse.core.bits import Bits
 from iifuse.core.header import FileId, Header
 from iifuse.core.missing import lost_of, same_file
-from iifuse.core.state import (
-    NOTHING_OFFLINE,
-    Change,
-    Custody,
-    Kind,
-    Progress,
-    Role,
-    named,
-    way_without,
-)
+from iifuse.core.state import NOTHING_OFFLINE, Change, Custody, Kind, Progress, Role, named
 from iifuse.core.times import after
 from iifuse.engine import astray, pit, recovery, roles
 from iifuse.engine.dated import in_doubt
@@ -78,7 +70,8 @@ async def _reset(engine: Engine, member: VolumeSet) -> list[str]:
             member.name,
             "its bitmap was lost in the middle of a restore: nobody knows which chunks of the "
             "master are right",
-            f"{way_without(member.name, member.state)}, and get the master's content from a backup",
+            f"{states.way_without(member.name, member.state)}, and get the master's content from "
+            "a backup",
         )
     family = engine.family(member)
     pit.check_siblings(family, member, "-R")
@@ -106,21 +99,16 @@ def _check_something_left(member: VolumeSet, family: Family, lost: Role) -> None
             member.name,
             "is not there and nor is its master: neither can be made true from the other",
             "bring one of them back, or reset another set of that master first; else "
-            + way_without(member.name, member.state),
+            + states.way_without(member.name, member.state),
         )
 
 
 def with_way_out(member: VolumeSet, error: errors.BadVolume) -> errors.BadVolume:
     """A volume cannot be used: what to do about it, and what to do if that cannot be."""
-    way = way_without(member.name, member.state)
+    way = states.way_without(member.name, member.state)
     again = f"repeat {command('iiadm -R', member.name)}"
     todo = f"{error.todo or 'mend it'} and {again}; if it is lost, {way}"
     return errors.BadVolume(error.subject, error.why, todo)
-
-
-def _copies(name: str) -> str:
-    to_shadow, to_master = command("iiadm -u s", name), command("iiadm -u m", name)
-    return f"{to_shadow} copies them to the shadow, {to_master} to the master"
 
 
 async def _take_back(engine: Engine, member: VolumeSet) -> list[str]:
@@ -144,7 +132,8 @@ async def _take_back(engine: Engine, member: VolumeSet) -> list[str]:
     await engine.show_shadow(member)
     await blocking(partial(end_export, engine, member.header))
     await engine.note(member, "reset", why=f"taken back from its importer, {_DIFFER}")
-    return [f"{member.name}: taken back, all its chunks count as different; {_copies(member.name)}"]
+    name = member.name
+    return [f"{name}: taken back, all its chunks count as different; {states.way_to_copy(name)}"]
 
 
 # -- opening what was lost ------------------------------------------------------------------
@@ -279,7 +268,7 @@ def _recalled(member: VolumeSet, bitmap: BitmapFile) -> Header:
             member.name,
             "its bitmap volume says no more which export it belongs to",
             "put the right one back; if it is lost, "
-            f"{way_without(member.name, member.state)}, and reset it on the exporting host",
+            f"{states.way_without(member.name, member.state)}, and reset it on the exporting host",
         )
     return member.header
 
@@ -340,7 +329,7 @@ async def _make_true(engine: Engine, member: VolumeSet, lost: Role) -> list[str]
         return [f"{name}: all its chunks count as changed here"]
     if header.kind is Kind.INDEPENDENT and not lost & (Role.SHADOW | Role.MASTER):
         await _all_differ(engine, member)
-        return [f"{name}: all its chunks count as different; {_copies(name)}"]
+        return [f"{name}: all its chunks count as different; {states.way_to_copy(name)}"]
     change = _change(header.kind, lost)
     if change is Change.CLEAR:
         await _forget_bits(engine, member)

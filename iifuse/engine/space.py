@@ -64,7 +64,7 @@ async def remarks(engine: Engine, member: VolumeSet) -> list[str]:
     text = (
         f"{member.name}: the shadow is sparse: {most} {format_size(found[0])}, and "
         f"{format_size(found[1])} are free on its file system; when it is full, "
-        f"{_consequence(member)}; '-o reserve' with -e makes sure of the room beforehand"
+        f"{_consequence(member)}; -o reserve with -e makes sure of the room beforehand"
     )
     return [text]
 

@@ -32,7 +32,7 @@ VERBS = (
 """S, M, B2: shadow, master, another bitmap; N, NB: a further set; T: the ticket."""
 NOT_FOR_IT = (
     "there is nothing to give up", "only an exported set can be joined", "only an independent",
-    "No such file or directory", "is an import itself",
+    "No such file or directory", "is an import itself", "is a set of this service already",
 )  # fmt: skip
 """Refusals of what is not meant for such a set: there is nothing to lead out of."""
 STEPS_MAX = 12
@@ -137,9 +137,9 @@ def lead_out(stage: Stage, piece: Piece, verb: str) -> None:
     """Run the verb, and what refusals advise, each with all that its own refusal advises first."""
     said: list[str] = []
     first = stage.words(verb, piece)
-    if _follow(stage, piece, first, set(), said) and len(said) == 0:
+    if _follow(stage, piece, first, set(), said):
         return
-    if len(said) == 1 and any(text in said[0] for text in NOT_FOR_IT):
+    if any(text in said[0] for text in NOT_FOR_IT):
         return
     assert stage.is_out(piece), "no way out:\n  " + "\n  ".join(said)
 
@@ -155,11 +155,10 @@ def _follow(
     said.append(f"{' '.join(words)}: {done.stderr.strip()}")
     for found in advice.commands(done.stderr):
         step = _sure(found)
-        if " ".join(step) in tried or len(tried) > STEPS_MAX:
+        if " ".join(step) in tried or "-i" in step or len(said) > STEPS_MAX:
             continue
-        _follow(stage, piece, step, tried, said)
-        if stage.is_out(piece):
-            return True
+        if _follow(stage, piece, step, tried, said):  # something is different now
+            return stage.is_out(piece) or _follow(stage, piece, words, set(), said)
     return False
 
 

@@ -53,9 +53,22 @@ def two(service):
 @pytest.mark.parametrize("line", REQUESTS)
 def test_action_sends_one_request(run, two, line):
     ended = run("iiadm", *line.split())
-    assert (ended.code, ended.err) == (0, "")
+    told = line.startswith("-g G -") and set(line.split()) & {"-d", "m"}
+    assert (ended.code, ended.err != "") == (0, bool(told))
     looks = [] if isinstance(REQUESTS[line], protocol.Status) else two.asked(protocol.Status)
     assert [asked for asked in two.requests if asked not in looks] == [REQUESTS[line]]
+
+
+@pytest.mark.finding("K15.14")
+@pytest.mark.parametrize(
+    ("line", "done"), [("-g G -d", "disabled"), ("-g G -u m -n", "is restored from it, ")]
+)
+def test_command_on_a_group_says_what_it_did_to_which_set(run, two, line, done):
+    ended = run("iiadm", *line.split())
+    said = ended.err.splitlines()
+    assert [row.shadow for row in two.rows] == [text.partition(":")[0] for text in said]
+    assert all(done in text for text in said)
+    assert ended.out == ""
 
 
 CHANGES = [
