@@ -5,9 +5,15 @@ SAN that both see. The procedure of "LAN-Free Backups Using the Sun StorEdge Ins
 Software" is performed, steps 5 to 13, then a rapid restore. Each command is shown as a person
 types it, and every claim is verified by reading the volumes themselves. Exit code 1 at the first
 one that is not true. Whatever happens, nothing stays mounted, frozen or on disk.
+
+It runs in a mount namespace of its own. A program that makes one while the demonstration runs (a
+service that is started, a container) has all that is mounted then, and would keep the loop devices
+busy and with them the shadows.
 """
 
+import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +23,11 @@ from demo_lib.hosts import Host
 from demo_lib.places import Site
 from demo_lib.play import SIGNALS, Play, Watch
 from demo_lib.stage import Stage, Untrue
+
+ALONE = "IIFUSE_DEMO_ALONE"
+"""Environment variable of the demonstration once it is."""
+UNSHARE = ("unshare", "--mount", "--propagation", "slave")
+"""What others unmount is unmounted for us too; what we mount, nobody else has."""
 
 
 class Interrupted(BaseException):
@@ -95,5 +106,17 @@ def _show_logs(play: Play) -> None:
         play.stage.output("\n".join(host.log().splitlines()[-8:]))
 
 
+def go_apart() -> None:
+    """Begin again in a mount namespace of our own, where one is to be had."""
+    if ALONE in os.environ:
+        return
+    os.environ[ALONE] = "1"
+    with suppress(OSError):
+        tried = subprocess.run([*UNSHARE, "true"], check=False, capture_output=True)  # noqa: S603
+        if tried.returncode == 0:
+            os.execvp(UNSHARE[0], [*UNSHARE, sys.executable, *sys.argv])  # noqa: S606
+
+
 if __name__ == "__main__":
+    go_apart()
     sys.exit(main())

@@ -72,6 +72,7 @@ FINDINGS = {
     "K15.9": "a mount that only another mount namespace has was found by nobody",
     "K15.10": "a point in time that nobody knows was of Jan 1 1970",
     "K15.11": "iijoin did not find the bitmap of an import that iiadm -I had made",
+    "K15.12": "the demonstration failed while another mount namespace held its loop device",
     "K15.13": "a closed standard stream was a defect",
     "K15.14": "a command on a group did not say what it had done to which set",
 }
