@@ -95,8 +95,7 @@ def assert_ended_in_order(system, *units):
 
 def kill(system):
     """Kill the service, and wait until systemd has started another one and all that needs it."""
-    pid = system.show("iifuse@prod", "MainPID")
-    system.do("kill", "-9", pid)
+    system.do("systemctl", "kill", "--signal=KILL", "iifuse@prod")
     system.until(lambda: system.show("iifuse@prod", "NRestarts") == "1", "a restart")
     system.settle()
 
@@ -113,6 +112,13 @@ def test_boot_and_shutdown_take_volumes_service_and_file_system_in_order(volume_
     system.do("systemctl", "start", "--job-mode=replace-irreversibly", "down.target")
     assert_ended_in_order(system, "data.mount", "iifuse@prod.service", "srv.mount")
     assert "cycle" not in "".join(system.log)
+
+
+def test_volume_that_is_missing_keeps_no_host_from_its_boot(system):
+    boot(system, FILES["/etc/fstab"], examples=[VOLUMES])
+    assert system.show("data.mount", "ActiveState") == "failed"
+    for unit in ("local-fs.target", "multi-user.target", "iifuse@prod"):
+        assert system.show(unit, "ActiveState") == "active"
 
 
 @pytest.mark.finding("K16.1")
