@@ -139,7 +139,7 @@ def lead_out(stage: Stage, piece: Piece, verb: str) -> None:
     first = stage.words(verb, piece)
     if _follow(stage, piece, first, set(), said):
         return
-    if any(text in said[0] for text in NOT_FOR_IT):
+    if any(text in one for text in NOT_FOR_IT for one in (said[0], said[-1])):
         return
     assert stage.is_out(piece), "no way out:\n  " + "\n  ".join(said)
 
