@@ -17,7 +17,7 @@ PYTHON ?= $(firstword $(foreach p,/usr/bin/python3 python3,$(shell \
 BUILD_PACKAGES := fuse3 libfuse3-dev pkg-config gcc libc6-dev python3-dev python3-venv
 INSTALL_PACKAGES := fuse3 python3-venv
 TEST_PACKAGES := borgbackup btrfs-progs e2fsprogs fio git libarchive-tools mandoc mount postgresql restic rsync \
-	sqlite3 strace systemd util-linux xfsprogs
+	sqlite3 strace systemd util-linux xfsprogs zsh
 BENCH_PACKAGES := e2fsprogs fio libnbd-bin mount nbdkit postgresql qemu-system-common rsync util-linux \
 	xfsprogs
 

@@ -1,13 +1,16 @@
 """The lines of the log: with time and level for people, with a priority for the journal."""
 
+import errno
 import logging
 import os
+import socket
 import sys
 import traceback
 from logging.handlers import SysLogHandler, WatchedFileHandler
 from typing import Final
 
 from iifuse import errors
+from iifuse.store.names import make_directory
 
 SYSLOG: Final = "syslog"
 """Instead of a file: syslog(3), which on most systems is the journal."""
@@ -17,6 +20,28 @@ _PRIORITIES: Final = (
 )  # fmt: skip
 """Of syslog(3): at which level a line has which, the most severe first."""
 _DEBUG: Final = 7
+
+
+def usual(state: str) -> str:
+    """Where a service in the background writes when nothing was said: syslog, if there is one.
+
+    Else a file in its state directory, and standard error says so.
+    """
+    if _answers():
+        return SYSLOG
+    make_directory(state)
+    path = os.path.join(state, "log")
+    print(f"iifuse: there is no {_DEVICE}: the log goes to {path}", file=sys.stderr)
+    return path
+
+
+def _answers() -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(_DEVICE)
+        except OSError:
+            return False
+    return True
 
 
 def set_up(log: str | None = None) -> None:
@@ -46,7 +71,9 @@ def in_words(record: logging.LogRecord) -> bool:
 
 def _handler(log: str | None) -> logging.Handler:
     if log == SYSLOG:
-        handler: logging.Handler = SysLogHandler(_DEVICE)
+        if not _answers():
+            raise FileNotFoundError(errno.ENOENT, "nobody listens there")
+        handler: logging.Handler = _Syslog(_DEVICE)
         handler.setFormatter(logging.Formatter(f"iifuse[{os.getpid()}]: %(message)s"))
         return handler
     handler = logging.StreamHandler(sys.stderr) if log is None else WatchedFileHandler(log)
@@ -62,6 +89,11 @@ def _is_journal() -> bool:
     except OSError:
         return False
     return told == f"{found.st_dev}:{found.st_ino}"
+
+
+class _Syslog(SysLogHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Syslog that is gone for a while costs lines; there is nobody to whom it could be said."""
 
 
 class _ForPeople(logging.Formatter):

@@ -108,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
         "--log",
         metavar="FILE",
         help=f"where the log goes, or '{logs.SYSLOG}'; default: standard error, "
-        f"with --daemon {logs.SYSLOG}",
+        f"with --daemon {logs.SYSLOG}, or DIR/log where there is none",
     )
     p.add_argument("--version", action="version", version=f"iifuse {__version__}")
     return p
@@ -124,10 +124,11 @@ def main() -> int:
         if arguments.daemon and not detached:
             return background.start()
         stopping.hold_back()
-        logs.set_up(arguments.log or (logs.SYSLOG if detached else None))
+        state = os.path.abspath(arguments.state)
+        logs.set_up(arguments.log or (logs.usual(state) if detached else None))
         service = Service(
             mountpoint=arguments.mountpoint,
-            state=os.path.abspath(arguments.state),
+            state=state,
             socket=os.path.abspath(arguments.socket),
             options=options,
             when_ready=background.let_go if detached else lambda: None,
@@ -333,6 +334,7 @@ def _harden() -> None:
         log.info("memory cannot be locked (CAP_IPC_LOCK, LimitMEMLOCK)")
     linux.be_io_flusher()
     linux.forbid_core_dumps()
+    linux.set_name("iifuse")
 
 
 if __name__ == "__main__":

@@ -118,4 +118,5 @@ def _report(args: argparse.Namespace, pairs: Sequence[Pair]) -> None:
         common.emit(protocol.to_json({"sets": pairs}))
         return
     for pair in pairs:
-        common.emit(f"{pair.shadow}: joined, bitmap {pair.bitmap}")
+        if not pair.done:  # of the others it was said
+            common.emit(f"{pair.shadow}: joined, bitmap {pair.bitmap}")

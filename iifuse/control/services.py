@@ -55,7 +55,8 @@ def find(path: str | None, instance: str | None) -> str:
 
 def running() -> list[Place]:
     """The services that answer below /run/iifuse; the default one first."""
-    places = [Place(DEFAULT_SOCKET)]
+    sockets = sorted(glob.glob(os.path.join(glob.escape(RUN_DIRECTORY), "*.sock")))
+    places = [Place(path) for path in dict.fromkeys((DEFAULT_SOCKET, *sockets))]
     for path in sorted(glob.glob(os.path.join(glob.escape(RUN_DIRECTORY), "*", _NAME))):
         places.append(Place(path, os.path.basename(os.path.dirname(path))))  # noqa: PERF401
     return [place for place in places if _answers(place.socket)]

@@ -20,6 +20,7 @@ Cost = tuple[str, str, str, int, int, str]
 async def costs(engine: Engine, verb: Verb, sets: Sequence[VolumeSet]) -> list[Cost]:
     """For each set. Raises what the verb would raise before it changes anything."""
     pit.check(engine, verb, sets)
+    await pit.check_closed(engine, verb, sets)
     return [await _cost(engine, verb, member) for member in sets]
 
 

@@ -197,7 +197,15 @@ async def disable(engine: Engine, member: VolumeSet) -> list[str]:
         notes = [f"{member.name}: is disabled, which the next start does again: {why}"]
     engine.history.tell(member.header, Verb.DISABLE.told)
     await engine.history.note()
-    return notes + await after_last_set(engine, family)
+    return notes + _still_lent(member) + await after_last_set(engine, family)
+
+
+def _still_lent(member: VolumeSet) -> list[str]:
+    """What becomes of a shadow that somebody else has in hands, and nobody can join."""
+    if member.header.custody is not Custody.EXPORTED or member.ticket is None:
+        return []
+    way = f"when its importer is done with it, remove {member.ticket}, which keeps it from other use"
+    return [f"{member.name}: is still lent, and cannot be joined any more; {way}"]
 
 
 async def _keep_master_times(engine: Engine, family: Family) -> None:

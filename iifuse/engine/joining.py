@@ -142,7 +142,7 @@ def check_secondary(path: str, main: Header, other: Header, *, accept_unclosed: 
     if other.role is not BitmapRole.IMPORTED:
         raise errors.BadSecondary(path, "is not the bitmap of an imported shadow")
     if other.uuid == main.uuid and other.import_id in main.joined:
-        since = "" if other.pit == main.pit else ", and the set was updated since"
+        since = "" if other.pit.id == main.pit.id else ", and the set was updated since"
         raise errors.AlreadyJoined(path, f"this import was joined already{since}")
     pairs = (
         ("set", str(other.uuid), str(main.uuid)),

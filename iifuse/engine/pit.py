@@ -64,6 +64,14 @@ def check_siblings(family: Family, member: VolumeSet, verb: str) -> None:
         raise state.restores_already(member.name, verb, restoring.name, restoring.state)
 
 
+async def check_closed(engine: Engine, verb: Verb, sets: Sequence[VolumeSet]) -> None:
+    """Raise Busy while somebody has a target open: before anybody is asked, or told of a cost."""
+    changes = {s: _change(verb, s) for s in sets if not (verb.to_master and s.state.resumes)}
+    targets = [_target_view(engine, member, change) for member, change in changes.items()]
+    async with engine.closed(targets, OPEN_TARGET):
+        pass
+
+
 async def flip(engine: Engine, verb: Verb, sets: Sequence[VolumeSet]) -> None:
     """Make a new PIT on all sets at one instant, or change nothing.
 

@@ -25,6 +25,7 @@ async def before_flip(
     if sure:
         return
     pit.check(engine, verb, sets)
+    await pit.check_closed(engine, verb, sets)  # no question about what is refused then
     if verb.to_master:
         losses = [await _restored(verb, member) for member in sets]
     else:

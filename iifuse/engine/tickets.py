@@ -146,8 +146,8 @@ def check_not_lent(path: str, known: tuple[UUID, int] | None = None) -> None:
                     path,
                     f"is lent: {beside} is of export {lent.export_number} of {lent.shadow}, which "
                     "is not joined",
-                    "join it on the host that exported it; if that is gone for good, remove "
-                    f"{beside}",
+                    "join it on the host that exported it; if that host is gone for good, or its "
+                    f"set was disabled, and nobody writes to the shadow, remove {beside}",
                 )
 
 

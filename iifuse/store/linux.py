@@ -29,6 +29,7 @@ _MS_NODEV: Final = 4
 _MS_NOEXEC: Final = 8
 _MS_BIND: Final = 4096
 _MCL_CURRENT_FUTURE: Final = 3
+_PR_SET_NAME: Final = 15
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_IO_FLUSHER: Final = 57
 _M_TRIM_THRESHOLD: Final = -1
@@ -240,6 +241,11 @@ def keep_memory() -> None:
 def be_io_flusher() -> bool:
     """PR_SET_IO_FLUSHER, for the same reason; needs CAP_SYS_RESOURCE."""
     return int(_libc.prctl(_PR_SET_IO_FLUSHER, 1, 0, 0, 0)) == 0
+
+
+def set_name(name: str) -> None:
+    """PR_SET_NAME: what ps(1) calls this process, and other services that find it in the way."""
+    _libc.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
 def forbid_core_dumps() -> None:

@@ -163,6 +163,23 @@ def test_daemon_returns_when_its_mount_is_ready_and_holds_no_terminal(daemon, pl
     assert not os.path.ismount(place / "mnt")
 
 
+@pytest.mark.skipif(os.path.exists("/dev/log"), reason="this machine has a syslog")
+def test_daemon_without_a_syslog_logs_into_its_state_directory(daemon, place):
+    """As in a container: no traceback for each line, and the terminal is told where they go."""
+    done = daemon()
+    assert done.returncode == 0
+    assert done.stderr == f"iifuse: there is no /dev/log: the log goes to {place}/state/log\n"
+    assert "ready at" in (place / "state" / "log").read_text()
+
+
+def test_daemon_that_is_told_to_use_a_syslog_that_is_not_there_says_so(daemon):
+    if os.path.exists("/dev/log"):
+        pytest.skip("this machine has a syslog")
+    done = daemon("--log", "syslog")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "/dev/log" in done.stderr
+
+
 def test_daemon_that_cannot_start_says_why_to_whoever_started_it(daemon, place):
     done = daemon("--log", place / "log", mountpoint=place / "none")
     assert done.returncode == 2

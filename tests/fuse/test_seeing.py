@@ -133,3 +133,27 @@ def test_health_tells_of_an_aborted_restore(service, family):
     service.flip("m", ind)
     service.wait(ind)
     assert health(service) == ""
+
+
+def test_nobody_is_asked_about_what_is_refused_then(service, family, refused):
+    """Neither a question nor a cost comes before the refusal of a target that is open."""
+    master, ind, _ = family
+    with service.path(master).open("rb"):
+        for words in (["-u", "m"], ["-c", "m"], ["-u", "m", "--dry-run"]):
+            refused(service, "iiadm", *words, ind, says=(master, "open"))
+    with service.path(ind).open("rb"):
+        refused(service, "iiadm", "-u", "--dry-run", ind, says=(ind, "open"))
+
+
+def test_disable_of_a_lent_shadow_tells_of_its_ticket(service, family, refused):
+    master, ind, _ = family
+    told(service, "-E", ind)
+    done = service.run("iiadm", "-d", ind)
+    assert done.returncode == 0
+    assert f"remove {ind}.iiticket" in done.stderr
+    enable = ("-e", "ind", master, ind, f"{ind}.bmp")
+    refused(service, "iiadm", *enable, says=(ind, "set was disabled"))
+
+
+def test_service_is_called_by_its_name(service):
+    assert open(f"/proc/{service.pid}/comm").read() == "iifuse\n"

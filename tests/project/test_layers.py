@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "iifuse": (),
     "iifuse.errors": (),
     "iifuse.background": (),
-    "iifuse.logs": ("iifuse.errors",),
+    "iifuse.logs": ("iifuse.errors", "iifuse.store.names"),
     "iifuse.stopping": ("iifuse.engine", "iifuse.fuse", "iifuse.store"),
     "iifuse.streams": (),
     "iifuse.units": (),
