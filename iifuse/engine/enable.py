@@ -204,7 +204,7 @@ def _still_lent(member: VolumeSet) -> list[str]:
     """What becomes of a shadow that somebody else has in hands, and nobody can join."""
     if member.header.custody is not Custody.EXPORTED or member.ticket is None:
         return []
-    way = f"when its importer is done with it, remove {member.ticket}, which keeps it from other use"
+    way = f"when its importer is done, remove {member.ticket}, which keeps it from all other use"
     return [f"{member.name}: is still lent, and cannot be joined any more; {way}"]
 
 

@@ -1,6 +1,7 @@
 """Is all well, what would a verb cost, which set is meant: through the real programs."""
 
 import json
+from pathlib import Path
 
 import pytest
 from harness import CHUNK
@@ -156,4 +157,4 @@ def test_disable_of_a_lent_shadow_tells_of_its_ticket(service, family, refused):
 
 
 def test_service_is_called_by_its_name(service):
-    assert open(f"/proc/{service.pid}/comm").read() == "iifuse\n"
+    assert Path(f"/proc/{service.pid}/comm").read_text() == "iifuse\n"
