@@ -33,6 +33,7 @@ VERBS = (
 NOT_FOR_IT = (
     "there is nothing to give up", "only an exported set can be joined", "only an independent",
     "No such file or directory", "is an import itself", "is a set of this service already",
+    "with a volume of another service",
 )  # fmt: skip
 """Refusals of what is not meant for such a set: there is nothing to lead out of."""
 STEPS_MAX = 12
