@@ -17,7 +17,7 @@ from uuid import UUID
 import sdnotify
 import trio
 
-from iifuse import __version__, background, errors, logs, stopping, streams
+from iifuse import __version__, background, errors, logs, stopping, streams, terminal
 from iifuse.control.dispatch import Dispatcher
 from iifuse.control.protocol import DEFAULT_SOCKET, SOCKET_VARIABLE, ServiceInfo
 from iifuse.control.server import Server
@@ -142,7 +142,7 @@ def main() -> int:
 
 def _explain(error: errors.IifuseError) -> int:
     if sys.stderr is not None:  # else it would go to standard output
-        print(f"iifuse: {error}", file=sys.stderr)
+        print(terminal.fitted(f"iifuse: {error}", sys.stderr), file=sys.stderr)
     return error.exit_code
 
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-from iifuse import errors
+from iifuse import errors, terminal
 
 R = TypeVar("R")
 
@@ -26,9 +26,21 @@ def agree(question: str, risk: str) -> None:
 
 def _answer(question: str) -> str:
     """'no' for an empty line, some letters of yes or no, or '' to ask again."""
-    print(f"{question} (yes/no) ", end="", file=sys.stderr, flush=True)
-    word = sys.stdin.readline().strip().lower() or "no"
+    asked = terminal.fitted(f"{question} (yes/no)", sys.stderr)
+    print(asked, end=" ", file=sys.stderr, flush=True)
+    word = _line().strip().lower() or "no"
     return word if "yes".startswith(word) or "no".startswith(word) else ""
+
+
+def _line() -> str:
+    """What is typed. What is said next begins a line of its own, also after Ctrl-C and Ctrl-D."""
+    line = ""
+    try:
+        line = sys.stdin.readline()
+    finally:
+        if not line.endswith("\n"):
+            print(file=sys.stderr)
+    return line
 
 
 def when_asked(act: Callable[[bool], R], *, sure: bool) -> R:

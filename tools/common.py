@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Final, NoReturn, TypeVar
 
-from iifuse import __version__, errors, streams
+from iifuse import __version__, errors, streams, terminal
 from iifuse.control import protocol, services
 from iifuse.control.client import Client
 from iifuse.core import state
+
+from .asking import Asking
 
 INTERRUPTED: Final = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as shells count."""
@@ -36,6 +38,7 @@ def run(program: str, summary: str, body: Callable[[], None], *, asks: bool = Tr
     `asks`: the service.
     """
     streams.hold_places()
+    Asking.begun = False
     try:
         body()
     except SystemExit as done:  # how argparse ends after --help and --version
@@ -46,8 +49,7 @@ def run(program: str, summary: str, body: Callable[[], None], *, asks: bool = Tr
             say(summary.rstrip())
         return error.exit_code
     except KeyboardInterrupt:
-        rest = "; what the service has begun goes on" if asks else ""
-        say(f"{program}: interrupted{rest}")
+        say(f"{program}: interrupted{_what_goes_on() if asks else ''}")
         return INTERRUPTED
     except OutputClosed:
         _forget_output()
@@ -57,6 +59,10 @@ def run(program: str, summary: str, body: Callable[[], None], *, asks: bool = Tr
         say(f"{program}: {defect}")
         return defect.exit_code
     return 0
+
+
+def _what_goes_on() -> str:
+    return "; what the service has begun goes on" if Asking.begun else "; nothing was done"
 
 
 def _forget_output() -> None:
@@ -83,12 +89,12 @@ def say(text: str) -> None:
     """Talk to the user, on stderr. Where nobody can hear it, what was done is done all the same."""
     if sys.stderr is not None:
         with suppress(OSError):
-            print(text, file=sys.stderr, flush=True)
+            print(terminal.fitted(text, sys.stderr), file=sys.stderr, flush=True)
 
 
 def client(args: argparse.Namespace) -> Client:
     """The service that is meant. Raises ServiceError, UsageError."""
-    return Client(services.find(args.socket, args.instance))
+    return Asking(services.find(args.socket, args.instance))
 
 
 def tell(client: Client, request: protocol.AnyRequest) -> tuple[str, ...]:

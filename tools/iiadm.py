@@ -12,6 +12,7 @@ from iifuse.control.protocol import Cost
 from iifuse.core.ticket import Lent
 
 from . import ask, common, extents, grammar, reports, show, verbs, waiting
+from .asking import Asking
 from .grammar import Command
 
 options = verbs.options
@@ -33,7 +34,7 @@ def _act(command: Command) -> None:
 
 
 def _client(command: Command) -> Client:
-    return Client(services.find(command.socket, command.instance))
+    return Asking(services.find(command.socket, command.instance))
 
 
 def _target(command: Command) -> protocol.Target:

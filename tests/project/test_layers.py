@@ -11,7 +11,8 @@ WORDS = ("iifuse.errors", "iifuse.units")
 SERVED = ("iifuse", "iifuse.core", "iifuse.store", "iifuse.engine", "iifuse.control")
 TOOLS = (
     *WORDS, "iifuse", "iifuse.core", "iifuse.control.client", "iifuse.control.protocol",
-    "iifuse.control.services", "iifuse.streams", "iitools",
+    "iifuse.control.services", "iifuse.streams", "iifuse.terminal",
+    "iitools",
 )  # fmt: skip
 OFFLINE = [f"iitools.{path.stem}" for path in sorted((ROOT / "tools").glob("iibitmap*.py"))]
 MAY_IMPORT = {
@@ -21,6 +22,7 @@ MAY_IMPORT = {
     "iifuse.logs": ("iifuse.errors", "iifuse.store.names"),
     "iifuse.stopping": ("iifuse.engine", "iifuse.fuse", "iifuse.store"),
     "iifuse.streams": (),
+    "iifuse.terminal": (),
     "iifuse.units": (),
     "iifuse.core": (*WORDS, "iifuse.core"),
     "iifuse.store": (*WORDS, "iifuse.core", "iifuse.store"),
@@ -39,7 +41,7 @@ MAY_IMPORT = {
     "iifuse.control.server": (*WORDS, *SERVED),
     "iifuse.service": (
         *WORDS, *SERVED, "iifuse.fuse", "iifuse.background", "iifuse.logs", "iifuse.stopping",
-        "iifuse.streams",
+        "iifuse.streams", "iifuse.terminal",
     ),
     "iitools": TOOLS,
     # Work on the volumes of a service that cannot run: nobody else can open, lock and write them.

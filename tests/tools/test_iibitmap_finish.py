@@ -98,7 +98,7 @@ def test_finish_of_a_restore_is_asked_about(on_terminal, place, typed, code):
         "iibitmap", "finish", *cut.words, typed=typed, streams=("stdin", "stderr")
     )
     assert ended.code == code
-    assert f"{cut.master}: this would go on to overwrite a master: 15 chunks" in ended.err
+    assert f"{cut.master}: this would go on to overwrite a master: the 15 chunks" in ended.err
     assert f"from {cut.shadow}, which holds point in time 3" in ended.err
     assert (cut.master.read_bytes() == before) is bool(code)
     assert ("100%" in ended.err) is not code
