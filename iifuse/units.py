@@ -35,6 +35,11 @@ def format_size(size_bytes: int) -> str:
     return f"{value:.0f} {_UNITS[unit]}" if value == int(value) else f"{value:.1f} {_UNITS[unit]}"
 
 
+def count(number: int, what: str) -> str:
+    """So many of something: '1 chunk', '2 chunks'."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def format_time(time_ns: int) -> str:
     """Write a time for people, in the zone of this machine."""
     return f"{datetime.fromtimestamp(time_ns / 1e9, UTC).astimezone():%a %b %e %H:%M:%S %Y %Z}"

@@ -7,10 +7,23 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskProgressColumn,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
+from rich.text import Text
+
+from iifuse.units import format_size
+
+
+class _Speed(ProgressColumn):
+    """Bytes a second in binary units, as the sizes beside it; rich knows only decimal ones."""
+
+    def render(self, task: Task) -> Text:
+        """Nothing as long as nobody knows."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{format_size(int(speed))}/s" if speed else "", style="progress.data.speed")
 
 
 def seen() -> bool:
@@ -22,6 +35,6 @@ def bars() -> Progress:
     """A display of bars; the caller starts it, or uses it with `with`."""
     columns = (
         "{task.description}", BarColumn(20), TaskProgressColumn(),
-        DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn(),
+        DownloadColumn(binary_units=True), _Speed(), TimeRemainingColumn(),
     )  # fmt: skip
     return Progress(*columns, console=Console(stderr=True), disable=not seen())

@@ -59,7 +59,7 @@ def _point_in_time(row: SetStatus) -> str:
     chunks = round(row.percent * row.chunks / 100)
     size = format_size(min(chunks * row.chunk_bytes, row.size_bytes))
     differs = f"{show.percent(row.percent)} differ ({size})" if chunks else "no difference"
-    when = f"point in time {row.pit} of {show.local_time(row.pit_time)}" if row.pit else (
+    when = f"point in time {row.pit} of {show.short_time(row.pit_time)}" if row.pit else (
         "point in time unknown"
     )  # fmt: skip
     return f"{when}, {differs}"

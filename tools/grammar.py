@@ -20,6 +20,8 @@ _WORDS: Final = {
     shape.word: f"-{letter}" if letter != "L" else "-g -L" for letter, shape in ACTIONS.items()
 } | {"info": "-i", "group": "-g", "snapshot": "-u", "restore": "-u m", "resync": "-u"}
 """What people type for an action when they do not know its letter."""
+_BEHIND: Final = {"o": "OPT,...", "w": "[--timeout S]", "-history": "[--last N]"}
+"""What a usage line shows between an action and its words."""
 
 
 @dataclass
@@ -40,6 +42,7 @@ class Command:
     dry_run: bool = False
     everywhere: bool = False
     timeout: float | None = None
+    last: int | None = None
     extents: str | None = None
     socket: str | None = None
     instance: str | None = None
@@ -67,7 +70,9 @@ def usage(argv: Sequence[str]) -> str:
     for word in argv:
         letter = LONG_ACTIONS.get(word) or word[1:2] * (word[:1] == "-")
         if letter in ACTIONS and letter != "L":
-            form = " ".join((f"-{letter}", "|".join(CHOICES.get(letter, ())), ACTIONS[letter].what))
+            choice = "|".join(CHOICES.get(letter, ()))
+            choice = f"[{choice}]" if letter == "u" else choice or _BEHIND.get(letter, "")
+            form = f"-{letter} {choice} {ACTIONS[letter].what}"
             return f"usage: iiadm {' '.join(form.split())}; 'iiadm -h' explains all"
     return "usage: iiadm -ACTION [option...] [SET...]; 'iiadm -h' explains all"
 
@@ -94,6 +99,8 @@ def _tuning(word: str) -> tuple[str, Any]:
         return "limit_s", 0
     if name == "limit" and re.fullmatch(r"[1-9][0-9]{0,8}", value) and int(value) <= LIMIT_S_MAX:
         return "limit_s", int(value)
+    if name == "limit":
+        raise _wrong(f"limit= takes 1 to {LIMIT_S_MAX} (seconds) or none, not {value!r}")
     raise _wrong(f"-o knows break=shadow|write, limit=SECONDS|none and reserve, not {word!r}")
 
 
@@ -213,7 +220,7 @@ class _Reader:
             text = True
         self.modifiers.append(name)
         assert known is not None
-        setattr(self.command, known.name, _seconds(text) if name == "--timeout" else text)
+        setattr(self.command, known.name, _READ[name](text) if name in _READ else text)
 
     def _letters(self, letters: str) -> None:
         while letters:
@@ -270,6 +277,12 @@ class _Reader:
         return self.rest.pop(0)
 
 
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
+        raise _wrong(f"{text!r} is not a number of lines")
+    return int(text)
+
+
 def _seconds(text: str) -> float:
     try:
         seconds = float(text)
@@ -278,3 +291,7 @@ def _seconds(text: str) -> float:
     if not (seconds >= 0 and math.isfinite(seconds)):
         raise _wrong(f"{text!r} is not a number of seconds")
     return seconds
+
+
+_READ: Final = {"--timeout": _seconds, "--last": _count}
+"""Option -> what reads its value, where that is more than text."""

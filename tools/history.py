@@ -1,12 +1,11 @@
 """What has happened, one line an event: `iiadm --history`."""
 
-from datetime import datetime
-
 from iifuse.control import protocol
 from iifuse.control.client import Client
 from iifuse.control.protocol import HistoryRow
-from iifuse.units import format_size
+from iifuse.units import count, format_size
 
+from . import show
 from .common import printable
 
 
@@ -23,7 +22,7 @@ def rows(client: Client, target: protocol.Target) -> list[HistoryRow]:
 def line(row: HistoryRow) -> str:
     """One event for people, in local time."""
     subject = f"{row.subject}: " if row.subject else ""
-    return printable(f"{_local(row.time)} {subject}{'; '.join(_parts(row))}")
+    return printable(f"{show.short_time(row.time, zone=True)} {subject}{'; '.join(_parts(row))}")
 
 
 def _parts(row: HistoryRow) -> list[str]:
@@ -39,13 +38,6 @@ def _parts(row: HistoryRow) -> list[str]:
 
 
 def _amount(row: HistoryRow) -> str:
-    chunks = "1 chunk" if row.chunks == 1 else f"{row.chunks} chunks"
+    chunks = count(row.chunks or 0, "chunk")
     size = f" ({format_size(row.bytes)})" if row.bytes else ""
     return f"{chunks}{size}" + (f" in {row.seconds:.3g} s" if row.seconds is not None else "")
-
-
-def _local(stamp: str) -> str:
-    try:
-        return f"{datetime.fromisoformat(stamp).astimezone():%Y-%m-%d %H:%M:%S}"
-    except (ValueError, OverflowError):
-        return stamp

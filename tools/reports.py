@@ -9,7 +9,7 @@ from iifuse import __version__, errors
 from iifuse.control import protocol, services
 from iifuse.control.client import Client
 from iifuse.control.protocol import Concern, Cost, HistoryRow, SetStatus
-from iifuse.units import format_size
+from iifuse.units import count, format_size
 
 from . import brief, common, history, show
 from .asking import Asking
@@ -88,7 +88,8 @@ def past(command: Command) -> None:
     def ask(client: Client) -> list[HistoryRow]:
         everything = not command.words and command.group is None
         target = protocol.Target() if everything else common.target(command.words, command.group)
-        return history.rows(client, target)
+        rows = history.rows(client, target)
+        return rows if command.last is None else rows[-command.last :]
 
     answers, code = _ask(command, ask)
     if command.json:
@@ -146,6 +147,6 @@ def costs(found: Sequence[Cost], *, json: bool) -> None:
         common.emit(protocol.to_json({"sets": found}))
         return
     for one in found:
-        chunks = "1 chunk" if one.chunks == 1 else f"{one.chunks} chunks"
-        amount = f"{chunks}, {format_size(one.bytes)}" if one.chunks else "nothing"
+        chunks = f"{count(one.chunks, 'chunk')}, {format_size(one.bytes)}"
+        amount = chunks if one.chunks else "nothing"
         common.emit(f"{one.shadow}: would copy {amount} to {one.target}: {one.why}")

@@ -13,12 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from iifuse.control.protocol import SetStatus
-from iifuse.units import format_size
+from iifuse.units import count, format_size
 
 RULE: Final = "-" * 78
 BLOCK_BYTES: Final = 512
 """Volume sizes are shown in these, as they always were, and in binary units."""
 _WIDE: Final = 1 << 14
+_COLUMNS: Final = ("kind", "master", "shadow", "bitmap", "group", "state")
+_FEW_COLUMNS: Final = ("kind", "master", "shadow", "group", "state")
+"""Of `iiadm -l`."""
 SPACE_SHOWN_PERCENT: Final = 80
 """From here on it is worth a line."""
 
@@ -122,11 +125,22 @@ def local_time(stamp: str | None) -> str:
         return stamp
 
 
+def short_time(stamp: str | None, *, zone: bool = False) -> str:
+    """The same in digits, the zone only where it is asked for."""
+    form = f"%Y-%m-%d %H:%M:%S{' %Z' if zone else ''}"
+    if stamp is None:
+        return "unknown"
+    try:
+        return f"{datetime.fromisoformat(stamp).astimezone():{form}}"
+    except (ValueError, OverflowError):
+        return stamp
+
+
 def amount(row: SetStatus) -> str:
     """How much a copy that has just begun has to bring."""
     chunks = row.copied_chunks + row.copy_bits
     size = format_size(min(chunks * row.chunk_bytes, row.size_bytes))
-    return f"{chunks} {'chunk' if chunks == 1 else 'chunks'} ({size})"
+    return f"{count(chunks, 'chunk')} ({size})"
 
 
 def copied_percent(row: SetStatus) -> int:
@@ -142,13 +156,20 @@ def copied(row: SetStatus) -> str:
 
 
 def listing(rows: Iterable[SetStatus]) -> str:
-    """The text of `iiadm -l`: a table on a terminal that has room for it, else plain lines."""
+    """The text of `iiadm -l`: a table on a terminal that has room for it, else plain lines.
+
+    A narrow one gets the table without the bitmaps, which can be found with `-i`.
+    """
     rows = list(rows)
-    if on_terminal():
-        table = _table(rows)
-        if table is not None:
-            return table
-    return "\n".join(" ".join((*_names(row), _state(row))) for row in rows)
+    if not on_terminal():
+        return "\n".join(" ".join((*_names(row), _state(row))) for row in rows)
+    table = _table(rows, _COLUMNS) or _table(rows, _FEW_COLUMNS)
+    return table or "\n".join(_long_line(row) for row in rows)
+
+
+def _long_line(row: SetStatus) -> str:
+    group = f", group {row.group}" if row.group else ""
+    return f"{' '.join(_names(row))} {_state(row)}{group}"
 
 
 def _state(row: SetStatus) -> str:
@@ -160,14 +181,22 @@ def _names(row: SetStatus) -> tuple[str, str, str, str]:
     return kind, row.master or "-", row.shadow, row.bitmap
 
 
-def _table(rows: Iterable[SetStatus]) -> str | None:
+def _cells(row: SetStatus) -> dict[str, str]:
+    kind, master, shadow, bitmap = _names(row)
+    group, state = row.group or "-", _state(row)
+    cells = kind, master, shadow, bitmap, group, state
+    return dict(zip(_COLUMNS, cells, strict=True))
+
+
+def _table(rows: Iterable[SetStatus], columns: Iterable[str]) -> str | None:
     """None where the terminal is too narrow: it breaks long lines, and leaves paths whole."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("kind", "master", "shadow", "bitmap", "group", "state"):
+    for heading in columns:
         table.add_column(heading, no_wrap=True)
     for row in rows:
         # Text, not str: a name may hold what rich takes for markup.
-        table.add_row(*(Text(cell) for cell in (*_names(row), row.group or "-", _state(row))))
+        cells = _cells(row)
+        table.add_row(*(Text(cells[heading]) for heading in columns))
     screen = io.StringIO()
     width = os.get_terminal_size(sys.stdout.fileno()).columns
     console = Console(file=screen, force_terminal=True, width=width or None)

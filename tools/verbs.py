@@ -7,23 +7,29 @@ from dataclasses import dataclass
 from typing import Final
 
 SUMMARY: Final = """\
-usage: iiadm -e ind|dep MASTER SHADOW BITMAP
-       iiadm -u [s|m] SET... | -c s|m SET... [--dry-run] | -d SET... | -a SET... | -w SET...
-       iiadm -i [SET...|all] | -l | --health | --history [SET...]
+usage: iiadm -e ind|dep MASTER SHADOW BITMAP [-o OPT,...]
+       iiadm -u [s|m] SET... [--dry-run] | -c s|m SET... [--dry-run]
+       iiadm -d SET... | -a SET... | -w [--timeout S] SET...
+       iiadm -i [SET...|all] | -l | --health | --history [--last N] [SET...]
        iiadm -E SET... | -I SHADOW BITMAP [TICKET] | -J SET BITMAP
-       iiadm -R SET... | --give-up [--extents FILE] SET | -o OPT,... SET... | --attach BITMAP...
-       iiadm -g GRP -e|-u|-c|-d|-a|-w|-i|-l|-E|-R|-o ... | -g GRP -m SET... | -g -L
+       iiadm -R SET... | --give-up [--extents FILE] SET
+       iiadm -o OPT,... SET... | --attach BITMAP...
+       iiadm -g GRP -e|-u|-c|-d|-a|-w|-i|-l|-E|-R|-o ...
+       iiadm -g GRP -m SET... | -g -L
        iiadm -h | -v
 """
 
 HELP: Final = """\
 
-Administers point-in-time copies. A set is named by its shadow; its bitmap, its file on the mount
-and a master that has no other set will do as well. With no words: -l.
+Administers point-in-time copies. A set is named by its shadow; its bitmap, its
+file on the mount and a master that has no other set will do as well. With no
+words: -l.
 
-  -e ind|dep M S B  make a set of master, shadow and bitmap: independent or dependent
-  -u [s|m] SET...   update the shadow (s; s without a letter too) or the master (m): a new
-                    point in time, common to all; only chunks that differ are copied
+  -e ind|dep M S B  make a set of master, shadow and bitmap, independent or
+                    dependent
+  -u [s|m] SET...   update the shadow (s; s without a letter too) or the master
+                    (m): a new point in time, common to all; only chunks that
+                    differ are copied
   -c s|m SET...     the same, copying every chunk
   --dry-run         with -u and -c: only say what would be copied, and why
   -d SET...         disable: take the set apart
@@ -32,33 +38,45 @@ and a master that has no other set will do as well. With no words: -l.
   -i [SET...|all]   status; on a terminal in short, with --long in full
   -l                list the sets
   --health          what needs attention, and what to do about it
-  --history [SET...]  what has happened, to these sets or to all, to volumes and the service
+  --history [SET...]
+                    what has happened, to these sets or to all, to volumes and
+                    the service
   -E SET...         export the shadow to another host
   -I S B [TICKET]   import a shadow, tracking its changes in bitmap B
-  -J SET B          join: take the shadow back and merge the other host's bitmap
-  -R SET...         reset: bring back what is offline, or a shadow whose importer is lost
-  --give-up SET     end an aborted restore that cannot be finished; prints what was not restored
+  -J SET B          join: take the shadow back, merge the other host's bitmap
+  -R SET...         reset: bring back what is offline, or a shadow whose
+                    importer is lost
+  --give-up SET     end an aborted restore that cannot be finished; prints what
+                    was not restored
   -o OPT,... SET... what a failing shadow means; also together with -e:
-                      break=shadow   it goes offline and the write goes on (as it is at first)
-                      break=write    the write to the master fails, the shadow stays good
-                      limit=SECONDS  give a slow shadow up after so long; limit=none: never
-                      reserve        with -e: allocate all of the shadow's space now
-  --attach BITMAP...  bring back the sets of these bitmap volumes, unknown to the service
-  -g GRP            act on all sets of a group; with -e: make the set in the group
-  -g GRP -m SET...  put sets into a group; an empty GRP takes them out of theirs
+                      break=shadow   it goes offline, the write goes on (so it
+                                     is at first)
+                      break=write    the write to the master fails, the shadow
+                                     stays good
+                      limit=SECONDS  give a slow shadow up after so long; with
+                                     limit=none never
+                      reserve        with -e: allocate all of the shadow's
+                                     space now
+  --attach BITMAP...
+                    bring back the sets of these bitmap volumes, unknown to the
+                    service
+  -g GRP            act on all sets of a group; with -e: make the set in it
+  -g GRP -m SET...  put sets into a group; an empty GRP takes them out
   -g -L             list the groups
   -n                do not ask, go ahead
-  --extents FILE    with --give-up: write what was not restored to this new file
+  --extents FILE    with --give-up: write what was not restored to a new file
+  --last N          with --history: only the newest N lines
   --timeout S       with -w: wait at most S seconds
-  --json            print JSON: with -i, -l, -g -L, --health, --history, --dry-run, --give-up
+  --json            print JSON: with -i, -l, -g -L, --health, --history,
+                    --dry-run, --give-up
   --socket PATH     control socket of the service (else IIFUSE_SOCKET)
   --instance NAME   the service iifuse@NAME (else the only one that runs)
-  --all             with -i, -l, --health and --history: ask every service that runs
+  --all             with -i, -l, --health, --history: ask every service
   -h, --help        this text
   -v, --version     version
 
-exit codes: 0 done; 1 wrong words, a no, a copy that runs or stopped, --health with something to
-say; 2 failed
+exit codes: 0 done; 1 wrong words, a no, a copy that runs or stopped, --health
+with something to say; 2 failed
 """
 
 MANY: Final = 1 << 30
@@ -139,6 +157,7 @@ MODIFIERS: Final = {
     "--socket": Modifier("socket", "PATH"),
     "--instance": Modifier("instance", "NAME"),
     "--timeout": Modifier("timeout", "S", ("w",)),
+    "--last": Modifier("last", "N", ("-history",)),
     "--extents": Modifier("extents", "FILE", ("-give-up",)),
     "--json": Modifier("json", "", (
         "i", "l", "L", "-health", "-history", "u", "c", "-give-up",

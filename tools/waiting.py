@@ -72,14 +72,14 @@ def watch(client: Client, target: protocol.Target, timeout: float | None) -> Non
 
 
 class _Bars:
-    """One bar for each running copy; nothing where stderr is no terminal."""
+    """One bar for each running copy that has something to copy, where stderr is a terminal."""
 
     def __init__(self, rows: Sequence[SetStatus]) -> None:
         self._progress = bars.bars()
         self._tasks = {
             row.shadow: self._progress.add_task(escape(row.shadow), total=_total(row))
             for row in rows
-            if row.copying
+            if row.copying and _total(row)
         }
 
     def __enter__(self) -> Self:
@@ -99,6 +99,6 @@ class _Bars:
 
 
 def _total(row: SetStatus) -> int:
-    """Bytes; of nothing to copy, 1, so that its bar is full and not empty."""
+    """Bytes to copy, from the first to the last."""
     chunks = row.copied_chunks + row.copy_bits
-    return min(chunks * row.chunk_bytes, row.size_bytes) or 1
+    return min(chunks * row.chunk_bytes, row.size_bytes)

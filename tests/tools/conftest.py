@@ -2,6 +2,7 @@ import fcntl
 import json
 import os
 import pty
+import struct
 import subprocess
 import sys
 import termios
@@ -111,9 +112,9 @@ def run(capfd, monkeypatch):
 def on_terminal():
     """Start a program with some of its three streams on a terminal, and type into it."""
 
-    def call(program, *argv, typed="", streams=("stdin",)):
+    def call(program, *argv, typed="", streams=("stdin",), columns=255):
         outer, inner = pty.openpty()
-        fcntl.ioctl(inner, termios.TIOCSWINSZ, b"\x18\0\xff\0\0\0\0\0")  # room for paths
+        fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
         os.write(outer, typed.encode())
         plain = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         env = {**os.environ, "TERM": "xterm"}

@@ -64,6 +64,7 @@ MEANINGS = {
     "-g G -i": Command("i", group="G"),
     "-g G -l": Command("l", group="G"),
     "-g G -d": Command("d", group="G"),
+    "--history --last 3 /s": Command("-history", words=["/s"], last=3),
     "-g -L": Command("L"),
     "-g -L --json": Command("L", json=True),
     "-h": Command("h"),
@@ -133,6 +134,9 @@ REFUSALS = {
     "-w --timeout -1 /s": "'-1' is not a number of seconds",
     "-w --timeout inf /s": "'inf' is not a number of seconds",
     "-w --timeout nan /s": "'nan' is not a number of seconds",
+    "--history --last 0": "'0' is not a number of lines",
+    "-l --last 3": "--last is for --history",
+    "-o limit=0 /s": "limit= takes 1 to 86400 (seconds) or none, not '0'",
     "--socket": "--socket needs a value",
     "--sock /k": "unknown option --sock; did you mean --socket?",
     "--json=1": "unknown option --json=1",
@@ -166,3 +170,21 @@ def test_empty_group_takes_sets_out_and_nothing_else():
 def test_help_describes_every_option():
     described = {word.strip(",") for word in verbs.HELP.split()}
     assert set(verbs.options()) <= described
+
+
+def test_help_fits_a_terminal_of_80_columns():
+    assert max(map(len, (verbs.SUMMARY + verbs.HELP).splitlines())) < 80
+
+
+@pytest.mark.parametrize(
+    ("line", "form"),
+    [
+        ("-o", "-o OPT,... SET..."),
+        ("-w", "-w [--timeout S] SET..."),
+        ("-u", "-u [s|m] SET..."),
+        ("-c", "-c s|m SET..."),
+        ("--history", "--history [--last N] [SET...]"),
+    ],
+)
+def test_usage_shows_what_an_action_takes(line, form):
+    assert grammar.usage([line]).startswith(f"usage: iiadm {form};")

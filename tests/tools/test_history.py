@@ -48,7 +48,7 @@ def test_history_is_one_line_an_event_in_local_time(run, service):
     service.on(protocol.History, list(LINES.values()), [])
     ended = run("iiadm", "--history")
     assert (ended.code, ended.err) == (0, "")
-    assert ended.out.splitlines() == [f"2026-07-01 12:20:30 {line}" for line in LINES]
+    assert ended.out.splitlines() == [f"2026-07-01 12:20:30 CEST {line}" for line in LINES]
 
 
 def test_history_in_json_has_every_member(run, service):
@@ -75,6 +75,16 @@ def test_history_of_what_is_named(run, service, words, target):
     ended = run("iiadm", "--history", *words)
     assert (ended.code, ended.out, ended.err) == (0, "", "")
     assert service.asked(protocol.History) == [protocol.History(target)]
+
+
+@pytest.mark.parametrize(
+    ("last", "shown"), [("1", ["c"]), ("2", ["b", "c"]), ("9", ["a", "b", "c"])]
+)
+def test_last_events_of_the_history_oldest_first(run, service, last, shown):
+    rows = [event(number=number, event=name) for number, name in enumerate("abc", 1)]
+    service.on(protocol.History, rows, [])
+    lines = run("iiadm", "--history", "--last", last).out.splitlines()
+    assert [line.split()[-1] for line in lines] == shown
 
 
 def test_history_of_an_unknown_set_is_an_error(run, service):

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 
 import msgspec
 import pytest
@@ -333,6 +334,35 @@ def test_list_on_a_narrow_terminal_leaves_paths_whole(on_terminal, service):
     long = "/srv/" + "x" * 300
     service.rows = [row(long)]
     assert f" {long} " in on_terminal("iiadm", "-l", streams=("stdout",)).out
+
+
+def test_list_on_80_columns_has_a_header_and_groups(on_terminal, service):
+    paths = {"master": "/san/prod/vol01", "bitmap": "/san/bitmaps/vol01.bmp"}
+    service.rows = [row("/san/backup/vol01", group="Backup1", **paths)]
+    ended = on_terminal("iiadm", "-l", streams=("stdout",), columns=80)
+    head, line = ended.out.splitlines()
+    assert head.split()[-1].endswith("state\x1b[0m")
+    assert line.split() == [
+        "ind", "/san/prod/vol01", "/san/backup/vol01", "/san/bitmaps/vol01.bmp", "Backup1", "idle"
+    ]  # fmt: skip
+    service.rows = [row("/san/storage/backup/vol01", group="Backup1", **paths)]
+    ended = on_terminal("iiadm", "-l", streams=("stdout",), columns=80)
+    assert ended.out.splitlines()[1].split() == [
+        "ind", "/san/prod/vol01", "/san/storage/backup/vol01", "Backup1", "idle"
+    ]  # fmt: skip
+
+
+def test_status_in_short_fits_80_columns(on_terminal, service):
+    paths = {"master": "/san/prod/vol01", "bitmap": "/san/bitmaps/vol01.bmp"}
+    service.rows = [
+        row("/san/backup/vol01", group="Backup1", percent=0.01, chunks=9000, pit=12, **paths)
+    ]
+    shown = on_terminal("iiadm", "-i", streams=("stdout",)).out
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
+    assert max(map(len, lines)) < 80
+    assert re.match(
+        r"  point in time 12 of 2024-\d\d-\d\d \d\d:\d\d:\d\d, less than 0.1%", lines[2]
+    )
 
 
 def test_no_sets_are_said_on_stderr(run, service):
