@@ -5,14 +5,17 @@ and what the mount shows of either; each will do as long as only one set has it.
 """
 
 import difflib
+import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Protocol, TypeVar
 
 from iifuse import errors
 from iifuse.core.header import Header
 from iifuse.core.state import Custody
+from iifuse.units import command
 
 _LISTED: Final = "'iiadm -l' lists all"
+_ALIKE_MAX: Final = 3
 
 
 class Named(Protocol):
@@ -21,6 +24,10 @@ class Named(Protocol):
     @property
     def header(self) -> Header:
         """With the paths of its volumes."""
+
+    @property
+    def group(self) -> str | None:
+        """The name of the group that it is in."""
 
 
 S = TypeVar("S", bound=Named)
@@ -46,8 +53,19 @@ def find(sets: Mapping[str, S], name: str, mountpoint: str) -> S:
             raise errors.UsageError(
                 name, f"is the master of {len(found)} sets", f"name one by its shadow: {names}"
             )
-    hint = near(name, sets)
+    hint = _meant(sets, name)
     raise errors.NotFound(name, "no such set", f"{hint} {_LISTED}".strip())
+
+
+def _meant(sets: Mapping[str, S], name: str) -> str:
+    """A hint, or nothing. Tools send absolute paths: what was typed may be the last part alone."""
+    last = posixpath.basename(name)
+    if last and last in {s.group for s in sets.values()}:
+        return f"{last} is a group: {command('-g', last)[1:-1]};"
+    alike = sorted(shadow for shadow in sets if posixpath.basename(shadow) == last)
+    if len(alike) > 1:
+        return near(name, alike) or f"did you mean {' or '.join(alike[:_ALIKE_MAX])}?"
+    return f"did you mean {alike[0]}?" if alike else near(name, sets)
 
 
 def _having(sets: Mapping[str, S], path: str) -> list[S]:

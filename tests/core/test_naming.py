@@ -11,15 +11,15 @@ from iifuse.core.state import Custody
 MOUNT = "/mnt/ii"
 
 
-def _set(shadow, master, bitmap, custody=Custody.LOCAL):
+def _set(shadow, master, bitmap, custody=Custody.LOCAL, group=None):
     header = SimpleNamespace(shadow=shadow, master=master, bitmap=bitmap, custody=custody)
-    return SimpleNamespace(header=header)
+    return SimpleNamespace(header=header, group=group)
 
 
 SETS = {
     one.header.shadow: one
     for one in (
-        _set("/b/vol01", "/p/vol01", "/m/vol01"),
+        _set("/b/vol01", "/p/vol01", "/m/vol01", group="Night 1"),
         _set("/b/vol02", "/p/vol02", "/m/vol02"),
         _set("/c/vol02", "/p/vol02", "/m/vol02.c"),
         _set("/b/lent", "/p/other", "/m/lent", Custody.IMPORTED),
@@ -56,11 +56,25 @@ def test_what_no_set_has_is_not_found(name):
         naming.find(SETS, name, MOUNT)
 
 
-@pytest.mark.parametrize(("name", "near"), [("/b/vol1", "/b/vol01"), ("/c/vol20", "/c/vol02")])
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("/b/vol1", "/b/vol01"), ("/c/vol20", "/c/vol02"), ("/root/vol01", "/b/vol01")],
+)
 def test_slip_of_the_pen_is_answered_with_the_near_name(name, near):
     with pytest.raises(errors.NotFound) as caught:
         naming.find(SETS, name, MOUNT)
     assert f"did you mean {near}?" in caught.value.todo
+
+
+def test_name_of_a_group_is_told_from_a_set():
+    with pytest.raises(errors.NotFound) as caught:
+        naming.find(SETS, "/root/Night 1", MOUNT)
+    assert str(caught.value).endswith("; Night 1 is a group: -g Night\\ 1; 'iiadm -l' lists all")
+
+
+def test_last_part_of_several_sets_names_them():
+    with pytest.raises(errors.NotFound, match=r"did you mean /b/vol02 or /c/vol02\?"):
+        naming.find(SETS, "/home/somebody/far/away/vol02", MOUNT)
 
 
 def test_one_set_under_two_names_is_named_twice():
