@@ -17,7 +17,7 @@ from uuid import UUID
 import sdnotify
 import trio
 
-from iifuse import __version__, background, errors, logs, stopping, streams, terminal
+from iifuse import __version__, arguments, background, errors, logs, stopping, streams, terminal
 from iifuse.control.dispatch import Dispatcher
 from iifuse.control.protocol import DEFAULT_SOCKET, SOCKET_VARIABLE, ServiceInfo
 from iifuse.control.server import Server
@@ -29,6 +29,7 @@ from iifuse.store import claims, linux
 from iifuse.store.names import make_directory
 from iifuse.store.statedb import StateDB
 from iifuse.store.transitions import TransitionFile
+from iifuse.units import count
 
 log = logging.getLogger("iifuse")
 
@@ -75,7 +76,8 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if sys.stderr is not None:
             self.print_usage(sys.stderr)
-        raise errors.UsageError("", message, "see iifuse --help")
+        text = arguments.explained(self, message, sys.argv[1:])
+        raise errors.UsageError("", text, "see iifuse --help")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -259,7 +261,7 @@ class Service:
                 mounted.start_soon(engine.history.keep_up)
                 mounted.start_soon(engine.history.keep_short)
                 mounted.start_soon(late.watch, engine)
-                log.info("ready at %s, %d sets", self.mount.mountpoint, len(engine.sets))
+                log.info("ready at %s, %s", self.mount.mountpoint, count(len(engine.sets), "set"))
                 sdnotify.SystemdNotifier().notify("READY=1")
                 self._when_ready()
                 await stopping.told(signals)
@@ -285,7 +287,7 @@ class Service:
 async def _tell(engine: Engine, what: str) -> None:
     """The history knows when the service was there."""
     sets = len(engine.sets)
-    why = f"version {__version__}, {sets} set{'s' if sets != 1 else ''}"
+    why = f"version {__version__}, {count(sets, 'set')}"
     engine.history.tell(None, what, why=why)
     await engine.history.note()
 

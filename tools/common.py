@@ -1,14 +1,13 @@
 """What every program shares: one way to end, to talk, to read words and to name sets."""
 
 import argparse
-import difflib
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Final, NoReturn, TypeVar
 
-from iifuse import __version__, errors, streams, terminal
+from iifuse import __version__, arguments, errors, streams, terminal
 from iifuse.control import protocol, services
 from iifuse.control.client import Client
 from iifuse.core import state
@@ -126,7 +125,7 @@ class Parser(argparse.ArgumentParser):
             epilog=codes,
             allow_abbrev=False,
         )
-        self._asks = asks
+        self._asks, self._given = asks, list[str]()
         if asks:
             self.add_argument("--socket", metavar="PATH", help="control socket of the service")
             self.add_argument("--instance", metavar="NAME", help="the service iifuse@NAME")
@@ -134,16 +133,8 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--version", action="version", version=version(program))
 
     def error(self, message: str) -> NoReturn:
-        """Raise UsageError, where argparse would exit with 2; the near option is named."""
-        raise errors.UsageError("", f"{message}{self._near(message)}")
-
-    def _near(self, message: str) -> str:
-        for word in message.split():
-            known = self.options() if word.startswith("--") else ()
-            found = [] if word in known else difflib.get_close_matches(word, known, 1)
-            if found:
-                return f" (did you mean {found[0]}?)"
-        return ""
+        """Raise UsageError, where argparse would exit with 2; the near word is named."""
+        raise errors.UsageError("", arguments.explained(self, message, self._given))
 
     def _print_message(self, message: str, _file: object = None) -> None:
         # For --help and --version. argparse's own hides it when the output cannot be written.
@@ -160,13 +151,14 @@ class Parser(argparse.ArgumentParser):
 
     def options(self) -> list[str]:
         """Every option, for the comparison with the man page."""
-        return sorted(word for action in self._actions for word in action.option_strings)
+        return arguments.options(self)
 
     def main(self, body: Callable[[argparse.Namespace], None], argv: Sequence[str] | None) -> int:
         """Read the words, run the body; the exit code."""
+        self._given = list(sys.argv[1:] if argv is None else argv)
 
         def words() -> None:
-            body(self.parse_intermixed_args(argv))
+            body(self.parse_intermixed_args(self._given))
 
         return run(self.prog, self.format_usage(), words, asks=self._asks)
 

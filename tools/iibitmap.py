@@ -11,7 +11,7 @@ from iifuse.control import protocol
 from iifuse.core import loss, sector
 from iifuse.core.geometry import CHUNK_BYTES, Geometry
 from iifuse.core.state import Progress
-from iifuse.units import command, format_size, parse_size
+from iifuse.units import command, count, format_size, parse_size
 
 from . import ask, common, iibitmap_changed, iibitmap_dump, iibitmap_finish, iibitmap_repair
 from .iibitmap_check import Checked, check
@@ -163,9 +163,9 @@ def _repair(args: argparse.Namespace) -> None:
                 common.say(f"iibitmap: {old}: header slot {number}: {why}; the other one counts")
         result = iibitmap_repair.repair(found, new)
         reset = command("iiadm -R", found.header.shadow)
-    lines = [f"{new}: {result.damaged_sectors} damaged sectors"]
+    lines = [f"{new}: {count(result.damaged_sectors, 'damaged sector')}"]
     if result.different_chunks:
-        kept = f"{result.different_chunks} chunks count as different"
+        kept = f"counted as different: {count(result.different_chunks, 'chunk')}"
         lines.append(f"{new}: {kept} ({format_size(result.different_chunks * CHUNK_BYTES)})")
     lines += [
         f"{new}: the {role} is marked offline; start the service, then {reset} brings it back"
@@ -182,7 +182,7 @@ def _finish(args: argparse.Namespace) -> None:
             lost = iibitmap_finish.losses(parts)
             ask.when_asked(lambda sure: loss.check(lost, sure=sure), sure=args.sure)
         result = iibitmap_finish.finish(parts)
-    line = f"{bitmap}: {result.chunks} chunks copied, {format_size(result.bytes)} of data"
+    line = f"{bitmap}: {count(result.chunks, 'chunk')} copied, {format_size(result.bytes)} of data"
     _put(args, result, [common.printable(line)])
 
 

@@ -5,7 +5,7 @@ import msgspec
 from iifuse.core.header import Closure
 from iifuse.core.sector import Region
 from iifuse.core.state import Change, Kind, Progress
-from iifuse.units import command
+from iifuse.units import command, count
 
 from . import common
 from .iibitmap_dump import roles
@@ -46,7 +46,7 @@ def _bits(found: BitmapReading) -> list[str]:
         name = region.name.lower()
         if damaged := found.damaged(region):
             chunks = sum(count for _, count in damaged)
-            wrong.append(f"the {name} bits of {chunks} chunks are damaged: {meaning}")
+            wrong.append(f"the {name} bits of {count(chunks, 'chunk')} are damaged: {meaning}")
         if found.stray_bits(region):
             wrong.append(f"{name} bits are set past the last chunk: they are ignored")
     return wrong
@@ -92,7 +92,7 @@ def _notes(found: BitmapReading) -> list[str]:
     elif header.progress is not Progress.IDLE:
         where = "shadow" if header.progress is Progress.TO_SHADOW else "master"
         left = sum(count for _, count in found.runs(Region.COPY))
-        notes.append(f"a copy to the {where} is not complete: {left} chunks are to come")
+        notes.append(f"a copy to the {where} is not complete: {count(left, 'chunk')} to come")
     if header.closure is not Closure.OPEN:
         notes.append("is closed: the set was disabled")
     elif not header.clean:

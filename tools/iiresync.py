@@ -11,7 +11,7 @@ from iifuse import errors
 from iifuse.control import protocol
 from iifuse.control.protocol import SetStatus
 from iifuse.core import state
-from iifuse.units import format_size
+from iifuse.units import count, format_size
 
 from . import ask, common, waiting
 from .waiting import Waited
@@ -76,7 +76,8 @@ def _resynced(waited: Waited) -> Resynced:
 
 def _check(waited: Waited) -> None:
     if waited.stopped:
-        why = waited.row.offline_reason or f"{waited.row.copy_bits} chunks are still to be copied"
+        left = f"still to be copied: {count(waited.row.copy_bits, 'chunk')}"
+        why = waited.row.offline_reason or left
         way = state.way_out(waited.row.shadow, common.state_of(waited.row))
         raise errors.CopyStopped(waited.row.shadow, f"the copy was aborted or failed, {why}", way)
 
@@ -86,6 +87,7 @@ def _report(args: argparse.Namespace, results: Sequence[Resynced]) -> None:
         common.emit(protocol.to_json({"sets": results}))
         return
     for one in results:
-        copied = f"{one.chunks} chunks, {format_size(one.bytes)}, {one.percent}% of the volume"
+        size = f"{format_size(one.bytes)}, {one.percent}% of the volume"
+        copied = f"{count(one.chunks, 'chunk')}, {size}"
         end = ", stopped" if one.stopped else ""
         common.emit(f"{one.shadow}: {copied}, {one.seconds} s{end}")

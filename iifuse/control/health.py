@@ -6,7 +6,7 @@ from iifuse.control.protocol import Concern, SetStatus, VolumeStatus
 from iifuse.control.rows import status, volumes
 from iifuse.core.missing import HELD_ONLY
 from iifuse.engine.engine import Engine
-from iifuse.units import command
+from iifuse.units import command, count
 
 SPACE_PERCENT = 80
 """From here on the file system of a sparse shadow is worth a word."""
@@ -60,7 +60,7 @@ def of_set(row: SetStatus) -> Iterator[Concern]:
 def _of_copy(row: SetStatus) -> Iterator[Concern]:
     if row.progress == "idle" or row.copying or row.offline:
         return
-    left = f"{row.copy_bits} chunks are still to be copied"
+    left = f"still to be copied: {count(row.copy_bits, 'chunk')}"
     if row.progress == "to_master":
         yield Concern(
             row.shadow,

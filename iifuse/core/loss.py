@@ -11,7 +11,7 @@ from typing import Final
 from iifuse import errors
 from iifuse.core.geometry import CHUNK_BYTES
 from iifuse.core.header import Header
-from iifuse.units import command, format_size, format_time
+from iifuse.units import command, count, format_size, format_time
 
 _AGREE: Final = "a yes or -n goes ahead"
 
@@ -43,7 +43,7 @@ def point_in_time(header: Header) -> str:
 def amount(header: Header, chunks: int) -> str:
     """So many chunks of a set, and how many bytes they are."""
     size = format_size(min(chunks * CHUNK_BYTES, header.size_bytes))
-    return f"{chunks} {'chunk' if chunks == 1 else 'chunks'} ({size})"
+    return f"{count(chunks, 'chunk')} ({size})"
 
 
 def of_restore(header: Header, chunks: int) -> Loss:

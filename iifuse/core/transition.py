@@ -56,7 +56,7 @@ def _following(transition: Transition, member: Member, header: Header) -> Header
     if header.pit.number != member.old_pit:
         raise errors.BadBitmap(
             header.bitmap,
-            f"is at PIT {header.pit.number}, the group command that was cut short made "
+            f"is at point in time {header.pit.number}, the group command that was cut short made "
             f"{member.new_pit} of {member.old_pit}",
         )
     return replace(

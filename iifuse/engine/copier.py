@@ -24,7 +24,7 @@ from iifuse.engine.volumeset import VolumeSet
 from iifuse.errors import words
 from iifuse.store.copying import Copying
 from iifuse.store.volume import Volume
-from iifuse.units import Run
+from iifuse.units import Run, count
 
 log = logging.getLogger(__name__)
 
@@ -283,7 +283,8 @@ class Copier:
         if self._finishing is not None:
             await self._finishing(self.member)
         await self.member.commit(progress=Progress.IDLE, copying=False)
-        log.info("%s: copy finished, %d chunks", self.member.name, self.member.copied_chunks)
+        chunks = count(self.member.copied_chunks, "chunk")
+        log.info("%s: copy finished, %s", self.member.name, chunks)
         await self._finished(self.member)
 
     async def _fail(self, error: OSError) -> None:

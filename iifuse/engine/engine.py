@@ -296,7 +296,7 @@ class Engine:
     async def note(self, member: VolumeSet, what: str, **more: Any) -> None:
         """Let the history (`more`: see Event) and the state database know; it fails nothing."""
         why = f": {more['why']}" if more.get("why") else ""
-        log.info("%s: %s (PIT %d)%s", member.name, what, member.header.pit.number, why)
+        log.info("%s: %s (point in time %d)%s", member.name, what, member.header.pit.number, why)
         self.history.tell(member.header, what, **more)
         await self.history.note()
         await self.notes.remember(member)

@@ -41,8 +41,8 @@ def test_each_line_has_what_its_reader_needs(place, volume, journal):
     said = "\n".join(lines)
     assert "still open" in said
     assert ("<4>" if journal else " WARNING ") in said
-    assert "enable, independent (PIT 1)" in said
-    assert "update of the shadow (PIT 2)" in said
+    assert "enable, independent (point in time 1)" in said
+    assert "update of the shadow (point in time 2)" in said
 
 
 @pytest.mark.finding("K11.4")

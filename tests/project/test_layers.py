@@ -11,13 +11,14 @@ WORDS = ("iifuse.errors", "iifuse.units")
 SERVED = ("iifuse", "iifuse.core", "iifuse.store", "iifuse.engine", "iifuse.control")
 TOOLS = (
     *WORDS, "iifuse", "iifuse.core", "iifuse.control.client", "iifuse.control.protocol",
-    "iifuse.control.services", "iifuse.streams", "iifuse.terminal",
-    "iitools",
+    "iifuse.control.services", "iifuse.arguments", "iifuse.streams",
+    "iifuse.terminal", "iitools",
 )  # fmt: skip
 OFFLINE = [f"iitools.{path.stem}" for path in sorted((ROOT / "tools").glob("iibitmap*.py"))]
 MAY_IMPORT = {
     "iifuse": (),
     "iifuse.errors": (),
+    "iifuse.arguments": (),
     "iifuse.background": (),
     "iifuse.logs": ("iifuse.errors", "iifuse.store.names"),
     "iifuse.stopping": ("iifuse.engine", "iifuse.fuse", "iifuse.store"),
@@ -41,7 +42,7 @@ MAY_IMPORT = {
     "iifuse.control.server": (*WORDS, *SERVED),
     "iifuse.service": (
         *WORDS, *SERVED, "iifuse.fuse", "iifuse.background", "iifuse.logs", "iifuse.stopping",
-        "iifuse.streams", "iifuse.terminal",
+        "iifuse.arguments", "iifuse.streams", "iifuse.terminal",
     ),
     "iitools": TOOLS,
     # Work on the volumes of a service that cannot run: nobody else can open, lock and write them.

@@ -137,7 +137,7 @@ def test_check_says_which_slot_is_damaged(run, checked, bitmap):
         ({"offline": Role.SHADOW, "offline_reason": "disk \x1b[1m died"}, "shadow offline", 1),
         ({"clean": False, "process_durability": True}, "durability=process", 1),
         ({"pending": Change.FILL_TO_SHADOW}, "a point in time was cut short", 0),
-        ({"progress": Progress.TO_MASTER, "to_copy": ((1, 7),)}, "7 chunks are to come", 0),
+        ({"progress": Progress.TO_MASTER, "to_copy": ((1, 7),)}, "7 chunks to come", 0),
         ({"closure": Closure.CLOSED}, "is closed", 0),
         ({"clean": False}, "was not closed in order", 0),
         ({"restored_offline": True}, "a restore was finished offline", 0),

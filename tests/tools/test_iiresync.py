@@ -90,7 +90,7 @@ def test_aborted_copy_is_reported_and_fails(run, service):
     first, second = ended.out.splitlines()
     assert first.startswith("/s: 10 chunks")
     assert first.endswith(", stopped")
-    assert second.startswith("/t: 1 chunks")
+    assert second.startswith("/t: 1 chunk,")
     assert ended.err.startswith("iiresync: /s: the copy was aborted or failed")
 
 

@@ -55,6 +55,14 @@ def test_wrong_words_are_a_usage_error(run, service, words):
     assert service.requests == []
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [("-x", "unknown option -x"), ("-E /v", "unknown option -E (did you mean -e?)")],
+)
+def test_unknown_option_comes_before_what_is_missing(run, words, said):
+    assert run("svadm", *words.split()).err.splitlines()[0] == f"svadm: {said}"
+
+
 def test_list_shows_every_volume(run, volumes):
     assert run("svadm", "-i").out.splitlines() == [
         "/prod/v: master, 2 KiB, open 1, /mnt/prod/v",
