@@ -148,11 +148,12 @@ wheels: $(WHEELS)/.complete
 
 $(WHEELS)/.complete: pyproject.toml $(shell find iifuse tools -name '*.py' 2>/dev/null)
 	@$(MAKE) build-packages
-	rm -rf build/lib build/bdist.* $(WHEELS)
-	mkdir -p $(WHEELS)
-	$(PYTHON) -m venv --clear build/venv
-	build/venv/bin/python $(PIP) wheel --use-pep517 --wheel-dir $(WHEELS) pip .
-	touch $@
+	@echo 'building $(WHEELS) (pyfuse3 is compiled: about a minute)'
+	@rm -rf build/lib build/bdist.* $(WHEELS)
+	@mkdir -p $(WHEELS)
+	@$(PYTHON) -m venv --clear build/venv
+	@build/venv/bin/python $(PIP) wheel --use-pep517 --wheel-dir $(WHEELS) pip .
+	@touch $@
 
 # Hosts of the same system and processor install from it: unpack it, and `make install` there.
 dist: wheels

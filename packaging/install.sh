@@ -103,6 +103,32 @@ forget_missing() {
         while read -r name; do rm -f "$DESTDIR$name"; done
 }
 
+# how_to_stop PROCESS: print what ends it, and where it shows its files if that can be told.
+how_to_stop() {
+    unit=$(sed -n 's|.*/\(iifuse@[^/]*\)\.service$|\1|p' "/proc/$1/cgroup" 2>/dev/null | head -n 1)
+    place=$(tr '\0' '\n' <"/proc/$1/cmdline" | while read -r word; do
+        awk -v word="$word" '$5 == word && / - fuse/ { print word; exit }' "/proc/$1/mountinfo"
+    done | tail -n 1)
+    echo "it runs as process $1${place:+ at $place}; stop it first:"
+    if test -n "$unit"; then
+        echo "  systemctl stop $unit"
+    elif test -n "$place"; then
+        echo "  umount $place"
+    else
+        echo "  kill $1"
+    fi
+}
+
+# say_what_is_left: nothing where nothing is.
+say_what_is_left() {
+    left=
+    for path in "$DESTDIR/var/lib/iifuse" "$DESTDIR/etc/iifuse" \
+        "$DESTDIR"/etc/systemd/system/*.wants/iifuse@*.service; do
+        test ! -e "$path" -a ! -L "$path" || left="$left $path"
+    done
+    test -z "$left" || echo "left as it is:$left"
+}
+
 reload() {
     test -n "$DESTDIR" || test ! -d /run/systemd/system || systemctl daemon-reload
 }
@@ -116,17 +142,18 @@ case "$1" in
         forget_missing
         clean_up
         reload
+        echo "iifuse $VERSION is installed in $PREFIX; begin with 'man 7 iifuse'"
         ;;
     uninstall)
         users=$(in_use "$root")
         if test -n "$users"; then
-            echo "it runs as process $users: stop the service first" >&2
+            for process in $users; do how_to_stop "$process"; done >&2
             exit 1
         fi
         test ! -e "$root/current/files" ||
             while read -r name; do rm -f "$DESTDIR$name"; done <"$root/current/files"
         rm -rf "$root"
         reload
-        echo 'the state is left: /var/lib/iifuse, /etc/iifuse, and what systemctl enable has made'
+        say_what_is_left
         ;;
 esac

@@ -97,7 +97,8 @@ def test_history_without_names_tells_of_the_service_and_of_volumes(service, nigh
 def test_history_is_told_to_people_in_lines(service, night):
     _, shadow = night
     lines = service.run("iiadm", "--history", shadow).stdout.splitlines()
-    pattern = rf"\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d \S+ {shadow}: copied \(point in time 2\); 2 chunks"
+    what = rf"{shadow}: copied \(point in time 2\); 2 chunks"
+    pattern = rf"\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d \S+ {what}"
     assert [line for line in lines if re.match(pattern, line)] == [lines[3]]
 
 

@@ -83,11 +83,14 @@ def test_install_leaves_a_running_service_its_files_until_it_is_started_again(pl
         done = here.install("1.0.1")
         assert (done.returncode, done.stderr) == (0, "")
         assert f"kept for process {service.pid}" in done.stdout
+        told = f"iifuse 1.0.1 is installed in {here.prefix}; begin with 'man 7 iifuse'"
+        assert told in done.stdout.splitlines()
         assert here.versions() == ["1.0.0", "1.0.1"]
         assert here.asked() == NO_SETS
         refused = here.make("uninstall")
         assert refused.returncode != 0
-        assert f"it runs as process {service.pid}" in refused.stderr
+        told = f"it runs as process {service.pid} at {place}/mnt; stop it first:"
+        assert f"{told}\n  umount {place}/mnt\n" in refused.stderr
         assert here.asked() == NO_SETS
     finally:
         service.send_signal(signal.SIGTERM)
@@ -119,6 +122,15 @@ def test_install_for_elsewhere_names_the_place_where_it_will_lie(place):
     assert wanted <= here.files()
     unit = (here.prefix / "lib/systemd/system/iifuse@.service").read_text()
     assert f"ExecStart={here.prefix}/sbin/iifuse " in unit
+
+
+def test_uninstall_names_what_is_left_and_nothing_else(place):
+    here = Installed(place, f"{place}/root")
+    assert here.install("1.0.0").returncode == 0
+    (place / "root/var/lib/iifuse").mkdir(parents=True)
+    assert f"left as it is: {place}/root/var/lib/iifuse\n" in here.make("uninstall").stdout
+    (place / "root/var/lib/iifuse").rmdir()
+    assert "left" not in here.make("uninstall").stdout
 
 
 def leave_version_0_1_0(here):
