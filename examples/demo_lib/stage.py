@@ -72,10 +72,10 @@ class Stage:
         self.console.print(Text(f"  · {text}", "yellow"))
 
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Figures; all columns but the first stand at the right."""
+        """Figures; all columns but the first stand at the right, and are never cut."""
         table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold", pad_edge=False)
         for index, heading in enumerate(headings):
-            table.add_column(heading, justify="right" if index else "left", no_wrap=True)
+            table.add_column(heading, justify="right" if index else "left", no_wrap=index > 0)
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         self.console.print(Padding(table, (0, 0, 0, 4)))

@@ -1,5 +1,6 @@
 """The demonstration (`make demo`) beside others: what it mounts is nobody else's."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -39,3 +40,16 @@ def _root(pid):
     ours = Path("/proc/self/mountinfo").read_text()
     own = [line.split()[4] for line in lines if "fuse.iifuse" in line and line not in ours]
     return next(p for p in own if p.endswith("/app/mnt") and p not in ours).removesuffix("/app/mnt")
+
+
+def test_summary_of_the_demonstration_keeps_its_times_on_a_narrow_terminal(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    stage = importlib.import_module("demo_lib.stage").Stage()
+    stage.console.width = 60
+    with stage.step("a step whose name is longer than the terminal is wide, " * 2):
+        pass
+    capsys.readouterr()
+    stage.summary()
+    shown = capsys.readouterr().out
+    assert "0.00 s" in shown
+    assert max(map(len, shown.splitlines())) <= 60
