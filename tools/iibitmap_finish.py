@@ -197,7 +197,9 @@ class _Run:
         """(chunks, bytes of data) that were copied. Raises OSError."""
         self._begin()
         total, copied = self.bits.count(), 0
-        task = self.display.add_task(escape(self.target.path), total=total * CHUNK_BYTES)
+        task = self.display.add_task(
+            escape(self.target.path), total=total * CHUNK_BYTES, visible=total > 0
+        )
         for stretch in _stretches(self.bits):
             copying = Copying(self.source, self.target)
             copied += sum(copying.extent(*self.header.geometry.extent(run)) for run in stretch)

@@ -25,7 +25,7 @@ CASES = [
 
 @pytest.fixture
 def shadow(service, volume, place):
-    service.enable("ind", volume("M", 5 * CHUNK), place / "S")
+    service.enable("ind", volume("M", 5 * CHUNK), place / "S", group="G")
     service.wait(place / "S")
     return place / "S"
 
