@@ -27,15 +27,15 @@ def agree(question: str, risk: str) -> None:
 def _answer(question: str) -> str:
     """'no' for an empty line, some letters of yes or no, or '' to ask again."""
     asked = terminal.fitted(f"{question} (yes/no)", sys.stderr)
-    print(asked, end=" ", file=sys.stderr, flush=True)
-    word = _line().strip().lower() or "no"
+    word = _line(asked).strip().lower() or "no"
     return word if "yes".startswith(word) or "no".startswith(word) else ""
 
 
-def _line() -> str:
-    """What is typed. What is said next begins a line of its own, also after Ctrl-C and Ctrl-D."""
+def _line(asked: str) -> str:
+    """What is typed then. What is said next begins a line of its own, also after Ctrl-C and Ctrl-D."""
     line = ""
     try:
+        print(asked, end=" ", file=sys.stderr, flush=True)
         line = sys.stdin.readline()
     finally:
         if not line.endswith("\n"):

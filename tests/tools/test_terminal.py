@@ -57,12 +57,18 @@ def test_message_in_a_pipe_is_one_line(run, service):
 def _interrupted(outer, stream, *words, until):
     """What the program says that is interrupted once `until` is there to be read."""
     with subprocess.Popen([BIN / "iiadm", *words], stdin=stream, stderr=stream) as process:
-        shown, end = b"", time.monotonic() + PATIENCE_SECONDS
-        while until not in shown and time.monotonic() < end:
-            shown += os.read(outer, 4096)
+        _read(outer, until)
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE_SECONDS) == 130
-    return os.read(outer, 4096).decode()
+    return _read(outer, b"done").decode()
+
+
+def _read(outer, until):
+    """A terminal gives what was written in parts."""
+    shown, end = b"", time.monotonic() + PATIENCE_SECONDS
+    while until not in shown and time.monotonic() < end:
+        shown += os.read(outer, 4096)
+    return shown
 
 
 @pytest.mark.parametrize("words", ["-u m /s", "-J /s /b"])
@@ -72,16 +78,14 @@ def test_interrupt_at_a_question_says_that_nothing_was_done(narrow, service, wor
     service.on(protocol.Flip, why)
     service.on(protocol.Join, errors.NotClosed("/b", "was not closed", "disable it there"))
     said = _interrupted(*narrow, *words.split(), until=b"(yes/no) ")
-    assert "\niiadm: interrupted; nothing was" in said.replace("\r", "")
+    assert "\niiadm: interrupted; nothing was done" in said.replace("\r", "")
 
 
 def test_question_on_a_terminal_breaks_between_words(narrow, service):
     service.on(protocol.Disable, errors.Question("/s", LONG, "a yes or -n goes ahead"))
     outer, stream = narrow
     process = subprocess.Popen([BIN / "iiadm", "-d", "/s"], stdin=stream, stderr=stream)
-    shown = b""
-    while b"(yes/no) " not in shown:
-        shown += os.read(outer, 4096)
+    shown = _read(outer, b"(yes/no) ")
     os.write(outer, b"no\n")
     assert process.wait(PATIENCE_SECONDS) == 1
     lines = shown.decode().replace("\r", "").split("\n")
