@@ -32,7 +32,7 @@ def _answer(question: str) -> str:
 
 
 def _line(asked: str) -> str:
-    """What is typed then. What is said next begins a line of its own, also after Ctrl-C and Ctrl-D."""
+    """What is typed then. The next words begin a line of their own, after Ctrl-C and Ctrl-D too."""
     line = ""
     try:
         print(asked, end=" ", file=sys.stderr, flush=True)
