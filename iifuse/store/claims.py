@@ -108,7 +108,7 @@ def _lock(path: str, file: str, extent: Extent, *, exclusive: bool) -> int:
         f"shares storage with a volume of another service: {who}"
         if who
         else "shares storage with a volume of this service, or of another service out of sight",
-        "disable there the set that it belongs to ('iiadm -d'), or name another volume",
+        "disable there the set that it belongs to, or name another volume",
     )
 
 

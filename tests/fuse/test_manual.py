@@ -300,6 +300,7 @@ def test_examples_of_the_service_work_as_they_stand(hosts):
     make_file_system(app, "/srv/prod/vol01")
     app.type("svadm -e /srv/prod/vol01")
     page.next("mount")
+    page.next("umount")
     page.check_end()
 
 

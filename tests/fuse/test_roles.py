@@ -137,7 +137,7 @@ def is_refused(service, request, others=()):
     before = pictured(service, *others)
     try:
         service.client.call(request, object)
-    except errors.InUse:
+    except (errors.InUse, errors.Refused):  # the second: what this service itself has lent
         assert pictured(service, *others) == before
         return True
     if isinstance(request, protocol.Enable):

@@ -1,7 +1,7 @@
 """What the manual and the README tell people to type, taken from their sources.
 
 A block is what stands between `.Bd -literal` and `.Ed`, or behind `.Dl`. In it a line with a prompt
-(`# `, `app# `, `backup# `) is typed on that host, `> ` and a backslash go on with the line before,
+(`# `, `app# `, `backup# `) is typed on that host; `> `, a backslash, `|` and `&&` go on with it,
 and all else is what the programs say. A block that begins with `# /etc/` is the content of a file.
 """
 
@@ -12,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "man").glob("*.[0-9]"))
 
+_GOES_ON = ("\\", "|", "&&")
 _PROMPT = re.compile(r"(?P<host>app|backup|)# *(?!/etc/)(?P<typed>\S.*)")
 
 
@@ -57,7 +58,7 @@ def _typed(lines: list[str]) -> list[Typed]:
         prompt = _PROMPT.fullmatch(line)
         if prompt:
             found.append(Typed(prompt["host"], prompt["typed"]))
-        elif line.startswith("> ") or (found and found[-1].command.endswith("\\")):
+        elif line.startswith("> ") or (found and found[-1].command.endswith(_GOES_ON)):
             found[-1].command += "\n" + line.removeprefix("> ")
         elif found and line.strip():
             found[-1].says.append(line.strip())
