@@ -3,8 +3,8 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final, NoReturn, TypeVar
 
 from iifuse import __version__, arguments, errors, streams, terminal
@@ -166,6 +166,17 @@ class Parser(argparse.ArgumentParser):
 def version(program: str) -> str:
     """The answer to --version."""
     return f"{program} (iifuse) {__version__}"
+
+
+@contextmanager
+def removed_on_error(path: str) -> Iterator[None]:
+    """Half a new file would pass for a whole one, and be in the way of the next try."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(path)
+        raise
 
 
 def printable(text: str) -> str:

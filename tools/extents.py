@@ -4,8 +4,7 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -96,21 +95,10 @@ def _unprinted(why: str) -> errors.StorageError:
     )
 
 
-@contextmanager
-def _removed_on_error(path: str) -> Iterator[None]:
-    """Half a list would pass for a whole one, and be in the way of the next try."""
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(path)
-        raise
-
-
 def keep(path: str, content: str) -> None:
     """Write a new file, durably; one that is there is left alone. Raises StorageError."""
     try:
-        with open(path, "x", encoding="utf-8") as file, _removed_on_error(path):
+        with open(path, "x", encoding="utf-8") as file, common.removed_on_error(path):
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -65,7 +65,7 @@ def write(path: str, ticket: Ticket) -> None:
     """
     try:
         scratch = _scratch(os.path.dirname(path), ticket)
-        with _removed_on_error(scratch):
+        with common.removed_on_error(scratch):
             os.rename(scratch, path)
         _sync_directory(os.path.dirname(path))
     except OSError as error:
@@ -75,21 +75,11 @@ def write(path: str, ticket: Ticket) -> None:
 def _scratch(folder: str, ticket: Ticket) -> str:
     """A new durable file that holds the ticket."""
     descriptor, name = tempfile.mkstemp(prefix=".ticket-", suffix=SUFFIX, dir=folder)
-    with _removed_on_error(name), os.fdopen(descriptor, "wb") as file:
+    with common.removed_on_error(name), os.fdopen(descriptor, "wb") as file:
         file.write(tickets.encode(ticket))
         file.flush()
         os.fsync(file.fileno())
     return name
-
-
-@contextmanager
-def _removed_on_error(path: str) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(path)
-        raise
 
 
 def _sync_directory(path: str) -> None:
