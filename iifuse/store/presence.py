@@ -104,7 +104,7 @@ def astray(volume: Volume) -> str:
     What cannot be told just now is no reason.
     """
     try:
-        if identities.identify(volume.path).number == volume.identity.number:
+        if identities.number_at(volume.path) == volume.identity.number:
             return ""
     except errors.BadVolume as error:
         cause = error.__cause__
