@@ -35,7 +35,7 @@ from iifuse.store.setrow import SetRow
 from iifuse.store.volume import Volume
 
 EVERY_S: Final = 2.0
-OPEN_EVERY: Final = 2
+OPEN_EVERY: Final = 4
 """Open volumes are looked at every so many times: fifty sets cost a hundredth of a core so."""
 GATE_S: Final = 10.0
 """How long running writes are waited for before a volume is taken back."""
