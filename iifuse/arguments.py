@@ -1,9 +1,10 @@
 """Wrong words on a command line, told better than argparse does. Pure."""
 
 import argparse
-import difflib
 import re
 from collections.abc import Iterable, Sequence
+
+from iifuse.units import nearest
 
 
 def explained(parser: argparse.ArgumentParser, message: str, given: Sequence[str]) -> str:
@@ -37,5 +38,5 @@ def _is_known(word: str, known: Sequence[str]) -> bool:
 
 def _near(word: str, known: Sequence[str]) -> str:
     other = word.swapcase() if len(word) == 2 else ""
-    found = [other] if other in known else difflib.get_close_matches(word, known, 1)
-    return f" (did you mean {found[0]}?)" if found and len(word) > 1 else ""
+    found = other if other in known else nearest(word, known)
+    return f" (did you mean {found}?)" if found and len(word) > 1 else ""

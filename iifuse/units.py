@@ -1,6 +1,8 @@
 """Names for the numbers that must not be mixed up; how people read sizes, times and commands."""
 
+import difflib
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Final, NewType
 
@@ -25,6 +27,11 @@ GIB: Final = 1024 * MIB
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _UNSAFE: Final = re.compile(r"[^\w@%+=:,./-]", re.ASCII)
 _SIZE: Final = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([kmgtpe]?)(?:i?b)?\s*$", re.IGNORECASE)
+
+
+def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str:
+    """The known word that was probably meant; empty when none is like it (difflib's measure)."""
+    return next(iter(difflib.get_close_matches(word, list(known), 1, likeness)), "")
 
 
 def format_size(size_bytes: int) -> str:

@@ -46,7 +46,7 @@ def _style(row: SetStatus) -> str:
         return "red"
     if row.progress != "idle":
         return "yellow" if row.copying else "red"
-    attention = row.waiting or row.replaced or row.unjoined or show.fills(row)
+    attention = row.waiting or row.replaced or row.unjoined or row.fills
     return "yellow" if attention else "cyan" if row.custody != "local" else "green"
 
 

@@ -3,7 +3,6 @@
 By hand, because `-u` may be followed by s, m or the first set, and `-g` by a group or by -L.
 """
 
-import difflib
 import math
 import re
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any, Final
 
 from iifuse import errors
 from iifuse.control.protocol import LIMIT_S_MAX, Tuning
+from iifuse.units import nearest
 
 from .verbs import ACTIONS, CHOICES, EVERY, LONG_ACTIONS, MODIFIERS
 
@@ -110,8 +110,8 @@ def _wrong(text: str, todo: str = "") -> errors.UsageError:
 
 def _near(word: str, known: Sequence[str]) -> str:
     """'did you mean X?', or nothing."""
-    found = difflib.get_close_matches(word, known, 1)
-    return f"did you mean {found[0]}?" if found else ""
+    found = nearest(word, known)
+    return f"did you mean {found}?" if found else ""
 
 
 def _unknown(option: str) -> errors.UsageError:
@@ -129,9 +129,7 @@ def _check_bare(command: Command) -> None:
     modified = command.sure or command.group is not None or command.timeout is not None
     if command.words or modified:
         word = command.words[0] if command.words else ""
-        known = _WORDS.get(word) or _WORDS.get(
-            next(iter(difflib.get_close_matches(word, _WORDS, 1)), "")
-        )
+        known = _WORDS.get(word) or _WORDS.get(nearest(word, _WORDS))
         raise _wrong("no action: say what to do", f"did you mean {known}?" if known else "")
 
 

@@ -22,8 +22,6 @@ _WIDE: Final = 1 << 14
 _COLUMNS: Final = ("kind", "master", "shadow", "bitmap", "group", "state")
 _FEW_COLUMNS: Final = ("kind", "master", "shadow", "group", "state")
 """Of `iiadm -l`."""
-SPACE_SHOWN_PERCENT: Final = 80
-"""From here on it is worth a line."""
 
 
 def statuses(rows: Iterable[SetStatus]) -> str:
@@ -60,11 +58,6 @@ def _point_in_time(row: SetStatus) -> str:
     return f"{local_time(row.pit_time)} (point in time {row.pit})"
 
 
-def fills(row: SetStatus) -> bool:
-    """Is the file system of a sparse shadow nearly full?"""
-    return row.space_percent is not None and row.space_percent >= SPACE_SHOWN_PERCENT
-
-
 def on_terminal() -> bool:
     """Does a person see what is printed?"""
     return sys.stdout is not None and sys.stdout.isatty()
@@ -85,7 +78,7 @@ def policy(row: SetStatus) -> list[str]:
     if row.limit_s:
         lines.append(f"A slow shadow is given up after: {row.limit_s} s")
     lines += [f"An import with {bitmap} is not joined" for bitmap in row.unjoined]
-    if fills(row):
+    if row.fills:
         lines.append(f"The shadow is sparse, its file system is {row.space_percent}% full")
     return lines
 

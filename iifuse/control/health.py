@@ -8,9 +8,6 @@ from iifuse.core.missing import HELD_ONLY
 from iifuse.engine.engine import Engine
 from iifuse.units import command, count
 
-SPACE_PERCENT = 80
-"""From here on the file system of a sparse shadow is worth a word."""
-
 
 async def concerns(engine: Engine, mountpoint: str) -> list[Concern]:
     """Of the whole service, in the order of its sets; none when all is well."""
@@ -83,7 +80,7 @@ def _of_rest(row: SetStatus) -> Iterator[Concern]:
             f"the import with {bitmap} is not joined, so an update copies everything",
             f"{command('iiadm -J', row.shadow, bitmap)} joins it",
         )
-    if row.space_percent is not None and row.space_percent >= SPACE_PERCENT:
+    if row.fills:
         yield Concern(
             row.shadow,
             f"is sparse, and its file system is {row.space_percent}% full",

@@ -329,6 +329,10 @@ class VolumeStatus(msgspec.Struct, frozen=True):
     missing: str | None = None
 
 
+SPACE_TOLD_PERCENT: Final = 80
+"""How full the file system of a sparse shadow is when people are told."""
+
+
 class SetStatus(msgspec.Struct, frozen=True):
     """One row of `iiadm -i --json` (design, section 2). What is absent is None.
 
@@ -374,6 +378,11 @@ class SetStatus(msgspec.Struct, frozen=True):
     """Volumes in whose place something else stands; offline too, unless the old one is open."""
     ticket: str | None = None
     """Where the ticket of an exported set lies."""
+
+    @property
+    def fills(self) -> bool:
+        """Is the file system of a sparse shadow nearly full?"""
+        return self.space_percent is not None and self.space_percent >= SPACE_TOLD_PERCENT
 
 
 def to_json(value: object) -> str:

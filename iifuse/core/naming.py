@@ -4,7 +4,6 @@ A set is named by its shadow. People have other names before them: the bitmap vo
 and what the mount shows of either; each will do as long as only one set has it.
 """
 
-import difflib
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Protocol, TypeVar
@@ -12,7 +11,7 @@ from typing import Final, Protocol, TypeVar
 from iifuse import errors
 from iifuse.core.header import Header
 from iifuse.core.state import Custody
-from iifuse.units import command
+from iifuse.units import command, nearest
 
 _LISTED: Final = "'iiadm -l' lists all"
 _ALIKE_MAX: Final = 3
@@ -91,5 +90,5 @@ def find_all(sets: Mapping[str, S], names: Sequence[str], mountpoint: str) -> li
 
 def near(name: str, known: Iterable[str]) -> str:
     """'did you mean X?' of the nearest known name; empty when none is near."""
-    found = difflib.get_close_matches(name, list(known), 1, 0.7)
-    return f"did you mean {found[0]}?" if found else ""
+    found = nearest(name, known, 0.7)
+    return f"did you mean {found}?" if found else ""

@@ -18,7 +18,7 @@ OFFLINE = [f"iitools.{path.stem}" for path in sorted((ROOT / "tools").glob("iibi
 MAY_IMPORT = {
     "iifuse": (),
     "iifuse.errors": (),
-    "iifuse.arguments": (),
+    "iifuse.arguments": ("iifuse.units",),
     "iifuse.background": (),
     "iifuse.logs": ("iifuse.errors", "iifuse.store.names"),
     "iifuse.stopping": ("iifuse.engine", "iifuse.fuse", "iifuse.store"),
