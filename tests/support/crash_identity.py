@@ -34,6 +34,9 @@ def patches(disk: Any) -> list[Any]:
             raise errors.BadVolume(path, "is missing") from FileNotFoundError(path)
         return found
 
+    def number_at(path: str) -> tuple[int, int]:
+        return identify(path).number
+
     def file_at(path: str) -> FileId:
         found = identify(path)
         return device_id(found) if found.is_device else FileId(found.number[1])
@@ -41,6 +44,7 @@ def patches(disk: Any) -> list[Any]:
     return [
         patch("iifuse.store.identity.identify", identify),
         patch("iifuse.store.identity.find", find),
+        patch("iifuse.store.identity.number_at", number_at),
         patch("iifuse.store.presence.file_at", file_at),
         patch("iifuse.store.volume.Claim", Mock()),
         # No child sees this disk; no content here is one that libblkid knows.
