@@ -19,6 +19,11 @@ def fitted(text: str, stream: TextIO) -> str:
     return "\n".join(_wrapped(line, width) for line in text.split("\n")) if width else text
 
 
+def is_seen(stream: TextIO | None) -> bool:
+    """Does a person see what goes there? Not what rich takes for that: FORCE_COLOR in a log."""
+    return stream is not None and stream.isatty()
+
+
 def _columns(stream: TextIO) -> int:
     """0 where it is no terminal, or one that does not know."""
     try:

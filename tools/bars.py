@@ -1,8 +1,11 @@
 """Progress bars on a terminal, and nothing where stderr is none. What they count are bytes."""
 
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -14,6 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from iifuse import terminal
+from iifuse.control.protocol import SetStatus
 from iifuse.units import format_size
 
 
@@ -26,15 +31,37 @@ class _Speed(ProgressColumn):
         return Text(f"{format_size(int(speed))}/s" if speed else "", style="progress.data.speed")
 
 
-def seen() -> bool:
-    """Is there a terminal to show them on? Not what rich takes for one: FORCE_COLOR in a log."""
-    return sys.stderr is not None and sys.stderr.isatty()
-
-
 def bars() -> Progress:
     """A display of bars; the caller starts it, or uses it with `with`."""
     columns = (
         "{task.description}", BarColumn(20), TaskProgressColumn(),
         DownloadColumn(binary_units=True), _Speed(), TimeRemainingColumn(),
     )  # fmt: skip
-    return Progress(*columns, console=Console(stderr=True), disable=not seen())
+    unseen = not terminal.is_seen(sys.stderr)
+    return Progress(*columns, console=Console(stderr=True), disable=unseen)
+
+
+@contextmanager
+def of_copies(rows: Sequence[SetStatus]) -> Iterator[Callable[[Sequence[SetStatus]], None]]:
+    """One bar for each running copy that has something to copy; what it gives moves them."""
+    with bars() as display:
+        tasks = {
+            row.shadow: display.add_task(escape(row.shadow), total=_total(row))
+            for row in rows
+            if row.copying and _total(row)
+        }
+
+        def move(rows: Sequence[SetStatus]) -> None:
+            for row in rows:
+                if row.shadow in tasks:
+                    total, left = _total(row), row.copy_bits * row.chunk_bytes
+                    done = max(0, total - left)
+                    display.update(tasks[row.shadow], total=total, completed=done)
+
+        yield move
+
+
+def _total(row: SetStatus) -> int:
+    """Bytes to copy, from the first to the last."""
+    chunks = row.copied_chunks + row.copy_bits
+    return min(chunks * row.chunk_bytes, row.size_bytes)

@@ -1,22 +1,22 @@
 """Waiting for running copies, with a progress bar on a terminal."""
 
+import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final
 
-from rich.markup import escape
-
-from iifuse import errors
+from iifuse import errors, terminal
 from iifuse.control import protocol
 from iifuse.control.client import Client
 from iifuse.control.protocol import SetStatus
 
-from . import bars
-
 GLANCE_S: Final = 0.25
 """Seconds after which the service is asked again how far it is."""
+
+Show = Callable[[Sequence[SetStatus]], None]
+"""Shows how far sets are."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ def for_copies(
     began = time.monotonic() if began is None else began
     names = tuple(row.shadow for row in rows)
     ended: dict[str, Waited] = {}
-    with _Bars(rows) as shown:
+    with _bars(rows) as show:
         while True:
             seconds = time.monotonic() - began
-            shown.show(rows)
+            show(rows)
             ended |= {row.shadow: Waited(row, seconds) for row in rows if not row.copying}
             running = tuple(name for name in names if name not in ended)
             if not running or time.monotonic() >= until:
@@ -65,40 +65,16 @@ def watch(client: Client, target: protocol.Target, timeout: float | None) -> Non
 
     Where nobody sees them the service is asked nothing.
     """
-    if not bars.seen():
+    if not terminal.is_seen(sys.stderr):
         return
     until = time.monotonic() + (timeout if timeout is not None else float("inf"))
     for_copies(client, client.status(target), until=until)
 
 
-class _Bars:
-    """One bar for each running copy that has something to copy, where stderr is a terminal."""
+def _bars(rows: Sequence[SetStatus]) -> AbstractContextManager[Show]:
+    """Shows how far the sets are, where anybody sees it."""
+    if not terminal.is_seen(sys.stderr):
+        return nullcontext(lambda _: None)
+    from . import bars  # noqa: PLC0415 - rich takes a third of the time of a short command
 
-    def __init__(self, rows: Sequence[SetStatus]) -> None:
-        self._progress = bars.bars()
-        self._tasks = {
-            row.shadow: self._progress.add_task(escape(row.shadow), total=_total(row))
-            for row in rows
-            if row.copying and _total(row)
-        }
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def show(self, rows: Sequence[SetStatus]) -> None:
-        for row in rows:
-            if row.shadow in self._tasks:
-                task = self._tasks[row.shadow]
-                total = _total(row)
-                left = row.copy_bits * row.chunk_bytes
-                self._progress.update(task, total=total, completed=max(0, total - left))
-
-
-def _total(row: SetStatus) -> int:
-    """Bytes to copy, from the first to the last."""
-    chunks = row.copied_chunks + row.copy_bits
-    return min(chunks * row.chunk_bytes, row.size_bytes)
+    return bars.of_copies(rows)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from enum import IntEnum, IntFlag, StrEnum
 
 from iifuse import errors
-from iifuse.core.bitmap import Bitmap
 from iifuse.units import command
 
 
@@ -154,28 +153,6 @@ class Change(IntEnum):
             Change.MERGE_TO_MASTER: Change.FILL_TO_MASTER,
         }
         return fills.get(self, self)
-
-    def new_copy(self, shadow: Bitmap, copy: Bitmap, into: Bitmap | None = None) -> Bitmap:
-        """The copy bitmap after the change. Repeating it loses nothing: bits are only added.
-
-        `into`: a bitmap that may be overwritten for it.
-        """
-        if self is Change.GIVE_UP:
-            return Bitmap(copy.chunks)
-        result = copy.copy(into)
-        if self.merges:
-            result.merge(shadow)
-        elif self in (Change.FILL_TO_SHADOW, Change.FILL_TO_MASTER):
-            result.fill()
-        return result
-
-    def new_shadow(self, shadow: Bitmap, copy: Bitmap) -> Bitmap:
-        """The shadow bitmap after the change. Written before bits leave the copy bitmap."""
-        result = Bitmap(shadow.chunks)
-        if self is Change.GIVE_UP:
-            result.merge(shadow)
-            result.merge(copy)
-        return result
 
 
 def change_for(verb: Verb, kind: Kind) -> Change:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from iifuse.core import plan
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.bits import Bits
+from iifuse.core.change import copy_after
 from iifuse.core.header import Header, Pit, Stamp
 from iifuse.core.plan import PitStep
 from iifuse.core.sector import Region
@@ -92,7 +93,7 @@ def prepare(
         offline_reason="",
         **record,
     )
-    copy = room.copy if room.is_copy else change.new_copy(bits.shadow, bits.copy, room.copy)
+    copy = room.copy if room.is_copy else copy_after(change, bits.shadow, bits.copy, room.copy)
     return Flip(member, change, header, copy, room.shadow, room.ready, view)
 
 

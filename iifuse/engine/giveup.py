@@ -14,6 +14,7 @@ from iifuse import errors
 from iifuse.core import loss, plan
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.bits import Bits
+from iifuse.core.change import shadow_after
 from iifuse.core.state import Change, Custody, Role, way_out
 from iifuse.engine.counting import counts
 from iifuse.engine.engine import OPEN_TARGET, Engine
@@ -90,7 +91,7 @@ async def _end(member: VolumeSet) -> None:
 
 def _part(member: VolumeSet) -> Flip:
     bits = member.bits
-    shadow = Change.GIVE_UP.new_shadow(bits.shadow, bits.copy)
+    shadow = shadow_after(Change.GIVE_UP, bits.shadow, bits.copy)
     header = replace(member.header, pending=Change.GIVE_UP, pending_pit=member.header.pit)
     return Flip(member, Change.GIVE_UP, header, Bitmap(bits.chunks), shadow)
 

@@ -12,6 +12,7 @@ from iifuse import errors
 from iifuse.core import plan
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.bits import Bits
+from iifuse.core.change import copy_after, shadow_after
 from iifuse.core.header import Header
 from iifuse.core.state import Role
 from iifuse.core.transition import Transition, unfinished
@@ -38,8 +39,8 @@ def roll_forward(
         VolumeSet(header, Bits(shadow, copy), None, bitmap),
         change,
         pending,
-        change.new_copy(shadow, copy),
-        change.new_shadow(shadow, copy),
+        copy_after(change, shadow, copy),
+        shadow_after(change, shadow, copy),
     )
     for step in plan.whole_change(header.uuid, change):
         if isinstance(step, plan.Sync):

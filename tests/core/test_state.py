@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from iifuse import errors
 from iifuse.core import plan
 from iifuse.core.bitmap import Bitmap
+from iifuse.core.change import copy_after, shadow_after
 from iifuse.core.sector import Region
 from iifuse.core.state import (
     Change,
@@ -98,11 +99,11 @@ def test_change_of_the_copy_bits_may_be_repeated(change, shadow, copy):
         after = set(range(100))
     elif change is Change.GIVE_UP:
         after = set()
-    once = change.new_copy(bitmap(shadow), before)
+    once = copy_after(change, bitmap(shadow), before)
     assert chunks_of(once) == after
     assert chunks_of(before) == copy, "what is in memory stays until the change counts"
-    assert chunks_of(change.new_copy(bitmap(set()), once)) == after
-    assert chunks_of(change.new_copy(bitmap(shadow), once)) == after
+    assert chunks_of(copy_after(change, bitmap(set()), once)) == after
+    assert chunks_of(copy_after(change, bitmap(shadow), once)) == after
 
 
 @given(st.sets(st.integers(0, 99)), st.sets(st.integers(0, 99)), st.sets(st.integers(0, 99)))
@@ -113,9 +114,9 @@ def test_giving_up_may_be_repeated_from_every_step(shadow, copy, gone):
         plan.Store(UUID(int=1), Region.COPY), plan.Sync(UUID(int=1), Role.BITMAP),
         plan.Commit(UUID(int=1)),
     ]  # fmt: skip
-    once = Change.GIVE_UP.new_shadow(bitmap(shadow), bitmap(copy))
+    once = shadow_after(Change.GIVE_UP, bitmap(shadow), bitmap(copy))
     assert chunks_of(once) == shadow | copy
-    again = Change.GIVE_UP.new_shadow(once, bitmap(copy - gone))
+    again = shadow_after(Change.GIVE_UP, once, bitmap(copy - gone))
     assert chunks_of(again) == shadow | copy
 
 

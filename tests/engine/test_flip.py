@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from iifuse.core import plan
 from iifuse.core.bitmap import SECTOR_CHUNKS
 from iifuse.core.bits import Bits
+from iifuse.core.change import copy_after
 from iifuse.core.geometry import CHUNK_BYTES
 from iifuse.core.header import Header, Pit
 from iifuse.core.sector import HEADER_REGION_BYTES, SECTOR_BYTES, Region, bitmap_bytes
@@ -47,7 +48,7 @@ def new_set(*, opened_again: bool = False) -> VolumeSet:
 def flip(member: VolumeSet, change: Change) -> None:
     """A point in time, as pit.py makes it."""
     before = chunks_of(member.bits.shadow), chunks_of(member.bits.copy)
-    wanted = chunks_of(change.new_copy(member.bits.shadow, member.bits.copy))
+    wanted = chunks_of(copy_after(change, member.bits.shadow, member.bits.copy))
     part = prepare(member, change, COMMAND, make_room(member.bits, change))
     for step in [plan.Pend(member.key), *plan.whole_change(member.key, change)]:
         assert (chunks_of(member.bits.shadow), chunks_of(member.bits.copy)) == before

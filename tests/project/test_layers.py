@@ -1,6 +1,8 @@
 """Who may import whom. The layers are worth nothing unless a program checks them."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -180,3 +182,11 @@ def test_layers_every_module_has_a_rule():
     assert not [m for m in MODULES if not any(_within(m, name) for name in MAY_IMPORT)]
     for package in ("core", "store", "engine", "control"):
         assert f"iifuse.{package}" in MODULES
+
+
+@pytest.mark.parametrize("tool", ["iiadm", "svadm", "iiexport", "iiimport", "iijoin", "iiresync"])
+def test_layers_short_command_loads_nothing_slow(tool):
+    """Each took longer to load than all the rest of the program together."""
+    look = f"import sys, iitools.{tool}; print(*({{'numpy', 'rich', 'sqlite3'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from iitools import bars, waiting
+from iitools import bars
 
 
 def copy(copied, left):
@@ -18,19 +18,27 @@ def copy(copied, left):
     )
 
 
+@pytest.fixture
+def display(monkeypatch):
+    shown = bars.bars()
+    monkeypatch.setattr(bars, "bars", lambda: shown)
+    return shown
+
+
 @pytest.mark.parametrize(
     ("copied", "left", "percent"), [(0, 5, 0), (5, 5, 50), (10, 0, 100)]
 )
-def test_bar_of_a_copy_is_full_when_nothing_is_left(copied, left, percent):
+def test_bar_of_a_copy_is_full_when_nothing_is_left(display, copied, left, percent):
     row = copy(copied, left)
-    shown = waiting._Bars([row])
-    shown.show([row])
-    (task,) = shown._progress.tasks
+    with bars.of_copies([row]) as show:
+        show([row])
+    (task,) = display.tasks
     assert task.percentage == percent
 
 
-def test_copy_of_nothing_has_no_bar():
-    assert waiting._Bars([copy(0, 0)])._progress.tasks == []
+def test_copy_of_nothing_has_no_bar(display):
+    with bars.of_copies([copy(0, 0)]):
+        assert display.tasks == []
 
 
 @pytest.mark.parametrize(("speed", "shown"), [(None, ""), (3 << 20, "3 MiB/s")])
