@@ -184,9 +184,9 @@ def test_layers_every_module_has_a_rule():
         assert f"iifuse.{package}" in MODULES
 
 
-@pytest.mark.parametrize("tool", ["iiadm", "svadm", "iiexport", "iiimport", "iijoin", "iiresync"])
-def test_layers_short_command_loads_nothing_slow(tool):
+@pytest.mark.parametrize("tool", ["iiadm", "svadm", "iiexport", "iijoin", "iiresync"])
+@pytest.mark.parametrize("slow", ["numpy", "rich", "sqlite3"])
+def test_layers_short_command_loads_nothing_slow(tool, slow):
     """Each took longer to load than all the rest of the program together."""
-    look = f"import sys, iitools.{tool}; print(*({{'numpy', 'rich', 'sqlite3'}} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
+    look = f"import sys, iitools.{tool}; sys.exit({slow!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", look], check=False).returncode == 0
