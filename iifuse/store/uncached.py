@@ -33,7 +33,7 @@ class Uncached:
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise self._named(error) from None
-            self._direct, self._fd = False, os.open(again, _READ)
+            self._open_cached()
         return self
 
     def __exit__(
@@ -51,6 +51,8 @@ class Uncached:
             self._fd = os.open(f"/proc/self/fd/{self._volume.fd}", _READ)
         except OSError as error:
             raise self._named(error) from None
+        # Or a look at one page would bring the next ones, which then seem not to have been dropped.
+        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_RANDOM)
 
     def _close(self) -> None:
         """Once only: the number may be another file's by now."""

@@ -24,6 +24,10 @@ SECONDS = 60.0
 """No scenario takes so long, even here: who waits longer waits for ever."""
 
 
+def _lacks(member: VolumeSet) -> bool:
+    return any(map(member.lacks, member.missing))
+
+
 @dataclass
 class FaultRig(Rig):
     """`injector` says which call failed; `lost`: shadow -> position from which it was offline."""
@@ -326,7 +330,7 @@ class FaultRig(Rig):
     # -- looking ----------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Every file shows what was promised, or EIO where its set is offline."""
+        """Every file shows what was promised, or EIO where its set is offline or waits."""
         if self.main.dead:
             return
         world = self._world()
@@ -336,7 +340,7 @@ class FaultRig(Rig):
             try:
                 found = self._read(name, host)
             except OSError:
-                if not offline and not self._dead(name):
+                if not (offline or self._waits(name) or self._dead(name)):
                     raise
                 continue
             if name in self.sets and offline:
@@ -351,6 +355,11 @@ class FaultRig(Rig):
 
     def _views(self) -> list[tuple[str, str]]:
         return [(n, h) for h, host in self.hosts.items() for n in host.engine.views]
+
+    def _waits(self, name: str) -> bool:
+        """Was a volume that it needs not opened, and is it waited for?"""
+        hit = self.injector.hit
+        return hit is not None and hit.what == "open" and any(map(_lacks, self._concerns(name)))
 
     def _dead(self, name: str) -> bool:
         """Is a volume that the view reads gone?"""
