@@ -11,6 +11,7 @@ from iifuse.control import protocol
 from iifuse.control.protocol import Target
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.sector import Region
+from iifuse.core.state import Verb
 from iifuse.core.ticket import Lent
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.volume import open_volume
@@ -131,8 +132,8 @@ class _Group(_Contender):
     def facts(self) -> list[str]:
         """And what the service itself knows of it."""
         with closing(sqlite3.connect(self.service.state / "state.db")) as database:
-            query = "SELECT max(held_ms) FROM history WHERE event = '-u s'"
-            (held,) = database.execute(query).fetchone()
+            query = "SELECT max(held_ms) FROM history WHERE event = ?"
+            (held,) = database.execute(query, [Verb.UPDATE_SHADOW.told]).fetchone()
         return [*super().facts(), f"writes held for {held:.1f} ms at most, says its history"]
 
 
