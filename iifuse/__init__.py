@@ -2,7 +2,7 @@
 
 import os
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 # Read by numpy when it is loaded: a second thread for matrices, which we have none of, would take
 # 40 MiB, and the service keeps its memory locked.

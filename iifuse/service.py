@@ -1,4 +1,4 @@
-"""The composition root: options, mount, engine, control socket, stop."""
+"""The composition root: options, mount, instance, control socket, stop."""
 
 import argparse
 import logging
@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NoReturn
 from uuid import UUID
 
@@ -21,21 +21,27 @@ from iifuse import __version__, arguments, background, errors, logs, stopping, s
 from iifuse.control.dispatch import Dispatcher
 from iifuse.control.protocol import DEFAULT_SOCKET, SOCKET_VARIABLE, ServiceInfo
 from iifuse.control.server import Server
-from iifuse.engine import late, recovery, space
-from iifuse.engine.engine import Engine
-from iifuse.engine.threads import blocking, keep_in_reserve
 from iifuse.fuse.session import Mount, clean_up_dead
+from iifuse.host import space
+from iifuse.host.instance import Instance
+from iifuse.loop.loop import Loop
 from iifuse.store import claims, linux
 from iifuse.store.names import make_directory
 from iifuse.store.statedb import StateDB
 from iifuse.store.transitions import TransitionFile
+from iifuse.store.transport import Said
 from iifuse.units import count
+from iifuse.verbs import late, recovery
 
 log = logging.getLogger("iifuse")
 
 _STACK_BYTES: Final = 1 << 20
 
 DEFAULT_STATE: Final = "/var/lib/iifuse"
+_OPTIONS: Final = (
+    "stop_wait=SECONDS, durability=ordered|process, writeback_cache, in_place, local=PATH, "
+    "remote=PATH"
+)
 STILL_OPEN: Final = 3
 """Exit code: stopped in order while somebody still had files open."""
 
@@ -48,11 +54,13 @@ class Options:
     ordered: bool = True
     writeback_cache: bool = False
     in_place: bool = False
+    said: Said = field(default_factory=Said)
 
 
 def parse_options(words: list[str]) -> Options:
     """Read `-o a,b=c` words. Raises UsageError."""
     found: dict[str, float | bool] = {}
+    said: dict[str, list[str]] = {"local": [], "remote": []}
     for word in ",".join(words).split(",") if words else []:
         name, _, value = word.partition("=")
         if name == "stop_wait" and re.fullmatch(r"\d+(\.\d+)?", value):
@@ -61,13 +69,16 @@ def parse_options(words: list[str]) -> Options:
             found["ordered"] = value == "ordered"
         elif name in ("writeback_cache", "in_place") and not value:
             found[name] = True
+        elif name in ("local", "remote") and value.startswith("/"):
+            said[name].append(os.path.normpath(value))
         else:
             raise errors.UsageError(
                 f"-o {word}",
                 "is not an option of the mount",
-                "stop_wait=SECONDS, durability=ordered|process, writeback_cache, in_place",
+                _OPTIONS,
             )
-    return Options(**found)  # type: ignore[arg-type]
+    places = Said(tuple(said["local"]), tuple(said["remote"]))
+    return Options(**found, said=places)  # type: ignore[arg-type]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -101,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
         dest="options",
         action="append",
         default=[],
-        help="stop_wait=SECONDS, durability=ordered|process, writeback_cache, in_place",
+        help=_OPTIONS,
     )
     p.add_argument(
         "--daemon", action="store_true", help="run in the background; return when ready"
@@ -175,7 +186,9 @@ class Service:
     ) -> None:
         self.state, self.socket, self.options = state, socket, options
         self._when_ready = when_ready
+        self.loop = Loop()
         self.mount = Mount(
+            self.loop,
             mountpoint, writeback_cache=options.writeback_cache, in_place=options.in_place
         )
         self._code = 0
@@ -183,7 +196,7 @@ class Service:
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT; 0, or 3 when files were still open at the end."""
         with stopping.listening() as signals:
-            _harden()
+            _harden(self.loop)
             async with self._stores() as (db, transitions):
                 await self._serve(db, transitions, signals)
         return self._code
@@ -212,7 +225,8 @@ class Service:
             clean_up_dead(path or "/")  # what `-o in_place` of a killed service has left
         self._check_place(db)
         async with trio.open_nursery() as nursery:
-            engine = Engine(
+            instance = Instance(
+                loop=self.loop,
                 directory=self.state,
                 db=db,
                 transitions=transitions,
@@ -220,13 +234,14 @@ class Service:
                 nursery=nursery,
                 boot_id=_boot_id(),
                 ordered=self.options.ordered,
+                said=self.options.said,
             )
             place = self.mount.mountpoint, self.state, self.socket
             info = ServiceInfo(__version__, os.getpid(), *place)
-            server = Server(self.socket, Dispatcher(engine, info).answer)
+            server = Server(self.socket, Dispatcher(instance, info).answer, self.loop.clock)
             await server.open()
             try:
-                await self._run_mount(engine, server, signals)
+                await self._run_mount(instance, server, signals)
             finally:
                 server.close()
 
@@ -246,37 +261,40 @@ class Service:
                     "name another mount point",
                 )
 
-    async def _run_mount(self, engine: Engine, server: Server, signals: AsyncIterator[int]) -> None:
+    async def _run_mount(
+        self, instance: Instance, server: Server, signals: AsyncIterator[int]
+    ) -> None:
         self.mount.open()
         try:
             async with trio.open_nursery() as mounted:
                 mounted.start_soon(self._run_fuse, mounted.cancel_scope)
                 await self.mount.wait_ready()
-                await recovery.start(engine)
-                await _tell(engine, "service started")
+                await recovery.start(instance)
+                await _tell(instance, "service started")
                 mounted.start_soon(server.run)
-                mounted.start_soon(space.watch, engine)
-                mounted.start_soon(engine.timekeeper.watch)
-                mounted.start_soon(engine.notes.keep_up)
-                mounted.start_soon(engine.history.keep_up)
-                mounted.start_soon(engine.history.keep_short)
-                mounted.start_soon(late.watch, engine)
-                log.info("ready at %s, %s", self.mount.mountpoint, count(len(engine.sets), "set"))
+                mounted.start_soon(space.watch, instance)
+                mounted.start_soon(self.mount.keep_fresh)
+                mounted.start_soon(instance.timekeeper.watch)
+                mounted.start_soon(instance.notes.keep_up)
+                mounted.start_soon(instance.history.keep_up)
+                mounted.start_soon(instance.history.keep_short)
+                mounted.start_soon(late.watch, instance)
+                log.info("ready at %s, %s", self.mount.mountpoint, count(len(instance.sets), "set"))
                 sdnotify.SystemdNotifier().notify("READY=1")
                 self._when_ready()
                 await stopping.told(signals)
                 sdnotify.SystemdNotifier().notify("STOPPING=1")
-                async with engine.admin:  # no verb begins any more
+                async with instance.admin:  # no verb begins any more
                     seconds = self.options.stop_wait
-                    if not await stopping.prepare(engine, self.mount, seconds, signals):
+                    if not await stopping.prepare(instance, self.mount, seconds, signals):
                         self._code = STILL_OPEN
                     self.mount.stop()
                     await trio.sleep_forever()  # until `_run_fuse` ends everything here
         finally:
             with trio.CancelScope(shield=True):
-                await recovery.stop(engine)
-                await _tell(engine, "service stopped")
-                await blocking(self.mount.close)
+                await recovery.stop(instance)
+                await _tell(instance, "service stopped")
+                await self.loop.blocking(self.mount.close)
 
     async def _run_fuse(self, scope: trio.CancelScope) -> None:
         """Serve the kernel; an unmount from outside ends the service in order."""
@@ -284,12 +302,12 @@ class Service:
         scope.cancel()
 
 
-async def _tell(engine: Engine, what: str) -> None:
+async def _tell(instance: Instance, what: str) -> None:
     """The history knows when the service was there."""
-    sets = len(engine.sets)
+    sets = len(instance.sets)
     why = f"version {__version__}, {count(sets, 'set')}"
-    engine.history.tell(None, what, why=why)
-    await engine.history.note()
+    instance.history.tell(None, what, why=why)
+    await instance.history.note()
 
 
 def _warn_if_lost(state: str) -> None:
@@ -318,15 +336,16 @@ def _boot_id() -> UUID:
         return UUID(file.read().strip())
 
 
-def _harden() -> None:
+def _harden(loop: Loop) -> None:
     """Against deadlocks under memory pressure, data in core files, SIGIO, too few descriptors."""
-    # Sent when somebody opens a volume in the moment in which we hold its lease; it would end us.
+    # Sent when somebody opens a volume just when we hold a lease on it, by which we tell whether
+    # anybody has it open. By default it would end the process, and every mount with it.
     signal.signal(signal.SIGIO, signal.SIG_IGN)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # three descriptors a set
     threading.stack_size(_STACK_BYTES)  # locked memory: a thread's whole stack is resident
     try:
-        keep_in_reserve()
+        loop.keep_in_reserve()
     except OSError as error:
         raise errors.ServiceError(
             "threads", f"cannot be started ({error.strerror})", "allow it more (pids, TasksMax)"

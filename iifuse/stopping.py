@@ -10,11 +10,9 @@ from typing import Final, NoReturn
 
 import trio
 
-from iifuse.engine import limits
-from iifuse.engine.engine import Engine
-from iifuse.engine.threads import blocking
-from iifuse.engine.view import View
+from iifuse.data.view import View
 from iifuse.fuse.session import Mount
+from iifuse.host.instance import Instance
 from iifuse.store.holders import named, ways_out
 
 log = logging.getLogger("iifuse")
@@ -58,16 +56,16 @@ async def told(signals: AsyncIterator[int]) -> None:
 
 
 async def prepare(
-    engine: Engine, mount: Mount, stop_wait: float, signals: AsyncIterator[int]
+    instance: Instance, mount: Mount, stop_wait: float, signals: AsyncIterator[int]
 ) -> bool:
     """Wait for open files, name who holds them, and let their dirty pages arrive.
 
     `stop_wait`: seconds; told once more to stop, it waits no longer. Were all files closed?
     """
-    views = list(engine.views.values())
+    views = list(instance.views.values())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_hurry, signals, nursery.cancel_scope)
-        with limits.move_on_after(stop_wait):
+        with instance.loop.clock.move_on_after(stop_wait):
             await _wait(mount, views, stop_wait)
         nursery.cancel_scope.cancel()
     still = [view for view in views if view.opens]
@@ -75,7 +73,7 @@ async def prepare(
         who = await _holders(mount, view)
         log.warning("%s: still open at the end, unmounted all the same: %s", view.path, who)
     try:
-        await blocking(partial(mount.sync_mounted, views))
+        await instance.loop.blocking(partial(mount.sync_mounted, views))
     except OSError as error:
         log.error("what programs have written to mapped files may be lost: %s", error)  # noqa: TRY400
     return not still
@@ -97,5 +95,5 @@ async def _wait(mount: Mount, views: list[View], seconds: float) -> None:
 
 async def _holders(mount: Mount, view: View) -> str:
     """Who has it open, and what ends that."""
-    found = await blocking(partial(mount.holders, view))
+    found = await view.loop.blocking(partial(mount.holders, view))
     return "; ".join((named(found), ways_out(found))) if found else "open handles"

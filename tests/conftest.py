@@ -16,6 +16,8 @@ from harness import Service
 from hypothesis import HealthCheck, settings
 from samples import SEED, WHOLE, some
 
+from iifuse.loop.loop import Loop
+
 # A shell has SIGINT ignored in its background jobs, and every program that is started inherits it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -74,6 +76,12 @@ def _draw(config: pytest.Config, items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Whoever has seen a sampled test fail wants to see it again."""
     terminalreporter.write_line(f"samples were drawn with IIFUSE_SEED={SEED}")
+
+
+@pytest.fixture
+def loop() -> Loop:
+    """What an event loop waits with."""
+    return Loop()
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def _disable(client: Client, command: Command) -> None:
         common.say(f"{row.shadow}: disabled")
 
 
-def _flip(client: Client, command: Command) -> None:
+def _update(client: Client, command: Command) -> None:
     target, full = _target(command), command.action == "c"
     direction = cast("Literal['s', 'm']", command.choice)
     if command.dry_run:
@@ -81,7 +81,7 @@ def _flip(client: Client, command: Command) -> None:
         return
 
     def flip(sure: bool) -> None:
-        request = protocol.Flip(direction, full, target, sure)
+        request = protocol.Update(direction, full, target, sure)
         rows = client.call(request, list[protocol.SetStatus])
         common.say_unjoined(rows)
         if command.group is not None and direction == "m":
@@ -185,8 +185,8 @@ def _groups(client: Client, command: Command) -> None:
 _VERBS: Final[dict[str, Callable[[Client, Command], None]]] = {
     "e": _enable,
     "d": _disable,
-    "u": _flip,
-    "c": _flip,
+    "u": _update,
+    "c": _update,
     "a": _abort,
     "w": _wait,
     "E": _export,

@@ -2,9 +2,10 @@
 
 import msgspec
 
+from iifuse.core.believe import Meaning, meaning
 from iifuse.core.header import Closure
 from iifuse.core.sector import Region
-from iifuse.core.state import Change, Kind, Progress
+from iifuse.core.state import Change, Progress
 from iifuse.units import command, count
 
 from . import common
@@ -53,11 +54,16 @@ def _bits(found: BitmapReading) -> list[str]:
 
 
 def _meaning(found: BitmapReading) -> str:
-    if not found.exact:
-        return "these chunks count as different; the next update copies them"
-    if found.header.kind is Kind.INDEPENDENT and not _both(found):
-        return "the other bitmap stands in, and some chunks are copied in vain"
-    return f"nobody knows what the shadow holds there; {_reset(found)} begins anew"
+    reset = _reset(found)
+    return {
+        Meaning.NOTHING: "harmless: a point in time that was cut short clears them",
+        Meaning.DIFFERENT: "these chunks count as different; the next update copies them",
+        Meaning.STANDS_IN: "the other bitmap stands in, and some chunks are copied in vain",
+        Meaning.RESTORED_ANEW: f"the restore brings them anew; {reset} goes on with it",
+        Meaning.SHADOW_LOST: f"nobody knows what the shadow holds there; {reset} begins anew",
+        Meaning.MASTER_LOST: "nobody knows on which volume they are right; get the master from a "
+        "backup",
+    }[meaning(found.header, both=_both(found))]
 
 
 def _reset(found: BitmapReading) -> str:

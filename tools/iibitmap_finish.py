@@ -1,7 +1,11 @@
 """`iibitmap finish`: complete a copy that was cut short, without the service.
 
-The order is that of the service (plan.copied): the target is durable before a copy bit goes, and
+The order is that of the service (touch.copied): the target is durable before a copy bit goes, and
 the bitmap of zeros before the header says idle. So it may be killed at any moment and run again.
+
+A restore that this completes is noted in the header of the set (`restored_offline`), and the next
+start doubts the other sets of the master for it: the tool knows one bitmap, and only the service
+knows the family. Stamps do not tell: a killed service leaves none, and devices have none.
 """
 
 import os
@@ -17,7 +21,7 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from iifuse import errors
-from iifuse.core import loss, plan
+from iifuse.core import loss
 from iifuse.core.bitmap import Bitmap, sector_runs
 from iifuse.core.geometry import CHUNK_BYTES
 from iifuse.core.header import BitmapRole, Closure, Header, Stamp
@@ -25,8 +29,10 @@ from iifuse.core.missing import same_file
 from iifuse.core.sector import Region
 from iifuse.core.state import Change, Custody, Role
 from iifuse.core.state import Progress as Direction
+from iifuse.core.touch import copy_direction
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.copying import Copying
+from iifuse.store.headerlog import HeaderLog
 from iifuse.store.identity import identify
 from iifuse.store.presence import file_of
 from iifuse.store.stamp import stamp, written_since
@@ -63,7 +69,7 @@ class Parts:
     @property
     def direction(self) -> tuple[Volume, Volume]:
         """(source, target) of the copy."""
-        source, _ = plan.copy_direction(self.found.header.state)
+        source, _ = copy_direction(self.found.header.state)
         if source is Role.MASTER:
             return self.master, self.shadow
         return self.shadow, self.master
@@ -190,8 +196,8 @@ class _Run:
         self.parts, self.display = parts, display
         self.source, self.target = parts.direction
         self.bitmap = BitmapFile(parts.found.volume)
-        self.header = self.bitmap.read_header()
-        self.bits, _ = self.bitmap.read_bits(self.header, Region.COPY)
+        self.log = HeaderLog(self.bitmap.read_header(), self.bitmap)
+        self.bits, _ = self.bitmap.read_bits(self.log.header, Region.COPY)
 
     def all(self) -> tuple[int, int]:
         """(chunks, bytes of data) that were copied. Raises OSError."""
@@ -202,7 +208,7 @@ class _Run:
         )
         for stretch in _stretches(self.bits):
             copying = Copying(self.source, self.target)
-            copied += sum(copying.extent(*self.header.geometry.extent(run)) for run in stretch)
+            copied += sum(copying.extent(*self.log.header.geometry.extent(run)) for run in stretch)
             self.target.sync()
             self._clear(stretch)
             self.display.advance(task, CHUNK_BYTES * sum(count for _, count in stretch))
@@ -213,16 +219,13 @@ class _Run:
         """From here on the volumes are not what they were at the last clean stop."""
         self.source.sync()
         self.bitmap.volume.sync()
-        self.header = self.bitmap.write_header(
-            replace(
-                self.header,
-                clean=False,
-                boot_id=UUID(boot_id()),
-                process_durability=False,
-                restored_offline=self.target is self.parts.master,
-                master_stamp=Stamp(),
-                shadow_stamp=Stamp(),
-            )
+        self.log.commit(
+            clean=False,
+            boot_id=UUID(boot_id()),
+            process_durability=False,
+            restored_offline=self.target is self.parts.master,
+            master_stamp=Stamp(),
+            shadow_stamp=Stamp(),
         )
 
     def _clear(self, runs: list[Run]) -> None:
@@ -230,7 +233,7 @@ class _Run:
         self.bits.clear_runs(runs)
         extents = [
             self.bitmap.encode(
-                self.header, Region.COPY, self.bits.packed[first : first + count], first
+                self.log.header, Region.COPY, self.bits.packed[first : first + count], first
             )
             for first, count in sector_runs(runs)
         ]
@@ -241,15 +244,12 @@ class _Run:
         assert self.bits.is_zero()
         for volume in (self.parts.master, self.parts.shadow):
             volume.sync_times()
-        self.header = self.bitmap.write_header(
-            replace(
-                self.header,
-                progress=Direction.IDLE,
-                copying=False,
-                clean=True,
-                master_stamp=stamp(self.parts.master),
-                shadow_stamp=stamp(self.parts.shadow),
-            )
+        self.log.commit(
+            progress=Direction.IDLE,
+            copying=False,
+            clean=True,
+            master_stamp=stamp(self.parts.master),
+            shadow_stamp=stamp(self.parts.shadow),
         )
 
 

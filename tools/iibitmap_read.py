@@ -6,16 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
+from uuid import UUID
 
 import numpy as np
 
 from iifuse import errors
 from iifuse.core import header as fmt
 from iifuse.core import sector
+from iifuse.core.believe import are_overtaken
 from iifuse.core.bitmap import SECTOR_BIT_BYTES, SECTOR_CHUNKS, Bitmap, Packed, sectors_for
 from iifuse.core.header import Header
 from iifuse.core.sector import SECTOR_BYTES, Region
-from iifuse.core.state import Change, Kind, Progress
 from iifuse.store.volume import Volume, open_volume
 from iifuse.units import Run
 
@@ -54,12 +55,6 @@ class BitmapReading:
     def need_bytes(self) -> int:
         """Bytes that the volume has to have."""
         return sector.bitmap_bytes(self.chunks)
-
-    @property
-    def exact(self) -> bool:
-        """Has every bit to be right, so that damage cannot be mended by more set bits?"""
-        whole = self.header.progress is Progress.IDLE or self.header.pending is not Change.NONE
-        return self.header.kind is Kind.DEPENDENT or not whole
 
     @property
     def sectors(self) -> int:
@@ -142,8 +137,7 @@ class BitmapReading:
     @property
     def distrusted(self) -> bool:
         """Under durability=process a power loss may have overtaken the bits."""
-        unclean = self.header.process_durability and not self.header.clean
-        return unclean and self.header.boot_id.hex != boot_id()
+        return are_overtaken(self.header, UUID(boot_id()))
 
 
 def merged(runs: Iterator[Run]) -> Iterator[Run]:

@@ -6,24 +6,21 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from iifuse import errors
-from iifuse.core.bitmap import SECTOR_CHUNKS, Bitmap, Packed
+from iifuse.core.believe import OFFLINE, Meaning, make_up, meaning
+from iifuse.core.bitmap import SECTOR_CHUNKS, Bitmap, Packed, count_ones
 from iifuse.core.header import Header
 from iifuse.core.sector import Region
-from iifuse.core.state import Kind, Progress, Role
 from iifuse.store.bitmapfile import BitmapFile
+from iifuse.store.files import create_file
+from iifuse.store.headerlog import HeaderLog
 from iifuse.store.names import remove_file
-from iifuse.store.volume import Volume, create_file
+from iifuse.store.volume import Volume
 from iifuse.units import format_size
 
 from .iibitmap_dump import roles
 from .iibitmap_read import BLOCK_SECTORS, BitmapReading, opened
-
-Bits = npt.NDArray[np.uint8]
-"""shape (508,), dtype uint8: the bits of one sector."""
 
 REASON = "sectors of its bitmap were damaged"
 
@@ -47,8 +44,8 @@ def repair(found: BitmapReading, new: str) -> Repaired:
     with _made(new, found.need_bytes) as volume:
         mending = _Mending(found, BitmapFile(volume))
         mending.all()
-        header = _header(found.header, offline=bool(mending.lost))
-        mending.target.write_header(header)
+        header = _header(found.header, mending.meanings)
+        HeaderLog(header, mending.target).repair(header)
     offline = tuple(roles(header.offline))
     return Repaired(found.volume.path, new, mending.damaged, mending.different, offline)
 
@@ -83,17 +80,12 @@ def _made(path: str, size_bytes: int) -> Iterator[Volume]:
 
 
 class _Mending:
-    """Writes the bits of the new bitmap volume, and counts what it could not read.
-
-    Outside of copies, damage in either bitmap makes the shadow bits of its chunks: a point in time
-    that was cut short may have moved them from one to the other. While an independent set copies,
-    no chunk has both bits: what the good bitmap does not claim may have been in the damaged one,
-    and to set it does no harm. Where that does not help, the shadow is lost.
-    """
+    """Writes the bits of the new bitmap volume (core.believe), and counts what it made up."""
 
     def __init__(self, found: BitmapReading, target: BitmapFile) -> None:
         self.found, self.target = found, target
-        self.damaged = self.different = self.lost = 0
+        self.damaged = self.different = 0
+        self.meanings: set[Meaning] = set()
 
     def all(self) -> None:
         """Every sector. Raises OSError."""
@@ -106,31 +98,13 @@ class _Mending:
         copy, bad_copy = self.found.piece(Region.COPY, first, count)
         self.damaged += len(bad_shadow) + len(bad_copy)
         shadow, copy = shadow & inside, copy & inside
-        for number in sorted({*bad_shadow, *bad_copy}):
-            row = number - first
-            if not self.found.exact:
-                self._set(shadow[row], inside[row])
-            elif self.found.header.kind is Kind.DEPENDENT:
-                self._lose(copy[row], inside[row])
-            elif number not in bad_copy:
-                self._set(shadow[row], inside[row] & ~copy[row])
-            elif number not in bad_shadow:
-                self._set(copy[row], inside[row] & ~shadow[row])
-            else:
-                self._lose(copy[row], inside[row])
+        before = count_ones(shadow) + count_ones(copy)
+        damage = [n - first for n in bad_shadow], [n - first for n in bad_copy]
+        self.meanings |= make_up(self.found.header, shadow, copy, inside, damage)
+        self.different += count_ones(shadow) + count_ones(copy) - before
         for region, rows in ((Region.SHADOW, shadow), (Region.COPY, copy)):
             extent = self.target.encode(self.found.header, region, rows, first)
             self.target.write_sectors([extent])
-
-    def _lose(self, copy: Bits, inside: Bits) -> None:
-        """A restore of an independent set brings these chunks anew: its shadow is whole."""
-        self.lost += 1
-        if self.found.header.progress is Progress.TO_MASTER:
-            self._set(copy, inside)
-
-    def _set(self, row: Bits, ones: Bits) -> None:
-        self.different += int(np.bitwise_count(ones & ~row).sum(dtype=np.int64))
-        row |= ones
 
 
 def _inside(found: BitmapReading, first: int, count: int) -> Packed:
@@ -142,8 +116,7 @@ def _inside(found: BitmapReading, first: int, count: int) -> Packed:
 
 def _check_repairable(found: BitmapReading) -> None:
     """In a dependent set that restores, a lost bit leaves both volumes without their truth."""
-    header = found.header
-    if header.kind is Kind.INDEPENDENT or header.progress is not Progress.TO_MASTER:
+    if meaning(found.header, both=True) is not Meaning.MASTER_LOST:
         return
     if any(found.damaged(region) for region in Region):
         raise errors.Refused(
@@ -154,18 +127,20 @@ def _check_repairable(found: BitmapReading) -> None:
         )
 
 
-def _header(header: Header, *, offline: bool) -> Header:
+def _header(header: Header, meanings: set[Meaning]) -> Header:
     """After a loss `-R` begins anew, or goes on with a restore.
 
     Its number stays (a commit adds one): by it the service knows an older header when it sees one.
     """
     header = replace(header, sequence=max(0, header.sequence - 1))
-    if not offline:
+    offline = header.offline
+    for means in meanings & OFFLINE.keys():
+        offline |= OFFLINE[means]
+    if offline == header.offline:
         return header
-    role = Role.BITMAP if header.progress is Progress.TO_MASTER else Role.SHADOW
     return replace(
         header,
-        offline=header.offline | role,
+        offline=offline,
         offline_reason=REASON,
         copying=False,
     )

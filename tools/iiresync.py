@@ -55,7 +55,7 @@ def _resync(args: argparse.Namespace) -> None:
     to = cast("Literal['s', 'm']", direction)
 
     def flip(sure: bool) -> tuple[float, list[SetStatus]]:
-        request = protocol.Flip(to, full=False, target=target, sure=sure)
+        request = protocol.Update(to, full=False, target=target, sure=sure)
         return time.monotonic(), client.call(request, list[SetStatus])
 
     began, rows = ask.when_asked(flip, sure=args.sure)

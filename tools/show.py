@@ -70,6 +70,8 @@ def policy(row: SetStatus) -> list[str]:
     if row.limit_s:
         lines.append(f"A slow shadow is given up after: {row.limit_s} s")
     lines += [f"An import with {bitmap} is not joined" for bitmap in row.unjoined]
+    if row.remote:
+        lines.append(f"May wait for somebody far away: {', '.join(row.remote)}")
     if row.fills:
         lines.append(f"The shadow is sparse, its file system is {row.space_percent}% full")
     return lines

@@ -126,7 +126,7 @@ class _Group(_Contender):
     def command(self) -> None:
         """One update of all sets at one instant."""
         self.service.client.call(
-            protocol.Flip("s", full=False, target=self.group), list[protocol.SetStatus]
+            protocol.Update("s", full=False, target=self.group), list[protocol.SetStatus]
         )
 
     def facts(self) -> list[str]:

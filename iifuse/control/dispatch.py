@@ -1,4 +1,4 @@
-"""From a request to the engine's verbs and back to rows for people."""
+"""From a request to a verb, and from what that answers to rows for people."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -17,7 +17,11 @@ from iifuse.core import missing
 from iifuse.core.naming import find, find_all
 from iifuse.core.state import Custody, Kind, Policy, Progress, Verb, check_known, way_out
 from iifuse.core.ticket import Lent
-from iifuse.engine import (
+from iifuse.data.volumeset import VolumeSet
+from iifuse.host import space
+from iifuse.host.instance import Instance
+from iifuse.host.tickets import lent_again
+from iifuse.verbs import (
     attach,
     enable,
     exchange,
@@ -28,16 +32,11 @@ from iifuse.engine import (
     pit,
     questions,
     reset,
-    space,
     verify,
 )
-from iifuse.engine.costs import costs
-from iifuse.engine.engine import Engine
-from iifuse.engine.exchange import Borrowing
-from iifuse.engine.opening import NewSet
-from iifuse.engine.threads import blocking
-from iifuse.engine.tickets import lent_again
-from iifuse.engine.volumeset import VolumeSet
+from iifuse.verbs.costs import costs
+from iifuse.verbs.exchange import Borrowing
+from iifuse.verbs.opening import NewSet
 
 _VERBS: Final = {
     ("s", False): Verb.UPDATE_SHADOW,
@@ -56,8 +55,8 @@ _DISABLED: Final = (Verb.DISABLE.told, "-d")
 class Dispatcher:
     """Answers requests; verbs that change something run one after the other."""
 
-    def __init__(self, engine: Engine, info: protocol.ServiceInfo) -> None:
-        self._engine, self._info = engine, info
+    def __init__(self, instance: Instance, info: protocol.ServiceInfo) -> None:
+        self._instance, self._info = instance, info
         self._handlers: dict[type, Callable[[Any], Awaitable[object]]] = {
             protocol.Hello: self._hello,
             protocol.Wait: self._wait,
@@ -71,7 +70,7 @@ class Dispatcher:
             protocol.MarkChanged: self._alone(self._mark_changed),
             protocol.Enable: self._alone(self._enable),
             protocol.Disable: self._alone(self._disable),
-            protocol.Flip: self._alone(self._flip),
+            protocol.Update: self._alone(self._update),
             protocol.Abort: self._alone(self._abort),
             protocol.Reset: self._alone(self._reset),
             protocol.GiveUp: self._alone(self._give_up),
@@ -96,9 +95,9 @@ class Dispatcher:
         self, handler: Callable[[Any], Awaitable[object]]
     ) -> Callable[[Any], Awaitable[object]]:
         async def locked(request: AnyRequest) -> object:
-            async with self._engine.admin:
+            async with self._instance.admin:
                 with trio.CancelScope(shield=True):  # a verb once begun is finished
-                    await late.look(self._engine)
+                    await late.look(self._instance)
                     result = await handler(request)
             return result
 
@@ -110,19 +109,20 @@ class Dispatcher:
         return self._info
 
     async def _status(self, request: protocol.Status) -> list[SetStatus]:
-        return [await status(s) for s in self._select(request.target, everything=True)]
+        sets = self._select(request.target, everything=True)
+        return [await status(self._instance, member) for member in sets]
 
     async def _groups(self, request: protocol.Groups) -> list[str]:  # noqa: ARG002
-        return sorted({s.group for s in self._engine.sets.values() if s.group})
+        return sorted({s.group for s in self._instance.sets.values() if s.group})
 
     async def _volumes(self, request: protocol.Volumes) -> list[VolumeStatus]:  # noqa: ARG002
-        return await volumes(self._engine, self._info.mountpoint)
+        return await volumes(self._instance, self._info.mountpoint)
 
     async def _health(self, request: protocol.Health) -> list[protocol.Concern]:  # noqa: ARG002
-        return await concerns(self._engine, self._info.mountpoint)
+        return await concerns(self._instance, self._info.mountpoint)
 
     async def _history(self, request: protocol.History) -> list[protocol.HistoryRow]:
-        return await history(self._engine, request.target, self._info.mountpoint, request.after)
+        return await history(self._instance, request.target, self._info.mountpoint, request.after)
 
     async def _wait(self, request: protocol.Wait) -> Noted:
         sets = self._select(request.target)
@@ -135,12 +135,12 @@ class Dispatcher:
 
     async def _wait_for(self, member: VolumeSet) -> None:
         while member.header.copying:
-            copier = self._engine.running(member)
+            copier = self._instance.running(member)
             if copier is not None:
                 await copier.wait()
             else:  # a new PIT is being made just now, and the copy starts after it
-                async with self._engine.admin:
-                    lost = member.header.copying and self._engine.running(member) is None
+                async with self._instance.admin:
+                    lost = member.header.copying and self._instance.running(member) is None
                 if lost:
                     why = next((f": {m.words(r)}" for r, m in member.missing.items()), "")
                     why = f"its copy does not run{why}"
@@ -148,13 +148,13 @@ class Dispatcher:
 
     def _select(self, target: Target, *, everything: bool = False) -> list[VolumeSet]:
         if everything and target == Target():
-            return list(self._engine.sets.values())
+            return list(self._instance.sets.values())
         if target.group is not None:
-            return self._engine.members(target.group)
-        return find_all(self._engine.sets, target.sets, self._info.mountpoint)
+            return self._instance.members(target.group)
+        return find_all(self._instance.sets, target.sets, self._info.mountpoint)
 
     def _set(self, name: str) -> VolumeSet:
-        return find(self._engine.sets, name, self._info.mountpoint)
+        return find(self._instance.sets, name, self._info.mountpoint)
 
     # -- sets -------------------------------------------------------------------------------
 
@@ -165,29 +165,29 @@ class Dispatcher:
         policy = _tuned(Policy(), request.tuning)
         new = NewSet(_KINDS[request.kind], *names, policy, request.reserve, request.sure)
         notes: list[str] = []
-        await enable.enable(self._engine, new, notes.append)
+        await enable.enable(self._instance, new, notes.append)
         return Noted(tuple(notes))
 
     async def _attach(self, request: protocol.Attach) -> Noted:
         if request.group is not None:
             _check_group_name(request.group)
-        return Noted(tuple(await attach.attach(self._engine, request.bitmaps, request.group)))
+        return Noted(tuple(await attach.attach(self._instance, request.bitmaps, request.group)))
 
     async def _tune(self, request: protocol.Tune) -> Noted:
         sets = self._select(request.target)
         for member in sets:
             member.check_whole("-o")
         for member in sets:
-            await enable.tune(self._engine, member, _tuned(member.policy, request.tuning))
+            await enable.tune(self._instance, member, _tuned(member.policy, request.tuning))
         return Noted()
 
     async def _disable(self, request: protocol.Disable) -> Noted:
         target, notes = await self._without_disabled(request.target)
         sets = self._select(target)
         async with self._all_ready(sets, Verb.DISABLE):
-            await questions.before_disable(self._engine, sets, sure=request.sure)
+            await questions.before_disable(self._instance, sets, sure=request.sure)
             for member in sets:
-                notes += await enable.disable(self._engine, member)
+                notes += await enable.disable(self._instance, member)
         return Noted(tuple(notes))
 
     async def _without_disabled(self, target: Target) -> tuple[Target, list[str]]:
@@ -195,7 +195,7 @@ class Dispatcher:
         there = [name for name in target.sets if self._is_there(name)]
         gone = [name for name in target.sets if name not in there]
         for name in gone:
-            events = await blocking(partial(self._engine.db.history, name))
+            events = await self._instance.loop.blocking(partial(self._instance.db.history, name))
             if not there or not events or events[-1][0] not in _DISABLED:
                 return target, []  # a slip of the pen, which is refused
         return Target(tuple(there), target.group), [f"{name}: is disabled already" for name in gone]
@@ -213,26 +213,26 @@ class Dispatcher:
         for member in sets:
             member.check(verb)
             await member.try_shadow()
-        views = [self._engine.views.get(member.name) for member in sets]
-        async with self._engine.closed(views, "close it first"):
+        views = [self._instance.views.get(member.name) for member in sets]
+        async with self._instance.closed(views, "close it first"):
             for member in sets:
                 member.check(verb)
             yield
 
-    async def _flip(self, request: protocol.Flip) -> list[SetStatus]:
+    async def _update(self, request: protocol.Update) -> list[SetStatus]:
         sets, verb = self._select(request.target), _VERBS[request.direction, request.full]
-        await questions.before_flip(self._engine, verb, sets, sure=request.sure)
-        await pit.flip(self._engine, verb, sets)
-        return [await status(s) for s in sets]
+        await questions.before_update(self._instance, verb, sets, sure=request.sure)
+        await pit.make(self._instance, verb, sets)
+        return [await status(self._instance, s) for s in sets]
 
     async def _dry_run(self, request: protocol.DryRun) -> list[Cost]:
         sets, verb = self._select(request.target), _VERBS[request.direction, request.full]
-        return [Cost(*cost) for cost in await costs(self._engine, verb, sets)]
+        return [Cost(*cost) for cost in await costs(self._instance, verb, sets)]
 
     async def _abort(self, request: protocol.Abort) -> Noted:
         sets = self._select(request.target)
         for member in sets:
-            await self._engine.abort(member)
+            await self._instance.abort(member)
         for member in sets:  # when all others are aborted: they are not to wait for this one
             if member.header.progress is not Progress.IDLE:
                 missing.check_noted(member.name, member.missing, "-a")
@@ -241,19 +241,19 @@ class Dispatcher:
     async def _reset(self, request: protocol.Reset) -> Noted:
         notes: list[str] = []
         sets = self._select(request.target)
-        await questions.before_reset(self._engine, sets, sure=request.sure)
+        await questions.before_reset(self._instance, sets, sure=request.sure)
         for member in sets:
             try:
-                notes += await reset.reset(self._engine, member)
+                notes += await reset.reset(self._instance, member)
                 if member.header.copying and not member.restoring:
-                    notes += await space.remarks(self._engine, member)
+                    notes += await space.remarks(self._instance, member)
             except errors.BadVolume as error:
                 raise reset.with_way_out(member, error) from error
         return Noted(tuple(notes))
 
     async def _give_up(self, request: protocol.GiveUp) -> Noted:
         member = self._set(request.shadow)
-        return Noted(tuple(await giveup.give_up(self._engine, member, sure=request.sure)))
+        return Noted(tuple(await giveup.give_up(self._instance, member, sure=request.sure)))
 
     async def _not_restored(self, request: protocol.NotRestored) -> protocol.Compared:
         member = self._set(request.shadow)
@@ -261,12 +261,12 @@ class Dispatcher:
 
     async def _compare(self, request: protocol.Compare) -> protocol.Compared:
         member = self._set(request.shadow)
-        runs = await verify.compare(self._engine, member, request.first, request.count)
+        runs = await verify.compare(self._instance, member, request.first, request.count)
         return protocol.Compared(tuple(runs))
 
     async def _mark_changed(self, request: protocol.MarkChanged) -> Noted:
         member = self._set(request.shadow)
-        await verify.mark(self._engine, member, list(request.runs))
+        await verify.mark(self._instance, member, list(request.runs))
         return Noted()
 
     # -- exchange ---------------------------------------------------------------------------
@@ -280,31 +280,33 @@ class Dispatcher:
             check_known(member.name, member.state, member.header.export_number)
         async with self._all_ready(todo, Verb.EXPORT):
             for member in todo:
-                found[member] = await exchange.export(self._engine, member)
+                found[member] = await exchange.export(self._instance, member)
         for member in done:
-            found[member] = await blocking(partial(lent_again, self._engine, member.header))
+            found[member] = await self._instance.loop.blocking(
+                partial(lent_again, self._instance, member.header)
+            )
         return [found[member] for member in sets]
 
     async def _import(self, request: protocol.Import) -> Noted:
         borrowing = Borrowing(request.shadow, request.bitmap, request.ticket, request.sure)
-        return Noted(tuple(await exchange.take_in(self._engine, borrowing)))
+        return Noted(tuple(await exchange.take_in(self._instance, borrowing)))
 
     async def _check_import(self, request: protocol.CheckImport) -> Noted:
         borrowing = Borrowing(request.shadow, request.bitmap, request.ticket, request.sure)
-        await exchange.check_import(self._engine, borrowing)
+        await exchange.check_import(self._instance, borrowing)
         return Noted()
 
     async def _check_join(self, request: protocol.CheckJoin) -> Noted:
         member = self._set(request.shadow)
         await joining.check_join(
-            self._engine, member, request.bitmap, accept_unclosed=request.accept_unclosed
+            self._instance, member, request.bitmap, accept_unclosed=request.accept_unclosed
         )
         return Noted()
 
     async def _join(self, request: protocol.Join) -> Noted:
         member = self._set(request.shadow)
         notes = await joining.join(
-            self._engine, member, request.bitmap, accept_unclosed=request.accept_unclosed
+            self._instance, member, request.bitmap, accept_unclosed=request.accept_unclosed
         )
         return Noted(tuple(notes))
 
@@ -315,17 +317,19 @@ class Dispatcher:
         if group is not None:
             _check_group_name(group)
         sets = self._select(Target(request.sets))
-        await blocking(lambda: self._engine.db.move_sets([s.name for s in sets], group))
+        await self._instance.loop.blocking(
+            lambda: self._instance.db.move_sets([s.name for s in sets], group)
+        )
         for member in sets:
             member.group = group
         return Noted()
 
     async def _control(self, request: protocol.Control) -> Noted:
-        return Noted(tuple(await passthrough.control(self._engine, request.volumes)))
+        return Noted(tuple(await passthrough.control(self._instance, request.volumes)))
 
     async def _release(self, request: protocol.Release) -> Noted:
         volumes, sure = request.volumes, request.sure
-        return Noted(tuple(await passthrough.release(self._engine, volumes, sure=sure)))
+        return Noted(tuple(await passthrough.release(self._instance, volumes, sure=sure)))
 
 
 def _tuned(policy: Policy, tuning: protocol.Tuning) -> Policy:

@@ -5,18 +5,18 @@ from collections.abc import Iterator
 from iifuse.control.protocol import Concern, SetStatus, VolumeStatus
 from iifuse.control.rows import status, volumes
 from iifuse.core.missing import HELD_ONLY
-from iifuse.engine.engine import Engine
+from iifuse.host.instance import Instance
 from iifuse.units import command, count
 
 
-async def concerns(engine: Engine, mountpoint: str) -> list[Concern]:
+async def concerns(instance: Instance, mountpoint: str) -> list[Concern]:
     """Of the whole service, in the order of its sets; none when all is well."""
     found: list[Concern] = []
-    for member in list(engine.sets.values()):
-        found += of_set(await status(member))
-    for row in await volumes(engine, mountpoint):
+    for member in list(instance.sets.values()):
+        found += of_set(await status(instance, member))
+    for row in await volumes(instance, mountpoint):
         found += of_volume(row)
-    late = sorted(engine.notes.late())
+    late = sorted(instance.notes.late())
     return found + [
         Concern(name, "the state database has not been told what became of it", _MAKE_ROOM)
         for name in late

@@ -6,18 +6,19 @@ from typing import Final
 from iifuse import errors
 from iifuse.control.protocol import HistoryRow, Target
 from iifuse.core.naming import below, find
-from iifuse.engine.engine import Engine
-from iifuse.engine.threads import blocking
+from iifuse.host.instance import Instance
 
 ROWS_MAX: Final = 1000
 """Rows of one answer, which has to fit into a message; whoever wants more asks again."""
 
 
-async def history(engine: Engine, target: Target, mountpoint: str, after: int) -> list[HistoryRow]:
+async def history(
+    instance: Instance, target: Target, mountpoint: str, after: int
+) -> list[HistoryRow]:
     """Oldest first. Raises NotFound, UsageError, StorageError."""
-    subjects = await _subjects(engine, target, mountpoint)
-    await engine.history.note()
-    found = await blocking(partial(engine.db.events, subjects, after, ROWS_MAX))
+    subjects = await _subjects(instance, target, mountpoint)
+    await instance.history.note()
+    found = await instance.loop.blocking(partial(instance.db.events, subjects, after, ROWS_MAX))
     return [
         HistoryRow(
             number, e.time, e.subject or None, e.what, e.pit, e.pit_id, e.held_ms, e.chunks,
@@ -27,20 +28,20 @@ async def history(engine: Engine, target: Target, mountpoint: str, after: int) -
     ]  # fmt: skip
 
 
-async def _subjects(engine: Engine, target: Target, mountpoint: str) -> list[str] | None:
+async def _subjects(instance: Instance, target: Target, mountpoint: str) -> list[str] | None:
     if target == Target():
         return None
     if target.group is not None:
-        return [member.name for member in engine.members(target.group)]
-    return [await _subject(engine, name, mountpoint) for name in target.sets]
+        return [member.name for member in instance.members(target.group)]
+    return [await _subject(instance, name, mountpoint) for name in target.sets]
 
 
-async def _subject(engine: Engine, name: str, mountpoint: str) -> str:
+async def _subject(instance: Instance, name: str, mountpoint: str) -> str:
     """A set under any of its names, or what was one once."""
     try:
-        return find(engine.sets, name, mountpoint).name
+        return find(instance.sets, name, mountpoint).name
     except errors.NotFound:
         path = below(mountpoint, name)
-        if await blocking(partial(engine.db.events, [path], 0, 1)):
+        if await instance.loop.blocking(partial(instance.db.events, [path], 0, 1)):
             return path
         raise

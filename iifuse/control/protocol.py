@@ -81,7 +81,7 @@ class Disable(Request, frozen=True, tag="disable"):
     sure: bool = False
 
 
-class Flip(Request, frozen=True, tag="flip"):
+class Update(Request, frozen=True, tag="flip"):
     """`-u`, `-c` (`full`): a new PIT on all sets at one instant; answered with SetStatus rows."""
 
     direction: Literal["s", "m"]
@@ -247,7 +247,7 @@ class Volumes(Request, frozen=True, tag="volumes"):
 
 
 AnyRequest = (
-    Hello | Enable | Disable | Flip | Abort | Wait | Status | Reset | Export | Import
+    Hello | Enable | Disable | Update | Abort | Wait | Status | Reset | Export | Import
     | CheckImport | CheckJoin | Join | GiveUp | NotRestored | Compare | MarkChanged | Move | Groups
     | Control | Release | Volumes | Attach | Tune | Health | DryRun | History
 )  # fmt: skip
@@ -334,7 +334,7 @@ SPACE_TOLD_PERCENT: Final = 80
 
 
 class SetStatus(msgspec.Struct, frozen=True):
-    """One row of `iiadm -i --json` (design, section 2). What is absent is None.
+    """One row of `iiadm -i --json` (iiadm(8)). What is absent is None.
 
     `shadow_bits` and `copy_bits` count chunks; `percent` is (shadow OR copy) of all chunks;
     `pit_time` is ISO 8601 with a zone, None of a point in time that nobody knows (`pit` is 0 then).
@@ -378,6 +378,8 @@ class SetStatus(msgspec.Struct, frozen=True):
     """Volumes in whose place something else stands; offline too, unless the old one is open."""
     ticket: str | None = None
     """Where the ticket of an exported set lies."""
+    remote: tuple[str, ...] = ()
+    """Volumes on which a call may wait for somebody far away."""
 
     @property
     def fills(self) -> bool:

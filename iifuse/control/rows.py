@@ -6,16 +6,15 @@ from typing import Any
 from iifuse.control.protocol import SetStatus, VolumeStatus
 from iifuse.core.geometry import CHUNK_BYTES
 from iifuse.core.state import Custody, Role
-from iifuse.engine import astray
-from iifuse.engine.counting import counts
-from iifuse.engine.engine import Engine
-from iifuse.engine.threads import blocking
-from iifuse.engine.tickets import iso_time
-from iifuse.engine.view import View
-from iifuse.engine.volumeset import VolumeSet
+from iifuse.data.counting import counts
+from iifuse.data.view import View
+from iifuse.data.volumeset import VolumeSet
+from iifuse.host import astray
+from iifuse.host.instance import Instance
+from iifuse.host.tickets import iso_time
 
 
-async def status(member: VolumeSet) -> SetStatus:
+async def status(instance: Instance, member: VolumeSet) -> SetStatus:
     """The row of a set; its bits are the exact counts in memory."""
     shadow_bits, copy_bits, changed = await counts(member)
     header, bits = member.header, member.bits
@@ -55,29 +54,39 @@ async def status(member: VolumeSet) -> SetStatus:
         unjoined=member.unjoined,
         space_percent=member.space_percent,
         ticket=member.ticket if header.custody is Custody.EXPORTED else None,
+        remote=_remote(instance, member),
     )
+
+
+def _remote(instance: Instance, member: VolumeSet) -> tuple[str, ...]:
+    volumes = {
+        Role.MASTER: instance.family(member).master,
+        Role.SHADOW: member.shadow,
+        Role.BITMAP: member.bitmap.volume if member.bitmap is not None else None,
+    }
+    return _names(role for role, v in volumes.items() if v is not None and v.remote)
 
 
 def _names(roles: Iterable[Role]) -> tuple[str, ...]:
     return tuple((role.name or "").lower() for role in roles)
 
 
-async def volumes(engine: Engine, mountpoint: str) -> list[VolumeStatus]:
+async def volumes(instance: Instance, mountpoint: str) -> list[VolumeStatus]:
     """The files of the mount, and pass-through volumes that are late."""
-    rows = [_volume(engine, view, mountpoint) for view in engine.views.values()]
+    rows = [_volume(instance, view, mountpoint) for view in instance.views.values()]
     # Asked only where one waits: a state directory that fails is no reason to say nothing.
-    kept = await blocking(engine.db.volumes) if engine.volumes_wait else []
-    late = [path for path in kept if path not in engine.views]
+    kept = await instance.loop.blocking(instance.db.volumes) if instance.volumes_wait else []
+    late = [path for path in kept if path not in instance.views]
     return rows + [
         VolumeStatus(path, mountpoint + path, "none", 0, 0, "waiting for the volume")
         for path in late
     ]
 
 
-def _volume(engine: Engine, view: View, mountpoint: str) -> VolumeStatus:
-    role: Any = "shadow" if view.path in engine.sets else "master"
+def _volume(instance: Instance, view: View, mountpoint: str) -> VolumeStatus:
+    role: Any = "shadow" if view.path in instance.sets else "master"
     if not view.family.sets:
         role = "none"
-    missing = astray.why_astray(engine, view) or None
+    missing = astray.why_astray(instance, view) or None
     file = mountpoint + view.path
     return VolumeStatus(view.path, file, role, view.size_bytes, view.opens, missing)

@@ -16,7 +16,7 @@ from iifuse import errors
 from iifuse.control import lines
 from iifuse.control.lines import MESSAGE_BYTES_MAX
 from iifuse.control.protocol import AnyRequest
-from iifuse.engine import limits
+from iifuse.loop.clock import Clock
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +37,8 @@ _PEERS: Final = struct.Struct("3i")  # pid, uid, gid
 class Server:
     """Listens at `path`; each connection carries requests, one after the other."""
 
-    def __init__(self, path: str, answer: Answer) -> None:
-        self.path, self._answer = path, answer
+    def __init__(self, path: str, answer: Answer, clock: Clock) -> None:
+        self.path, self._answer, self._clock = path, answer, clock
         self._listener: trio.socket.SocketType | None = None
         self._own: tuple[int, int] | None = None
         """Device and inode of our socket: another one may take its place."""
@@ -105,12 +105,14 @@ class Server:
         if self._spare is not None:
             os.close(self._spare)
         try:
-            with limits.move_on_after(_PAUSE_SECONDS):
+            with self._clock.move_on_after(_PAUSE_SECONDS):
                 assert self._listener is not None
                 connection, _ = await self._listener.accept()
                 async with trio.SocketStream(connection) as stream:
                     why = f"the service has no room for a request ({error.strerror})"
-                    await _send_away(stream, errors.ServiceError(self.path, why, "see its limits"))
+                    await self._send_away(
+                        stream, errors.ServiceError(self.path, why, "see its limits")
+                    )
         except (OSError, trio.BrokenResourceError):
             await trio.sleep(_PAUSE_SECONDS)
         finally:
@@ -133,7 +135,7 @@ class Server:
                     await self._talk(stream)
                 else:
                     error = errors.Refused(self.path, "only root may speak to this service")
-                    await _send_away(stream, error)
+                    await self._send_away(stream, error)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return  # the client has gone
             except Exception:
@@ -143,9 +145,9 @@ class Server:
         rest = bytearray()
         while True:
             try:
-                line = await _receive_line(stream, rest)
+                line = await self._receive_line(stream, rest)
             except errors.IifuseError as error:
-                await _send_away(stream, error)
+                await self._send_away(stream, error)
                 return
             if line is None:
                 return
@@ -177,14 +179,27 @@ class Server:
             failure = errors.InternalError("", f"{type(error).__name__}: {error}", "see the log")
             return lines.encode_failure(failure)
 
+    async def _send_away(self, stream: trio.SocketStream, error: errors.IifuseError) -> None:
+        """Say why, and take in what is still on its way: unread, it would undo the answer."""
+        with self._clock.move_on_after(_FAREWELL_SECONDS):
+            await stream.send_all(lines.encode_failure(error))
+            await stream.send_eof()
+            while await stream.receive_some(1 << 16):
+                pass
 
-async def _send_away(stream: trio.SocketStream, error: errors.IifuseError) -> None:
-    """Say why, and take in what is still on its way: unread, it would undo the answer."""
-    with limits.move_on_after(_FAREWELL_SECONDS):
-        await stream.send_all(lines.encode_failure(error))
-        await stream.send_eof()
-        while await stream.receive_some(1 << 16):
-            pass
+    async def _receive_line(self, stream: trio.SocketStream, rest: bytearray) -> bytes | None:
+        with self._clock.move_on_after(_REQUEST_SECONDS):
+            while b"\n" not in rest:
+                if len(rest) > MESSAGE_BYTES_MAX:
+                    raise errors.ProtocolError("request", "is too long")
+                part = await stream.receive_some(1 << 16)
+                if not part:
+                    return None
+                rest += part
+            line, _, remainder = bytes(rest).partition(b"\n")
+            rest[:] = remainder
+            return line
+        raise errors.ProtocolError("request", f"did not come within {_REQUEST_SECONDS:g} seconds")
 
 
 async def _cancel_on_hangup(connection: trio.socket.SocketType, scope: trio.CancelScope) -> None:
@@ -195,21 +210,6 @@ async def _cancel_on_hangup(connection: trio.socket.SocketType, scope: trio.Canc
     except OSError:
         pass  # reset: it has gone as well
     scope.cancel()
-
-
-async def _receive_line(stream: trio.SocketStream, rest: bytearray) -> bytes | None:
-    with limits.move_on_after(_REQUEST_SECONDS):
-        while b"\n" not in rest:
-            if len(rest) > MESSAGE_BYTES_MAX:
-                raise errors.ProtocolError("request", "is too long")
-            part = await stream.receive_some(1 << 16)
-            if not part:
-                return None
-            rest += part
-        line, _, remainder = bytes(rest).partition(b"\n")
-        rest[:] = remainder
-        return line
-    raise errors.ProtocolError("request", f"did not come within {_REQUEST_SECONDS:g} seconds")
 
 
 def _descriptor() -> int | None:

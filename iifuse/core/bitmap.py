@@ -1,4 +1,8 @@
-"""Bits by chunk number, packed; one bitmap is 1/262144 of the volume that it describes."""
+"""Bitmaps: one bit for each chunk, packed. A bitmap has 1/262144 of the size of its volume.
+
+For a request, bits are Python integers cut from a byte buffer: small numpy arrays cost about a
+microsecond an operation, more than the whole test. For whole bitmaps they are numpy's.
+"""
 
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -9,7 +13,7 @@ import numpy.typing as npt
 from iifuse.units import Run
 
 SECTOR_CHUNKS: Final = 4064
-"""Chunks whose bits share one 512-byte sector of a bitmap volume (design: 508 bytes of bits)."""
+"""Chunks whose bits share one 512-byte sector of a bitmap volume, in 508 bytes of it."""
 
 SECTOR_BIT_BYTES: Final = SECTOR_CHUNKS // 8
 
@@ -34,12 +38,12 @@ def sectors_for(chunks: int) -> int:
 
 
 def words_of(rows: Packed) -> Words:
-    """The same rows, four bytes at a time, which numpy does several times as fast."""
+    """The same rows as 32-bit words, on which numpy works several times as fast as on bytes."""
     return np.ascontiguousarray(rows).view(np.uint32)
 
 
 def rows_set(words: Words) -> Rows:
-    """In which rows a bit is set."""
+    """Tell for each row whether it has a bit set."""
     found: Rows = np.bitwise_or.reduce(words, axis=1) != 0
     return found
 
@@ -65,10 +69,8 @@ def runs_of(word: int, first: int) -> list[Run]:
 class Bitmap:
     """A mutable bitmap over `chunks` chunks, all clear at first.
 
-    Words are Python integers whose bit 0 is the first chunk asked for: a request touches a few
-    bytes, and integer arithmetic on them is several times faster than small numpy arrays. Whole-
-    bitmap work is numpy's. Bits past the last chunk are always 0. Not thread-safe: the engine
-    changes bits on its event loop only.
+    A word is a Python integer whose bit 0 is the first chunk asked for. Bits past the last chunk
+    are always 0. Not thread-safe: the service changes bits on its event loop only.
     """
 
     __slots__ = ("_bytes", "_view", "chunks", "packed")
@@ -212,17 +214,17 @@ class Bitmap:
         yield from _runs(self._view, 0, self.chunks)
 
     def runs_in(self, first: int, stop: int) -> Iterator[Run]:
-        """Those of chunks `first` to `stop - 1`, cut at both ends."""
+        """The runs of set bits among chunks `first` to `stop - 1`, cut at both ends."""
         begin = first & ~7
         if first < stop:
             runs = _runs(self._view[begin >> 3 :], begin, stop - begin)
             yield from _fitting(runs, first, stop - first)
 
     def gather(self, first: int, stop: int, room: int) -> list[Run]:
-        """Some of the next runs of set bits in `first` to `stop - 1`, ascending; empty: none.
+        """Find the next runs of set bits among chunks `first` to `stop - 1`; empty if none is left.
 
-        `room`: how many chunks they have in all, at the most. One run, however long, or what
-        GATHER_CHUNKS chunks have of them.
+        They ascend, and have `room` chunks in all at the most. It is one run, however long, or the
+        runs that lie within GATHER_CHUNKS chunks.
         """
         start = self.next_set(first)
         if start is None or start >= stop:

@@ -1,4 +1,10 @@
-"""The bits of one set in memory, and what its bitmap volume is known to hold."""
+"""The bits of one set in memory, and what its bitmap volume is known to hold.
+
+The bitmap `ready` stands beside the shadow and the copy bitmap and costs 4 KiB of memory per GiB.
+One test of it answers "may I write?" in every state of a set, and it carries the regions that are
+marked ahead (they are called hot). Without it the fast path would need both other bits, the state,
+and what is durable.
+"""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -23,7 +29,7 @@ class Bits:
 
     Invariant 1 lives here. A chunk is ready while its shadow bit is durably 1 and its copy bit
     durably 0; in every state of a set that means that nobody needs what the chunk holds, on
-    either volume (design, section 3). On disk stands `shadow | ready` and `copy`: in an idle
+    either volume (iifuse-bitmap(5)). On disk stands `shadow | ready` and `copy`: in an idle
     independent set whole regions are ready ahead of their first write (invariant 7), and only
     there may the disk hold more shadow bits than memory.
     """
@@ -33,7 +39,7 @@ class Bits:
     def __init__(self, shadow: Bitmap, copy: Bitmap, ready: Bitmap | None = None) -> None:
         """Adopt bitmaps whose content is durable.
 
-        `ready`: shadow and not copy, from who knows it already; to work it out takes a while.
+        `ready`: shadow and not copy, if the caller has it already; to work it out takes a while.
         """
         self.shadow, self.copy = shadow, copy
         self.ready = _ready(shadow, copy) if ready is None else ready
@@ -41,7 +47,7 @@ class Bits:
 
     @classmethod
     def blank(cls, chunks: int) -> "Bits":
-        """All zero."""
+        """Bits that are all zero."""
         return cls(Bitmap(chunks), Bitmap(chunks))
 
     @property
@@ -56,9 +62,10 @@ class Bits:
         return count_ones(shadow), count_ones(copy), count_ones(shadow | copy)
 
     def covers(self, first: int, count: int) -> bool:
-        """May the run be written at once? Notes the write if so (the fast path of every write).
+        """May the run be written at once? If so, the write is noted here, in memory.
 
-        After a no the plan notes what is ready of the run (plan.Note).
+        This is the fast path of every write. After a no, the plan notes those chunks of the run
+        that are ready (touch.Note).
         """
         if not self.ready.all(first, count):
             return False
@@ -67,18 +74,19 @@ class Bits:
         return True
 
     def mark(self, runs: Sequence[Run], ahead: Sequence[int]) -> list[Run]:
-        """Begin to mark chunks and to heat regions; the runs whose shadow bits change on disk.
+        """Begin to mark chunks and to heat regions.
 
-        The caller writes what the disk has to hold (`disk_rows`), syncs, and then calls `settle`.
-        Memory knows nothing of the chunks until then, because what the bits say (a chunk was
-        preserved) may still be on its way, and a mark that is never written leaves nothing behind.
+        Answers with the runs whose shadow bits change on disk. The caller writes what the disk has
+        to hold (`disk_rows`), syncs, and then calls `settle`. Until then nothing changes in memory:
+        what the bits will say (that a chunk was preserved) may not be true yet, and a mark that is
+        never written has to leave nothing behind.
         """
         if not ahead:
             return list(runs)
         return [*runs, *map(self.region, ahead), *self._heat(ahead)]
 
     def settle(self, runs: Sequence[Run], ahead: Sequence[int]) -> None:
-        """Marks are durable: shadow bits := 1, copy bits := 0, and the chunks are ready."""
+        """The marks are durable now: shadow bits := 1, copy bits := 0, the chunks are ready."""
         for first, count in runs:
             self.shadow.set(first, count)
             self.copy.clear(first, count)
@@ -93,7 +101,7 @@ class Bits:
         return first, min(REGION_CHUNKS, self.chunks - first)
 
     def _heat(self, ahead: Sequence[int]) -> list[Run]:
-        """Add regions; the runs of those that go for it, maybe some of `ahead` themselves."""
+        """Make regions hot. Answers with those that had to cool for it, maybe some of `ahead`."""
         for number in ahead:
             self._hot[number] = None
         cooled = []
@@ -109,7 +117,7 @@ class Bits:
         return first, count
 
     def cool_all(self) -> None:
-        """End all regions that are marked ahead: what is written next is exact."""
+        """Cool all regions, so that the bits which are written next are exact."""
         while self._hot:
             self._cool(self._hot.popitem()[0])
 
@@ -159,7 +167,7 @@ def _ready(shadow: Bitmap, copy: Bitmap) -> Bitmap:
 
 
 def marks_ahead(kind: Kind, progress: Progress) -> bool:
-    """Only in an idle independent set a set bit is a hint (invariant 7)."""
+    """Is a set bit a hint? Only in an idle independent set (invariant 7)."""
     return kind is Kind.INDEPENDENT and progress is Progress.IDLE
 
 

@@ -11,9 +11,9 @@ SERVICE: Final = ""
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What is not known, or does not apply, is None.
+    """One event. A field that is not known, or does not apply, is None.
 
-    `subject`: the path of a set's shadow, or of a volume with no set. `time`: as `written` has it.
+    `subject`: the path of a set's shadow, or of a volume with no set. `time`: see `written`.
     `held_ms`: how long writes were held. `chunks`, `bytes`: copied since the point in time, or
     what else the event is about; `seconds`: how long that took. `why`: the reason, for people.
     """

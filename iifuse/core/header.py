@@ -23,12 +23,12 @@ from iifuse.core.times import TIME_NS_MAX, Times
 
 MAGIC: Final = b"iifusebm"
 VERSION: Final = 2
-"""Of every header that is written; one of version 1 lacks the fields after `joined`."""
+"""The version of every header that is written. One of version 1 lacks what follows `joined`."""
 SLOT_BYTES: Final = 12 * 1024
 SLOT_OFFSETS: Final = (0, SLOT_BYTES)
 PATH_BYTES_MAX: Final = 4096
 PATHS_BYTES_MAX: Final = 9 * 1024
-"""Of the three paths together, so that the reason of any failure still has room beside them."""
+"""The most for the three paths together, so that the reason of any failure still has room."""
 REASON_CHARACTERS_MAX: Final = 512
 JOINED_MAX: Final = 8
 """Import ids that a header remembers as joined since the export."""
@@ -74,8 +74,8 @@ class Pit:
 class Stamp:
     """What a volume's file looked like when the service had last written it (nanoseconds).
 
-    All 0: unknown. `ctime_ns`: 0 while the volume is in use, when others may rename the file or
-    change its owner; that counts only after a clean stop.
+    All 0: unknown. `ctime_ns` is 0 while the volume is in use, because others may rename the file
+    or change its owner then; the field counts only after a clean stop.
     """
 
     size_bytes: int = 0
@@ -118,7 +118,7 @@ class Header:
     process_durability: bool = False
     closure: Closure = Closure.OPEN
     restored_offline: bool = False
-    """`iibitmap finish` wrote to the master, and knew no other set of it: theirs are in doubt."""
+    """`iibitmap finish` wrote to the master and knew no other set of it: those are in doubt."""
     pit: Pit = field(default_factory=Pit)
     export_number: int = 0
     import_id: UUID = _NIL
@@ -210,7 +210,7 @@ def _policy_fields(h: Header) -> tuple[int, int]:
 
 
 def unpack(path: str, slot: bytes) -> Header:
-    """Read one slot. `path` is for messages. Raises BadBitmap; no byte counts before its CRC."""
+    """Read one slot; no byte is believed before its CRC. `path`: for messages. Raises BadBitmap."""
     if len(slot) < _PREFIX.size:
         raise errors.BadBitmap(path, "too short for a header")
     magic, version, length, crc, incompatible = _PREFIX.unpack_from(slot)
@@ -271,7 +271,7 @@ def _unpack_body(body: bytes, added_bytes: int) -> Header:
 
 
 def _checked(header: Header) -> Header:
-    """Whoever can compute a CRC can write anything. Raises ValueError on what cannot be."""
+    """Raise ValueError for values that cannot be: whoever can compute a CRC can write anything."""
     paths = (header.master, header.shadow, header.bitmap)
     if any("\0" in path or path[:1] not in ("", "/") for path in paths):
         raise ValueError("a path that is none")
@@ -309,7 +309,7 @@ def _texts(body: bytes, at: int, lengths: list[int]) -> list[str]:
 
 
 def newest(path: str, slots: list[bytes]) -> tuple[Header, int]:
-    """(newest valid header, index of its slot). Raises BadBitmap, the first slot's, if none is."""
+    """(newest valid header, index of its slot). Raises the first slot's BadBitmap if none is."""
     found: list[tuple[Header, int]] = []
     failure: errors.BadBitmap | None = None
     for index, slot in enumerate(slots):

@@ -1,7 +1,7 @@
 """What a command would overwrite that may be the only copy of something, in words. Pure.
 
-Who finds such a loss asks with `check`: the request is refused with the question, and a tool asks
-it on its terminal. What never asks finds no loss: the commands of an ordinary night.
+Whoever finds such a loss calls `check`: it refuses the request with the question, which a tool then
+asks on its terminal. The commands of an ordinary night find no loss, so they never ask.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _AGREE: Final = "a yes or -n goes ahead"
 
 @dataclass(frozen=True)
 class Loss:
-    """`path`: what would be overwritten. `what`: how the sentence goes on that begins with it."""
+    """`path`: what would be overwritten. `what`: the rest of the sentence that begins with it."""
 
     path: str
     what: str
@@ -34,7 +34,7 @@ def check(losses: Sequence[Loss], *, sure: bool) -> None:
 
 
 def point_in_time(header: Header) -> str:
-    """Which one a shadow holds, for people."""
+    """Name the point in time that a shadow holds, for people."""
     if not header.pit.number:
         return "a point in time that nobody knows any more"
     return f"point in time {header.pit.number} of {format_time(header.pit.time_ns)}"
@@ -58,7 +58,7 @@ def of_restore(header: Header, chunks: int) -> Loss:
 
 
 def of_siblings(header: Header) -> Loss:
-    """A restore would go on while nobody preserves for the others."""
+    """A restore would go on while nobody preserves for the master's other sets."""
     return Loss(
         header.master,
         "if other sets of this master are dependent, they lose their points in time",
@@ -138,7 +138,7 @@ def of_wipe(header: Header, why: str) -> Loss:
 
 
 def of_nameless(path: str, why: str) -> Loss:
-    """A volume would be closed that its path leads to no more, the last that holds it perhaps."""
+    """A volume to which its path no longer leads would be closed; perhaps nobody else has it."""
     return Loss(
         path,
         f"this would close the file that the mount shows, which was replaced while in use: {why}; "

@@ -1,7 +1,9 @@
 """Volumes of a set that are not there, or in whose place something else stands.
 
-Nothing of this is durable: such a volume may be back at any moment, and as long as nothing needed
-it nothing is lost. What becomes of a set that can wait no longer is noted as offline.
+Nothing of this is durable: such a volume may be back at any moment, and nothing is lost until a
+write needs it. A set that can wait no longer is noted as offline, and not before: noted at once, a
+start before its disks would cost every dependent set its point in time. The stamps of such a volume
+stay in the header while it is not in use, and a set that nobody can write to is not touched at all.
 """
 
 from collections.abc import Mapping
@@ -36,7 +38,7 @@ class Missing:
     """`-o in_place` has mounted what stands there over this path: nothing can be put there."""
 
     def words(self, role: Role) -> str:
-        """What people are told."""
+        """The sentence for people."""
         name = (role.name or "").lower()
         if self.served:
             return f"the {name} was replaced while in use: {self.why}"
@@ -66,9 +68,9 @@ def check_whole(name: str, lack: Lack, verb: str) -> None:
 
 
 def check_noted(name: str, lack: Lack, verb: str) -> None:
-    """Raise Refused while a bitmap is waited for: what changed the header would be forgotten.
+    """Raise Refused while a bitmap is waited for: a change of the header would be forgotten.
 
-    It is a stand-in until then, and the true one comes back as it was.
+    Until then the header is a stand-in, and the true one comes back as it was.
     """
     missing = lack.get(Role.BITMAP)
     if missing is not None and not missing.served:
@@ -76,7 +78,7 @@ def check_noted(name: str, lack: Lack, verb: str) -> None:
 
 
 def way_out(name: str, missing: Missing) -> str:
-    """What a set needs that lacks a volume, or how it goes on without."""
+    """What to do for a set that lacks a volume, or how it goes on without."""
     give_up = command("iiadm -R", name)
     if missing.served:
         return HELD_ONLY
@@ -99,7 +101,7 @@ def lost_of(state: SetState, lack: Lack) -> Role:
 
 
 def hides_shadow(state: SetState, lack: Lack) -> bool:
-    """Is some of the shadow's content out of reach? A whole one needs neither of the others."""
+    """Is some of the shadow's content out of reach? A whole shadow needs no other volume."""
     gone = {role for role, missing in lack.items() if not missing.served}
     whole = _has_a_whole_shadow(state)
     if Role.SHADOW in gone or (Role.MASTER in gone and not whole):

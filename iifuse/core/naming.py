@@ -1,7 +1,11 @@
 """Which set somebody means. Pure.
 
 A set is named by its shadow. People have other names before them: the bitmap volume, the master,
-and what the mount shows of either; each will do as long as only one set has it.
+and what the mount shows of either; each will do as long as only one set has it. A master with
+several sets is refused: to take all of them would disable or restore more than was meant.
+
+The service asks this, no tool does: so there is one rule for every tool and verb, and only the
+service knows all sets and the mount point.
 """
 
 import posixpath
@@ -18,7 +22,7 @@ _ALIKE_MAX: Final = 3
 
 
 class Named(Protocol):
-    """What a set has to have to be found."""
+    """What has to be known of a set so that it can be found."""
 
     @property
     def header(self) -> Header:

@@ -23,7 +23,7 @@ HEADER_REGION_BYTES: Final = 24 * 1024
 _PLACE: Final = struct.Struct("<BQ")
 _CRC: Final = struct.Struct("<I")
 _FEW: Final = 8
-"""Rows that are encoded sooner one by one."""
+"""Up to so many rows are encoded faster one by one."""
 
 Numbers = npt.NDArray[np.int64]
 """shape (rows,): numbers of sectors."""
@@ -45,7 +45,7 @@ def region_offset(region: Region, chunks: int) -> int:
 
 
 def bitmap_bytes(chunks: int) -> int:
-    """Bytes that a bitmap volume needs for `chunks` chunks (design, section 4)."""
+    """Bytes that a bitmap volume needs for `chunks` chunks."""
     return HEADER_REGION_BYTES + 2 * sectors_for(chunks) * SECTOR_BYTES
 
 

@@ -1,4 +1,4 @@
-"""What a set is, and which verbs its state allows (design, section 3: the state table)."""
+"""What a set is, which verbs its state allows, and what a refusal says: the state table."""
 
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag, StrEnum
@@ -116,7 +116,7 @@ class SetState:
 
     @property
     def resumes(self) -> bool:
-        """An aborted restore: `-u m` and `-c m` go on with it and make no new PIT."""
+        """Is it an aborted restore? `-u m` and `-c m` go on with it and make no new PIT."""
         return self.restoring and not self.copying
 
 
@@ -130,7 +130,7 @@ class Change(IntEnum):
     MERGE_TO_MASTER = 4
     FILL_TO_MASTER = 5
     GIVE_UP = 6
-    """Of an aborted restore: no new PIT, and what it has still to bring counts as different."""
+    """Ends an aborted restore: no new PIT, and what it has still to bring counts as different."""
 
     @property
     def merges(self) -> bool:
@@ -147,7 +147,7 @@ class Change(IntEnum):
 
     @property
     def whole(self) -> "Change":
-        """The same with every chunk, whatever the bits say."""
+        """The same change, but with every chunk, whatever the bits say."""
         fills = {
             Change.MERGE_TO_SHADOW: Change.FILL_TO_SHADOW,
             Change.MERGE_TO_MASTER: Change.FILL_TO_MASTER,
@@ -187,9 +187,9 @@ def check(name: str, state: SetState, verb: Verb, ticket: str | None = None) -> 
 
 
 def restores_already(name: str, verb: str, other: str, state: SetState) -> errors.CopyRunning:
-    """Another set restores the master: raw, it is no point in time. `name`: what the verb is for.
+    """The refusal of a verb while another set restores the master: raw, that is no point in time.
 
-    `other`, `state`: of the set that restores it.
+    `name`: what the verb is for. `other`, `state`: of the set that restores the master.
     """
     now = f"{other} restores the same master" if state.copying else (
         f"a restore of the same master from {other} stands aborted"
@@ -199,7 +199,7 @@ def restores_already(name: str, verb: str, other: str, state: SetState) -> error
 
 
 def check_known(name: str, state: SetState, export_number: int) -> None:
-    """Raise Refused when nobody knows which export of an exported set is out: its bitmap knew."""
+    """Raise Refused when an exported set has lost its bitmap, which alone knew the export."""
     if state.custody is Custody.EXPORTED and not export_number:
         raise errors.Refused(
             name,
@@ -266,7 +266,7 @@ def way_out(name: str, state: SetState) -> str:
 
 
 def way_back(name: str, state: SetState) -> str:
-    """What brings back what is offline. 'iiadm -i' says why it is; what to do is the same."""
+    """What brings a volume back that is offline, for whatever reason: 'iiadm -i' says that."""
     reset = command("iiadm -R", name)
     if state.resumes:
         finish, give_up = command("iiadm -u m", name), command("iiadm --give-up", name)

@@ -8,7 +8,7 @@ import struct
 from typing import Final
 
 HEAD_BYTES: Final = 68 * 1024
-"""So much of the beginning of a volume has to be there; less of a smaller one."""
+"""How much of the beginning of a volume `written` wants; of a smaller volume, all of it."""
 
 _EXT: Final = 1024
 _EXT_MAGIC: Final = b"\x53\xef"
@@ -19,9 +19,10 @@ _BTRFS_MAGIC: Final = b"_BHRfS_M"
 
 
 def written(head: bytes) -> int | None:
-    """Ascends with each write, by a time (ext2 to ext4) or a count (XFS, btrfs); None: not known.
+    """A number that rises with each write; None: not known.
 
-    Of two writes in one second ext4 has written more KiB in its life at the later one.
+    It is a time (ext2 to ext4) or a count (XFS, btrfs). The time is in seconds, so the number of
+    KiB that ext4 has written in its life follows it.
     """
     if head[_EXT + 0x38 : _EXT + 0x3A] == _EXT_MAGIC and len(head) > _EXT + 0x274:
         (low,) = struct.unpack_from("<I", head, _EXT + 0x30)  # s_wtime, s_wtime_hi

@@ -1,9 +1,14 @@
-"""The times that a file on the mount shows; backup programs go by them.
+"""The times that a file on the mount shows. Backup programs skip a file that shows the same times.
 
-Two different contents of a file never show the same times: each change of the content gets a time
-after all that were shown before, however the clock is set. After a kill nobody knows what was
-shown last. So a durable record says *written* before the first change after a quiet while, with a
-ceiling that no time may reach which is shown meanwhile; a start without a stop begins there.
+So two different contents of a file never show the same times: each change of the content gets a
+later time than all that were shown before, however the clock is set. After a kill nobody knows what
+was shown last. So a durable record says *written* before the first change after a quiet while. It
+names a ceiling, some seconds ahead, below which all times stay that are shown meanwhile. A start
+that no stop came before begins at the ceiling.
+
+That is one sync in some seconds, and after a kill only files that were being written show later
+times in vain. Rejected: a record with each write, which would cost a sync each; and the times of
+the raw file, which do not follow points in time and go back with a clock.
 """
 
 from collections.abc import Sequence
@@ -11,7 +16,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 TIME_NS_MAX: Final = (1 << 62) - 1
-"""Nanoseconds since 1970 after which no time lies, nor so many before: the year 2116."""
+"""The latest time that can be kept, in nanoseconds since 1970: the year 2116. So many before 1970
+lies the earliest."""
 
 _SECOND_NS: Final = 1_000_000_000
 AHEAD_NS: Final = 5 * _SECOND_NS
@@ -25,8 +31,8 @@ ASKED_NS_MAX: Final = TIME_NS_MAX - 10 * 366 * 86400 * _SECOND_NS
 class Times:
     """Modification and change time of a file, in UTC nanoseconds; all 0: unknown.
 
-    `ceiling_ns`: 0 while the file is quiet: the two times are exact. Else it may have been written
-    since they were noted, and no time that it has shown lies at the ceiling or after it.
+    `ceiling_ns` is 0 while the file is quiet: the two times are exact. Else it may have been
+    written since they were noted, and every time that it has shown lies before the ceiling.
     """
 
     mtime_ns: int = 0
@@ -43,7 +49,7 @@ class FileTimes:
     """The times of a file that is on the mount.
 
     `ceiling_ns`: as the durable record has it. While it is 0 nothing may change: the record has to
-    be made first. At or above it nothing is shown: until it is raised, times move by nanoseconds.
+    be made first. No time at or above it is shown: until it is raised, times move by nanoseconds.
     """
 
     __slots__ = ("_shown_ns", "ceiling_ns", "ctime_ns", "mtime_ns")
@@ -54,7 +60,7 @@ class FileTimes:
         self._shown_ns = times.ctime_ns
 
     def change(self, now_ns: int) -> None:
-        """The content is another one from now on. Each write comes by here: a call costs 1 %."""
+        """The content changes. Each write does this, and one more call in here would cost 1 %."""
         if not self.mtime_ns < now_ns > self.ctime_ns or now_ns >= self.ceiling_ns:
             now_ns = max(self.ctime_ns, self.mtime_ns) + 1
         self.mtime_ns = self.ctime_ns = now_ns
@@ -80,10 +86,10 @@ class FileTimes:
         return Times(self.mtime_ns, self.ctime_ns, min(ceiling, TIME_NS_MAX))
 
     def adopt(self, mtime_ns: int, ctime_ns: int) -> None:
-        """The kernel says what it shows (writeback_cache).
+        """Take over the times that the kernel says it shows (writeback_cache).
 
-        That is earlier than when its writes have arrived here, a time that nobody was shown: a
-        later start shows what the kernel did. Nor is it earlier than what it said before.
+        They are earlier than the arrival of its writes here, which nobody was shown; so a later
+        start shows what the kernel did. The change time does not go back behind an earlier one.
         """
         self.mtime_ns = asked(mtime_ns)
         self.ctime_ns = self._shown_ns = max(self._shown_ns, asked(ctime_ns))
@@ -120,7 +126,7 @@ def lent(told: Times, known: Times, now_ns: int) -> Times:
 def resumed(records: Sequence[Times], now_ns: int) -> Times:
     """The times of a file that comes back, from the records of it, of which there is one at least.
 
-    If one says written, nobody knows whether it was.
+    If one of them says written, nobody knows whether the file was: it gets later times.
     """
     if any(record.ceiling_ns for record in records):
         return after(records, now_ns)

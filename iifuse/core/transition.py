@@ -1,4 +1,4 @@
-"""A change of whole bitmaps under way, of one set or of a group, and what a start has to repeat."""
+"""The record of a change of whole bitmaps that is under way, and what a start has to repeat."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,7 +12,7 @@ from iifuse.core.header import Header, Pit
 from iifuse.core.state import Change, Role
 
 Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
-"""Of a PIT, or of nanoseconds; as in the header."""
+"""The number of a PIT, or of nanoseconds, as in the header."""
 
 
 class Member(msgspec.Struct, frozen=True):

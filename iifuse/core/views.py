@@ -1,4 +1,4 @@
-"""Which raw volume shows the truth of a chunk (design, section 3: the meaning of the bits)."""
+"""Which raw volume shows the truth of a chunk; iifuse-bitmap(5) says what the bits mean."""
 
 from collections.abc import Iterator
 

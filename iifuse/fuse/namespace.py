@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Final
 
-from iifuse.engine.view import View
+from iifuse.data.view import View
 from iifuse.store.access import ROOT_ONLY
 
 ROOT: Final = 1
@@ -18,27 +18,28 @@ _INODE_BYTES: Final = 7  # a file handle is an inode number and a flag bit, in 6
 class Node:
     """A directory (`view` is None) or a file.
 
-    `access`: who may use a directory, as far as it was looked at. `is_link`: the volume of a file
-    is named by a link, and `is_closed`: by one whose way keeps people out. `looked`: when somebody
-    looked last.
+    `access`: who may use it, as it was seen last. `is_link`: the volume of a file is named by one.
     """
 
-    __slots__ = (
-        "access", "children", "inode", "is_closed", "is_link", "looked", "name", "parent", "view",
-    )  # fmt: skip
+    __slots__ = ("access", "children", "inode", "is_link", "name", "parent", "view")
 
     def __init__(self, inode: int, name: bytes, parent: "Node | None", view: View | None) -> None:
         self.inode, self.name, self.parent, self.view = inode, name, parent, view
         self.children: dict[bytes, Node] = {}
         self.access = ROOT_ONLY
-        self.is_link = self.is_closed = False
-        self.looked = float("-inf")
+        self.is_link = False
 
     @property
     def path(self) -> str:
         """Of the volume or the directory that it stands for."""
         above = self.parent.path.rstrip("/") if self.parent is not None else ""
         return f"{above}/{os.fsdecode(self.name)}"
+
+    def up(self) -> "Iterator[Node]":
+        """Itself and every directory above it."""
+        yield self
+        if self.parent is not None:
+            yield from self.parent.up()
 
 
 class Namespace:
@@ -53,6 +54,10 @@ class Namespace:
     def node(self, inode: int) -> Node | None:
         """The node of an inode number, if it is still there."""
         return self._nodes.get(inode)
+
+    def nodes(self) -> list[Node]:
+        """All directories and files."""
+        return list(self._nodes.values())
 
     def views(self) -> list[View]:
         """All files."""

@@ -25,9 +25,10 @@ from pyfuse3 import (
     StatvfsData,
 )
 
-from iifuse.engine.view import View
+from iifuse.data.view import View
 from iifuse.fuse.namespace import Namespace, Node
 from iifuse.fuse.permissions import Permissions
+from iifuse.loop.lookout import Lookout
 from iifuse.store.access import ACL, Access
 from iifuse.store.volume import Buffer
 
@@ -67,11 +68,11 @@ def _handler(handler: Handler) -> Handler:
 class Operations(pyfuse3.Operations):
     """Stateless but for the tree: a handle is an inode number and a flag bit."""
 
-    def __init__(self, namespace: Namespace, *, writeback_cache: bool) -> None:
+    def __init__(self, namespace: Namespace, lookout: Lookout, *, writeback_cache: bool) -> None:
         super().__init__()
         self.enable_writeback_cache = writeback_cache
         self._namespace, self._files = namespace, namespace.files
-        self.permissions = Permissions()
+        self.permissions = Permissions(namespace, lookout)
         self._shown: WeakKeyDictionary[View, int] = WeakKeyDictionary()
         """The content that the kernel may have cached since the last open."""
 
@@ -132,6 +133,7 @@ class Operations(pyfuse3.Operations):
         if flags & os.O_TRUNC:
             raise FUSEError(errno.EPERM)
         view = self._view(inode)
+        await self.permissions.look([self._node(inode)])
         await view.open()
         keep = self._shown.get(view) == view.content
         self._shown[view] = view.content
@@ -157,7 +159,7 @@ class Operations(pyfuse3.Operations):
         view = node.view
         if view is None or (fields.update_size and attr.st_size != view.size_bytes):
             raise FUSEError(errno.EPERM)
-        now = await self._attributes(node)
+        now = self._attributes(node)
         if (
             (fields.update_mode and attr.st_mode != now.st_mode)
             or (fields.update_uid and attr.st_uid != now.st_uid)
@@ -168,7 +170,7 @@ class Operations(pyfuse3.Operations):
             await view.set_mtime(
                 attr.st_mtime_ns, attr.st_ctime_ns if fields.update_ctime else None
             )
-        return await self._attributes(node)
+        return self._attributes(node)
 
     # -- names ------------------------------------------------------------------------------
 
@@ -182,16 +184,16 @@ class Operations(pyfuse3.Operations):
         """A name in a directory."""
         parent = self._node(parent_inode)
         if name == b".":
-            return await self._attributes(parent)
+            return self._attributes(parent)
         node = parent.parent or parent if name == b".." else parent.children.get(name)
         if node is None:
             raise FUSEError(errno.ENOENT)
-        return await self._attributes(node)
+        return self._attributes(node)
 
     @_handler
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:  # noqa: ARG002
         """Attributes of a node."""
-        return await self._attributes(self._node(inode))
+        return self._attributes(self._node(inode))
 
     @_handler
     async def getxattr(
@@ -204,11 +206,9 @@ class Operations(pyfuse3.Operations):
         node = self._node(inode)
         if name != os.fsencode(ACL):
             raise FUSEError(errno.ENODATA)
-        await self.permissions.look([node])
-        found = self.permissions.list_of(node)
-        if found is None:
+        if node.access.acl is None:
             raise FUSEError(errno.ENODATA)
-        return found
+        return node.access.acl
 
     @_handler
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:  # noqa: ARG002
@@ -221,7 +221,6 @@ class Operations(pyfuse3.Operations):
         """Entries by inode number, so that one that goes does not shift the others."""
         children = sorted(self._node(fh).children.values(), key=lambda n: n.inode)
         left = [node for node in children if node.inode > start_id]
-        await self.permissions.look(left)
         for node in left:
             attributes = _attributes(node, self.permissions.of(node))
             if not pyfuse3.readdir_reply(token, FileNameT(node.name), attributes, node.inode):
@@ -249,8 +248,7 @@ class Operations(pyfuse3.Operations):
 
     # -- helpers ----------------------------------------------------------------------------
 
-    async def _attributes(self, node: Node) -> EntryAttributes:
-        await self.permissions.look([node])
+    def _attributes(self, node: Node) -> EntryAttributes:
         return _attributes(node, self.permissions.of(node))
 
     def _node(self, inode: int) -> Node:

@@ -1,4 +1,4 @@
-"""The mount: made, looked after and taken down."""
+"""The mount: made, looked after and taken down. Its limits: docs/decisions/mount.md."""
 
 import contextlib
 import errno
@@ -12,12 +12,14 @@ import pyfuse3
 from pyfuse3 import FileNameT, InodeT
 
 from iifuse import errors
-from iifuse.engine import threads
-from iifuse.engine.view import View
-from iifuse.fuse import polling
+from iifuse.data.view import View
+from iifuse.fuse import waits
 from iifuse.fuse.connection import Connection
-from iifuse.fuse.namespace import Namespace
+from iifuse.fuse.namespace import Namespace, Node
 from iifuse.fuse.operations import Operations
+from iifuse.loop.lookout import Lookout
+from iifuse.loop.loop import Loop
+from iifuse.loop.waiter import Waiter
 from iifuse.store import linux
 from iifuse.store.holders import Holder, of_mounted
 from iifuse.store.identity import Host, OnService
@@ -30,21 +32,24 @@ _TASKS_MAX: Final = 256
 _TASKS_MIN: Final = 16
 """Tasks that stay when they have nothing to do: beginning one costs more than a request."""
 _BACKGROUND_MAX: Final = 128
-"""Asynchronous requests under way, of all volumes. The kernel's own 12 would bound the size of a
-group commit; and those that wait for one shadow that hangs must leave some for everybody else, as
-they must leave tasks."""
+"""Asynchronous requests under way, of all volumes; they have to leave tasks for the others."""
 
 
 class Mount:
-    """The file system at `mountpoint`; also the engine's way to the layers above it (Hooks).
+    """The file system at `mountpoint`; also an instance's way to the layers above it (Hooks).
 
     `in_place`: each regular file is also bind-mounted over the volume's own path.
     """
 
-    def __init__(self, mountpoint: str, *, writeback_cache: bool, in_place: bool) -> None:
+    def __init__(
+        self, loop: Loop, mountpoint: str, *, writeback_cache: bool, in_place: bool
+    ) -> None:
+        self._loop = loop
         self.mountpoint = os.path.realpath(mountpoint)
         self._namespace = Namespace()
-        self._operations = Operations(self._namespace, writeback_cache=writeback_cache)
+        self._operations = Operations(
+            self._namespace, Lookout(loop), writeback_cache=writeback_cache
+        )
         self.in_place = in_place
         self._connection: Connection
 
@@ -55,7 +60,8 @@ class Mount:
         _clean_up_killed(self.mountpoint)
         if not os.path.isdir(self.mountpoint):
             raise errors.ServiceError(
-                self.mountpoint, "is not a directory",
+                self.mountpoint,
+                "is not a directory",
                 f"make it with {command('mkdir -p', self.mountpoint)}",
             )
         if _is_our_mount(self.mountpoint):
@@ -77,9 +83,9 @@ class Mount:
 
     async def run(self) -> None:
         """Serve requests until `stop`."""
-        waiter = polling.Waiter(threads.are_running, threads.watchable)
-        threads.Done.here().stand_by = waiter.stand_by  # takes a descriptor, while there is one
-        polling.install(waiter, self._connection.greet)
+        waiter = Waiter(self._loop.are_running, self._loop.watchable)
+        self._loop.returned.stand_by = waiter.stand_by
+        waits.install(waiter, self._connection.greet)
         await pyfuse3.main(min_tasks=_TASKS_MIN, max_tasks=_TASKS_MAX)
 
     async def wait_ready(self) -> None:
@@ -116,22 +122,29 @@ class Mount:
         pyfuse3.close(unmount=False)
         _unmount_dead(self.mountpoint)
 
-    # -- the engine's hooks -----------------------------------------------------------------
+    # -- the hooks of the instance ----------------------------------------------------------
 
     async def appear(self, view: View) -> None:
         """A file comes to the mount."""
         node = self._namespace.add(view)
-        node.is_link = node.is_closed = await threads.blocking(partial(os.path.islink, view.path))
-        if node.is_link:
-            await self._operations.permissions.look([node])
+        node.is_link = await self._loop.blocking(partial(os.path.islink, view.path))
+        await self._operations.permissions.look(node.up())
         if self.in_place:
             node.is_link = False  # from now on the path leads to us
-            await threads.blocking(partial(_bind, self.mounted_path(view), view.path))
+            await self._loop.blocking(partial(_bind, self.mounted_path(view), view.path))
+
+    async def keep_fresh(self) -> None:
+        """Let the mount show who may use the volumes, for as long as the service lives."""
+        await self._operations.permissions.keep_fresh(self._forget)
+
+    async def _forget(self, nodes: list[Node]) -> None:
+        inodes = [node.inode for node in nodes]
+        await self._loop.blocking(partial(_forget_attributes, inodes))
 
     async def vanish(self, view: View) -> None:
         """A file leaves the mount; the kernel is told to forget its name."""
         if self.in_place:
-            await threads.blocking(partial(_unbind, view.path))
+            await self._loop.blocking(partial(_unbind, view.path))
         for parent, name in self._namespace.remove(view):
             pyfuse3.invalidate_entry_async(InodeT(parent), FileNameT(name), ignore_enoent=True)
 
@@ -149,11 +162,11 @@ class Mount:
         With writeback_cache it goes by its own times: a child sets them through the mount.
         """
         inodes = [self._namespace.inode(view) for view in views]
-        await threads.blocking(partial(_forget_attributes, [i for i in inodes if i is not None]))
+        await self._loop.blocking(partial(_forget_attributes, [i for i in inodes if i is not None]))
         if self._operations.enable_writeback_cache:
             for view in views:
                 path, time_ns = self.mounted_path(view), view.times.mtime_ns
-                await threads.blocking(partial(_set_time, path, time_ns))
+                await self._loop.blocking(partial(_set_time, path, time_ns))
 
     def sync_mounted(self, views: list[View]) -> None:
         """Sync open files through the mount, so that their dirty pages arrive here.
@@ -231,7 +244,8 @@ def _check_place(mountpoint: str) -> None:
         hidden = os.listdir(mountpoint)
     except OnService as error:
         raise errors.ServiceError(
-            mountpoint, f"lies inside the mount of another service ({error})",
+            mountpoint,
+            f"lies inside the mount of another service ({error})",
             "name a directory of the host's own file systems",
         ) from error
     except OSError as error:

@@ -32,14 +32,14 @@ ROOT_ONLY: Final = Access()
 """Of what cannot be looked at."""
 
 
-def of_directory(path: str) -> Access:
+def of_directory(path: str, host: Host) -> Access:
     """Blocks; raises OSError."""
     try:
-        spot = Host().locate(path)
+        spot = host.locate(path)
     except OnService:
         return ROOT_ONLY
     found = os.stat(spot.path)
-    if not stat.S_ISDIR(found.st_mode) or not _lets_all(path, spot):
+    if not stat.S_ISDIR(found.st_mode) or not _lets_all(path, spot, host):
         return ROOT_ONLY
     return of(found, acl(spot.path))
 
@@ -49,19 +49,19 @@ def of(found: os.stat_result, acl: bytes | None) -> Access:
     return Access(found.st_uid, found.st_gid, found.st_mode & _PERMISSIONS, acl)
 
 
-def of_link(path: str) -> bool:
+def of_link(path: str, host: Host) -> bool:
     """Does the link that a volume is named by lead through directories that let everybody through?
 
     Blocks; raises OSError. False where it leads to a service.
     """
     try:
-        return _lets_all(path, Host().locate(path))
+        return _lets_all(path, host.locate(path), host)
     except OnService:
         return False
 
 
-def _lets_all(path: str, spot: Spot) -> bool:
-    above = Host().locate(os.path.dirname(path))
+def _lets_all(path: str, spot: Spot, host: Host) -> bool:
+    above = host.locate(os.path.dirname(path))
     hidden = spot.searched - above.searched - {above.path}
     return all(_is_searched_by_all(directory) for directory in hidden)
 

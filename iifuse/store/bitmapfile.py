@@ -13,7 +13,6 @@ from iifuse.core import header as fmt
 from iifuse.core import sector
 from iifuse.core.bitmap import (
     SECTOR_BIT_BYTES,
-    SECTOR_CHUNKS,
     Bitmap,
     Packed,
     Rows,
@@ -23,7 +22,6 @@ from iifuse.core.header import Header
 from iifuse.core.sector import SECTOR_BYTES, Numbers, Region
 from iifuse.store.volume import Buffer, Volume
 from iifuse.store.writtenrows import WrittenRows
-from iifuse.units import Run
 
 _BLOCK_SECTORS: Final = 2048
 _PAGE_SECTORS: Final = 4096 // SECTOR_BYTES
@@ -92,8 +90,8 @@ class BitmapFile:
         self.volume.sync()
         self._rows = None  # that set may have had another number of sectors
 
-    def read_bits(self, header: Header, region: Region) -> tuple[Bitmap, list[Run]]:
-        """(the bitmap, runs of chunks whose sector is damaged; their bits read as 0)."""
+    def read_bits(self, header: Header, region: Region) -> tuple[Bitmap, list[int]]:
+        """(the bitmap, the numbers of damaged sectors; their bits read as 0)."""
         chunks = header.geometry.chunks
         packed = np.empty((sectors_for(chunks), SECTOR_BIT_BYTES), np.uint8)
         bad: list[int] = []
@@ -105,7 +103,7 @@ class BitmapFile:
                 header.uuid.bytes, region, first, blob
             )
             bad += damaged
-        return Bitmap.from_disk(chunks, packed), _chunks_of(bad, chunks)
+        return Bitmap.from_disk(chunks, packed), bad
 
     def believe(self, header: Header, region: Region, bits: Bitmap) -> None:
         """What was read, without damage, is durable: zeros need not be written where it has them.
@@ -167,10 +165,6 @@ class BitmapFile:
         self._known(header)
         self.write_sectors(self.encode_all(header, region, bits))
         self.volume.sync()
-
-
-def _chunks_of(sectors: list[int], chunks: int) -> list[Run]:
-    return [(s * SECTOR_CHUNKS, min(SECTOR_CHUNKS, chunks - s * SECTOR_CHUNKS)) for s in sectors]
 
 
 def _first(header: Header, region: Region) -> int:

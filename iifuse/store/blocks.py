@@ -7,6 +7,8 @@ from contextlib import suppress
 from functools import cache
 from typing import Final, NamedTuple
 
+from iifuse.store.transport import remote_disk
+
 SECTOR_BYTES: Final = 512
 """sysfs counts in these, whatever the device does."""
 WHOLE: Final = 1 << 62
@@ -22,10 +24,14 @@ class Extent(NamedTuple):
 
 
 class Layers(NamedTuple):
-    """A device: which storage it is (`own`), and which storage that lies on (`under`)."""
+    """A device: which storage it is (`own`), and which storage that lies on (`under`).
+
+    `remote`: why it is not in this machine; empty: it is.
+    """
 
     own: tuple[Extent, ...]
     under: tuple[Extent, ...] = ()
+    remote: str = ""
 
     @property
     def all(self) -> tuple[Extent, ...]:
@@ -37,7 +43,8 @@ class Layers(NamedTuple):
         if len(self.own) != 1:
             return self
         base, first, end = self.own[0]
-        return Layers((Extent(base, first + start, min(end, first + start + length)),), self.under)
+        part = Extent(base, first + start, min(end, first + start + length))
+        return self._replace(own=(part,))
 
 
 def overlap(some: tuple[Extent, ...], others: tuple[Extent, ...]) -> bool:
@@ -61,7 +68,8 @@ class Blocks:
         """Of a device number, 'major:minor'."""
         link = f"{self._sys}/dev/block/{device}"
         if not os.path.exists(link):
-            return Layers((Extent(f"block:{device}", 0, WHOLE),))
+            unknown = f"device {device} is not known"
+            return Layers((Extent(f"block:{device}", 0, WHOLE),), remote=unknown)
         return self._layers(os.path.realpath(link))
 
     def _layers(self, place: str) -> Layers:
@@ -75,7 +83,8 @@ class Blocks:
         slaves = [self._layers(slave) for slave in self._slaves(place)]
         if slaves:
             return _over(place, slaves)
-        return Layers((Extent(_disk(place, _read(place, "diskseq")), 0, WHOLE),))
+        own = Extent(_disk(place, _read(place, "diskseq")), 0, WHOLE)
+        return Layers((own,), remote=remote_disk(place))
 
     def _slaves(self, place: str) -> list[str]:
         return [os.path.realpath(link) for link in sorted(glob.glob(f"{place}/slaves/*"))]
@@ -101,13 +110,14 @@ def _over(place: str, slaves: list[Layers]) -> Layers:
     """
     uuid = _read(place, "dm/uuid")
     below = tuple(sorted({extent for layers in slaves for extent in layers.all}))
+    remote = next((layers.remote for layers in slaves if layers.remote), "")
     is_plain = os.path.isdir(f"{place}/dm") and not uuid
     if uuid.startswith("mpath-") or is_plain:
         own = tuple(sorted({extent for layers in slaves for extent in layers.own}))
-        return Layers(own, tuple(extent for extent in below if extent not in own))
+        return Layers(own, tuple(extent for extent in below if extent not in own), remote)
     array = _read(place, "md/uuid")
     name = f"dm:{uuid}" if uuid else f"md:{array}" if array else f"block:{_number(place)}"
-    return Layers((Extent(name, 0, WHOLE),), below)
+    return Layers((Extent(name, 0, WHOLE),), below, remote)
 
 
 @cache

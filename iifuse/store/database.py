@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from iifuse import errors
+from iifuse.store.files import sync_directory
 from iifuse.store.transitions import REMEDY
-from iifuse.store.volume import sync_directory
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS sets (

@@ -1,7 +1,8 @@
 """The history, as the state database keeps it: bounded by age and by number.
 
 It decides nothing. So it takes none of the room that is kept for changes, whatever is damaged in it
-is left out, and the oldest rows go a few at a time, which no start and no verb waits for.
+is left out, and the oldest rows go a few at a time, which no start and no verb waits for. Shortened
+at a start, a history of two million lines had to be checked and then removed first.
 """
 
 from collections.abc import Sequence

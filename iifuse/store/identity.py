@@ -27,6 +27,7 @@ from iifuse.core.header import FileId
 from iifuse.store import linux
 from iifuse.store.blocks import WHOLE, Blocks, Extent, Layers, overlap
 from iifuse.store.mounts import Mount, Mounts, mounts
+from iifuse.store.transport import remote_file_system
 
 _LINKS_MAX: Final = 40
 
@@ -36,13 +37,15 @@ class Identity:
     """The same volume under any name.
 
     `number`: (device, inode) of a file, (device number, 0) of a device; an open descriptor shows
-    the same. `own`: what it is; `under`: what it lies on.
+    the same. `own`: what it is; `under`: what it lies on. `remote`: why a call on it may wait for
+    somebody else than a disk of this machine (store.transport); empty: it does not.
     """
 
     is_device: bool
     number: tuple[int, int]
     own: tuple[Extent, ...]
     under: tuple[Extent, ...] = ()
+    remote: str = ""
 
     def is_same(self, other: "Identity") -> bool:
         """Is it the very same storage, under whatever name?"""
@@ -199,9 +202,10 @@ class Host:
         found = _volume(path, spot.found)
         if stat.S_ISBLK(found.st_mode):
             layers = self._blocks.layers(_name(found.st_rdev))
-            return Identity(True, number(found), layers.own, layers.under)
+            return Identity(True, number(found), *layers)
         own = (_file(found), *self._upper(spot))
-        return Identity(False, number(found), own, self.under(spot.mount, found))
+        ground = self._ground(spot.mount, found)
+        return Identity(False, number(found), own, ground.own, ground.remote)
 
     def locate(self, path: str) -> Spot:
         """Follow links, and touch nothing in a mount that leads to a service. Raises OnService.
@@ -246,23 +250,34 @@ class Host:
 
     # -- layers -----------------------------------------------------------------------------
 
-    def under(self, mount: Mount | None, found: os.stat_result | None = None) -> tuple[Extent, ...]:
-        """What the files of a mount lie on. `found`: one of them, where the mount is not known."""
+    def under(self, mount: Mount | None) -> tuple[Extent, ...]:
+        """What the files of a mount lie on."""
+        return self._ground(mount).own
+
+    def _ground(self, mount: Mount | None, found: os.stat_result | None = None) -> Layers:
+        """The same, and whether it is remote. `found`: one of the files, if no mount is known."""
         if mount is None:
-            known = found is not None and os.major(found.st_dev)
-            return self._below(_name(found.st_dev), "its file system") if found and known else ()
+            if found is None or not os.major(found.st_dev):
+                return Layers((), remote="its file system is not known")
+            return self._below(_name(found.st_dev), "its file system")
         if mount.is_service:
             raise OnService(mount.point)
-        under = (self._below(name, f"{mount.point}") for name in self._devices(mount))
-        return tuple(sorted({extent for layer in under for extent in layer} | self._stacked(mount)))
+        parts = [self._below(name, mount.point) for name in self._devices(mount)]
+        parts += self._stacked(mount)
+        far = remote_file_system(mount.kind, has_device=bool(parts))
+        return Layers(
+            tuple(sorted({extent for part in parts for extent in part.own})),
+            remote=next((part.remote for part in parts if part.remote), far),
+        )
 
-    def _below(self, device: str, what: str) -> tuple[Extent, ...]:
+    def _below(self, device: str, what: str) -> Layers:
         """All that a file system on a block device takes."""
         try:
-            return self._blocks.layers(device).all
+            layers = self._blocks.layers(device)
         except OnService as error:
             error.steps.append(what)
             raise
+        return Layers(layers.all, remote=layers.remote)
 
     def _devices(self, mount: Mount) -> Iterator[str]:
         """Numbers of the block devices of a file system; with its own number, or by its source."""
@@ -279,15 +294,15 @@ class Host:
         except OSError:
             return None  # of another namespace
 
-    def _stacked(self, mount: Mount) -> set[Extent]:
-        """What an overlay writes to."""
+    def _stacked(self, mount: Mount) -> list[Layers]:
+        """What an overlay writes to: who opens a volume for writing has it there."""
         upper = mount.option("upperdir") if mount.kind == "overlay" else None
         if upper is None:
-            return set()
+            return []
         try:
-            return set(self.under(self.locate(upper).mount))
+            return [self._ground(self.locate(upper).mount)]
         except OSError:
-            return set()
+            return []
 
     def _upper(self, spot: Spot) -> Iterator[Extent]:
         """A file of an overlay is also that of its upper directory."""
@@ -312,7 +327,8 @@ class Host:
         own = Extent(f"file:{_name(status.device)}:{status.inode}", 0, WHOLE)
         mount = self._mounts.of_device(_name(status.device)) or mount
         try:
-            return Layers((own,), self.under(mount)), status.offset
+            ground = self._ground(mount)
+            return Layers((own,), ground.own, ground.remote), status.offset
         except OnService as error:
             raise _step(error, f"/dev/{name}") from error
 

@@ -4,7 +4,8 @@ import os
 from contextlib import suppress
 
 from iifuse import errors
-from iifuse.store.volume import UNSUPPORTED, sync_directory
+from iifuse.store.files import sync_directory
+from iifuse.store.volume import UNSUPPORTED
 
 
 def remove_file(path: str) -> None:

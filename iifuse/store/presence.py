@@ -1,6 +1,6 @@
 """What paths lead to at this moment, and whether that is the volume that is meant."""
 
-from typing import Final
+from typing import Final, Protocol
 
 from iifuse import errors
 from iifuse.core.header import FileId
@@ -8,7 +8,7 @@ from iifuse.core.missing import Missing, same_file
 from iifuse.store import identity as identities
 from iifuse.store import linux
 from iifuse.store.identity import Identity
-from iifuse.store.volume import Volume, open_volume
+from iifuse.store.volume import Volume
 
 _INODE_MASK: Final = (1 << 63) - 1  # SQLite has no larger numbers
 STRANGER: Final = "is another one than that of this set"
@@ -22,11 +22,18 @@ class Away(Exception):
         self.missing = missing
 
 
-def open_meant(path: str, meant: FileId, size_bytes: int = 0) -> Volume:
+class Open(Protocol):
+    """Opens a volume (store.volume.open_volume)."""
+
+    def __call__(self, path: str, *, exclusive: bool = True) -> Volume:
+        """See there."""
+
+
+def open_meant(open_volume: Open, path: str, meant: FileId, size_bytes: int = 0) -> Volume:
     """Open a volume if it is the one that is meant. Raises Away; BadVolume for a damaged one.
 
-    `meant` and `size_bytes`: what is known of it. The size tells one device from another; a file
-    that was cut is still the file.
+    `open_volume`: how the instance does it. `meant` and `size_bytes`: what is known of the volume.
+    The size tells one device from another; a file that was cut is still the file.
     """
     stranger = _stranger(path, meant)
     if stranger:

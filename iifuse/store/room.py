@@ -1,6 +1,8 @@
 """Is there room? Looked at before anything is written: a verb that is refused has done nothing.
 
-What others write meanwhile is not known, so what is looked at here may fail all the same.
+What others write meanwhile is not known, so what is looked at here may fail all the same. Room is
+what a file system has for others than root, as `df` shows it. Rejected: to write and see. A refused
+`-e` of 16 TiB had filled the file system by then, and whoever wrote there beside it had failed.
 """
 
 import os

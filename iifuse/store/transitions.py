@@ -17,8 +17,9 @@ import msgspec
 from iifuse import errors
 from iifuse.core.transition import Transition
 from iifuse.store import room
+from iifuse.store.files import create_file
 from iifuse.store.room import Need
-from iifuse.store.volume import Volume, create_file, open_volume
+from iifuse.store.volume import Volume, open_volume
 
 SLOT_BYTES: Final = 1 << 20
 REMEDY: Final = "make room in its directory, or make that writable again"

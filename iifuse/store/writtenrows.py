@@ -1,4 +1,7 @@
-"""Which sectors of a bitmap volume hold zeros already, so that zeros need not be written there."""
+"""Which sectors of a bitmap volume hold zeros already, so that zeros need not be written there.
+
+What that gains, and what was rejected: docs/decisions/points-in-time.md.
+"""
 
 import threading
 from collections.abc import Callable

@@ -1,15 +1,16 @@
 """Ready chunks, regions marked ahead, and what the disk has to hold (invariants 1 and 7)."""
 
+from itertools import chain
 from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iifuse.core import plan
 from iifuse.core.bitmap import SECTOR_CHUNKS, Bitmap
 from iifuse.core.bits import HOT_REGIONS_MAX, REGION_CHUNKS, Bits, marks_ahead, regions_of
 from iifuse.core.sector import Region
 from iifuse.core.state import Kind, Progress, SetState
+from iifuse.core.touch import Mark, Member, Note, Side, Touch, first_touch
 
 CHUNKS = 2 * SECTOR_CHUNKS + 100
 IDLE = SetState(Kind.INDEPENDENT)
@@ -28,12 +29,12 @@ def write(bits: Bits, first: int, count: int) -> None:
     """What a write does in an idle independent set: cover it, or follow the plan."""
     if bits.covers(first, count):
         return
-    member = plan.Member(UUID(int=1), IDLE, bits)
-    touch = plan.Touch(plan.Side.MASTER, None, first, count)
-    for step in plan.first_touch([member], [touch], ordered=True):
-        if isinstance(step, plan.Note):
+    member = Member(UUID(int=1), IDLE, bits)
+    touch = Touch(Side.MASTER, None, first, count)
+    for step in chain(*first_touch([member], [touch], ordered=True)):
+        if isinstance(step, Note):
             bits.shadow.set_runs(step.runs)
-        elif isinstance(step, plan.Mark):
+        elif isinstance(step, Mark):
             bits.mark(list(step.runs), list(step.ahead))
             bits.settle(list(step.runs), list(step.ahead))
 

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iifuse import errors
-from iifuse.core import plan
 from iifuse.core.bitmap import Bitmap
-from iifuse.core.change import copy_after, shadow_after
+from iifuse.core.change import Commit, Store, copy_after, give_up, shadow_after
 from iifuse.core.sector import Region
 from iifuse.core.state import (
     Change,
@@ -23,6 +22,7 @@ from iifuse.core.state import (
     change_for,
     check,
 )
+from iifuse.core.touch import Sync
 
 IND, DEP = Kind.INDEPENDENT, Kind.DEPENDENT
 US, UM, CS, CM, D, E = (
@@ -109,11 +109,11 @@ def test_change_of_the_copy_bits_may_be_repeated(change, shadow, copy):
 @given(st.sets(st.integers(0, 99)), st.sets(st.integers(0, 99)), st.sets(st.integers(0, 99)))
 def test_giving_up_may_be_repeated_from_every_step(shadow, copy, gone):
     """The shadow bits gain first: no chunk of the restore is forgotten however far it came."""
-    assert plan.give_up(UUID(int=1))[1:] == [
-        plan.Store(UUID(int=1), Region.SHADOW), plan.Sync(UUID(int=1), Role.BITMAP),
-        plan.Store(UUID(int=1), Region.COPY), plan.Sync(UUID(int=1), Role.BITMAP),
-        plan.Commit(UUID(int=1)),
-    ]  # fmt: skip
+    assert give_up(UUID(int=1))[1:] == (
+        Store(UUID(int=1), Region.SHADOW), Sync(UUID(int=1), Role.BITMAP),
+        Store(UUID(int=1), Region.COPY), Sync(UUID(int=1), Role.BITMAP),
+        Commit(UUID(int=1)),
+    )  # fmt: skip
     once = shadow_after(Change.GIVE_UP, bitmap(shadow), bitmap(copy))
     assert chunks_of(once) == shadow | copy
     again = shadow_after(Change.GIVE_UP, once, bitmap(copy - gone))

@@ -10,11 +10,12 @@ import trio.testing
 from fake_volume import Bench, chunks, durable, in_chunk
 from harness import CHUNK
 
-from iifuse.core.plan import Clear
 from iifuse.core.state import Kind, Policy, Progress, Role
-from iifuse.engine import family as family_module
-from iifuse.engine.chunklock import Mode
-from iifuse.engine.family import TouchFailed
+from iifuse.core.touch import Clear, Sync
+from iifuse.data import family as family_module
+from iifuse.data.chunklock import Mode
+from iifuse.data.family import TouchFailed
+from iifuse.loop.loop import Loop
 
 IND, DEP = Kind.INDEPENDENT, Kind.DEPENDENT
 BLANK = chunks("-", "-", "-", "-")
@@ -24,10 +25,10 @@ BLANK = chunks("-", "-", "-", "-")
 def no_thread():
     """Whoever goes to a thread fails."""
 
-    async def refuse(call):
+    async def refuse(self, call, short=None):
         raise AssertionError("nothing of this needs a thread")
 
-    with patch.object(family_module, "swiftly", refuse):
+    with patch.object(Loop, "for_program", refuse):
         yield
 
 
@@ -80,7 +81,7 @@ async def test_at_once_a_cold_master_is_read_in_a_thread(relaxed):
 
 async def test_at_once_not_for_a_shadow_with_a_time_limit(relaxed):
     member = relaxed.add("/s", DEP, BLANK)
-    member.header = replace(member.header, policy=Policy(limit_s=5))
+    member.amend(replace(member.header, policy=Policy(limit_s=5)))
     answered(relaxed)
     copied_by = []
     member.shadow.hooks["write"] = lambda: copied_by.append(trio.lowlevel.in_trio_run())
@@ -127,7 +128,7 @@ async def test_at_once_a_failure_takes_the_shadow_offline_and_is_not_tried_again
 async def test_at_once_with_break_write_only_the_write_that_met_the_failure_fails(ordered):
     bench = Bench(chunks("a", "b", "c", "d"), ordered=ordered)
     member = bench.add("/s", DEP, BLANK)
-    member.header = replace(member.header, policy=Policy(break_write=True))
+    member.amend(replace(member.header, policy=Policy(break_write=True)))
     member.shadow.breaks.append(in_chunk("write", 1))
     found: dict[int, object] = {}
 
@@ -178,7 +179,7 @@ async def test_at_once_not_because_another_shadow_has_answered(relaxed):
 
 async def test_at_once_not_because_the_background_copy_has_cleared_bits(relaxed):
     member, on_loop = relaxed.add("/s", IND, BLANK, Progress.TO_SHADOW, (0, 1, 2, 3)), []
-    await relaxed.family.clear(Clear(member.key, ((0, 1),)))
+    await relaxed.family.clear((Clear(member.key, ((0, 1),)), Sync(member.key, Role.BITMAP)))
     member.shadow.hooks["write"] = lambda: on_loop.append(trio.lowlevel.in_trio_run())
     await relaxed.view.write(CHUNK, b"new")
     assert on_loop == [False]
@@ -244,7 +245,7 @@ async def test_stream_is_not_preserved_ahead_where_a_failure_would_cost_a_write(
     copy = tuple(range(1024)) if why == "restore" else ()
     member = bench.add("/s", DEP, b"-" * 1024 * CHUNK, progress, copy)
     policy = {"break-write": Policy(break_write=True), "limit": Policy(limit_s=5)}
-    member.header = replace(member.header, policy=policy.get(why, Policy()))
+    member.amend(replace(member.header, policy=policy.get(why, Policy())))
     for operation in ("read", "write"):
         member.shadow.breaks.append(in_chunk(operation, 200))
     await stream(bench, 6)

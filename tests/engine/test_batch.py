@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from iifuse.engine.batch import BATCH_MAX, Batcher
+from iifuse.data.batch import BATCH_MAX, Batcher
 
 
 class Work:

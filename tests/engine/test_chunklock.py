@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iifuse.core.bitmap import runs_of
-from iifuse.engine.chunklock import ChunkLocks, Mode
+from iifuse.data.chunklock import ChunkLocks, Mode
 
 READ, WRITE, GATE = Mode.READ, Mode.WRITE, Mode.GATE
 EVERYTHING = 1 << 40

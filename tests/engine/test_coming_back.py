@@ -10,8 +10,8 @@ from real_engine import service
 from iifuse.control.rows import status
 from iifuse.core.sector import bitmap_bytes
 from iifuse.core.state import Kind
-from iifuse.engine import enable, late, recovery
-from iifuse.engine.opening import NewSet
+from iifuse.verbs import enable, late, recovery
+from iifuse.verbs.opening import NewSet
 
 
 @pytest.fixture(autouse=True)
@@ -27,24 +27,24 @@ async def test_set_is_said_to_be_whole_when_its_files_are_shown(place, monkeypat
         file = place / f"{part}.volume"
         file.write_bytes(bytes(bitmap_bytes(4) if part == "b" else 4 * CHUNK))
         path.symlink_to(file)  # to move a link is not to write to its file
-    async with service(place / "state") as engine:
-        await enable.enable(engine, NewSet(kind, *map(str, paths.values())))
+    async with service(place / "state") as instance:
+        await enable.enable(instance, NewSet(kind, *map(str, paths.values())))
     for part in lost:
         os.rename(paths[part], place / f"{part}.away")
-    async with service(place / "state") as engine:
-        (member,) = engine.sets.values()
+    async with service(place / "state") as instance:
+        (member,) = instance.sets.values()
         for part in lost:
             os.rename(place / f"{part}.away", paths[part])
         told, real = [], recovery.show
 
         async def show(*shown):
-            told.append((await status(member)).waiting)
+            told.append((await status(instance, member)).waiting)
             await real(*shown)
 
         monkeypatch.setattr(recovery, "show", show)
-        await late.look(engine)
+        await late.look(instance)
         assert told
         assert all(told)
-        row = await status(member)
+        row = await status(instance, member)
         assert (row.offline, row.waiting, row.replaced) == ((), None, None)
-        assert set(engine.views) == {str(paths["m"]), str(paths["s"])}
+        assert set(instance.views) == {str(paths["m"]), str(paths["s"])}

@@ -1,19 +1,19 @@
 """The background copy beside writers, and how it ends (invariants 5 and 9)."""
 
-import threading
 from functools import partial
 
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
+from copies import Ended, scattered
 from fake_volume import Bench, always, chunks, chunks_of, durable, in_chunk
 from harness import CHUNK
 
-from iifuse.core.plan import Side, Touch
 from iifuse.core.state import Kind, Progress, Role
-from iifuse.engine import threads
-from iifuse.engine.chunklock import Mode
-from iifuse.engine.copier import STEP_CHUNKS, Copier
+from iifuse.core.touch import Side, Touch
+from iifuse.data.chunklock import Mode
+from iifuse.data.copier import STEP_CHUNKS, Copier
 
 IND, DEP = Kind.INDEPENDENT, Kind.DEPENDENT
 TO_SHADOW, TO_MASTER = Progress.TO_SHADOW, Progress.TO_MASTER
@@ -22,22 +22,12 @@ TO_SHADOW, TO_MASTER = Progress.TO_SHADOW, Progress.TO_MASTER
 @pytest.fixture(autouse=True)
 def untimed(monkeypatch):
     """No step ends because this machine is slow just now."""
-    monkeypatch.setattr("iifuse.engine.copier.STEP_S", float("inf"))
+    monkeypatch.setattr("iifuse.data.copier.STEP_S", float("inf"))
 
 
 @pytest.fixture
 def bench():
     return Bench(chunks("a", "b", "c", "d"))
-
-
-class Ended:
-    """Whom the copier tells that it has finished."""
-
-    def __init__(self) -> None:
-        self.members = []
-
-    async def __call__(self, member) -> None:
-        self.members.append(member)
 
 
 @pytest.fixture
@@ -160,22 +150,6 @@ async def test_restore_that_cannot_write_the_master_stops_and_never_takes_it_off
     assert await bench.view.read(0, 2 * CHUNK) == chunks("A", "B")
 
 
-async def test_copy_that_is_stopped_between_steps_can_be_taken_up_again(ended):
-    bench = Bench(bytes(300 * CHUNK))
-    member = bench.add("/s", IND, bytes(300 * CHUNK), TO_SHADOW, tuple(range(300)))
-    bench.master.data[:] = b"m" * 300 * CHUNK
-    first = Copier(bench.family, member, ended)
-    member.shadow.hooks["write"] = lambda: setattr(first, "_stop", True)
-    await first.run()
-    assert first.at_rest
-    left = durable(member)[2]
-    assert left == set(range(128, 300)), "one step was done, settled, and no more"
-    assert member.header.copying
-    await Copier(bench.family, member, ended).run()
-    assert bytes(member.shadow.data) == bytes(bench.master.data)
-    assert member.copied_chunks == 300
-
-
 async def test_abort_that_cannot_be_noted_leaves_no_set_that_copies_for_ever(bench):
     """F8: nobody would end what `-w` waits for."""
     member = bench.add("/s", IND, chunks("-", "-", "-", "-"), TO_SHADOW, (0, 1, 3))
@@ -229,13 +203,6 @@ def holds_of(bench, monkeypatch) -> list[list[tuple[int, int]]]:
     return held
 
 
-def scattered(count: int, kind: Kind = IND, progress: Progress = TO_SHADOW):
-    """A bench with every other chunk of `count` still to be copied, and that set."""
-    bench = Bench(b"m" * (count * CHUNK))
-    copy = tuple(range(0, count, 2))
-    return bench, bench.add("/s", kind, b"s" * (count * CHUNK), progress, copy)
-
-
 async def test_one_step_brings_many_runs_and_leaves_free_what_lies_between(ended, monkeypatch):
     bench, member = scattered(9)
     held = holds_of(bench, monkeypatch)
@@ -252,7 +219,7 @@ async def test_one_step_brings_many_runs_and_leaves_free_what_lies_between(ended
 
 async def test_step_that_takes_long_ends_after_its_run(ended, monkeypatch):
     """A writer waits for a disk that seeks once, not a hundred times."""
-    monkeypatch.setattr("iifuse.engine.copier.STEP_S", -1)
+    monkeypatch.setattr("iifuse.data.copier.STEP_S", -1)
     bench, member = scattered(5)
     held = holds_of(bench, monkeypatch)
     await Copier(bench.family, member, ended).run()
@@ -265,8 +232,8 @@ async def test_step_that_takes_long_ends_after_its_run(ended, monkeypatch):
 @pytest.mark.parametrize(("name", "value"), [("STRETCH_S", -1), ("STRETCH_RUNS", 1)])
 async def test_bits_are_cleared_after_some_time_or_many_runs(ended, monkeypatch, name, value):
     """So that a crash costs little, and clearing holds nobody up."""
-    monkeypatch.setattr("iifuse.engine.copier.STEP_CHUNKS", 1)
-    monkeypatch.setattr(f"iifuse.engine.copier.{name}", value)
+    monkeypatch.setattr("iifuse.data.copier.STEP_CHUNKS", 1)
+    monkeypatch.setattr(f"iifuse.data.copier.{name}", value)
     bench, member = scattered(5)
     await Copier(bench.family, member, ended).run()
     assert bench.diary.count(("/s", "sync")) == 4, "one for each stretch, one at the end"
@@ -281,7 +248,7 @@ async def test_disk_that_syncs_slowly_gets_less_at_a_time(
 ):
     """An abort or a point in time waits for a sync."""
     for name, value in (("STEP_CHUNKS", 1), ("FIRST_CHUNKS", 8)):
-        monkeypatch.setattr(f"iifuse.engine.copier.{name}", value)
+        monkeypatch.setattr(f"iifuse.data.copier.{name}", value)
     bench, member = scattered(64)
     seen, token = [], trio.lowlevel.current_trio_token()
 
@@ -319,7 +286,7 @@ async def test_runs_of_a_restore_share_the_syncs_of_their_siblings(ended):
 async def test_restore_whose_sibling_cannot_be_noted_stops_before_the_master(ended):
     bench, member = scattered(5, progress=TO_MASTER)
     sibling = bench.add("/t", DEP, b"-" * (5 * CHUNK))
-    sibling.unnoted = True
+    sibling.log.is_unnoted = True
     await Copier(bench.family, member, ended).run()
     assert bytes(bench.master.data) == chunks(*"mmmmm")
     assert not member.header.copying
@@ -352,47 +319,3 @@ async def test_target_in_memory_is_not_written_early(ended):
     member.shadow.has_disk = False
     await Copier(bench.family, member, ended).run()
     assert ("/s", "start_writeback") not in bench.diary
-
-
-# -- beside programs --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("progress", [TO_SHADOW, TO_MASTER])
-async def test_nobody_who_polls_for_requests_makes_way_for_a_copy(ended, progress):
-    """Row 10: programs would be served at a quarter of their speed while it works."""
-    bench, member = scattered(5, progress=progress)
-    target = member.shadow if progress is TO_SHADOW else bench.master
-    busy = []
-    for call in ("write", "start_writeback"):
-        target.hooks[call] = lambda: busy.append(threads.are_running())
-    await Copier(bench.family, member, ended).run()
-    assert busy == [False, False]
-
-
-async def test_who_polls_makes_way_for_a_read_of_a_shadow(bench):
-    member = bench.add("/s", IND, chunks("a", "b", "c", "d"))
-    member.shadow.read_cached = lambda offset, length: None
-    busy = []
-    member.shadow.hooks["read"] = lambda: busy.append(threads.are_running())
-    assert await bench.shadow_view(member).read(0, CHUNK) == chunks("a")
-    assert busy == [True]
-
-
-@pytest.mark.parametrize("progress", [TO_SHADOW, TO_MASTER])
-async def test_copies_that_hang_leave_threads_for_everybody_else(ended, nursery, progress):
-    """Trio has forty; a verb that waits for one would hang as long as the disks do."""
-    release = threading.Event()
-    try:
-        for _ in range(50):
-            bench, member = scattered(1, progress=progress)
-            target = member.shadow if progress is TO_SHADOW else bench.master
-            target.hooks["write"] = partial(release.wait, 60)
-            nursery.start_soon(Copier(bench.family, member, ended).run)
-        await trio.testing.wait_all_tasks_blocked()
-        with trio.fail_after(30):
-            await threads.blocking(lambda: None)
-    finally:
-        release.set()
-    with trio.fail_after(30):
-        while len(ended.members) < 50:
-            await trio.testing.wait_all_tasks_blocked()

@@ -10,24 +10,24 @@ from fake_volume import Bench, always, chunks, chunks_of, durable
 from harness import CHUNK
 
 from iifuse.core.state import Kind, Progress
-from iifuse.engine import threads
-from iifuse.engine.crew import Crew, Starved
-from iifuse.engine.threads import Stuck, aside, blocking, keep_in_reserve, swiftly
+from iifuse.data import bitwrites
+from iifuse.loop.crew import Crew, Starved
+from iifuse.loop.stuck import Stuck
 
 IND, DEP = Kind.INDEPENDENT, Kind.DEPENDENT
 WAYS = {
-    "swiftly": swiftly,
-    "blocking": blocking,
-    "aside": aside,
-    "within a limit": lambda call: Stuck().blocking(call, 30, "/s"),
-    "without a limit": lambda call: Stuck().blocking(call, 0, "/s"),
+    "for a program": lambda loop: loop.for_program,
+    "blocking": lambda loop: loop.blocking,
+    "in the background": lambda loop: loop.in_background,
+    "within a limit": lambda loop: lambda call: Stuck(loop).blocking(call, 30, "/s"),
+    "without a limit": lambda loop: lambda call: Stuck(loop).blocking(call, 0, "/s"),
 }
 
 
 @pytest.fixture
-def no_thread(monkeypatch):
+def no_thread(monkeypatch, loop):
     """From now on none can be started; what trio has kept of earlier tests is gone."""
-    keep_in_reserve()
+    loop.keep_in_reserve()
 
     def start(_thread):
         raise RuntimeError("can't start new thread")
@@ -37,7 +37,7 @@ def no_thread(monkeypatch):
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-async def test_calls_are_made_by_the_threads_that_are_there(no_thread, way):
+async def test_calls_are_made_by_the_threads_that_are_there(no_thread, way, loop):
     seen: set[int] = set()
     lock = threading.Lock()
 
@@ -48,13 +48,13 @@ async def test_calls_are_made_by_the_threads_that_are_there(no_thread, way):
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             for _ in range(40):
-                nursery.start_soon(way, call)
+                nursery.start_soon(way(loop), call)
     assert seen
     assert threading.get_ident() not in seen
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-async def test_error_of_a_call_is_its_own(way):
+async def test_error_of_a_call_is_its_own(way, loop):
     """A call that itself raises what the want of a thread raises is not made twice."""
     calls = []
 
@@ -63,28 +63,28 @@ async def test_error_of_a_call_is_its_own(way):
         raise RuntimeError("of the call itself")
 
     with pytest.raises(RuntimeError, match="of the call itself"):
-        await way(call)
+        await way(loop)(call)
     assert len(calls) == 1
 
 
-async def test_calls_that_wait_for_one_another_have_threads_of_their_own(no_thread):
+async def test_calls_that_wait_for_one_another_have_threads_of_their_own(no_thread, loop):
     """A verb waits for a program's write, which waits for a slow shadow: as many as there are."""
     gone_on = threading.Event()
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             for _ in range(10):
-                nursery.start_soon(blocking, partial(gone_on.wait, 20))
+                nursery.start_soon(loop.blocking, partial(gone_on.wait, 20))
             await trio.sleep(0.05)
-            await Stuck().blocking(lambda: None, 30, "/s")
-            await swiftly(gone_on.set)
+            await Stuck(loop).blocking(lambda: None, 30, "/s")
+            await loop.for_program(gone_on.set)
 
 
-async def test_call_that_never_got_a_thread_is_nobodys_fault(no_thread):
+async def test_call_that_never_got_a_thread_is_nobodys_fault(no_thread, loop):
     """All that are there hang on another volume: EAGAIN, and this one counts as well."""
-    hang, other, stuck = threading.Event(), Stuck(), Stuck()
+    hang, other, stuck = threading.Event(), Stuck(loop), Stuck(loop)
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
-            for _ in range(threads._SHADOWS.kept):
+            for _ in range(loop._shadows.kept):
                 nursery.start_soon(other.blocking, partial(hang.wait, 20), 20, "/other")
             await trio.sleep(0.05)
             with pytest.raises(Starved) as caught:
@@ -134,7 +134,7 @@ async def test_memory_that_lacks_when_copied_chunks_are_noted_forgets_no_copy_bi
     """Memory that says 'copied' and a disk that does not would copy over a later write."""
     bench = Bench(chunks("a", "b"))
     member = bench.add("/s", IND, chunks("-", "-"), Progress.TO_SHADOW, (0, 1))
-    monkeypatch.setattr(member, "_sectors", _no_memory)
+    monkeypatch.setattr(bitwrites, "_sectors", _no_memory)
     with pytest.raises(MemoryError):
         member.clear([(0, 2)])
     assert chunks_of(member.bits.copy) == durable(member)[2] == {0, 1}

@@ -8,7 +8,7 @@ from loss_cells import Bench, Cell
 
 from iifuse.core.header import Closure
 from iifuse.core.state import Custody, Progress, Role
-from iifuse.engine import late
+from iifuse.verbs import late
 
 
 @pytest.fixture(autouse=True)
@@ -20,14 +20,14 @@ async def cut_short(bench, *, closed):
     """The disable has begun, and the service is killed; its bitmap is away at the next starts."""
     await bench.build()
     async with bench.service(cleanly=False):
-        (member,) = bench.engine.sets.values()
-        bench.engine.db.closing(bench.shadow, True)
+        (member,) = bench.instance.sets.values()
+        bench.instance.db.closing(bench.shadow, True)
         if closed:
             await member.save_exact(closure=Closure.CLOSED, clean=True)
     os.rename(bench.paths["b"], bench.root / "away")
     for _ in range(2):
         async with bench.service(cleanly=False):
-            (member,) = bench.engine.sets.values()
+            (member,) = bench.instance.sets.values()
             assert member.lacks(Role.BITMAP)
 
 
@@ -38,16 +38,16 @@ async def test_bitmap_that_was_closed_ends_the_disable_when_it_is_back(place, st
     before = bench.paths["s"].read_bytes()
     async with bench.service():
         os.rename(bench.root / "away", bench.paths["b"])
-        view = bench.engine.views[bench.shadow]
+        view = bench.instance.views[bench.shadow]
         view.opens += 1
-        await late.look(bench.engine)
-        assert bench.shadow in bench.engine.sets, "somebody has it open"
+        await late.look(bench.instance)
+        assert bench.shadow in bench.instance.sets, "somebody has it open"
         view.opens -= 1
-        await late.look(bench.engine)
-        assert not bench.engine.sets
-        assert not bench.engine.families
-        assert not bench.engine.views
-        assert bench.engine.db.sets() == []
+        await late.look(bench.instance)
+        assert not bench.instance.sets
+        assert not bench.instance.families
+        assert not bench.instance.views
+        assert bench.instance.db.sets() == []
         assert (bench.paths["s"].read_bytes() == before) == (state == "ind idle"), "wiped"
 
 
@@ -56,10 +56,10 @@ async def test_bitmap_that_was_not_closed_brings_its_set_back(place):
     await cut_short(bench, closed=False)
     async with bench.service():
         os.rename(bench.root / "away", bench.paths["b"])
-        await late.look(bench.engine)
-        (member,) = bench.engine.sets.values()
+        await late.look(bench.instance)
+        (member,) = bench.instance.sets.values()
         assert not member.missing
-        assert not bench.engine.db.sets()[0].closing
+        assert not bench.instance.db.sets()[0].closing
 
 
 async def test_end_of_a_copy_takes_nothing_back_that_a_verb_has_announced(place):
@@ -67,8 +67,8 @@ async def test_end_of_a_copy_takes_nothing_back_that_a_verb_has_announced(place)
     bench = Bench(place / "cell", Cell("ind idle", (), "stop"))
     await bench.build()
     async with bench.service():
-        (member,) = bench.engine.sets.values()
-        notes, db = bench.engine.notes, bench.engine.db
+        (member,) = bench.instance.sets.values()
+        notes, db = bench.instance.notes, bench.instance.db
         async with notes.announced({member: (Progress.IDLE, Custody.EXPORTED)}):
             await notes.remember(member)
             assert db.sets()[0].custody is Custody.EXPORTED

@@ -11,9 +11,9 @@ import trio.testing
 from fake_volume import Bench, always, chunks, durable, in_chunk
 from harness import CHUNK
 
-from iifuse.core.plan import Clear, Side, Touch
 from iifuse.core.state import Kind, Policy, Progress, Role
-from iifuse.engine.family import TouchFailed
+from iifuse.core.touch import Clear, Side, Sync, Touch
+from iifuse.data.family import TouchFailed
 
 IND, DEP = Kind.INDEPENDENT, Kind.DEPENDENT
 NOTHING = Role(0)
@@ -156,7 +156,7 @@ async def test_cleared_copy_bits_that_fail_do_not_fail_writes_that_share_the_bat
     )
     found = await together(
         bench,
-        lambda: bench.family.clear(Clear(member.key, ((0, 1),))),
+        lambda: bench.family.clear((Clear(member.key, ((0, 1),)), Sync(member.key, Role.BITMAP))),
         lambda: bench.shadow_view(sibling).write(3 * CHUNK, b"mine"),
     )
     assert found[1] is None
@@ -214,7 +214,7 @@ async def test_restore_waits_for_what_a_sibling_has_preserved_or_is_noted_to_hav
 ):
     """Invariants 3 and 9: the raw master changes only then, also when the write is refused."""
     sibling = bench.add("/s", DEP, chunks("-", "-", "-", "-"))
-    sibling.header = replace(sibling.header, policy=Policy(break_write=break_write))
+    sibling.amend(replace(sibling.header, policy=Policy(break_write=break_write)))
     bench.add("/t", IND, chunks("A", "B", "C", "D"), Progress.TO_MASTER, (0, 1, 2, 3))
     sibling.shadow.breaks.append(in_chunk("write", 1))
     noted = []
@@ -231,7 +231,7 @@ async def test_restore_waits_for_what_a_sibling_has_preserved_or_is_noted_to_hav
 async def test_restore_of_a_batch_whose_sibling_fails_once_preserves_the_right_content(bench):
     """What is repeated write by write must not find raw chunks that the first try restored."""
     sibling = bench.add("/s", DEP, chunks("-", "-", "-", "-"))
-    sibling.header = replace(sibling.header, policy=Policy(break_write=True))
+    sibling.amend(replace(sibling.header, policy=Policy(break_write=True)))
     bench.add("/t", IND, chunks("A", "B", "C", "D"), Progress.TO_MASTER, (0, 1, 2, 3))
     sibling.shadow.breaks.append(in_chunk("write", 1))
     writes = [partial(bench.view.write, chunk * CHUNK + 5, b"new") for chunk in range(4)]
@@ -245,7 +245,7 @@ async def test_write_refused_by_a_shadow_that_hangs_leaves_no_mark_either():
     bench = Bench(chunks("a", "b", "c", "d"))
     sibling = bench.add("/s", DEP, chunks("-", "-", "-", "-"))
     hanging = bench.add("/t", DEP, chunks("-", "-", "-", "-"))
-    hanging.header = replace(hanging.header, policy=Policy(limit_s=1, break_write=True))
+    hanging.amend(replace(hanging.header, policy=Policy(limit_s=1, break_write=True)))
     release = threading.Event()
     hanging.shadow.hooks["write"] = partial(release.wait, 30)
     try:

@@ -12,11 +12,11 @@ from quiet_sets import at_rest
 from real_engine import service
 
 from iifuse.core.state import Kind, Role
-from iifuse.engine import enable, late
-from iifuse.engine.chunklock import Mode
-from iifuse.engine.opening import NewSet
+from iifuse.data.chunklock import Mode
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.volume import open_volume
+from iifuse.verbs import enable, late
+from iifuse.verbs.opening import NewSet
 
 
 @pytest.fixture
@@ -32,14 +32,14 @@ def names(place):
     return make
 
 
-async def add(engine, paths, kind=Kind.INDEPENDENT):
-    member = await enable.enable(engine, NewSet(kind, *paths))
-    await at_rest(engine, member)
+async def add(instance, paths, kind=Kind.INDEPENDENT):
+    member = await enable.enable(instance, NewSet(kind, *paths))
+    await at_rest(instance, member)
     return member
 
 
-def set_of(engine, paths):
-    return engine.sets[paths[1]]
+def set_of(instance, paths):
+    return instance.sets[paths[1]]
 
 
 async def test_volume_that_cannot_be_looked_at_is_its_sets_affair(
@@ -47,24 +47,24 @@ async def test_volume_that_cannot_be_looked_at_is_its_sets_affair(
 ):
     """In place, an open file is asked for its links, and a file system that has shut down fails."""
     good, bad = names("good"), names("bad")
-    async with service(place / "state") as engine:
-        await add(engine, good)
-        await add(engine, bad)
+    async with service(place / "state") as instance:
+        await add(instance, good)
+        await add(instance, bad)
     os.rename(good[1], place / "away")
-    async with service(place / "state") as engine:
-        engine.hooks.in_place = True
-        volume = set_of(engine, bad).shadow
+    async with service(place / "state") as instance:
+        instance.hooks.in_place = True
+        volume = set_of(instance, bad).shadow
 
         def fail():
             raise OSError(errno.EIO, "Input/output error")
 
         monkeypatch.setattr(volume, "stat", fail)
         os.rename(place / "away", good[1])
-        await late.look(engine)
-        assert not set_of(engine, good).missing
-        assert not set_of(engine, bad).missing
+        await late.look(instance)
+        assert not set_of(instance, good).missing
+        assert not set_of(instance, bad).missing
         monkeypatch.undo()
-        engine.hooks.in_place = False
+        instance.hooks.in_place = False
     assert not [r for r in caplog.records if r.exc_info]
 
 
@@ -72,27 +72,27 @@ async def test_set_that_cannot_be_taken_back_is_told_of_once_and_the_next_is(
     place, names, monkeypatch, caplog
 ):
     bad, good = names("bad"), names("good")
-    async with service(place / "state") as engine:
-        await add(engine, bad)
-        await add(engine, good)
+    async with service(place / "state") as instance:
+        await add(instance, bad)
+        await add(instance, good)
     os.rename(place / "disk", place / "away")
-    async with service(place / "state") as engine:
+    async with service(place / "state") as instance:
         os.rename(place / "away", place / "disk")
         real = late.look_at_volumes
 
-        def fails_for_one(member, master, found):
+        def fails_for_one(instance, member, master, found):
             if member.name == bad[1]:
                 raise OSError(errno.EIO, "Input/output error")
-            real(member, master, found)
+            real(instance, member, master, found)
 
         monkeypatch.setattr(late, "look_at_volumes", fails_for_one)
         for _ in range(3):
-            await late.look(engine)
-        assert not set_of(engine, good).missing
-        assert set_of(engine, bad).missing
+            await late.look(instance)
+        assert not set_of(instance, good).missing
+        assert set_of(instance, bad).missing
         monkeypatch.undo()
-        await late.look(engine)
-        assert not set_of(engine, bad).missing, "its master could be opened again"
+        await late.look(instance)
+        assert not set_of(instance, bad).missing, "its master could be opened again"
     told = [r for r in caplog.records if "failed" in r.message]
     assert [r.message for r in told] == [
         f"{bad[0]}: to take the master back failed: [Errno 5] Input/output error",
@@ -105,19 +105,19 @@ async def test_shadow_comes_back_although_the_header_has_its_master_offline(plac
     """As 0.1.0 noted a master that was not there; nothing waits for it then."""
     caplog.set_level(logging.CRITICAL)
     noted, other = names("noted"), names("other")
-    async with service(place / "state") as engine:
-        await add(engine, noted)
-        await add(engine, other)
+    async with service(place / "state") as instance:
+        await add(instance, noted)
+        await add(instance, other)
     bitmap = BitmapFile(open_volume(noted[2], exclusive=False))
     header = bitmap.read_header()
     bitmap.write_header(replace(header, offline=Role.MASTER, offline_reason="not there"))
     bitmap.volume.close()
     os.rename(place / "disk", place / "away")
-    async with service(place / "state") as engine:
+    async with service(place / "state") as instance:
         os.rename(place / "away", place / "disk")
-        await late.look(engine)
-        assert set_of(engine, noted).shadow is not None
-        assert not set_of(engine, other).missing
+        await late.look(instance)
+        assert set_of(instance, noted).shadow is not None
+        assert not set_of(instance, other).missing
 
 
 @pytest.mark.parametrize("back", [0, 1])
@@ -126,18 +126,18 @@ async def test_sets_that_mean_different_files_by_one_master_path(place, names, c
     caplog.set_level(logging.CRITICAL)
     first, second = names("x"), names("y")
     second = (first[0], *second[1:])
-    async with service(place / "state") as engine:
-        await add(engine, first)
+    async with service(place / "state") as instance:
+        await add(instance, first)
     os.rename(first[0], place / "0")
     (place / "1").write_bytes(os.urandom(4 * CHUNK))
     os.rename(place / "1", first[0])
-    async with service(place / "state") as engine:
-        await add(engine, second)
+    async with service(place / "state") as instance:
+        await add(instance, second)
     os.rename(first[0], place / "1")
-    async with service(place / "state") as engine:
+    async with service(place / "state") as instance:
         os.rename(place / str(back), first[0])
-        await late.look(engine)
-        missing = [set_of(engine, paths).missing for paths in (first, second)]
+        await late.look(instance)
+        missing = [set_of(instance, paths).missing for paths in (first, second)]
         assert not missing[back]
         assert missing[1 - back][Role.MASTER].stranger
 
@@ -147,16 +147,16 @@ async def test_volumes_that_came_back_while_writes_ran_are_closed_until_the_next
 ):
     caplog.set_level(logging.CRITICAL)
     paths = names("s")
-    async with service(place / "state") as engine:
-        await add(engine, paths, Kind.DEPENDENT)
+    async with service(place / "state") as instance:
+        await add(instance, paths, Kind.DEPENDENT)
     os.rename(place / "disk", place / "away")
-    async with service(place / "state") as engine:
+    async with service(place / "state") as instance:
         os.rename(place / "away", place / "disk")
-        family = engine.family(set_of(engine, paths))
+        family = instance.family(set_of(instance, paths))
         monkeypatch.setattr(late, "GATE_S", 0.01)
         async with family.locks.hold(Mode.WRITE, 0, 1):
             with trio.fail_after(60):
-                await late.look(engine)
-        assert set_of(engine, paths).missing
-        await late.look(engine)
-        assert not set_of(engine, paths).missing
+                await late.look(instance)
+        assert set_of(instance, paths).missing
+        await late.look(instance)
+        assert not set_of(instance, paths).missing

@@ -3,7 +3,8 @@
 import pytest
 
 from iifuse import errors
-from iifuse.engine.notes import Notes
+from iifuse.host.notes import Notes
+from iifuse.loop.loop import Loop
 
 
 class FullDatabase:
@@ -29,7 +30,7 @@ class FullDatabase:
 
 def test_row_that_could_not_be_removed_is_in_nobodys_way_once_there_is_room():
     db = FullDatabase()
-    notes = Notes(db)
+    notes = Notes(db, Loop())
     notes.enter("s")
     db.full = True
     for verb in (notes.forget, notes.enter):

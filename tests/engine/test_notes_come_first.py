@@ -12,11 +12,11 @@ from real_engine import service
 from iifuse import errors
 from iifuse.core.header import Closure, Header
 from iifuse.core.state import Custody, Kind, Policy, Progress, Verb
-from iifuse.engine import enable, exchange, joining, passthrough, pit, reset
-from iifuse.engine.exchange import Borrowing
-from iifuse.engine.opening import NewSet
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.statedb import StateDB
+from iifuse.verbs import enable, exchange, joining, passthrough, pit, reset
+from iifuse.verbs.exchange import Borrowing
+from iifuse.verbs.opening import NewSet
 
 CONTENT = chunks("a", "b", "c", "d")
 
@@ -42,7 +42,7 @@ class Night:
         yield "-e ind", lambda: enable.enable(main, NewSet(Kind.INDEPENDENT, *self.paths))
         yield "-e dep", lambda: enable.enable(main, NewSet(Kind.DEPENDENT, *dependent))
         for verb in Verb.UPDATE_SHADOW, Verb.COPY_SHADOW, Verb.UPDATE_MASTER, Verb.COPY_MASTER:
-            yield str(verb), lambda verb=verb: pit.flip(main, verb, [self.member])
+            yield str(verb), lambda verb=verb: pit.make(main, verb, [self.member])
         yield "-o", lambda: enable.tune(main, self.member, Policy(break_write=True))
         yield "-E", lambda: exchange.export(main, self.member)
         lent = Borrowing(shadow, str(self.place / "second"))

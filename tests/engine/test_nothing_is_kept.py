@@ -9,9 +9,9 @@ import trio
 from real_engine import service
 
 from iifuse.core.state import Kind, Verb
-from iifuse.engine import enable, exchange, passthrough, pit
-from iifuse.engine.exchange import Borrowing
-from iifuse.engine.opening import NewSet
+from iifuse.verbs import enable, exchange, passthrough, pit
+from iifuse.verbs.exchange import Borrowing
+from iifuse.verbs.opening import NewSet
 
 pytestmark = pytest.mark.finding("K11.1")
 
@@ -33,31 +33,31 @@ def no_collector():
     gc.enable()
 
 
-def registries(engine):
-    keeper, notes = engine.timekeeper, engine.notes
+def registries(instance):
+    keeper, notes = instance.timekeeper, instance.notes
     return (
-        engine.families, engine.sets, engine.views, engine.copiers, keeper._quiet,
+        instance.families, instance.sets, instance.views, instance.copiers, keeper._quiet,
         keeper._unstamped, keeper._late, keeper._unnoted, notes._behind, notes._unforgotten,
-        notes._coming, notes._postponed, engine.nursery.child_tasks,
+        notes._coming, notes._postponed, instance.nursery.child_tasks,
     )  # fmt: skip
 
 
-async def night(engine, master, place, kind):
+async def night(instance, master, place, kind):
     """A set is made, updated, copied and disabled; weak references to what it needed."""
     names = (str(master), str(place / "s"), str(place / "b"))
-    member = await enable.enable(engine, NewSet(kind, *names))
-    kept = [ref(member), *map(ref, engine.views.values())]
-    await rest(engine)
-    await pit.flip(engine, Verb.UPDATE_SHADOW, [member])
-    kept += map(ref, engine.copiers.values())
-    await rest(engine)
-    await enable.disable(engine, member)
+    member = await enable.enable(instance, NewSet(kind, *names))
+    kept = [ref(member), *map(ref, instance.views.values())]
+    await rest(instance)
+    await pit.make(instance, Verb.UPDATE_SHADOW, [member])
+    kept += map(ref, instance.copiers.values())
+    await rest(instance)
+    await enable.disable(instance, member)
     return kept
 
 
-async def rest(engine):
-    while engine.nursery.child_tasks:
-        for copier in list(engine.copiers.values()):
+async def rest(instance):
+    while instance.nursery.child_tasks:
+        for copier in list(instance.copiers.values()):
             await copier.wait()
         await trio.lowlevel.checkpoint()
 
@@ -66,9 +66,9 @@ async def rest(engine):
 async def test_disabled_set_is_in_no_registry_and_its_bits_in_no_memory(
     place, master, kind, no_collector
 ):
-    async with service(place / "state") as engine:
-        kept = await night(engine, master, place, kind)
-        assert [list(registry) for registry in registries(engine) if registry] == []
+    async with service(place / "state") as instance:
+        kept = await night(instance, master, place, kind)
+        assert [list(registry) for registry in registries(instance) if registry] == []
         assert [found() for found in kept] == [None] * len(kept)
 
 
@@ -86,9 +86,9 @@ async def test_import_that_has_ended_is_in_no_registry(place, master):
 
 
 async def test_volume_that_was_released_is_in_no_registry(place, master, no_collector):
-    async with service(place / "state") as engine:
-        await passthrough.control(engine, [str(master)])
-        kept = ref(engine.views[str(master)])
-        await passthrough.release(engine, [str(master)])
-        assert [list(registry) for registry in registries(engine) if registry] == []
+    async with service(place / "state") as instance:
+        await passthrough.control(instance, [str(master)])
+        kept = ref(instance.views[str(master)])
+        await passthrough.release(instance, [str(master)])
+        assert [list(registry) for registry in registries(instance) if registry] == []
         assert kept() is None

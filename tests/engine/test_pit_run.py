@@ -8,12 +8,15 @@ from uuid import UUID
 import pytest
 import trio
 
-from iifuse.core import plan
 from iifuse.core.bitmap import SECTOR_CHUNKS
 from iifuse.core.bits import Bits
+from iifuse.core.change import Act, Chains, point_in_time
 from iifuse.core.state import Change, Role
+from iifuse.core.touch import Sync
 from iifuse.core.transition import Transition
-from iifuse.engine import counting, pit
+from iifuse.data import counting
+from iifuse.loop.loop import Loop
+from iifuse.verbs import pit
 
 KEYS = [UUID(int=n) for n in (1, 2, 3)]
 COMMAND = Transition(UUID(int=9), UUID(int=8), 7, ())
@@ -25,14 +28,15 @@ class Rig:
     def __init__(self, monkeypatch, breaks=None, together=None) -> None:
         self.diary: list[tuple[UUID | None, str]] = []
         self.breaks, self.together = breaks, together
-        members = {key: SimpleNamespace(key=key) for key in KEYS}
-        parts = {key: SimpleNamespace(member=members[key], change=Change.MERGE_TO_SHADOW)
+        members = {key: SimpleNamespace(key=key, log=key) for key in KEYS}
+        parts = {key: SimpleNamespace(change=Change.MERGE_TO_SHADOW)
                  for key in KEYS}  # fmt: skip
         transitions = SimpleNamespace(
             begin=lambda *_: self.note(None, "Record"), finish=lambda _: self.note(None, "Forget"),
             standing=(),
         )
-        engine = SimpleNamespace(
+        instance = SimpleNamespace(
+            loop=Loop(),
             transitions=transitions,
             sets={},
             family=lambda member: SimpleNamespace(
@@ -42,9 +46,17 @@ class Rig:
             ),
         )
         monkeypatch.setattr(
-            pit, "execute_change", lambda s, part: self.note(part.member.key, type(s).__name__)
+            pit, "execute_change", lambda s, _, key: self.note(key, type(s).__name__)
         )
-        self.run = pit._Run(engine, parts, COMMAND)
+        self.run = pit._Run(instance, members.values())
+        self.run.parts, self.run.transition = parts, COMMAND
+
+    async def all(self, until=Act.FORGET):
+        """What a point in time does from the gate on, as far as it is of this unit."""
+        plan = point_in_time(dict.fromkeys(KEYS, Change.MERGE_TO_SHADOW))
+        for phase in plan[plan.index(Act.GATE) : plan.index(until)]:
+            if isinstance(phase, Chains) or phase is Act.RECORD:
+                await self.run.do(phase)
 
     def note(self, key, name):
         if name == "Sync MASTER" and self.together:
@@ -59,7 +71,7 @@ class Rig:
 
 async def test_run_keeps_the_order_of_each_set_and_what_is_shared_in_between(monkeypatch):
     rig = Rig(monkeypatch)
-    await rig.run.all()
+    await rig.all()
     expected = ["Sync MASTER", "Store", "Sync BITMAP", "Store", "Sync BITMAP", "Commit"]
     assert all(rig.names(key) == expected for key in KEYS)
     at = rig.diary.index((None, "Record"))
@@ -70,29 +82,29 @@ async def test_run_keeps_the_order_of_each_set_and_what_is_shared_in_between(mon
 
 async def test_run_forgets_the_record_when_it_is_told_that_writes_go_on(monkeypatch):
     rig = Rig(monkeypatch)
-    await rig.run.all()
+    await rig.all()
     assert (None, "Forget") not in rig.diary
-    await rig.run.forget()
+    await rig.run.do(Act.FORGET)
     assert rig.diary[-1] == (None, "Forget")
 
 
 async def test_run_syncs_the_sources_side_by_side(monkeypatch):
     rig = Rig(monkeypatch, together=threading.Barrier(len(KEYS)))
-    await rig.run.all()  # else the barrier breaks
+    await rig.all()  # else the barrier breaks
     assert rig.run.done == set(KEYS)
 
 
 async def test_run_of_a_source_that_cannot_be_synced_makes_no_record(monkeypatch):
     rig = Rig(monkeypatch, breaks=(KEYS[1], "Sync MASTER"))
     with pytest.raises(OSError, match="planted"):
-        await rig.run.all()
+        await rig.all()
     assert {name for _, name in rig.diary} <= {"Sync MASTER"}
 
 
 async def test_run_of_a_set_that_fails_after_the_record_goes_on_with_the_others(monkeypatch):
     rig = Rig(monkeypatch, breaks=(KEYS[1], "Store"))
-    await rig.run.all()
-    await rig.run.forget()
+    await rig.all()
+    await rig.run.do(Act.FORGET)
     assert rig.names(KEYS[1]) == ["Sync MASTER"]
     assert rig.run.done == {KEYS[0], KEYS[2]}
     assert set(rig.run.failed) == {KEYS[1]}
@@ -102,13 +114,19 @@ async def test_run_of_a_set_that_fails_after_the_record_goes_on_with_the_others(
 async def test_run_whose_record_fails_changes_nothing(monkeypatch):
     rig = Rig(monkeypatch, breaks=(None, "Record"))
     with suppress(OSError):
-        await rig.run.all()
+        await rig.all()
     assert {name for _, name in rig.diary} == {"Sync MASTER"}
 
 
-def test_run_of_the_plan_ends_with_what_may_wait():
-    assert isinstance(plan.point_in_time(dict.fromkeys(KEYS, Change.CLEAR))[-1], plan.Forget)
-    assert plan.source_of(Change.CLEAR) is Role.MASTER
+@pytest.mark.parametrize("keys", [KEYS[:1], KEYS])
+def test_plan_writes_under_the_gate_and_lets_others_go_on_before_it_forgets(keys):
+    plan = point_in_time(dict.fromkeys(keys, Change.CLEAR))
+    gate, opened = plan.index(Act.GATE), plan.index(Act.OPEN)
+    syncs = {key: (Sync(key, Role.MASTER),) for key in keys}
+    assert [p.of for p in plan[:gate] if isinstance(p, Chains)] == [syncs, syncs]
+    assert plan[gate + 1].of.keys() == syncs.keys()
+    assert plan[opened - 1] is Act.ADOPT
+    assert plan[opened + 1 :] == [Act.FORGET] * (len(keys) > 1)
 
 
 # -- counting ---------------------------------------------------------------------------------

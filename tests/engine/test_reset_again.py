@@ -34,5 +34,5 @@ async def test_reset_whose_bitmap_takes_no_write_can_be_repeated(place, monkeypa
         monkeypatch.undo()
         if isinstance(refused.value, OSError):
             await bench.do("-R", sure=True)
-            (member,) = bench.engine.sets.values()
+            (member,) = bench.instance.sets.values()
             assert not member.state.offline & (Role.MASTER | Role.BITMAP)

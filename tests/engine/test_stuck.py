@@ -12,10 +12,10 @@ from harness import CHUNK
 
 from iifuse.core.bits import HOT_REGIONS_MAX, REGION_CHUNKS, Bits
 from iifuse.core.state import Kind, Policy, Progress, Role
-from iifuse.engine import loading
-from iifuse.engine.copier import Copier
-from iifuse.engine.threads import blocking
+from iifuse.data.copier import Copier
+from iifuse.store.headerlog import HeaderLog
 from iifuse.store.setrow import SetRow
+from iifuse.verbs import loading
 
 IND, DEP = Kind.INDEPENDENT, Kind.DEPENDENT
 MANY = 60
@@ -36,12 +36,12 @@ def hang():
 
 
 def tuned(member, **policy):
-    member.header = replace(member.header, policy=Policy(**policy))
+    member.amend(replace(member.header, policy=Policy(**policy)))
 
 
 @pytest.mark.parametrize("break_write", [False, True])
 async def test_readers_of_a_shadow_that_hangs_leave_threads_for_everybody_else(
-    bench, hang, break_write
+    bench, hang, break_write, loop
 ):
     """F27: the calls that were given up still run, and may be as many as readers come."""
     member = bench.add("/s", IND, chunks("a", "b", "c", "d"))
@@ -62,14 +62,14 @@ async def test_readers_of_a_shadow_that_hangs_leave_threads_for_everybody_else(
         async with trio.open_nursery() as nursery:
             for _ in range(MANY):
                 nursery.start_soon(read)
-        await blocking(lambda: None)
+        await loop.blocking(lambda: None)
     assert failed == MANY
 
 
 async def test_shadow_that_hangs_while_a_copy_looks_for_holes_fails_no_write(
     bench, hang, monkeypatch
 ):
-    monkeypatch.setattr("iifuse.engine.copier.STEP_CHUNKS", 2)
+    monkeypatch.setattr("iifuse.data.copier.STEP_CHUNKS", 2)
     bench.master.data_from = lambda offset, stop: (stop, stop)
     member = bench.add("/s", IND, chunks("-", "-", "-", "-"), Progress.TO_SHADOW, (0, 1, 2, 3))
     tuned(member, limit_s=1)
@@ -146,12 +146,12 @@ class _Forgetful(FakeVolume):
 
 
 async def test_bits_that_a_failed_sync_kept_from_the_disk_are_there_before_they_are_believed(
-    bench, monkeypatch
+    bench, loop
 ):
     """F8: with break=write the set goes on after the next start of the service."""
     member = bench.add("/s", IND, chunks("a", "b", "c", "d"))
     tuned(member, break_write=True)
-    member.header = member.bitmap.write_header(member.header)
+    member.adopt(member.log.commit())
     volume = _Forgetful("/s.b", bytes(member.bitmap.volume.data))
     member.bitmap.volume = volume
     volume.breaks.append(always("sync"))
@@ -159,16 +159,19 @@ async def test_bits_that_a_failed_sync_kept_from_the_disk_are_there_before_they_
         await bench.view.write(CHUNK, b"new")
     assert durable(member)[1] == set()
     volume.breaks.clear()
-    monkeypatch.setattr(loading, "open_volume", lambda path, **_: volume)
-    engine = SimpleNamespace(transitions=SimpleNamespace(standing=()), boot_id=UUID(int=1))
+    instance = SimpleNamespace(
+        transitions=SimpleNamespace(standing=()), boot_id=UUID(int=1), header_log=HeaderLog,
+        open_volume=lambda path, **_: volume,
+    )  # fmt: skip
     row = SetRow.of(member.header)
-    bitmap, header, bits = await blocking(lambda: loading.load_bitmap(engine, row, []))
+    log, bits = await loop.blocking(lambda: loading.load_bitmap(instance, row, []))
     assert bits.ready.count()
-    member.bitmap, member.header, member.bits = bitmap, header, bits
+    member.log, member.bits = log, bits
+    member.adopt(log.header)
     assert durable(member)[1] >= {n for n in range(4) if bits.covers(n, 1)}
 
 
-async def test_write_that_is_marked_while_a_lost_bitmap_is_written_anew_stays_marked(bench):
+async def test_write_that_is_marked_while_a_lost_bitmap_is_written_anew_stays_marked(bench, loop):
     """F13: its chunk was restored for it, and the restore may not come over it after a restart."""
     copy = (0, 1, 2, 3)
     member = bench.add("/s", IND, chunks("A", "B", "C", "D"), Progress.TO_MASTER, copy)
@@ -190,7 +193,7 @@ async def test_write_that_is_marked_while_a_lost_bitmap_is_written_anew_stays_ma
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(member.take_offline, Role.SHADOW, "planted")
-            await blocking(lambda: begun.wait(30))
+            await loop.blocking(lambda: begun.wait(30))
             assert await bench.view.write(CHUNK, b"new") == 3
             go_on.set()
     header, _, still_to_restore = durable(member)

@@ -10,40 +10,40 @@ import pytest
 import trio
 import trio.testing
 
-from iifuse.engine import threads
-from iifuse.engine.threads import Way, swiftly
+from iifuse.loop import loop as loops
+from iifuse.loop.returned import Returned, ShortCalls
 
 
-async def test_swiftly_answers_with_the_result_of_a_thread():
-    assert await swiftly(threading.get_ident) != threading.get_ident()
+async def test_swiftly_answers_with_the_result_of_a_thread(loop):
+    assert await loop.for_program(threading.get_ident) != threading.get_ident()
 
 
-async def test_swiftly_raises_what_the_call_raised():
+async def test_swiftly_raises_what_the_call_raised(loop):
     def fail() -> None:
         raise OSError(5, "planted")
 
     with pytest.raises(OSError, match="planted"):
-        await swiftly(fail)
-    assert await swiftly(lambda: 7) == 7, "the worker lives on"
+        await loop.for_program(fail)
+    assert await loop.for_program(lambda: 7) == 7, "the worker lives on"
 
 
-async def test_swiftly_uses_the_same_thread_again():
-    first = await swiftly(threading.get_ident)
-    assert {await swiftly(threading.get_ident) for _ in range(20)} == {first}
+async def test_swiftly_uses_the_same_thread_again(loop):
+    first = await loop.for_program(threading.get_ident)
+    assert {await loop.for_program(threading.get_ident) for _ in range(20)} == {first}
 
 
-async def test_swiftly_has_as_many_threads_as_calls_and_keeps_a_few(nursery):
+async def test_swiftly_has_as_many_threads_as_calls_and_keeps_a_few(nursery, loop):
     """Eighteen calls that wait for each other: with fewer threads they would wait for ever."""
-    count = threads._PROGRAMS.kept + 14
+    count = loop._programs.kept + 14
     barrier = threading.Barrier(count + 1)
     for _ in range(count):
-        nursery.start_soon(swiftly, partial(barrier.wait, 30))
-    await swiftly(partial(barrier.wait, 30))
+        nursery.start_soon(loop.for_program, partial(barrier.wait, 30))
+    await loop.for_program(partial(barrier.wait, 30))
     await trio.testing.wait_all_tasks_blocked()
-    assert len(threads._PROGRAMS._idle) <= threads._PROGRAMS.kept
+    assert len(loop._programs._idle) <= loop._programs.kept
 
 
-async def test_swiftly_is_not_abandoned_when_its_caller_is_cancelled(nursery):
+async def test_swiftly_is_not_abandoned_when_its_caller_is_cancelled(nursery, loop):
     begun, release, ended = trio.Event(), threading.Event(), []
     token = trio.lowlevel.current_trio_token()
 
@@ -54,12 +54,12 @@ async def test_swiftly_is_not_abandoned_when_its_caller_is_cancelled(nursery):
 
     async def call(scope: trio.CancelScope) -> None:
         with scope:
-            ended.append(await swiftly(work))
+            ended.append(await loop.for_program(work))
 
     scope = trio.CancelScope()
     nursery.start_soon(call, scope)
     await begun.wait()
-    assert threads.are_running()
+    assert loop.are_running()
     scope.cancel()
     await trio.testing.wait_all_tasks_blocked()
     assert not ended
@@ -68,32 +68,33 @@ async def test_swiftly_is_not_abandoned_when_its_caller_is_cancelled(nursery):
         while not ended:
             await trio.lowlevel.checkpoint()
     assert ended == ["done"]
-    assert not threads.are_running()
+    assert not loop.are_running()
 
 
-async def test_swiftly_does_not_begin_for_who_is_cancelled_already():
+async def test_swiftly_does_not_begin_for_who_is_cancelled_already(loop):
     called = []
     with trio.CancelScope() as scope:
         scope.cancel()
-        await swiftly(partial(called.append, 1))
+        await loop.for_program(partial(called.append, 1))
     assert not called
 
 
 # -- giving way -------------------------------------------------------------------------------
 
 
-async def test_loop_stands_still_for_short_calls_of_a_worker_and_no_longer(nursery, monkeypatch):
-    monkeypatch.setattr(threads, "GIVE_WAY_S", 30)
-    monkeypatch.setattr(Way, "_left_out", 0)
-    way, release, order = Way(), threading.Event(), []
+async def test_loop_stands_still_for_short_calls_of_a_worker_and_no_longer(
+    nursery, monkeypatch, loop
+):
+    monkeypatch.setattr(loops, "STAND_STILL_S", 30)
+    way, release, order = ShortCalls(), threading.Event(), []
 
     def work() -> None:
         time.sleep(0.01)  # for the loop to run ahead, if it does
         order.append("short")
-        way.free()
+        way.end()
         release.wait(30)
 
-    nursery.start_soon(swiftly, work, way)
+    nursery.start_soon(loop.for_program, work, way)
     await trio.testing.wait_all_tasks_blocked()
     order.append("loop")
     release.set()
@@ -101,21 +102,22 @@ async def test_loop_stands_still_for_short_calls_of_a_worker_and_no_longer(nurse
 
 
 @pytest.mark.parametrize("fails", [False, True])
-async def test_loop_goes_on_when_a_call_ends_without_freeing_the_way(monkeypatch, fails):
-    monkeypatch.setattr(threads, "GIVE_WAY_S", 30)
+async def test_loop_goes_on_when_a_call_ends_without_freeing_the_way(monkeypatch, fails, loop):
+    monkeypatch.setattr(loops, "STAND_STILL_S", 30)
     with trio.fail_after(30), suppress(ZeroDivisionError):
-        await swiftly(lambda: 1 / (not fails), Way())
+        await loop.for_program(lambda: 1 / (not fails), ShortCalls())
 
 
 @pytest.mark.alone
-async def test_loop_that_stood_still_in_vain_does_not_do_so_again_at_once(nursery, monkeypatch):
+async def test_loop_that_stood_still_in_vain_does_not_do_so_again_at_once(
+    nursery, monkeypatch, loop
+):
     """F27: a disk that hangs must not hold up every volume, however often it is asked."""
-    monkeypatch.setattr(threads, "GIVE_WAY_S", 1)
-    monkeypatch.setattr(Way, "_left_out", 0)
+    monkeypatch.setattr(loops, "STAND_STILL_S", 1)
     release, took = threading.Event(), []
-    for _ in range(1 + threads.IN_VAIN):
+    for _ in range(1 + loops.IN_VAIN):
         began = time.perf_counter()
-        nursery.start_soon(swiftly, partial(release.wait, 30), Way())
+        nursery.start_soon(loop.for_program, partial(release.wait, 30), ShortCalls())
         await trio.testing.wait_all_tasks_blocked()
         took.append(time.perf_counter() - began)
     release.set()
@@ -127,11 +129,11 @@ async def test_loop_that_stood_still_in_vain_does_not_do_so_again_at_once(nurser
 
 
 @pytest.fixture
-async def order():
+async def order(loop):
     """What happens in which order. Whoever stands by sees the calls of workers come back."""
-    order, done = [], threads.Done.here()
+    order, done = [], loop.returned
 
-    def stand_by(calls: threads.Done) -> None:
+    def stand_by(calls: Returned) -> None:
         calls.calm()
         calls.watched = True
         if not calls:
@@ -149,59 +151,62 @@ async def other(order: list[str]) -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-async def test_call_that_comes_back_while_the_loop_stands_by_takes_no_turn(nursery, order, fails):
+async def test_call_that_comes_back_while_the_loop_stands_by_takes_no_turn(
+    nursery, order, fails, loop
+):
     nursery.start_soon(other, order)
     with suppress(ZeroDivisionError):
-        order.append(await swiftly(lambda: 1 // (not fails)))
+        order.append(await loop.for_program(lambda: 1 // (not fails)))
     assert order == ["found", *([] if fails else [1])]
-    assert not threads.are_running()
+    assert not loop.are_running()
     await trio.testing.wait_all_tasks_blocked()
     assert order[-1] == "other"
 
 
-async def test_call_for_which_the_loop_stood_by_in_vain_comes_back_later(nursery, order):
+async def test_call_for_which_the_loop_stood_by_in_vain_comes_back_later(nursery, order, loop):
     release = threading.Event()
     nursery.start_soon(other, order)
     with trio.fail_after(30):
         async with trio.open_nursery() as calls:
-            calls.start_soon(swiftly, partial(release.wait, 30))
+            calls.start_soon(loop.for_program, partial(release.wait, 30))
             await trio.testing.wait_all_tasks_blocked()
             assert sorted(order) == ["in vain", "other"]
             release.set()
-    assert not threads.are_running()
-    assert not threads.Done.here().is_somebody_back
+    assert not loop.are_running()
+    assert not loop.returned.is_somebody_back
 
 
-@pytest.mark.parametrize("call", [swiftly, threads.blocking])
-async def test_loop_stands_by_for_no_call_beside_another(nursery, order, call):
+@pytest.mark.parametrize("way", ["for_program", "blocking"])
+async def test_loop_stands_by_for_no_call_beside_another(nursery, order, way, loop):
     """Whose task may have something to do before this one."""
+    call = getattr(loop, way)
     release = threading.Event()
-    done = threads.Done.here()
+    done = loop.returned
     stand_by, done.stand_by = done.stand_by, None
     nursery.start_soon(call, partial(release.wait, 30))
     await trio.testing.wait_all_tasks_blocked()
     done.stand_by = stand_by
-    assert await swiftly(lambda: 7) == 7
+    assert await loop.for_program(lambda: 7) == 7
     assert not order
     release.set()
 
 
-async def test_way_is_given_only_where_the_loop_does_not_stand_by(order, monkeypatch):
+async def test_way_is_given_only_where_the_loop_does_not_stand_by(order, monkeypatch, loop):
     """It has stood still already."""
     given = []
-    monkeypatch.setattr(Way, "give", lambda _: given.append(None))
-    await swiftly(lambda: 7, Way())
+    monkeypatch.setattr(loop, "_stand_still", lambda _: given.append(None))
+    await loop.for_program(lambda: 7, ShortCalls())
     assert not given
-    threads.Done.here().stand_by = None
-    await swiftly(lambda: 7, Way())
+    loop.returned.stand_by = None
+    await loop.for_program(lambda: 7, ShortCalls())
     assert len(given) == 1
 
 
-async def test_call_is_waited_for_although_standing_by_fails(caplog):
+async def test_call_is_waited_for_although_standing_by_fails(caplog, loop):
     """Else its chunks would be free while it writes, and its end would wake another task."""
-    done, release, ended = threads.Done.here(), threading.Event(), []
+    done, release, ended = loop.returned, threading.Event(), []
 
-    def fail(_: threads.Done) -> None:
+    def fail(_: Returned) -> None:
         raise MemoryError("planted")
 
     def work() -> None:
@@ -210,10 +215,10 @@ async def test_call_is_waited_for_although_standing_by_fails(caplog):
 
     done.stand_by = fail
     async with trio.open_nursery() as calls:
-        calls.start_soon(swiftly, work)
+        calls.start_soon(loop.for_program, work)
         await trio.testing.wait_all_tasks_blocked()
         release.set()
     assert ended
     assert done.stand_by is None
     assert "planted" in caplog.text
-    assert not threads.are_running()
+    assert not loop.are_running()

@@ -14,7 +14,8 @@ from iifuse import errors
 from iifuse.core.header import FileId, Stamp
 from iifuse.core.state import Kind
 from iifuse.core.times import AHEAD_NS, Times
-from iifuse.engine.timekeeper import EVERY_S, QUIET_S, Timekeeper
+from iifuse.host.timekeeper import EVERY_S, QUIET_S, Timekeeper
+from iifuse.loop.loop import Loop
 
 SOON = QUIET_S + 2 * EVERY_S
 
@@ -38,7 +39,7 @@ class Ledger:
 class Rig:
     def __init__(self, clock, nursery):
         self.bench, self.ledger, self.clock = Bench(chunks("a", "b")), Ledger(), clock
-        self.keeper = Timekeeper(self.ledger, ordered=True)
+        self.keeper = Timekeeper(self.ledger, Loop(), ordered=True)
         self.view = self.bench.view
         nursery.start_soon(self.keeper.watch)
 
@@ -106,8 +107,8 @@ async def test_ceiling_is_raised_before_it_is_reached(mock_clock, rig, monkeypat
     await rig.view.write(0, b"x")
     first, now = rig.ledger.kept.ceiling_ns, rig.view.times.ctime_ns
     later = SimpleNamespace(time_ns=lambda: now + AHEAD_NS * 3 // 4)
-    monkeypatch.setattr("iifuse.engine.timekeeper.time", later)
-    monkeypatch.setattr("iifuse.engine.view.time", later)
+    monkeypatch.setattr("iifuse.host.timekeeper.time", later)
+    monkeypatch.setattr("iifuse.data.view.time", later)
     await rig.view.write(0, b"y")
     await rig.wait(2)
     assert rig.ledger.kept.ceiling_ns > first
@@ -133,7 +134,7 @@ async def test_record_of_a_master_stands_in_each_set_and_a_lost_bitmap_is_passed
 ):
     sets = [rig.bench.add(name, Kind.DEPENDENT, chunks("a", "b")) for name in ("/s", "/t")]
     await rig.begin()
-    sets[1].second_place = lambda reason: None
+    sets[1].log.elsewhere = lambda reason: None
     sets[1].bitmap.volume.breaks.append(lambda operation, offset, length: operation == "write")
     await rig.view.write(0, b"x")
     assert durable(sets[0])[0].master_times.ceiling_ns > rig.view.times.ctime_ns

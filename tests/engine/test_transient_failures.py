@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from iifuse.core import bits
 from iifuse.core.state import Kind, Policy, Progress
-from iifuse.engine import family
-from iifuse.engine.volumeset import VolumeSet
+from iifuse.data import family
+from iifuse.data.volumeset import VolumeSet
 
 COUNT = 24
 SIZE = COUNT * CHUNK - 5
@@ -74,7 +74,7 @@ class World:
         for number, (name, break_write) in enumerate(zip(names, policies, strict=False)):
             kind, shadow, progress, copy, content = SETS[name]
             member = self.bench.add(f"/s{number}", kind, shadow, progress, copy)
-            member.header = replace(member.header, policy=Policy(break_write=break_write))
+            member.amend(replace(member.header, policy=Policy(break_write=break_write)))
             self.sets.append((member, Seen(bytearray(content), set())))
             for volume in (member.shadow, member.bitmap.volume):
                 volume.breaks.append(self._breaks(volume))

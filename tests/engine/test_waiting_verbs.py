@@ -19,16 +19,16 @@ async def test_restore_that_would_go_on_is_not_said_to_be_aborted(place):
     bench = Bench(place / "cell", Cell("ind to_master", (), "kill"))
     await bench.build()
     async with bench.service(cleanly=False):
-        (member,) = bench.engine.sets.values()
+        (member,) = bench.instance.sets.values()
         await member.commit(copying=True)  # as if it had been killed in the middle
     os.rename(bench.paths["b"], place / "away")
     async with bench.service(cleanly=False):
         with pytest.raises(errors.Refused, match="-a is not possible: waiting for the bitmap"):
             await bench.do("-a", sure=True)
         os.rename(place / "away", bench.paths["b"])
-        bench.engine.start_copy = lambda _: None
+        bench.instance.start_copy = lambda _: None
         await bench.do("-a", sure=True)
-        (member,) = bench.engine.sets.values()
+        (member,) = bench.instance.sets.values()
         assert member.restoring
         assert not member.header.copying
 
@@ -59,4 +59,4 @@ async def test_tuning_of_several_sets_of_which_one_waits_changes_none(place):
         both = protocol.Target((names[1], bench.shadow))
         with pytest.raises(errors.Refused, match="waiting for the bitmap"):
             await bench.ask(protocol.Tune(both, protocol.Tuning(limit_s=5)))
-        assert not bench.engine.sets[names[1]].policy.limit_s
+        assert not bench.instance.sets[names[1]].policy.limit_s

@@ -51,10 +51,10 @@ def _verbs(service, pairs):
 
     return {
         "-d": ask(protocol.Disable(target, sure=True)),
-        "-u s": ask(protocol.Flip("s", full=False, target=target, sure=True)),
-        "-c s": ask(protocol.Flip("s", full=True, target=target, sure=True)),
-        "-u m": ask(protocol.Flip("m", full=False, target=target, sure=True)),
-        "-c m": ask(protocol.Flip("m", full=True, target=target, sure=True)),
+        "-u s": ask(protocol.Update("s", full=False, target=target, sure=True)),
+        "-c s": ask(protocol.Update("s", full=True, target=target, sure=True)),
+        "-u m": ask(protocol.Update("m", full=False, target=target, sure=True)),
+        "-c m": ask(protocol.Update("m", full=True, target=target, sure=True)),
         "-E": ask(protocol.Export(target)),
         "-g G -E": run("iiadm", "-g", "g", "-E"),
         "iiexport": run("iiexport", "-g", "g"),

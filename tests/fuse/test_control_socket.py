@@ -34,7 +34,7 @@ def test_client_that_goes_away_with_an_unread_answer_ends_only_its_connection(
         client = connect(service)
         client.sendall(lines.encode_request(protocol.Status(Target())))
         client.recv(1, socket.MSG_PEEK)  # the answer has come and stays unread
-        request = protocol.Flip("m", False, Target((str(shadow),)), sure=True)
+        request = protocol.Update("m", False, Target((str(shadow),)), sure=True)
         client.sendall(lines.encode_request(request))  # waits for the master to be closed
         client.close()
         for _ in range(20):

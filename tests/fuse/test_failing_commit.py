@@ -66,7 +66,7 @@ def test_member_that_failed_in_a_group_update_neither_copies_nor_counts_after_a_
     service.wait(*shadows)
     for master in masters:
         service.write(master, 3 * CHUNK, b"noted")
-    request = protocol.Flip("s", False, Target(group="g"))
+    request = protocol.Update("s", False, Target(group="g"))
     with files_end_at(service, HEADERS), pytest.raises(errors.StorageError):
         service.client.call(request, list[SetStatus])
     for how in (None, "kill"):

@@ -332,7 +332,7 @@ def test_restore_whose_header_fails_keeps_the_good_copy(service, volume, place, 
     service.wait(shadow, place / "s2")
     service.write(master, 3 * CHUNK, b"a mistake")
     target = Target(group="g") if grouped else Target((str(shadow),))
-    request = protocol.Flip("m", False, target, sure=True)
+    request = protocol.Update("m", False, target, sure=True)
     with files_end_at(service, limit), contextlib.suppress(errors.StorageError):
         service.client.call(request, list[SetStatus])
         service.wait(shadow)

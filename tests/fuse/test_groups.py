@@ -73,7 +73,7 @@ def test_group_update_is_one_instant_for_dependent_writes(service, volume, place
         last = [0] * CELLS
         for _ in range(ROUNDS):
             rows = service.client.call(
-                protocol.Flip("s", False, Target(group="g")), list[SetStatus]
+                protocol.Update("s", False, Target(group="g")), list[SetStatus]
             )
             assert len({row.pit_id for row in rows}) == 1
             seen = [numbers(service.read(s)) for s in shadows]
@@ -97,7 +97,7 @@ def test_group_restore_is_one_instant_and_masters_are_usable_at_once(service, vo
     before = [service.read(m) for m in masters]
     for master in masters:
         service.write(master, 1000, os.urandom(5 * CHUNK))
-    service.client.call(protocol.Flip("m", False, Target(group="g"), sure=True), list[SetStatus])
+    service.client.call(protocol.Update("m", False, Target(group="g"), sure=True), list[SetStatus])
     assert [service.read(m) for m in masters] == before
     service.wait(*shadows)
     assert [m.read_bytes() for m in masters] == before
@@ -156,7 +156,7 @@ def test_member_whose_bitmap_comes_late_follows_though_another_group_came_betwee
     service.start()
     assert service.status(shadows["a"]).pit == before["a"].pit + 1
     assert service.status(shadows["b"]).waiting == ("bitmap",)
-    service.client.call(protocol.Flip("s", False, Target(group="two")), list[SetStatus])
+    service.client.call(protocol.Update("s", False, Target(group="two")), list[SetStatus])
     service.kill()
     service.start()
     os.rename(f"{bitmap}.away", bitmap)

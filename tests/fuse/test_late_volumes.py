@@ -101,7 +101,7 @@ def assert_verbs_refused(service, piece):
     """No verb reads from a stranger or writes to one."""
     before = remains(piece)
     target = protocol.Target((str(piece.shadow),))
-    flips = [protocol.Flip(to, full, target, sure=True) for to in "sm" for full in (False, True)]
+    flips = [protocol.Update(to, full, target, sure=True) for to in "sm" for full in (False, True)]
     for request in (*flips, protocol.Export(target)):
         with pytest.raises(errors.IifuseError):
             service.client.call(request, object)

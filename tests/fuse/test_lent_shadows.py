@@ -311,7 +311,7 @@ def test_ticket_of_version_0_1_0_is_taken_with_a_remark(place, volume, new_servi
 
 PLANTED = """
 import os, sys
-import iifuse.engine.exchange as exchange
+import iifuse.verbs.exchange as exchange
 from iifuse.service import main
 
 def die():

@@ -7,16 +7,15 @@ import subprocess
 import sys
 import threading
 from itertools import product
-from types import SimpleNamespace
 
 import pytest
-import trio
-import trio.testing
 from devices import eventually
 from samples import some
 
-from iifuse.fuse.namespace import Node
+from iifuse.fuse.namespace import Namespace, Node
 from iifuse.fuse.permissions import Permissions
+from iifuse.loop.lookout import Lookout
+from iifuse.loop.loop import Loop
 from iifuse.store import access
 
 OWNER, MEMBER, NAMED, NAMED_MEMBER, STRANGER = range(61001, 61006)
@@ -227,27 +226,24 @@ def test_shadow_is_open_to_nobody_whom_its_own_path_keeps_out(new_service, open_
 def test_kernel_that_ignores_lists_is_shown_less(disk_place, lists, mode):
     """The group's bits say what the mask says, and others may be less than named users."""
     volume = made(disk_place, 0, 0o755, acl(user=6, named=6, group=0, mask=6, other=4))
-    view = SimpleNamespace(access=lambda: access.of(os.stat(volume), access.acl(str(volume))))
-    node, permissions = Node(2, b"v", None, view), Permissions()
+    node, permissions = Node(2, b"v", None, None), Permissions(Namespace(), Lookout(Loop()))
+    node.access = access.of(os.stat(volume), access.acl(str(volume)))
     permissions.lists = lists
     assert permissions.of(node).mode == mode
 
 
-async def test_whoever_asks_while_a_directory_is_looked_at_gets_the_answer_too(monkeypatch):
-    go, node, permissions, seen = threading.Event(), Node(1, b"", None, None), Permissions(), []
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_look_tells_which_are_others_and_keeps_what_does_not_answer(monkeypatch, loop, hangs):
+    go, nodes = threading.Event(), [Node(number, b"%d" % number, None, None) for number in (2, 3)]
 
-    def slow(path):
-        assert go.wait(60)
-        return access.Access(mode=0o755)
+    def look(path, _host):
+        if path == "/2" and hangs:
+            go.wait(60)
+        return access.Access(mode=0o755 if path == "/2" else 0o700)
 
-    async def ask():
-        await permissions.look([node])
-        seen.append(permissions.of(node).mode)
-
-    monkeypatch.setattr(access, "of_directory", slow)
-    async with trio.open_nursery() as nursery:
-        for _ in range(2):
-            nursery.start_soon(ask)
-            await trio.testing.wait_all_tasks_blocked()
-        go.set()
-    assert seen == [0o755, 0o755]
+    monkeypatch.setattr(access, "of_directory", look)
+    permissions = Permissions(Namespace(), Lookout(loop))
+    changed = await permissions.look(nodes)
+    assert changed == ([] if hangs else nodes[:1])
+    assert nodes[0].access.mode == (0o700 if hangs else 0o755)
+    go.set()

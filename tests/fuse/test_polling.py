@@ -14,9 +14,8 @@ import trio
 import trio.testing
 from waiting import pipe, waiter_knows
 
-from iifuse.engine import threads
-from iifuse.fuse import polling
-from iifuse.fuse.polling import (
+from iifuse.fuse import waits
+from iifuse.loop.waiter import (
     IN_A_ROW_BUSY_MAX,
     IN_A_ROW_MAX,
     LOOK_NS_MAX,
@@ -192,17 +191,17 @@ async def test_waiter_ends_with_the_session(nursery, busy, begins):
             await ended.wait()
 
 
-async def call_that_lasts(release: threading.Event, back: trio.Event) -> None:
-    await threads.swiftly(partial(release.wait, 30))
+async def call_that_lasts(release: threading.Event, back: trio.Event, loop) -> None:
+    await loop.for_program(partial(release.wait, 30))
     back.set()
 
 
-async def test_waiter_watches_descriptors_of_any_number(nursery):
+async def test_waiter_watches_descriptors_of_any_number(nursery, loop):
     """With some hundred sets a descriptor is too high for select(2)."""
     old = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(old[0], 2048), max(old[1], 2048)))
     release, back = threading.Event(), trio.Event()
-    waiter = Waiter(threads.are_running, threads.watchable)
+    waiter = Waiter(loop.are_running, loop.watchable)
     with pipe() as (fd, writer), ExitStack() as stack:
         stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, old)
         high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 1500)
@@ -219,16 +218,16 @@ async def test_waiter_watches_descriptors_of_any_number(nursery):
         await trio.testing.wait_all_tasks_blocked()
 
 
-async def test_waiter_that_fails_leaves_nobody_waiting_for_a_call(nursery):
+async def test_waiter_that_fails_leaves_nobody_waiting_for_a_call(nursery, loop):
     """Else the call would only write to a descriptor at which nobody looks any more."""
     release, back = threading.Event(), trio.Event()
-    waiter = Waiter(threads.are_running, threads.watchable)
+    waiter = Waiter(loop.are_running, loop.watchable)
     waiter._either = _Broken()
     nursery.start_soon(call_that_lasts, release, back)
     await trio.lowlevel.checkpoint()
     try:
         with pytest.raises(OSError, match="planted"):
-            waiter._watch(threads.Done.here(), WATCH_S)
+            waiter._watch(loop.returned, WATCH_S)
     finally:
         release.set()
     with trio.fail_after(30):
@@ -243,31 +242,31 @@ class _Broken:
         raise OSError(5, "planted")
 
 
-async def test_waiter_is_not_kept_from_sleeping_by_a_call_that_told_late(nursery):
+async def test_waiter_is_not_kept_from_sleeping_by_a_call_that_told_late(nursery, loop):
     """A worker may write to the descriptor after its call was found already."""
     release, back, slept = threading.Event(), trio.Event(), []
     nursery.start_soon(call_that_lasts, release, back)
     await trio.lowlevel.checkpoint()
-    waiter = Waiter(threads.are_running, threads.watchable)
-    os.eventfd_write(threads.Done.here().fd, 1)
+    waiter = Waiter(loop.are_running, loop.watchable)
+    os.eventfd_write(loop.returned.fd, 1)
     try:
         with pipe() as (fd, _):
             waiter._fd = fd
             for _ in range(3):
                 began = time.perf_counter()
-                waiter._watch(threads.Done.here(), WATCH_S)
+                waiter._watch(loop.returned, WATCH_S)
                 slept.append(time.perf_counter() - began)
     finally:
         release.set()
     assert min(slept) >= WATCH_S
 
 
-async def test_waiter_that_watches_sees_a_call_come_back_and_then_a_request(nursery):
-    waiter, readable = Waiter(threads.are_running, threads.watchable), trio.Event()
+async def test_waiter_that_watches_sees_a_call_come_back_and_then_a_request(nursery, loop):
+    waiter, readable = Waiter(loop.are_running, loop.watchable), trio.Event()
     back, release = trio.Event(), threading.Event()
 
     async def call() -> None:
-        assert await threads.swiftly(lambda: release.wait(30)) is True
+        assert await loop.for_program(lambda: release.wait(30)) is True
         back.set()
 
     async def wait(fd: int) -> None:
@@ -276,7 +275,7 @@ async def test_waiter_that_watches_sees_a_call_come_back_and_then_a_request(nurs
 
     with pipe() as (fd, writer):
         nursery.start_soon(call)
-        while not threads.are_running():
+        while not loop.are_running():
             await trio.lowlevel.checkpoint()
         release.set()
         nursery.start_soon(wait, fd)
@@ -288,10 +287,10 @@ async def test_waiter_that_watches_sees_a_call_come_back_and_then_a_request(nurs
             await readable.wait()
 
 
-async def test_waiter_that_watches_holds_up_nobody_for_long(nursery):
+async def test_waiter_that_watches_holds_up_nobody_for_long(nursery, loop):
     """A call that takes long: others have their turns, and after a while trio waits for it."""
-    waiter, release, turns = Waiter(threads.are_running, threads.watchable), threading.Event(), 0
-    nursery.start_soon(threads.swiftly, partial(release.wait, 30))
+    waiter, release, turns = Waiter(loop.are_running, loop.watchable), threading.Event(), 0
+    nursery.start_soon(loop.for_program, partial(release.wait, 30))
     try:
         with pipe() as (fd, _):
             nursery.start_soon(waiter.wait_readable, fd)
@@ -306,10 +305,10 @@ async def test_waiter_that_watches_holds_up_nobody_for_long(nursery):
         release.set()
 
 
-async def test_waiter_that_watches_ends_with_the_session(nursery):
-    waiter, ended = Waiter(lambda: True, threads.watchable), trio.Event()
+async def test_waiter_that_watches_ends_with_the_session(nursery, loop):
+    waiter, ended = Waiter(lambda: True, loop.watchable), trio.Event()
     release = threading.Event()
-    nursery.start_soon(threads.swiftly, partial(release.wait, 30))
+    nursery.start_soon(loop.for_program, partial(release.wait, 30))
 
     async def wait(fd: int) -> None:
         with pytest.raises(trio.ClosedResourceError):
@@ -362,7 +361,7 @@ def test_polling_leaves_pyfuse3_the_rest_of_trio():
     before = pyfuse3.trio
     try:
         waiter = Waiter(lambda: False, lambda: None)
-        polling.install(waiter, lambda: False)
+        waits.install(waiter, lambda: False)
         assert pyfuse3.trio.Lock() is waiter.baton
         assert pyfuse3.trio.open_nursery is trio.open_nursery
         assert pyfuse3.trio.ClosedResourceError is trio.ClosedResourceError
@@ -376,7 +375,7 @@ async def test_polling_begins_when_the_kernel_is_greeted():
     before, greeted = pyfuse3.trio, iter([True, False])
     try:
         waiter = Waiter(lambda: False, lambda: None)
-        polling.install(waiter, lambda: next(greeted))
+        waits.install(waiter, lambda: next(greeted))
         with pipe() as (fd, writer):
             with trio.fail_after(30):
                 await pyfuse3.trio.lowlevel.wait_readable(fd)

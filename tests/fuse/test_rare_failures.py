@@ -178,7 +178,8 @@ def test_memory_of_the_service_is_locked_and_in_no_core_file(service, volume):
     assert int(status["VmSwap"].split()[0]) == 0
     assert os.stat(f"/proc/{service.pid}/io").st_uid == 0
     code = "import ctypes; print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"
-    harden = f"from iifuse.service import _harden; _harden(); {code}"
+    load = "from iifuse.service import _harden; from iifuse.loop.loop import Loop"
+    harden = f"{load}; _harden(Loop()); {code}"
     done = subprocess.run(
         [sys.executable, "-c", harden], capture_output=True, text=True, check=True
     )
@@ -188,7 +189,7 @@ def test_memory_of_the_service_is_locked_and_in_no_core_file(service, volume):
 # -- defects ----------------------------------------------------------------------------------
 
 DEFECT = """
-import iifuse.engine.family, iifuse.engine.view
+import iifuse.data.family, iifuse.data.view
 
 def break_down(owner, name):
     real = getattr(owner, name)
@@ -198,8 +199,8 @@ def break_down(owner, name):
         return real(self, *words, **options)
     setattr(owner, name, broken)
 
-break_down(iifuse.engine.family.Family, "touch")
-break_down(iifuse.engine.view.ShadowView, "segments")
+break_down(iifuse.data.family.Family, "touch")
+break_down(iifuse.data.view.ShadowView, "segments")
 """
 
 

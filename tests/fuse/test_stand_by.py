@@ -12,17 +12,16 @@ import trio
 import trio.testing
 from waiting import pipe, waiter_knows
 
-from iifuse.engine import threads
-from iifuse.fuse import polling
-from iifuse.fuse.polling import IN_A_ROW_MAX, WATCH_S, Waiter
 from iifuse.fuse.session import Mount
+from iifuse.loop import waiter as polling
+from iifuse.loop.waiter import IN_A_ROW_MAX, WATCH_S, Waiter
 
 pytestmark = pytest.mark.alone
 
 
-async def stands_by(waiter: Waiter) -> bool:
+async def stands_by(waiter: Waiter, loop) -> bool:
     """Does it watch for a call, and find it?"""
-    release, done, watch, found = threading.Event(), threads.Done.here(), waiter._watch, []
+    release, done, watch, found = threading.Event(), loop.returned, waiter._watch, []
 
     def spy(*how) -> None:
         release.set()
@@ -31,16 +30,16 @@ async def stands_by(waiter: Waiter) -> bool:
 
     waiter._watch, done.stand_by = spy, waiter.stand_by
     threading.Timer(0.05, release.set).start()  # nobody watches: it ends all the same
-    await threads.swiftly(partial(release.wait, 30))
+    await loop.for_program(partial(release.wait, 30))
     done.stand_by = None
     return found == [True]
 
 
 @pytest.mark.parametrize("others", ["none", "idle", "at work"])
-async def test_waiter_stands_by_for_the_only_request_in_hand(nursery, monkeypatch, others):
+async def test_waiter_stands_by_for_the_only_request_in_hand(nursery, monkeypatch, others, loop):
     """Else those who could be answered would wait for a disk."""
     monkeypatch.setattr(polling, "STAND_BY_S", 5)
-    waiter, stood = Waiter(threads.are_running, threads.watchable), []
+    waiter, stood = Waiter(loop.are_running, loop.watchable), []
     go, served = trio.Event(), trio.Event()
 
     async def serve(fd: int, writer: int, until: trio.Event) -> None:
@@ -70,10 +69,10 @@ async def read(waiter: Waiter, fd: int) -> None:
         await waiter.wait_readable(fd)
 
 
-async def test_waiter_stands_by_for_no_other_task_than_those_that_serve(nursery, monkeypatch):
+async def test_waiter_stands_by_for_no_other_task_than_those_that_serve(nursery, monkeypatch, loop):
     """A copy or a verb: programs must not wait for it."""
     monkeypatch.setattr(polling, "STAND_BY_S", 5)
-    waiter = Waiter(threads.are_running, threads.watchable)
+    waiter = Waiter(loop.are_running, loop.watchable)
     with pipe() as (fd, writer):
         nursery.start_soon(waiter_knows, waiter, fd, writer)
         nursery.start_soon(trio.sleep_forever)
@@ -82,15 +81,15 @@ async def test_waiter_stands_by_for_no_other_task_than_those_that_serve(nursery,
         nursery.cancel_scope.cancel()
 
 
-async def test_waiter_that_stands_by_lets_others_have_their_turn(nursery, monkeypatch):
+async def test_waiter_that_stands_by_lets_others_have_their_turn(nursery, monkeypatch, loop):
     """Although each request takes a disk's sync, and they never end."""
     monkeypatch.setattr(polling, "STAND_BY_S", 0)
-    waiter, turns, served = Waiter(threads.are_running, threads.watchable), [], trio.Event()
+    waiter, turns, served = Waiter(loop.are_running, loop.watchable), [], trio.Event()
 
     async def serve(fd: int) -> None:
         for _ in range(IN_A_ROW_MAX):
             await read(waiter, fd)
-            waiter.stand_by(threads.Done.here())
+            waiter.stand_by(loop.returned)
         served.set()
 
     with pipe(full=True) as (fd, _):
@@ -101,14 +100,14 @@ async def test_waiter_that_stands_by_lets_others_have_their_turn(nursery, monkey
     assert len(turns) >= IN_A_ROW_MAX / 4
 
 
-async def test_waiter_that_stands_by_serves_the_next_request_at_once(nursery, monkeypatch):
+async def test_waiter_that_stands_by_serves_the_next_request_at_once(nursery, monkeypatch, loop):
     monkeypatch.setattr(polling, "STAND_BY_S", 30)
-    waiter, served = Waiter(threads.are_running, threads.watchable), trio.Event()
+    waiter, served = Waiter(loop.are_running, loop.watchable), trio.Event()
 
     async def serve(fd: int) -> None:
         await read(waiter, fd)
         began = time.monotonic()  # a second request is there already
-        waiter.stand_by(threads.Done.here())
+        waiter.stand_by(loop.returned)
         assert time.monotonic() - began < 20
         served.set()
 
@@ -118,17 +117,17 @@ async def test_waiter_that_stands_by_serves_the_next_request_at_once(nursery, mo
 
 
 @pytest.mark.parametrize("requests", [1, IN_A_ROW_MAX])
-async def test_others_have_their_turn_between_stands(nursery, requests):
+async def test_others_have_their_turn_between_stands(nursery, requests, loop):
     """Of one request or of many: verbs, and a point in time that holds other programs' writes."""
-    waiter, turns, served = Waiter(threads.are_running, threads.watchable), [], trio.Event()
-    threads.Done.here().stand_by = waiter.stand_by
+    waiter, turns, served = Waiter(loop.are_running, loop.watchable), [], trio.Event()
+    loop.returned.stand_by = waiter.stand_by
 
     async def serve(fd: int, writer: int) -> None:
         for _ in range(requests):
             async with waiter.baton:
                 await waiter_knows(waiter, fd, writer)
             for _ in range(IN_A_ROW_MAX // requests):
-                await threads.swiftly(lambda: None)
+                await loop.for_program(lambda: None)
         served.set()
 
     with pipe() as (fd, writer):
@@ -139,7 +138,7 @@ async def test_others_have_their_turn_between_stands(nursery, requests):
     assert len(turns) >= IN_A_ROW_MAX / 5
 
 
-async def test_stand_takes_no_longer_than_it_may(nursery):
+async def test_stand_takes_no_longer_than_it_may(nursery, loop):
     """Python's own ways to wait for descriptors round up to a millisecond."""
     waiter, took, served = Waiter(lambda: True, lambda: None), [], trio.Event()
 
@@ -149,7 +148,7 @@ async def test_stand_takes_no_longer_than_it_may(nursery):
         for _ in range(21):
             waiter._in_a_row = 0
             began = time.perf_counter()
-            waiter.stand_by(threads.Done.here())
+            waiter.stand_by(loop.returned)
             took.append(time.perf_counter() - began)
         served.set()
 
@@ -159,9 +158,9 @@ async def test_stand_takes_no_longer_than_it_may(nursery):
     assert 0.000_3 <= min(took) < 0.000_9, "of 21, one had the processor for itself"
 
 
-async def test_nobody_sleeps_beside_another_call_while_a_task_could_go_on(nursery):
+async def test_nobody_sleeps_beside_another_call_while_a_task_could_go_on(nursery, loop):
     """A slow disk beside a quick one: each second call of the quick one took a millisecond more."""
-    waiter, release = Waiter(threads.are_running, threads.watchable), threading.Event()
+    waiter, release = Waiter(loop.are_running, loop.watchable), threading.Event()
     requests, took, ended = 100, [], trio.Event()
 
     async def serve(fd: int, writer: int) -> None:
@@ -169,7 +168,7 @@ async def test_nobody_sleeps_beside_another_call_while_a_task_could_go_on(nurser
             await read(waiter, fd)
             os.read(fd, 1)
             began = time.perf_counter()
-            await threads.swiftly(lambda: None)
+            await loop.for_program(lambda: None)
             took.append(time.perf_counter() - began)
             if len(took) < requests:  # else the other one would outlive the pipe
                 os.write(writer, b"x")  # the next one, at depth 1
@@ -177,7 +176,7 @@ async def test_nobody_sleeps_beside_another_call_while_a_task_could_go_on(nurser
         ended.set()
 
     with pipe(full=True) as (fd, writer):
-        nursery.start_soon(threads.swiftly, partial(release.wait, 30))
+        nursery.start_soon(loop.for_program, partial(release.wait, 30))
         for _ in range(2):
             nursery.start_soon(serve, fd, writer)
         with trio.fail_after(30):
@@ -201,16 +200,16 @@ async def test_tasks_with_nothing_to_do_are_counted_while_one_is_woken(nursery):
     nursery.cancel_scope.cancel()
 
 
-async def test_mount_stands_by(monkeypatch, tmp_path):
+async def test_mount_stands_by(monkeypatch, tmp_path, loop):
     async def main(**_: int) -> None:
         """The session ends at once."""
 
     monkeypatch.setattr(pyfuse3, "main", main)
     monkeypatch.setattr(pyfuse3, "trio", pyfuse3.trio)
-    mount = Mount(str(tmp_path), writeback_cache=False, in_place=False)
+    mount = Mount(loop, str(tmp_path), writeback_cache=False, in_place=False)
     mount._connection = SimpleNamespace(greet=lambda: False)  # nothing is mounted
     await mount.run()
-    waiter = threads.Done.here().stand_by.__self__
+    waiter = loop.returned.stand_by.__self__
     with pipe(full=True) as (fd, _):  # a request that comes after the greeting
         await pyfuse3.trio.lowlevel.wait_readable(fd)
     assert pyfuse3.trio.lowlevel.wait_readable.__self__ is waiter

@@ -85,7 +85,7 @@ def test_group_update_is_one_instant_in_which_no_write_is_half_done(service, gro
     try:
         for _ in range(POINTS):
             before = [writer.turn for writer in writers]
-            request = protocol.Flip("s", False, Target(group="g"))
+            request = protocol.Update("s", False, Target(group="g"))
             rows = service.client.call(request, list[SetStatus])
             assert len({row.pit_id for row in rows}) == 1
             shown = [turns(service.read(path)) for path in (dependent, independent, other)]

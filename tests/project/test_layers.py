@@ -10,7 +10,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 WORDS = ("iifuse.errors", "iifuse.units")
-SERVED = ("iifuse", "iifuse.core", "iifuse.store", "iifuse.engine", "iifuse.control")
+DATA = (*WORDS, "iifuse.core", "iifuse.store", "iifuse.loop", "iifuse.data")
+VERBS = (*DATA, "iifuse.host", "iifuse.verbs")
+SERVED = (*VERBS, "iifuse", "iifuse.control")
 TOOLS = (
     *WORDS, "iifuse", "iifuse.core", "iifuse.control.client", "iifuse.control.protocol",
     "iifuse.control.services", "iifuse.arguments", "iifuse.streams",
@@ -23,14 +25,17 @@ MAY_IMPORT = {
     "iifuse.arguments": ("iifuse.units",),
     "iifuse.background": (),
     "iifuse.logs": ("iifuse.errors", "iifuse.store.names"),
-    "iifuse.stopping": ("iifuse.engine", "iifuse.fuse", "iifuse.store"),
+    "iifuse.stopping": (*VERBS, "iifuse.fuse"),
     "iifuse.streams": (),
     "iifuse.terminal": (),
     "iifuse.units": (),
     "iifuse.core": (*WORDS, "iifuse.core"),
     "iifuse.store": (*WORDS, "iifuse.core", "iifuse.store"),
-    "iifuse.engine": (*WORDS, "iifuse.core", "iifuse.store", "iifuse.engine"),
-    "iifuse.fuse": (*WORDS, "iifuse.core", "iifuse.store", "iifuse.engine", "iifuse.fuse"),
+    "iifuse.loop": (*WORDS, "iifuse.core", "iifuse.store", "iifuse.loop"),
+    "iifuse.data": DATA,
+    "iifuse.host": (*DATA, "iifuse.host"),
+    "iifuse.verbs": VERBS,
+    "iifuse.fuse": (*DATA, "iifuse.fuse"),
     "iifuse.control": (*WORDS, "iifuse.core", "iifuse.control.protocol"),
     **dict.fromkeys(
         (
@@ -63,7 +68,9 @@ MAY_NOT_IMPORT = {
     "iifuse.units": LOOPS | INPUT_OUTPUT,
     "iifuse.core": LOOPS | INPUT_OUTPUT,
     "iifuse.store": LOOPS,
-    "iifuse.engine": LOOPS - {"trio"},
+    **dict.fromkeys(
+        ("iifuse.loop", "iifuse.data", "iifuse.host", "iifuse.verbs"), LOOPS - {"trio"}
+    ),
     "iifuse.control": LOOPS - {"trio"},
     "iifuse.control.protocol": LOOPS | INPUT_OUTPUT,
     "iifuse.control.client": LOOPS,
@@ -143,24 +150,29 @@ def test_layers_module_imports_downward_only(module):
 @pytest.mark.parametrize(
     ("module", "line", "wrong"),
     [
-        ("iifuse.core.plan", "import os", True),
-        ("iifuse.core.plan", "from trio import Event", True),
-        ("iifuse.core.plan", "import numpy", False),
-        ("iifuse.core.plan", "from iifuse.store import volume", True),
-        ("iifuse.core.plan", "from ..store import volume", True),
-        ("iifuse.core.plan", "from .bits import Bits", False),
-        ("iifuse.core.plan", "from iifuse import errors", False),
-        ("iifuse.core.plan", "def f():\n    import sqlite3", True),
+        ("iifuse.core.touch", "import os", True),
+        ("iifuse.core.touch", "from trio import Event", True),
+        ("iifuse.core.touch", "import numpy", False),
+        ("iifuse.core.touch", "from iifuse.store import volume", True),
+        ("iifuse.core.touch", "from ..store import volume", True),
+        ("iifuse.core.touch", "from .bits import Bits", False),
+        ("iifuse.core.touch", "from iifuse import errors", False),
+        ("iifuse.core.touch", "def f():\n    import sqlite3", True),
         ("iifuse.store.volume", "import trio", True),
-        ("iifuse.store.volume", "from iifuse.engine.copier import Copier", True),
+        ("iifuse.store.volume", "from iifuse.data.copier import Copier", True),
         ("iifuse.store.volume", "from iifuse.core.header import Header", False),
-        ("iifuse.engine.group", "import pyfuse3", True),
-        ("iifuse.engine.group", "import trio", False),
-        ("iifuse.engine.group", "from iifuse import fuse", True),
-        ("iifuse.engine.group", "from iifuse.control import protocol", True),
+        ("iifuse.loop.threads", "from iifuse.data import view", True),
+        ("iifuse.data.view", "import pyfuse3", True),
+        ("iifuse.data.view", "from iifuse.host import notes", True),
+        ("iifuse.host.notes", "from iifuse.verbs import pit", True),
+        ("iifuse.host.notes", "from iifuse.data.view import View", False),
+        ("iifuse.verbs.pit", "import trio", False),
+        ("iifuse.verbs.pit", "from iifuse import fuse", True),
+        ("iifuse.verbs.pit", "from iifuse.control import protocol", True),
+        ("iifuse.fuse.session", "from iifuse.host.instance import Instance", True),
         ("iifuse.fuse.session", "from iifuse.control.server import Server", True),
-        ("iifuse.control.client", "from iifuse.engine import group", True),
-        ("iifuse.control.server", "from iifuse.engine import group", False),
+        ("iifuse.control.client", "from iifuse.verbs import pit", True),
+        ("iifuse.control.server", "from iifuse.verbs import pit", False),
         ("iifuse.control.server", "from iifuse.fuse import session", True),
         ("iifuse.service", "from iifuse.fuse import session", False),
         ("iifuse.service", "from iitools import common", True),
@@ -170,7 +182,7 @@ def test_layers_module_imports_downward_only(module):
         ("iitools.iiadm", "from iifuse.store import volume", True),
         ("iitools.iiadm", "import iifuse.service", True),
         ("iitools.iibitmap_read", "from iifuse.store import volume", False),
-        ("iitools.iibitmap_read", "from iifuse.engine import pit", True),
+        ("iitools.iibitmap_read", "from iifuse.verbs import pit", True),
         ("iitools.iibitmap_read", "import trio", True),
     ],
 )
@@ -180,7 +192,7 @@ def test_layers_rule_tells_right_from_wrong(module, line, wrong):
 
 def test_layers_every_module_has_a_rule():
     assert not [m for m in MODULES if not any(_within(m, name) for name in MAY_IMPORT)]
-    for package in ("core", "store", "engine", "control"):
+    for package in ("core", "store", "loop", "data", "host", "verbs", "control"):
         assert f"iifuse.{package}" in MODULES
 
 

@@ -116,7 +116,7 @@ def test_man_page_mount_options_are_the_services():
     page = _section(_page("iifuse.8"), "Mount options", "Ss")
     items = re.findall(r"^\.It Cm (\w+)(?: Ns = Ns (?:Cm|Ar) (\w+))?$", page, re.MULTILINE)
     for name, value in items:
-        word = value.replace("SECONDS", "5")
+        word = value.replace("SECONDS", "5").replace("PATH", "/srv")
         service.parse_options([f"{name}={word}" if word else name])
     with pytest.raises(errors.UsageError) as refusal:
         service.parse_options(["nonsense"])

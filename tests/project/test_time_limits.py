@@ -1,4 +1,4 @@
-"""A pause of the service counts against nobody: its time limits are those of `engine.limits`."""
+"""A pause of the service counts against nobody: its time limits are those of `loop.clock`."""
 
 import ast
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 BY_THE_CLOCK = {
     "iifuse/control/dispatch.py": "-w --timeout: the user's own time",
-    "iifuse/engine/copier.py": "a sync is due after it, which may come early",
+    "iifuse/data/copier.py": "a sync is due after it, which may come early",
 }
 """Where trio's limits may stand, and why."""
 TRIOS = {"move_on_after", "move_on_at", "fail_after", "fail_at"}

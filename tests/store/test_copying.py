@@ -7,7 +7,8 @@ import pytest
 
 from iifuse.store import linux
 from iifuse.store.copying import SHORT_BYTES, Copying
-from iifuse.store.volume import create_file, open_volume
+from iifuse.store.files import create_file
+from iifuse.store.volume import open_volume
 
 MIB = 1 << 20
 SIZE = 8 * MIB

@@ -13,8 +13,9 @@ from iifuse import errors
 from iifuse.store import linux
 from iifuse.store import volume as store
 from iifuse.store.copying import Copying
+from iifuse.store.files import create_file, write_file
 from iifuse.store.identity import identify
-from iifuse.store.volume import create_file, open_volume, write_file
+from iifuse.store.volume import open_volume
 
 MIB = 1 << 20
 

@@ -10,7 +10,8 @@ from iifuse.core.header import BitmapRole, Header, Pit
 from iifuse.core.sector import Region
 from iifuse.core.state import Change, Custody, Kind, Progress
 from iifuse.store.bitmapfile import BitmapFile
-from iifuse.store.volume import create_file, open_volume
+from iifuse.store.files import create_file
+from iifuse.store.volume import open_volume
 from iifuse.units import Run
 
 CHUNK = 32 * 1024

@@ -134,7 +134,7 @@ class FakeService:
         match request:
             case protocol.Hello():
                 return protocol.ServiceInfo(__version__, 1, "/mnt", str(self.state))
-            case protocol.Status(target) | protocol.Flip(target=target):
+            case protocol.Status(target) | protocol.Update(target=target):
                 return self._of(target)
             case protocol.Export(target):
                 return [lent(one.shadow) for one in self._of(target)]

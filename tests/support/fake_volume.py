@@ -14,11 +14,13 @@ from iifuse.core.geometry import Geometry
 from iifuse.core.header import Header, Pit
 from iifuse.core.sector import Region, bitmap_bytes
 from iifuse.core.state import Kind, Progress
-from iifuse.engine.family import Family
-from iifuse.engine.view import MasterView, ShadowView
-from iifuse.engine.volumeset import VolumeSet
+from iifuse.data.family import Family
+from iifuse.data.view import MasterView, ShadowView
+from iifuse.data.volumeset import VolumeSet
+from iifuse.loop.loop import Loop
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.blocks import WHOLE, Extent
+from iifuse.store.headerlog import HeaderLog
 from iifuse.store.identity import Identity
 
 Rule = Callable[[str, int, int], bool]
@@ -44,6 +46,7 @@ class FakeVolume:
 
     is_device = False
     has_disk = True
+    remote = ""
 
     def __init__(self, path: str, data: bytes, diary: list[tuple[str, str]] | None = None) -> None:
         self.path, self.data, self.durable = path, bytearray(data), bytes(data)
@@ -120,8 +123,9 @@ class Bench:
     def __init__(self, data: bytes, *, ordered: bool = True) -> None:
         self.diary: list[tuple[str, str]] = []
         self.master = FakeVolume("/m", data, self.diary)
-        self.family = Family("/m", self.master, Geometry(len(data)), ordered=ordered)
-        self.view = MasterView("/m", self.family, self.master)
+        self.loop = Loop()
+        self.family = Family(self.loop, "/m", self.master, Geometry(len(data)), ordered=ordered)
+        self.view = MasterView("/m", self.family)
 
     def add(
         self,
@@ -145,13 +149,15 @@ class Bench:
             found = bits.copy if region is Region.COPY else bits.shadow
             bitmap.write_region(header, region, found)
         header = bitmap.write_header(header)
-        member = VolumeSet(header, bits, FakeVolume(name, shadow, self.diary), bitmap)
+        member = VolumeSet(
+            self.loop, HeaderLog(header, bitmap), bits, FakeVolume(name, shadow, self.diary)
+        )
         self.family.sets.append(member)
         self.diary.clear()
         return member
 
     def shadow_view(self, member: VolumeSet) -> ShadowView:
-        return ShadowView(member, self.family, member.shadow)
+        return ShadowView(member, self.family)
 
 
 def durable(member: VolumeSet) -> tuple[Header, set[int], set[int]]:

@@ -135,7 +135,8 @@ class Service:
 
     def flip(self, direction: str, *shadows: Path | str, full: bool = False) -> list[SetStatus]:
         target = Target(tuple(map(str, shadows)))
-        return self.client.call(protocol.Flip(direction, full, target, sure=True), list[SetStatus])
+        request = protocol.Update(direction, full, target, sure=True)
+        return self.client.call(request, list[SetStatus])
 
     def wait(self, *shadows: Path | str) -> None:
         self.client.notes(protocol.Wait(Target(tuple(map(str, shadows))), 60))

@@ -7,32 +7,34 @@ from pathlib import Path
 import trio
 from crash_host import BOOT, Hooks
 
-from iifuse.engine import recovery
-from iifuse.engine.engine import Engine
+from iifuse.host.instance import Instance
+from iifuse.loop.loop import Loop
 from iifuse.store.names import make_directory
 from iifuse.store.statedb import StateDB
 from iifuse.store.transitions import TransitionFile
+from iifuse.verbs import recovery
 
 
 @asynccontextmanager
 async def service(
     state: Path, *, killed: bool = False, ordered: bool = True
-) -> AsyncIterator[Engine]:
+) -> AsyncIterator[Instance]:
     """`killed`: it ends with nothing saved, all its calls done."""
     make_directory(str(state))
     db, transitions = StateDB(str(state)), TransitionFile.open(str(state))
     async with trio.open_nursery() as nursery:
-        engine = Engine(
+        instance = Instance(
+            loop=Loop(),
             directory=str(state), db=db, transitions=transitions, hooks=Hooks(), nursery=nursery,
             boot_id=BOOT, ordered=ordered,
         )  # fmt: skip
-        await recovery.start(engine)
-        yield engine
+        await recovery.start(instance)
+        yield instance
         if killed:
             nursery.cancel_scope.cancel()
-            for family in engine.families:
+            for family in instance.families:
                 recovery._close(family)
         else:
-            await recovery.stop(engine)
+            await recovery.stop(instance)
     transitions.close()
     db.close()

@@ -3,7 +3,7 @@
 import os
 from contextlib import contextmanager
 
-from iifuse.fuse.polling import Waiter
+from iifuse.loop.waiter import Waiter
 
 
 @contextmanager

@@ -28,7 +28,7 @@ WORDS = {
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 """So that the interpreter has something left to write when it exits."""
 
-FIRST = protocol.Status, protocol.Volumes, protocol.CheckJoin, protocol.Flip
+FIRST = protocol.Status, protocol.Volumes, protocol.CheckJoin, protocol.Update
 """One of these every program sends."""
 
 every_client = pytest.mark.parametrize("program", WORDS)

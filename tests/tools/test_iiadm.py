@@ -15,14 +15,14 @@ REQUESTS = {
     "-g G -e dep /m /s /b": protocol.Enable("dep", "/m", "/s", "/b", "G"),
     "-d /s": protocol.Disable(Target(("/s",))),
     "-g G -d": protocol.Disable(Target(group="G")),
-    "-u /s": protocol.Flip("s", full=False, target=Target(("/s",))),
-    "-u s /s /t": protocol.Flip("s", full=False, target=Target(("/s", "/t"))),
-    "-u s /s,/t": protocol.Flip("s", full=False, target=Target(("/s", "/t"))),
-    "-u /s /s": protocol.Flip("s", full=False, target=Target(("/s",))),
-    "-c s /s": protocol.Flip("s", full=True, target=Target(("/s",))),
-    "-g G -u": protocol.Flip("s", full=False, target=Target(group="G")),
-    "-g G -c m -n": protocol.Flip("m", full=True, target=Target(group="G"), sure=True),
-    "-n -u m /s": protocol.Flip("m", full=False, target=Target(("/s",)), sure=True),
+    "-u /s": protocol.Update("s", full=False, target=Target(("/s",))),
+    "-u s /s /t": protocol.Update("s", full=False, target=Target(("/s", "/t"))),
+    "-u s /s,/t": protocol.Update("s", full=False, target=Target(("/s", "/t"))),
+    "-u /s /s": protocol.Update("s", full=False, target=Target(("/s",))),
+    "-c s /s": protocol.Update("s", full=True, target=Target(("/s",))),
+    "-g G -u": protocol.Update("s", full=False, target=Target(group="G")),
+    "-g G -c m -n": protocol.Update("m", full=True, target=Target(group="G"), sure=True),
+    "-n -u m /s": protocol.Update("m", full=False, target=Target(("/s",)), sure=True),
     "-n -e ind /m /s /b": protocol.Enable("ind", "/m", "/s", "/b", sure=True),
     "-n -d /s": protocol.Disable(Target(("/s",)), sure=True),
     "-n -R /s": protocol.Reset(Target(("/s",)), sure=True),
@@ -135,9 +135,9 @@ def test_notes_of_the_service_go_to_stderr(run, two):
 LOST = errors.Question("/m", "this would overwrite a master: 3 chunks", "a yes or -n goes ahead")
 
 ASKED = {
-    "-u m /s": protocol.Flip,
-    "-c m /s": protocol.Flip,
-    "-g G -u m": protocol.Flip,
+    "-u m /s": protocol.Update,
+    "-c m /s": protocol.Update,
+    "-g G -u m": protocol.Update,
     "-e ind /m /s /b": protocol.Enable,
     "-d /s": protocol.Disable,
     "-R /s": protocol.Reset,
@@ -149,7 +149,7 @@ ASKED = {
 
 def answers(line):
     """What the service answers to a request that nobody is sure about, and then."""
-    return [LOST, [row("/s")] if ASKED[line] is protocol.Flip else protocol.Noted(("done",))]
+    return [LOST, [row("/s")] if ASKED[line] is protocol.Update else protocol.Noted(("done",))]
 
 
 @pytest.mark.parametrize("line", ASKED)
@@ -179,7 +179,7 @@ def test_yes_sends_the_request_again(on_terminal, two, line, typed):
 
 @pytest.mark.parametrize("typed", ["\n", "n\n", "No\n", "yesterday\nn\n", "\x04"])
 def test_anything_else_overwrites_nothing(on_terminal, two, typed):
-    two.on(protocol.Flip, LOST)
+    two.on(protocol.Update, LOST)
     ended = on_terminal("iiadm", "-u", "m", "/s", typed=typed)
     assert ended.code == 1
     assert ended.err.endswith("iiadm: nothing was done\n")

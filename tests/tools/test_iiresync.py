@@ -5,13 +5,13 @@ from fake_service import copying, row
 
 from iifuse import errors
 from iifuse.control import protocol
-from iifuse.control.protocol import Flip, Target
+from iifuse.control.protocol import Target, Update
 
 
 @pytest.fixture
 def one(service):
     """A set with 16 of 64 chunks to be copied, which takes two questions."""
-    service.on(Flip, [copying("/s", left=16)])
+    service.on(Update, [copying("/s", left=16)])
     service.on(protocol.Status, [copying("/s", left=6, brought=10)], [row("/s", copied_chunks=16)])
     return service
 
@@ -19,12 +19,12 @@ def one(service):
 @pytest.mark.parametrize(
     ("words", "flip"),
     [
-        (["/s"], Flip("s", full=False, target=Target(("/s",)))),
-        (["s", "/s", "/t"], Flip("s", full=False, target=Target(("/s", "/t")))),
-        (["-g", "G"], Flip("s", full=False, target=Target(group="G"))),
-        (["s", "-g", "G"], Flip("s", full=False, target=Target(group="G"))),
-        (["-g", "G", "m", "-n"], Flip("m", full=False, target=Target(group="G"), sure=True)),
-        (["m", "-n", "/s"], Flip("m", full=False, target=Target(("/s",)), sure=True)),
+        (["/s"], Update("s", full=False, target=Target(("/s",)))),
+        (["s", "/s", "/t"], Update("s", full=False, target=Target(("/s", "/t")))),
+        (["-g", "G"], Update("s", full=False, target=Target(group="G"))),
+        (["s", "-g", "G"], Update("s", full=False, target=Target(group="G"))),
+        (["-g", "G", "m", "-n"], Update("m", full=False, target=Target(group="G"), sure=True)),
+        (["m", "-n", "/s"], Update("m", full=False, target=Target(("/s",)), sure=True)),
     ],
 )
 def test_words_choose_direction_and_sets(run, service, words, flip):
@@ -62,13 +62,13 @@ def test_result_is_one_line_for_each_set(run, one):
 
 def test_short_last_chunk_is_not_counted_whole(run, service):
     whole = row("/s", size_bytes=100_000, chunks=4, copied_chunks=4)
-    service.on(Flip, [whole])
+    service.on(Update, [whole])
     (result,) = json.loads(run("iiresync", "/s", "--json").out)["sets"]
     assert (result["bytes"], result["percent"]) == (100_000, 100.0)
 
 
 def test_each_set_is_waited_for_until_it_has_ended(run, service):
-    service.on(Flip, [copying("/s", left=1), copying("/t", left=2)])
+    service.on(Update, [copying("/s", left=1), copying("/t", left=2)])
     service.on(
         protocol.Status,
         [row("/s", copied_chunks=1), copying("/t", left=2)],
@@ -81,7 +81,7 @@ def test_each_set_is_waited_for_until_it_has_ended(run, service):
 
 
 def test_aborted_copy_is_reported_and_fails(run, service):
-    service.on(Flip, [copying("/s", left=16), copying("/t", left=1)])
+    service.on(Update, [copying("/s", left=16), copying("/t", left=1)])
     aborted = row("/s", progress="to_shadow", copy_bits=6, copied_chunks=10)
     service.on(protocol.Status, [aborted, row("/t", copied_chunks=1)])
     service.on(protocol.Wait, errors.CopyStopped("/s", "aborted"))
@@ -96,7 +96,7 @@ def test_aborted_copy_is_reported_and_fails(run, service):
 
 def test_failed_copy_says_why(run, service):
     reason = "I/O error"
-    service.on(Flip, [row("/s", progress="to_shadow", offline_reason=reason)])
+    service.on(Update, [row("/s", progress="to_shadow", offline_reason=reason)])
     assert reason in run("iiresync", "/s").err
 
 
@@ -104,19 +104,19 @@ QUESTION = errors.Question("/m", "this would overwrite a master", "a yes or -n g
 
 
 def test_overwriting_masters_without_a_terminal_is_refused(run, service):
-    service.on(Flip, QUESTION)
+    service.on(Update, QUESTION)
     ended = run("iiresync", "m", "-g", "G")
     assert (ended.code, ended.out) == (1, "")
     assert "would overwrite a master" in ended.err
-    assert service.requests == [Flip("m", full=False, target=Target(group="G"))]
+    assert service.requests == [Update("m", full=False, target=Target(group="G"))]
 
 
 @pytest.mark.parametrize(("typed", "code", "sure"), [("y\n", 0, [False, True]), ("\n", 1, [False])])
 def test_overwriting_a_master_is_asked_about(on_terminal, service, typed, code, sure):
     service.rows = [row("/s")]
-    service.on(Flip, QUESTION, [row("/s")])
+    service.on(Update, QUESTION, [row("/s")])
     assert on_terminal("iiresync", "m", "/s", typed=typed).code == code
-    assert [flip.sure for flip in service.asked(Flip)] == sure
+    assert [flip.sure for flip in service.asked(Update)] == sure
 
 
 def test_progress_is_shown_on_a_terminal(on_terminal, one):

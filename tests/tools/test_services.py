@@ -154,4 +154,4 @@ def test_dry_run_says_what_would_be_copied_and_changes_nothing(run, runs):
     assert ended.out == "/prod: would copy 3 chunks, 96 KiB to /prod: those that were written\n"
     (listed,) = json.loads(run("iiadm", "-c", "m", "--dry-run", "--json", "/prod").out)["sets"]
     assert (listed["chunks"], listed["bytes"]) == (3, 98304)
-    assert not prod.asked(protocol.Flip)
+    assert not prod.asked(protocol.Update)

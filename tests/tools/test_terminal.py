@@ -75,7 +75,7 @@ def _read(outer, until):
 def test_interrupt_at_a_question_says_that_nothing_was_done(narrow, service, words):
     service.rows = [row("/s")]
     why = errors.Question("/s", "this would overwrite a master", "a yes or -n goes ahead")
-    service.on(protocol.Flip, why)
+    service.on(protocol.Update, why)
     service.on(protocol.Join, errors.NotClosed("/b", "was not closed", "disable it there"))
     said = _interrupted(*narrow, *words.split(), until=b"(yes/no) ")
     assert "\niiadm: interrupted; nothing was done" in said.replace("\r", "")

@@ -1,0 +1,80 @@
+"""How the bits of a set come to its bitmap volume: as sectors, encoded on the event loop.
+
+What is encoded is written in a thread, unsynced; bits in memory may change meanwhile.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from uuid import UUID
+
+from iifuse.core.bitmap import sector_runs
+from iifuse.core.bits import Bits
+from iifuse.core.change import Store, exact_bits
+from iifuse.core.sector import Region
+from iifuse.core.touch import Sync
+from iifuse.store.headerlog import HeaderLog
+from iifuse.units import Run
+
+Extent = tuple[int, bytes]
+"""(offset in bytes, encoded sectors)."""
+
+Write = Callable[[], None]
+"""Writes what was encoded. Blocks; raises OSError."""
+
+
+def mark(bits: Bits, log: HeaderLog, runs: Sequence[Run], ahead: Sequence[int]) -> Write:
+    """Begin to mark (Bits.mark)."""
+    extents = _sectors(
+        bits, log, Region.SHADOW, bits.mark(runs, ahead), ahead=ahead, marks=runs
+    )
+    to_clear = [run for run in runs if bits.copy.any(*run)]
+    if to_clear:
+        extents += _sectors(bits, log, Region.COPY, to_clear, marks=to_clear)
+    assert log.bitmap is not None
+    return partial(log.bitmap.write_sectors, extents)
+
+
+def clear(bits: Bits, log: HeaderLog, runs: Sequence[Run]) -> Write:
+    """Copy bits := 0 in memory."""
+    assert log.bitmap is not None
+    bits.copy.clear_runs(runs)
+    try:
+        return partial(log.bitmap.write_sectors, _sectors(bits, log, Region.COPY, runs))
+    except MemoryError:  # what nobody writes must not count in memory either (invariant 1)
+        bits.copy.set_runs(runs)
+        raise
+
+
+def _sectors(
+    bits: Bits, log: HeaderLog, region: Region, runs: Sequence[Run], *,
+    ahead: Sequence[int] = (), marks: Sequence[Run] = (),
+) -> list[Extent]:  # fmt: skip
+    """Of runs of chunks, as the disk has to hold them."""
+    assert log.bitmap is not None
+    encode, rows = log.bitmap.encode, bits.disk_rows
+    return [
+        encode(log.header, region, rows(region, first, count, ahead, marks), first)
+        for first, count in sector_runs(runs)
+    ]
+
+
+def everything(bits: Bits, log: HeaderLog) -> list[Extent]:
+    """All bits as they are in memory."""
+    assert log.bitmap is not None
+    return [
+        extent
+        for region, of in ((Region.SHADOW, bits.shadow), (Region.COPY, bits.copy))
+        for extent in log.bitmap.encode_all(log.header, region, of)
+    ]
+
+
+def write_exact(bits: Bits, log: HeaderLog, key: UUID) -> None:
+    """All but the header of the order that makes them exact. Blocks; raises OSError."""
+    if log.bitmap is None:
+        return
+    for step in exact_bits(key):
+        if isinstance(step, Store):
+            found = bits.shadow if step.region is Region.SHADOW else bits.copy
+            log.bitmap.write_sectors(log.bitmap.encode_all(log.header, step.region, found))
+        elif isinstance(step, Sync):
+            log.bitmap.volume.sync()

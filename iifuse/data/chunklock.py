@@ -1,0 +1,165 @@
+"""Locks over runs of chunks of one master and all its shadows, and the gate (invariant 8).
+
+The gate is a mode of this lock. Rejected: a gate of its own, which would need its own count of
+running writes, and its own order against the locks of chunks.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from types import TracebackType
+from typing import Final
+
+import trio
+
+from iifuse.units import Run
+
+_EVERYTHING: Final = 1 << 62
+
+
+class Mode(Enum):
+    """What a holder does to its chunks.
+
+    READ shares with READ. WRITE shares with nobody. GATE covers every chunk and stops writes only:
+    a reader sees what the views showed when it began, and keeps writers off its chunks until then.
+    """
+
+    READ = 1
+    WRITE = 2
+    GATE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkLockStatistics:
+    """For tests and for the log of a stuck service."""
+
+    held: int
+    waiting: int
+    gate_closed: bool
+
+
+class _Request:
+    __slots__ = ("first", "granted", "mode", "stop")
+
+    def __init__(self, mode: Mode, first: int, stop: int) -> None:
+        self.mode, self.first, self.stop = mode, first, stop
+        self.granted: trio.Event | None = None  # made only when the request has to wait
+
+    def conflicts(self, mode: Mode, first: int, stop: int) -> bool:
+        if first >= self.stop or stop <= self.first:
+            return False
+        if self.mode is Mode.WRITE or mode is Mode.WRITE:
+            return True
+        return self.mode is Mode.GATE and mode is Mode.GATE
+
+    def waits_for(self, earlier: "_Request") -> bool:
+        return earlier.conflicts(self.mode, self.first, self.stop)
+
+    def grant(self) -> None:
+        if self.granted is not None:
+            self.granted.set()
+
+
+class _Scattered(_Request):
+    """Several runs, ascending; a kind of its own, so that every write's test stays short."""
+
+    __slots__ = ("runs",)
+
+    def __init__(self, mode: Mode, runs: Sequence[Run]) -> None:
+        super().__init__(mode, runs[0][0], sum(runs[-1]))
+        self.runs = runs
+
+    def conflicts(self, mode: Mode, first: int, stop: int) -> bool:
+        if not super().conflicts(mode, first, stop):
+            return False
+        after = bisect_right(self.runs, first, key=sum)  # the first run that ends behind `first`
+        return after < len(self.runs) and self.runs[after][0] < stop
+
+    def waits_for(self, earlier: _Request) -> bool:
+        if not super().waits_for(earlier):
+            return False
+        return any(earlier.conflicts(self.mode, at, at + count) for at, count in self.runs)
+
+
+class ChunkLocks:
+    """First come, first served: a request waits for every earlier one that conflicts with it.
+
+    One request covers all its runs at once, so two requests cannot wait for each other; the gate
+    is a request over all chunks, which drains the running writes and holds back the later ones.
+    """
+
+    def __init__(self) -> None:
+        self._requests: list[_Request] = []  # by arrival, granted and waiting
+
+    def free(self, mode: Mode, first: int, count: int) -> bool:
+        """Would a request be granted at once? True allows work that awaits nothing."""
+        if not self._requests:
+            return True
+        stop = first + count
+        return not any(r.conflicts(mode, first, stop) for r in self._requests)
+
+    def hold(self, mode: Mode, first: int, count: int) -> "Held":
+        """`async with locks.hold(...)`: chunks `first` to `first + count - 1` are ours."""
+        return Held(self, _Request(mode, first, first + count))
+
+    def hold_runs(self, mode: Mode, runs: Sequence[Run]) -> "Held":
+        """The same for several runs, ascending and at least one; what lies between stays free."""
+        return Held(self, _Scattered(mode, runs))
+
+    def gate(self) -> "Held":
+        """`async with locks.gate()`: no write runs, none begins."""
+        return Held(self, _Request(Mode.GATE, 0, _EVERYTHING))
+
+    def everything(self) -> "Held":
+        """`async with locks.everything()`: nothing is read or written, nothing begins."""
+        return Held(self, _Request(Mode.WRITE, 0, _EVERYTHING))
+
+    def statistics(self) -> ChunkLockStatistics:
+        """What is held and waited for at this moment."""
+        waiting = sum(not self._first_come(i) for i in range(len(self._requests)))
+        gate = any(r.mode is Mode.GATE for r in self._requests)
+        return ChunkLockStatistics(len(self._requests) - waiting, waiting, gate)
+
+    def _first_come(self, index: int) -> bool:
+        request = self._requests[index]
+        return not any(request.waits_for(earlier) for earlier in self._requests[:index])
+
+    async def _acquire(self, request: _Request) -> None:
+        self._requests.append(request)
+        if self._first_come(len(self._requests) - 1):
+            return
+        request.granted = trio.Event()
+        try:
+            await request.granted.wait()
+        except BaseException:
+            self._release(request)
+            raise
+
+    def _release(self, request: _Request) -> None:
+        """Grant the later requests that waited for this one and now wait for none."""
+        place = self._requests.index(request)
+        del self._requests[place]
+        for index, waiting in enumerate(self._requests[place:], place):
+            if waiting.waits_for(request) and self._first_come(index):
+                waiting.grant()
+
+
+class Held:
+    """A request as an asynchronous context manager."""
+
+    __slots__ = ("_locks", "_request")
+
+    def __init__(self, locks: ChunkLocks, request: _Request) -> None:
+        self._locks, self._request = locks, request
+
+    async def __aenter__(self) -> None:
+        await self._locks._acquire(self._request)  # noqa: SLF001 - one primitive in two classes
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._locks._release(self._request)  # noqa: SLF001

@@ -1,0 +1,150 @@
+"""The times of one file of the mount, and what a durable record of them says (core.times)."""
+
+import errno
+import time
+from dataclasses import replace
+from typing import Any, ClassVar, Final, Protocol
+
+import trio
+
+from iifuse.core.header import FileId, Header, Stamp
+from iifuse.core.state import Kind, Progress, Role
+from iifuse.core.times import TIME_NS_MAX, FileTimes, Times, asked, doubted
+from iifuse.data.volumeset import VolumeSet
+from iifuse.loop.loop import Loop
+from iifuse.store.presence import file_of
+from iifuse.store.stamp import quiet_stamp, stamp
+from iifuse.store.volume import Volume
+
+
+class Keeper(Protocol):
+    """Keeps the record of files' times (Timekeeper)."""
+
+    async def note(self, view: Any, time_ns: int = 0) -> None:
+        """Record that a file may change from now on, and may show `time_ns` then."""
+
+
+class Dated:
+    """A file whose times move with every change of its content, before the change is answered."""
+
+    role: ClassVar[Role]
+    """Of its volume in its sets."""
+    keeper: Keeper
+
+    def __init__(self, path: str, loop: Loop) -> None:
+        self.path: Final = path
+        self.loop: Final = loop
+        self.times = FileTimes(Times(0, 0, TIME_NS_MAX))
+        self.noting = trio.Lock()
+        """Held to change the record, or all of the content at once; before gates and headers."""
+        self.door = trio.Lock()
+        """Held by a verb that needs the file closed: opens wait until it is done."""
+        self.gone = False
+        """The file has left the mount: it cannot be opened any more."""
+        self._changing = 0
+
+    async def note(self, time_ns: int) -> None:
+        """Wait until the record lets the file show the given time."""
+        await self.keeper.note(self, time_ns)
+
+    @property
+    def raw(self) -> Volume | None:
+        """The raw volume, if it is there."""
+        raise NotImplementedError
+
+    def concerned(self) -> list[VolumeSet]:
+        """The sets whose bits a write to this file may change; they keep its times."""
+        raise NotImplementedError
+
+    def times_in(self, header: Header) -> Times:
+        """What the header of a set records of this file."""
+        return header.master_times if self.role is Role.MASTER else header.shadow_times
+
+    def as_field(self, record: Times) -> dict[str, Any]:
+        """The field of a header that is to hold the record."""
+        return {f"{self.role.name}_times".lower(): record}
+
+    def as_fields(self, record: Times, looks: Stamp) -> dict[str, Any]:
+        """The fields for the record, and for what the raw file looks like while it is true."""
+        return self.as_field(record) | {f"{self.role.name}_stamp".lower(): looks}
+
+    def stamp(self) -> Stamp:
+        """What the raw file looks like."""
+        return stamp(self.raw)
+
+    def file(self) -> FileId:
+        """Which file or device it is."""
+        return FileId() if self.raw is None else file_of(self.raw)
+
+    @property
+    def has_stamp(self) -> bool:
+        """Is the raw volume a file that nothing changes but copies and writes to this file?
+
+        A dependent set's shadow is not: what writes to its master preserve goes there too.
+        """
+        if self.raw is None or self.raw.is_device:
+            return False
+        return self.role is Role.MASTER or all(
+            member.state.kind is Kind.INDEPENDENT for member in self.concerned()
+        )
+
+    @property
+    def is_filled(self) -> bool:
+        """Is there a copy to the raw volume that is not complete?"""
+        to_master = self.role is Role.MASTER
+        progress = Progress.TO_MASTER if to_master else Progress.TO_SHADOW
+        return any(member.state.progress is progress for member in self.concerned())
+
+    async def durable_stamp(self) -> Stamp:
+        """What the raw file looks like, now durable: it holds if the file still looks so after it.
+
+        Raises OSError.
+        """
+        raw = self.raw
+        if raw is None:
+            return Stamp()
+        for member in self.concerned():
+            if member.shadow is raw:
+                found = await member.within_limit(self.quiet_stamp)
+                await member.within_limit(raw.sync_times)
+                return found
+        found = await self.loop.blocking(self.quiet_stamp)
+        await self.loop.blocking(raw.sync_times)
+        return found
+
+    def quiet_stamp(self) -> Stamp:
+        """What the raw file looks like while nobody writes to it."""
+        return quiet_stamp(self.raw)
+
+    def last_times(self) -> Times:
+        """The record for a stop: exact, unless the content may come back as an older one."""
+        lost = self.raw is None or not self.raw.is_synced or self._changing
+        return self.times.record() if lost else self.times.exact()
+
+    @property
+    def is_changing(self) -> bool:
+        """Is a write under way?"""
+        return self._changing > 0
+
+    @property
+    def may_change(self) -> bool:
+        """May a write that was given up still come?"""
+        return any(member.stuck for member in self.concerned())
+
+    async def set_mtime(self, mtime_ns: int, ctime_ns: int | None) -> None:
+        """A program sets the time. `ctime_ns`: what the kernel shows, if it keeps the times."""
+        async with self.door:
+            if self.gone:
+                raise OSError(errno.ESTALE, "has left the mount", self.path)
+            await self.note(max(asked(mtime_ns), asked(ctime_ns or 0)))
+            if ctime_ns is None:
+                self.times.set_mtime(mtime_ns, time.time_ns())
+            else:
+                self.times.adopt(mtime_ns, ctime_ns)
+
+
+def in_doubt(header: Header) -> Header:
+    """The header when nobody knows what its files have shown, or one shows other content now."""
+    now = time.time_ns()
+    times = doubted(header.master_times, now), doubted(header.shadow_times, now)
+    return replace(header, master_times=times[0], shadow_times=times[1])

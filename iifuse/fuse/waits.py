@@ -1,0 +1,49 @@
+"""Lets pyfuse3 wait for requests in our way (loop.polling).
+
+Its own switch to asyncio replaces its module global `trio`; the same switch puts ours there.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pyfuse3
+import trio
+
+from iifuse.loop.waiter import Waiter
+
+
+class _Lowlevel:
+    """`trio.lowlevel` with our way of waiting."""
+
+    wait_readable: Callable[[int], Awaitable[None]]
+
+    def __init__(self, waiter: Waiter, greet: Callable[[], bool]) -> None:
+        async def first(fd: int) -> None:
+            await trio.lowlevel.checkpoint()
+            if not greet():
+                self.wait_readable = waiter.wait_readable
+                await waiter.wait_readable(fd)
+
+        self.notify_closing, self.wait_readable = waiter.notify_closing, first
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(trio.lowlevel, name)
+
+
+class _Trio:
+    """`trio` as pyfuse3 sees it."""
+
+    def __init__(self, waiter: Waiter, greet: Callable[[], bool]) -> None:
+        self.lowlevel = _Lowlevel(waiter, greet)
+        self.Lock = lambda: waiter.baton  # pyfuse3 asks for one, once
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(trio, name)
+
+
+def install(waiter: Waiter, greet: Callable[[], bool]) -> None:
+    """Let pyfuse3 wait in this way; before its main loop begins.
+
+    `greet()`: is there a request already, as there is until the kernel is greeted?
+    """
+    pyfuse3.trio = _Trio(waiter, greet)  # type: ignore[attr-defined]

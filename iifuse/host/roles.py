@@ -1,0 +1,158 @@
+"""Who uses which volume, and as what: one table, asked by every verb that brings a volume in.
+
+A volume has one part to play in one service; only a master may be that of several sets. Names do
+not hide what a volume is (store/identity.py). Against other services of the host each open volume
+is claimed (store/claims.py); what is not open, lent or offline, is known here alone.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from enum import Enum
+from typing import NamedTuple
+from uuid import UUID
+
+from iifuse import errors
+from iifuse.core.state import Custody
+from iifuse.data.volumeset import VolumeSet
+from iifuse.host.instance import Instance
+from iifuse.host.tickets import check_not_lent
+from iifuse.store import identity as identities
+from iifuse.store.identity import Identity
+from iifuse.units import command
+
+
+class Part(Enum):
+    """What a volume is for. VOLUME: on the mount with no set, by svadm or while it is open."""
+
+    MASTER = "a master"
+    SHADOW = "a shadow"
+    LENT = "an exported shadow"
+    BITMAP = "a bitmap"
+    VOLUME = "a volume with no set"
+
+
+class Use(NamedTuple):
+    """A row of the table. `identity`: None when the volume is not open and not to be found."""
+
+    part: Part
+    path: str
+    identity: Identity | None
+
+
+Wanted = Sequence[tuple[Part, str]]
+
+
+def check(
+    instance: Instance,
+    wanted: Wanted,
+    *,
+    own: VolumeSet | None = None,
+    ticket: tuple[UUID, int] | None = None,
+) -> None:
+    """In a thread: may these volumes play these parts?
+
+    `own`: they are those of this set. `ticket`: set and export of the ticket that may lie beside
+    one. Raises UsageError or InUse when one has a part already, BadVolume when it is no volume or
+    lies on the mount of a service, Refused when it is lent.
+    """
+    if own is not None:
+        ticket = own.key, own.header.export_number
+    _check_distinct([path for _, path in wanted])
+    table = list(uses(instance, own))
+    found: list[Use] = []
+    for part, path in wanted:
+        new = Use(part, path, _identity(table, path))
+        for use in table:
+            _check_against(new, use)
+        for other in found:
+            if _meet(new, other):
+                raise errors.InUse(path, f"is the same volume as {other.path}", "name another one")
+        found.append(new)
+        check_not_lent(path, ticket)
+
+
+def uses(instance: Instance, but: VolumeSet | None = None) -> Iterator[Use]:
+    """In a thread: the whole table, without a set's own shadow and bitmap."""
+    for family in instance.families:
+        if family.path is not None:
+            part, master = Part.MASTER if family.sets else Part.VOLUME, family.master
+            yield Use(part, family.path, master.identity if master else _look(family.path))
+        for member in family.sets:
+            if member is not but:
+                yield from _uses_of(member)
+    open_or_awaited = {family.path for family in instance.families}
+    for path in instance.db.volumes():  # of svadm; one that is not there is known here alone
+        if path not in open_or_awaited:
+            yield Use(Part.VOLUME, path, _look(path))
+
+
+def _uses_of(member: VolumeSet) -> Iterator[Use]:
+    shadow, bitmap, place = member.shadow, member.bitmap, member.header.bitmap
+    part = Part.SHADOW if member.header.custody is not Custody.EXPORTED else Part.LENT
+    yield Use(part, member.name, shadow.identity if shadow else _look(member.name))
+    yield Use(Part.BITMAP, place, bitmap.volume.identity if bitmap else _look(place))
+
+
+def _look(path: str) -> Identity | None:
+    """What stands where a volume of ours should be, which is not open."""
+    with suppress(errors.IifuseError):
+        return identities.find(path)
+    return None
+
+
+def _identity(table: list[Use], path: str) -> Identity | None:
+    """Of the open volume where there is one: with `-o in_place` its name leads to the mount."""
+    known = (use.identity for use in table if use.path == path and use.identity)
+    return next(known, None) or identities.find(path)
+
+
+def _check_distinct(paths: list[str]) -> None:
+    if len(set(paths)) != len(paths):
+        parts = " and ".join(("master, shadow", "bitmap") if paths[2:] else ("shadow", "bitmap"))
+        many = "three" if paths[2:] else "two"
+        raise errors.UsageError(paths[0], f"{parts} must be {many} volumes")
+
+
+def _check_against(new: Use, use: Use) -> None:
+    if not _meet(new, use) or _go_together(new, use):
+        return
+    if _is_same(new, use):
+        why = f"is {use.part.value} of this service already"
+    else:
+        why = f"shares storage with {use.path}, {use.part.value} of this service"
+    todo = "name another volume"
+    if use.part is Part.VOLUME:
+        off = command("svadm -d", use.path)
+        todo = f"{off} takes it off the mount; or name another volume"
+    elif new.part is Part.MASTER and use.part in (Part.SHADOW, Part.LENT):
+        todo = "a shadow of a shadow is not possible"
+    raise errors.InUse(new.path, why, todo)
+
+
+def _go_together(new: Use, use: Use) -> bool:
+    """A master may have several sets, and a volume of svadm sets of its own."""
+    if new.part is Part.MASTER:
+        return use.part in (Part.MASTER, Part.VOLUME) and _is_same(new, use)
+    return new.part is use.part is Part.VOLUME and new.path == use.path
+
+
+def _meet(new: Use, use: Use) -> bool:
+    """Would a write to one change the other?"""
+    if new.path == use.path:
+        return True
+    return new.identity is not None and use.identity is not None and (
+        new.identity.conflicts(use.identity)
+    )  # fmt: skip
+
+
+def _is_same(new: Use, use: Use) -> bool:
+    if new.path == use.path:
+        return True
+    return new.identity is not None and use.identity is not None and (
+        new.identity.is_same(use.identity)
+    )  # fmt: skip
+
+
+def identity_of(instance: Instance, path: str) -> Identity:
+    """In a thread: of a volume that has to be there. Raises BadVolume."""
+    return _identity(list(uses(instance)), path) or identities.identify(path)

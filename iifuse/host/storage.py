@@ -1,0 +1,31 @@
+"""Blocking calls on volumes for verbs: what fails is explained, and what it costs is noted."""
+
+from collections.abc import Callable, Iterable
+
+from iifuse import errors
+from iifuse.data.volumeset import VolumeSet
+from iifuse.loop.loop import Loop
+from iifuse.store.volume import Volume
+
+
+async def sync(loop: Loop, volume: Volume, sets: Iterable[VolumeSet]) -> None:
+    """Sync a volume of these sets; one that fails is offline. Raises StorageError."""
+    try:
+        await storage(loop, volume.sync)
+    except errors.StorageError as error:
+        for member in sets:
+            await member.lose(volume.path, error.why)
+        raise
+
+
+async def storage(loop: Loop, call: Callable[[], object]) -> None:
+    """A blocking call whose OSError becomes a StorageError."""
+    try:
+        await loop.blocking(call)
+    except OSError as error:
+        raise storage_error(error, "nothing was changed") from error
+
+
+def storage_error(error: OSError, todo: str) -> errors.StorageError:
+    """What a failed call looks like to people."""
+    return errors.StorageError(str(error.filename or ""), error.strerror or str(error), todo)

@@ -1,0 +1,299 @@
+"""The durable record of what times the files show (core.times): made before a file changes.
+
+Where it is kept: in the header of every set of a master, so that any one of them is enough (each
+may be disabled or lost); in its own set's for a shadow; in the state database for a volume with no
+set. Rejected: a place of its own for a master, which would be one more that can fail.
+
+A file counts as quiet only when its content is durable. Otherwise a power failure would bring back
+an older content under the recorded times.
+
+The record of a quiet file also says what the raw file looks like (its stamp): by that a start finds
+out after a kill whether somebody has written past the service. The stamp goes with the record
+before the first write, and nothing else may write to the volume while it stands.
+"""
+
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Final, Protocol
+
+import trio
+
+from iifuse import errors
+from iifuse.core.header import FileId, Stamp
+from iifuse.core.missing import same_file
+from iifuse.core.state import Role
+from iifuse.core.times import AHEAD_NS, FileTimes, Times, doubted, resumed
+from iifuse.data.view import View
+from iifuse.data.volumeset import VolumeSet
+from iifuse.loop.loop import Loop
+
+log = logging.getLogger(__name__)
+
+EVERY_S: Final = 1.0
+QUIET_S: Final = 5.0
+"""Seconds without a change after which the exact times are recorded."""
+AHEAD_PER_FILE_NS: Final = 100_000_000
+"""Ceilings are put so much higher for each file that is written: all of them together are raised
+some twenty times a second at the most, each with a sync."""
+
+
+class Ledger(Protocol):
+    """What the state database keeps of volumes with no set; it blocks."""
+
+    def times(self, path: str) -> tuple[Times, Stamp, FileId]:
+        """The record of a volume, what its file looked like then, and which file it was."""
+
+    def keep_times(self, path: str, times: Times, stamp: Stamp, file: FileId) -> None:
+        """Record them, if the volume is one of them. Raises StorageError."""
+
+
+class Timekeeper:
+    """Knows which files have changed lately, and keeps their records."""
+
+    def __init__(self, ledger: Ledger, loop: Loop, *, ordered: bool) -> None:
+        self._ledger, self._loop, self._ordered = ledger, loop, ordered
+        self._quiet: dict[View, tuple[int, float]] = {}
+        """Change time of each file whose record says written, and since when it is so."""
+        self._unstamped: dict[View, float] = {}
+        """Files whose record is to say what they look like, and since when; written or not."""
+        self._late: set[View] = set()
+        """Files to which a write that was given up may still come."""
+        self._looked_at: set[View] = set()
+        """Each for itself: one whose volume hangs holds up no other."""
+        self._unnoted: set[View] = set()
+        """Files that have changed although that could not be recorded."""
+
+    # -- a file comes to the mount ----------------------------------------------------------
+
+    async def begin(self, view: View) -> None:
+        """Let a file show the times that it had, or later ones, and record them."""
+        view.times = FileTimes(await self._loop.blocking(partial(self._first, view)))
+        view.keeper = self
+        stamp = await self._make_durable(view)  # a killed service may have left it unsynced
+        async with view.noting:
+            if stamp is None:
+                await self._keep(view, view.times.written(time.time_ns()), Stamp())
+            else:
+                await self._keep_exact(view, stamp)
+
+    async def _make_durable(self, view: View) -> Stamp | None:
+        """What the raw file looks like for good, as far as that is to be told. None: it failed.
+
+        Else after a power loss an older content would show the same times. With
+        durability=process a header says which boot it is of, and after another one is not believed.
+        """
+        is_told = view.has_stamp and not view.is_filled
+        try:
+            if self._ordered or not view.concerned():
+                await view.sync()
+                return await view.durable_stamp() if is_told else Stamp()
+            return await self._loop.blocking(view.quiet_stamp) if is_told else Stamp()
+        except OSError:
+            return None
+
+    async def _keep_exact(self, view: View, durable: Stamp) -> None:
+        """The record of a quiet file; `durable`: what it looked like when it was synced."""
+        stamp = Stamp()
+        if durable != Stamp() and not view.is_filled:
+            with suppress(OSError):
+                now = await self._loop.blocking(view.quiet_stamp)
+                stamp = now if now == durable else stamp
+        await self._keep(view, view.times.exact(), stamp)
+        if stamp == Stamp():
+            self.expect(view)
+
+    def expect(self, view: View) -> None:
+        """The record is to say what the raw file looks like, once it is quiet."""
+        if view.has_stamp:
+            self._unstamped[view] = trio.current_time()
+
+    def _first(self, view: View) -> Times:
+        """In a thread. What has no record yet was never shown with times that it has to keep."""
+        now = time.time_ns()
+        records = [view.times_in(member.header) for member in view.concerned()]
+        if not view.concerned():
+            record, then, file = self._ledger.times(view.path)
+            is_same = same_file(file, view.file()) and not then.differs(view.stamp())
+            records = [record if is_same else doubted(record, now)]
+            if not is_same:
+                log.warning("%s: was written or replaced while the service was down", view.path)
+        known = [record for record in records if record != Times()]
+        if known:
+            return resumed(known, now)
+        raw = view.stamp() if view.role is Role.MASTER else Stamp()
+        return Times(raw.mtime_ns or now, now)
+
+    # -- before it changes ------------------------------------------------------------------
+
+    async def note(self, view: View, time_ns: int = 0) -> None:
+        """Record that the file may change from now on; it may show `time_ns` then."""
+        async with view.noting:
+            if time_ns >= view.times.ceiling_ns:
+                await self._write(view, max(time.time_ns(), time_ns))
+
+    async def _write(self, view: View, now_ns: int) -> None:
+        record = view.times.written(now_ns, self._ahead_ns)
+        await self._keep(view, record, Stamp())
+        view.times.ceiling_ns = record.ceiling_ns
+        self._quiet[view] = view.times.ctime_ns, trio.current_time()
+
+    @property
+    def _ahead_ns(self) -> int:
+        return max(AHEAD_NS, len(self._quiet) * AHEAD_PER_FILE_NS)
+
+    async def _keep(self, view: View, record: Times, stamp: Stamp) -> None:
+        """Make the record durable wherever one is kept; again if a set was enabled meanwhile.
+
+        `stamp`: for as long as the record stands nothing writes to the raw file.
+        """
+        fields = view.as_fields(record, stamp)
+        kept: list[VolumeSet] | None = None
+        while kept != _keepers(view):
+            kept = _keepers(view)
+            async with trio.open_nursery() as nursery:
+                for member in kept:
+                    if any(getattr(member.header, name) != fields[name] for name in fields):
+                        nursery.start_soon(partial(member.note, **fields))
+            if not view.concerned():
+                await self._keep_in_ledger(view, record, stamp)
+
+    async def _keep_in_ledger(self, view: View, record: Times, stamp: Stamp) -> None:
+        def keep() -> None:
+            file = FileId() if record.ceiling_ns else view.file()
+            self._ledger.keep_times(view.path, record, stamp, file)
+
+        try:
+            await self._loop.blocking(keep)
+        except (errors.StorageError, OSError) as error:
+            if view not in self._unnoted:
+                log.error("%s: that it is written cannot be recorded: %s", view.path, error)  # noqa: TRY400
+            self._unnoted.add(view)
+        else:
+            self._unnoted.discard(view)
+
+    async def keep(self, view: View) -> None:
+        """Record anew what the file shows: the record has another place now."""
+        async with view.noting:
+            if view.times.ceiling_ns or view.concerned() or self._ordered:
+                await self._keep(view, view.times.record(), Stamp())
+            else:  # the sets had not to be synced, and the state database knows nothing of boots
+                await self._write(view, time.time_ns())
+        self.expect(view)
+
+    async def hand_over(self, view: View) -> None:
+        """The last set of a master ends: what follows counts as written until it is recorded."""
+        async with view.noting:
+            await self._keep_in_ledger(view, view.times.written(time.time_ns()), Stamp())
+
+    @asynccontextmanager
+    async def unsettled(self, view: View) -> AsyncIterator[None]:
+        """While this is held the record says written: a copy to the volume may begin.
+
+        It stands in every set: one that still had the stamp would take the copy for a stranger's.
+        """
+        async with view.noting:
+            if not view.times.ceiling_ns:
+                await self._write(view, time.time_ns())
+            yield
+
+    # -- it has changed behind the kernel's back --------------------------------------------
+
+    def moved(self, view: View, record: Times, time_ns: int = 0) -> None:
+        """The content is another one; `record`, which says written, is durable.
+
+        `time_ns`: before this one another host may have shown another content.
+        """
+        view.times.ceiling_ns = record.ceiling_ns
+        view.changed(max(time.time_ns(), time_ns))
+        self._quiet[view] = view.times.ctime_ns, trio.current_time()
+
+    async def change(self, view: View, time_ns: int = 0) -> None:
+        """The content is another one: record it, and show it."""
+        async with view.noting:
+            record = view.times.written(max(time.time_ns(), time_ns))
+            await self._keep(view, record, Stamp())
+            self.moved(view, record, time_ns)
+
+    # -- when it is quiet again -------------------------------------------------------------
+
+    async def watch(self) -> None:
+        """Look now and then, for as long as the service lives."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                await trio.sleep(EVERY_S)
+                for view in (self._quiet.keys() | self._unstamped.keys()) - self._looked_at:
+                    self._looked_at.add(view)
+                    nursery.start_soon(self._look_at, view)
+
+    async def _look_at(self, view: View) -> None:
+        try:
+            await self._look(view)
+        except Exception:
+            log.exception("%s: its times could not be recorded", view.path)
+        finally:
+            self._looked_at.discard(view)
+
+    async def _look(self, view: View) -> None:
+        if view.may_change:
+            self._late.add(view)
+        elif view in self._late:  # what was given up has ended, and may have changed something
+            self._late.discard(view)
+            view.times.change(time.time_ns())
+        if view.gone:
+            self.forget(view)
+        elif view not in self._quiet:
+            await self._look_for_stamp(view)
+        else:
+            await self._look_at_written(view, *self._quiet[view])
+
+    async def _look_for_stamp(self, view: View) -> None:
+        """The exact times are recorded, or nothing is: so far it was copied to."""
+        if view.is_filled or view.is_changing or view.may_change or not view.has_stamp:
+            self.expect(view)
+        elif trio.current_time() - self._unstamped[view] >= QUIET_S:
+            await self.settle(view)
+
+    async def _look_at_written(self, view: View, changed_ns: int, since: float) -> None:
+        if view in self._unnoted:
+            async with view.noting:
+                await self._write(view, time.time_ns())
+        elif view.times.ctime_ns != changed_ns or view.is_changing or view.may_change:
+            self._quiet[view] = view.times.ctime_ns, trio.current_time()
+            await self._renew(view)
+        elif trio.current_time() - since >= QUIET_S:
+            await self.settle(view)
+
+    async def _renew(self, view: View) -> None:
+        """So that no write has to wait for it."""
+        async with view.noting:
+            now = max(time.time_ns(), view.times.ctime_ns)
+            if now + self._ahead_ns // 2 >= view.times.ceiling_ns:
+                await self._write(view, now)
+
+    def forget(self, view: View) -> None:
+        """Nobody need look at it any more."""
+        self._quiet.pop(view, None)
+        self._unstamped.pop(view, None)
+        self._unnoted.discard(view)
+        self._late.discard(view)
+
+    async def settle(self, view: View) -> None:
+        """Record the exact times, unless the file changes just now."""
+        shown_ns = view.times.ctime_ns
+        stamp = await self._make_durable(view)
+        if stamp is None:
+            return
+        async with view.noting:
+            if view.is_changing or view.may_change or view.times.ctime_ns != shown_ns or view.gone:
+                return
+            self.forget(view)
+            view.times.ceiling_ns = 0  # whoever writes now waits to record that
+            await self._keep_exact(view, stamp)
+
+
+def _keepers(view: View) -> list[VolumeSet]:
+    """The sets whose headers keep the times of a file."""
+    return [member for member in view.concerned() if member.keeps_times]

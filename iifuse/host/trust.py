@@ -1,0 +1,109 @@
+"""Which bits of a bitmap volume may be believed after a start (docs/decisions/recovery.md)."""
+
+import logging
+from collections.abc import Iterable
+
+from iifuse import errors
+from iifuse.core.believe import (
+    OFFLINE,
+    Damage,
+    Meaning,
+    are_hints,
+    are_overtaken,
+    make_up,
+)
+from iifuse.core.bitmap import Bitmap
+from iifuse.core.bits import Bits
+from iifuse.core.header import BitmapRole, Closure, FileId, Header
+from iifuse.core.missing import same_file
+from iifuse.core.state import NOTHING_OFFLINE, Role
+from iifuse.data.volumeset import VolumeSet
+from iifuse.host.instance import Instance
+from iifuse.store.setrow import SetRow
+
+log = logging.getLogger(__name__)
+
+Trouble = list[tuple[Role, str]]
+"""What has to go offline and why; or with no role, what was done about it."""
+
+
+def check_known(row: SetRow, header: Header, file: FileId) -> None:
+    """Raise BadBitmap unless it is the bitmap volume that this service last had in use (F14).
+
+    A bitmap of its import has the set's UUID too; an older copy of its own lacks bits. A copy that
+    was made while the set was in use is known by its file: the header in it is the same.
+    """
+    role = BitmapRole.MAIN if row.master else BitmapRole.IMPORTED
+    pairs = (
+        ("set", header.uuid, row.uuid),
+        ("role", header.role.name.lower(), role.name.lower()),
+        ("size", header.size_bytes, row.size_bytes),
+        ("kind", header.kind.name.lower(), row.kind.name.lower()),
+        ("shadow", header.shadow, row.shadow),
+        ("master", header.master, row.master or header.master),
+    )
+    for what, found, wanted in pairs:
+        if found != wanted:
+            why = f"belongs to another {what}: {found}, and the set has {wanted}"
+            raise errors.BadBitmap(row.bitmap, why)
+    known = header.session in (row.session, row.previous) and header.sequence >= row.sequence
+    if not header.clean and not same_file(row.bitmap_file, file):
+        known = False
+    if header.closure is not Closure.CLOSED and not known:
+        raise errors.BadBitmap(
+            row.bitmap,
+            "is not as this service left it: an older copy, or one that another service used since",
+        )
+
+
+def believe(
+    instance: Instance, header: Header, bits: Bits, damage: Damage, trouble: Trouble
+) -> bool:
+    """Make up for bits that are lost (core.believe). True: bits were set.
+
+    Raises BadBitmap for a dependent set that restores: nothing can be said of it.
+    """
+    reason = "sectors of its bitmap are damaged"
+    if are_overtaken(header, instance.boot_id):
+        everything = range(len(bits.shadow.packed))
+        damage = (everything, everything)
+        reason = "the machine went down under durability=process"
+    inside = Bitmap(bits.chunks)
+    inside.fill()
+    found = make_up(header, bits.shadow.packed, bits.copy.packed, inside.packed, damage)
+    if Meaning.MASTER_LOST in found:
+        raise errors.BadBitmap(header.bitmap, f"{reason} in the middle of a restore")
+    trouble += [(OFFLINE.get(means, NOTHING_OFFLINE), _told(reason, means)) for means in found]
+    return bool(found & {Meaning.DIFFERENT, Meaning.STANDS_IN, Meaning.RESTORED_ANEW})
+
+
+def _told(reason: str, means: Meaning) -> str:
+    if means is Meaning.DIFFERENT:
+        return f"{reason}: these chunks count as changed"
+    return f"{reason}: the other bitmap stands in" if means is Meaning.STANDS_IN else reason
+
+
+async def doubt_siblings(restored: VolumeSet, sets: Iterable[VolumeSet]) -> None:
+    """A restore of `restored` wrote to the master while no service preserved for its other sets."""
+    for member in sets:
+        if member is not restored:
+            reason = f"its master was overwritten by 'iibitmap finish' of {restored.name}"
+            await doubt_all(member, reason)
+
+
+async def doubt_all(member: VolumeSet, reason: str) -> None:
+    """The volumes of a set were, or may have been, written past us; nothing else runs on it.
+
+    Idle and independent: all chunks differ. Else the point in time was in part on the master.
+    """
+    if not are_hints(member.header) or member.lacks(Role.BITMAP):
+        await member.take_offline(Role.SHADOW, reason)
+        return
+    log.warning("%s: %s: all chunks count as different", member.name, reason)
+    member.recovered.append(f"{reason}: all chunks count as different")
+    member.bits.shadow.fill()
+    try:
+        await member.save_exact()
+    except OSError as error:
+        await member.take_offline(Role.BITMAP, errors.words(error))
+    await member.renew_bits()

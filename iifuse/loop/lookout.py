@@ -1,0 +1,133 @@
+"""Looks at paths, in threads that are left alone when a file system does not answer.
+
+A failure at one path, or of one set, stays with that one: it is logged once, and the others go on.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final, Generic, TypeVar, cast
+
+import trio
+
+from iifuse import errors
+from iifuse.loop.loop import Loop
+
+log = logging.getLogger(__name__)
+
+PATIENCE_S: Final = 1.0
+"""How long one path may take; then it is passed over until that look has ended."""
+
+TOLD_MAX: Final = 4096
+"""The most failures that are remembered: sets come and go, and their paths come to no end."""
+
+T = TypeVar("T")
+
+
+class Lookout:
+    """Remembers which paths do not answer, so that each keeps one thread at the most."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._stuck: set[str] = set()
+        self._told: dict[tuple[str, str], str] = {}
+        """(name, what was tried) -> why it failed the last time."""
+
+    @contextmanager
+    def apart(self, name: str, what: str) -> Iterator[None]:
+        """Log what fails in here, once, and go on. `what`: that which was tried with `name`."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - it must not keep us from the others
+            self._tell(name, what, error)
+        else:
+            self._told.pop((name, what), None)
+
+    def _tell(self, name: str, what: str, error: Exception) -> None:
+        if self._told.get((name, what)) == repr(error):
+            return
+        if len(self._told) >= TOLD_MAX:
+            del self._told[next(iter(self._told))]
+        self._told[name, what] = repr(error)
+        known = isinstance(error, errors.IifuseError | OSError)
+        log.error("%s: %s failed: %s", name, what, error, exc_info=None if known else error)
+
+    async def look(self, how: Mapping[str, Callable[[], T]]) -> dict[str, T]:
+        """What each look has answered; a path that hangs, or whose look fails, is left out."""
+        found: dict[str, T] = {}
+        left = [(path, look) for path, look in how.items() if path not in self._stuck]
+        while left:
+            walk = _Walk(self._loop, left, self._stuck)
+            await walk.watch()
+            found |= walk.found
+            for path, _ in left[: walk.done]:
+                with self.apart(path, "the look at its path"):
+                    if path in walk.failed:
+                        raise walk.failed[path]
+            left = left[walk.done + 1 :]
+        return found
+
+
+class _Walk(Generic[T]):
+    """Looks at one path after the other, in a thread."""
+
+    def __init__(
+        self, loop: Loop, looks: list[tuple[str, Callable[[], T]]], stuck: set[str]
+    ) -> None:
+        self._loop, self._looks, self._stuck = loop, looks, stuck
+        self.found: dict[str, T] = {}
+        self.failed: dict[str, Exception] = {}
+        self._left_alone = False
+        self._change = threading.Lock()
+
+    @property
+    def done(self) -> int:
+        """How many of the looks have come to their end."""
+        return len(self.found) + len(self.failed)
+
+    async def watch(self) -> None:
+        """Return when all are looked at, or one has taken too long."""
+        async with trio.open_nursery() as nursery:
+            ended = trio.Event()
+            nursery.start_soon(self._walk, ended)
+            while not ended.is_set():
+                before = self.done
+                with self._loop.clock.move_on_after(PATIENCE_S):
+                    await ended.wait()
+                if self.done == before and not ended.is_set() and self._leave_alone():
+                    nursery.cancel_scope.cancel()
+                    return
+
+    async def _walk(self, ended: trio.Event) -> None:
+        limiter = trio.CapacityLimiter(1)  # one that hangs may not keep a thread from verbs
+        await trio.to_thread.run_sync(self._run, abandon_on_cancel=True, limiter=limiter)
+        ended.set()
+
+    def _run(self) -> None:
+        for path, look in self._looks:
+            answer, error = _try(look)
+            with self._change:
+                if self._left_alone:
+                    self._stuck.discard(path)
+                    return
+                if error is not None:
+                    self.failed[path] = error
+                else:
+                    self.found[path] = cast("T", answer)
+
+    def _leave_alone(self) -> bool:
+        """Give up waiting for the walk. False: it has just come to its end."""
+        with self._change:
+            if self.done == len(self._looks):
+                return False
+            self._left_alone = True
+            self._stuck.add(self._looks[self.done][0])
+            return True
+
+
+def _try(look: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    try:
+        return look(), None
+    except Exception as error:  # noqa: BLE001 - told by who waits for it
+        return None, error

@@ -1,0 +1,1 @@
+"""What people order, one module for each; start and stop are among them."""

@@ -1,0 +1,125 @@
+"""Take sets in again of which only the bitmap volumes know (`iiadm --attach`): a lost database.
+
+What a set is stands in the header of its bitmap volume. After a clean stop the bits are believed
+as at any start. After anything else they are not: only the lost state directory knew whether a
+group command was under way, and whether the set was still in use when its master was last written.
+The tests that explore power losses found the case: an enable that was cut short leaves a bitmap
+that looks whole, and nobody notes what is written to its master.
+"""
+
+from contextlib import AsyncExitStack, ExitStack, suppress
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+from iifuse import errors
+from iifuse.core.header import Closure, Header
+from iifuse.core.state import Custody, way_back
+from iifuse.data.family import Family
+from iifuse.data.volumeset import VolumeSet
+from iifuse.host import roles
+from iifuse.host.instance import Instance
+from iifuse.host.roles import Part
+from iifuse.store.bitmapfile import BitmapFile
+from iifuse.store.headerlog import HeaderLog
+from iifuse.store.setrow import SetRow
+from iifuse.verbs import pit, recovery
+
+_REASON: Final = "it was not stopped cleanly, and the state directory that it belonged to is lost"
+_LOOK: Final = "'iiadm -l' lists all"
+_IN_USE: Final = "its master was in use here before the set was brought back"
+
+
+async def attach(instance: Instance, paths: tuple[str, ...], group: str | None) -> list[str]:
+    """Bring back the sets of these bitmap volumes; remarks for the user.
+
+    All are checked before the first is taken in. Raises BadBitmap, BadVolume, InUse, Refused.
+    """
+    with ExitStack() as undo:
+        found = [
+            await instance.loop.blocking(partial(_read, instance, path, undo)) for path in paths
+        ]
+        _check_each_once([header for _, header in found])
+        for one in found:
+            await instance.loop.blocking(partial(_adopt, *one))
+    rows = [_row(*one, group, _family_in_use(instance, one[1])) for one in found]
+    async with AsyncExitStack() as gates:  # nothing is written between the look and the tracking
+        for family in pit.in_order(filter(None, (_family_in_use(instance, h) for _, h in found))):
+            await gates.enter_async_context(family.locks.gate())
+        await instance.loop.blocking(partial(_remember, instance, rows))
+        members = await recovery.bring_back(instance, rows)
+    for member in members:
+        await recovery.show(instance, instance.family(member))
+        await instance.note(member, "attach")
+        await _rise_above(instance, member)
+    recovery.start_copies(instance, members)
+    return [
+        f"{s.name}: offline, {s.header.offline_reason}; {way_back(s.name, s.state)}"
+        for s in members if s.state.offline
+    ]  # fmt: skip
+
+
+async def _rise_above(instance: Instance, member: VolumeSet) -> None:
+    """A master in use may have shown later times when the set was last in use."""
+    view, known = instance.master_view(instance.family(member)), member.header.master_times
+    if view is not None and known != view.times.record():
+        await instance.changed(view, known.next_ns)
+
+
+def _remember(instance: Instance, rows: list[SetRow]) -> None:
+    """All of them or none. Raises StorageError."""
+    with ExitStack() as undo:
+        for row in rows:
+            instance.notes.enter(row)
+            undo.callback(_forget, instance, row.shadow)
+        undo.pop_all()
+
+
+def _forget(instance: Instance, name: str) -> None:
+    with suppress(errors.StorageError):  # then it goes before the next one is entered
+        instance.notes.forget(name)
+
+
+def _check_each_once(headers: list[Header]) -> None:
+    if min(len({h.shadow for h in headers}), len({h.uuid for h in headers})) < len(headers):
+        raise errors.UsageError("", "two of these bitmap volumes are of one set")
+
+
+def _read(instance: Instance, path: str, undo: ExitStack) -> tuple[BitmapFile, Header]:
+    roles.check(instance, [(Part.BITMAP, path)])
+    volume = instance.open_volume(path)
+    undo.callback(volume.close)
+    bitmap = BitmapFile(volume)
+    header = bitmap.read_header()
+    _check(instance, path, header)
+    return bitmap, header
+
+
+def _check(instance: Instance, path: str, header: Header) -> None:
+    if header.closure is not Closure.OPEN:
+        raise errors.Refused(path, "its set was disabled", "there is nothing to bring back")
+    if header.shadow in instance.sets or any(s.key == header.uuid for s in instance.sets.values()):
+        raise errors.InUse(header.shadow, "is a set of this service already", _LOOK)
+    master, shadow = (Part.MASTER, header.master), (Part.SHADOW, header.shadow)
+    rest = [shadow, (Part.BITMAP, path)]
+    parts = rest if header.custody is Custody.IMPORTED else [master, *rest]
+    roles.check(instance, parts, ticket=(header.uuid, header.export_number))
+
+
+def _adopt(bitmap: BitmapFile, header: Header) -> None:
+    """In a thread: the header says from now on where the bitmap is."""
+    if header.bitmap != bitmap.volume.path:
+        HeaderLog(header, bitmap).commit(bitmap=bitmap.volume.path)
+
+
+def _family_in_use(instance: Instance, header: Header) -> Family | None:
+    """That of the set's master, which is on the mount already and may have been written there."""
+    path = None if header.custody is Custody.IMPORTED else header.master
+    return next((f for f in instance.families if f.path == path is not None), None)
+
+
+def _row(bitmap: BitmapFile, header: Header, group: str | None, in_use: Family | None) -> SetRow:
+    doubt = None if header.clean else _REASON
+    if doubt is None and in_use is not None and in_use.master and in_use.master.is_device:
+        doubt = _IN_USE  # of a file the times tell whether it was written
+    return replace(SetRow.of(header, group), bitmap=bitmap.volume.path, doubt=doubt)

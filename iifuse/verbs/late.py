@@ -1,0 +1,383 @@
+"""Volumes that are late come back by themselves; those that somebody replaced are noticed.
+
+A volume that could not be opened is tried again, and when it is what it was the set goes on as if
+the service had been started only now. The path of every open volume is compared with what is open:
+what is written after somebody has moved another file there goes to one without a name. The rules:
+docs/decisions/replaced-volumes.md.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from typing import Final
+
+import trio
+
+from iifuse import errors
+from iifuse.core.header import Closure, FileId, Header
+from iifuse.core.missing import Missing, same_file
+from iifuse.core.state import Custody, Role
+from iifuse.data.family import Family
+from iifuse.data.volumeset import VolumeSet
+from iifuse.host.astray import is_covered, look_at_open, open_at
+from iifuse.host.instance import Instance
+from iifuse.host.shown import rise_above
+from iifuse.host.unjoined import learn_at_start
+from iifuse.store.headerlog import HeaderLog
+from iifuse.store.presence import Away, file_of, misfit, open_meant, probe
+from iifuse.store.setrow import SetRow
+from iifuse.store.volume import Volume
+from iifuse.verbs import recovery
+from iifuse.verbs.enable import after_last_set
+from iifuse.verbs.loading import Found, load_bitmap, look_at_volumes, with_times
+from iifuse.verbs.pit import in_order
+
+EVERY_S: Final = 2.0
+OPEN_EVERY: Final = 4
+"""Open volumes are looked at every so many times: fifty sets cost a hundredth of a core so."""
+GATE_S: Final = 10.0
+"""How long running writes are waited for before a volume is taken back."""
+
+
+async def watch(instance: Instance) -> None:
+    """Look now and then, for as long as the service lives."""
+    for turn in count(1):
+        await trio.sleep(EVERY_S)
+        async with instance.admin:
+            with trio.CancelScope(shield=True):
+                await look(instance, also_open=turn % OPEN_EVERY == 0)
+
+
+async def look(instance: Instance, *, also_open: bool = True) -> None:
+    """Look once; nobody else may change sets meanwhile. Raises nothing.
+
+    What fails of one set is that set's (`_returning`, Lookout), and the others have their look.
+    """
+    if also_open:
+        with instance.lookout.apart("volumes", "the look at those that are open"):
+            await look_at_open(instance)
+    with instance.lookout.apart("volumes", "the look at those that are missing"):
+        await _look_for_missing(instance)
+
+
+# -- volumes that are not -------------------------------------------------------------------
+
+
+async def _look_for_missing(instance: Instance) -> None:
+    """Bitmaps first: they say which files are meant."""
+    lacking = [s for s in instance.sets.values() if any(not m.served for m in s.missing.values())]
+    absent = await _absent(instance)
+    if not (lacking or absent):
+        return
+    there = await _probe(instance, lacking, absent)
+    for member in lacking:
+        if member.lacks(Role.BITMAP) and _meant(instance, member, Role.BITMAP) in there:
+            with _returning(instance, member.name, "its bitmap", [member]):
+                await _bring_bitmap(instance, member)
+    for family in list(instance.families):
+        path = family.path
+        if path is not None and family.master is None and (path, family.meant) in there:
+            with _returning(instance, path, "the master", family.sets):
+                await _bring_master(instance, family)
+    for member in lacking:
+        if member.lacks(Role.SHADOW) and _meant(instance, member, Role.SHADOW) in there:
+            with _returning(instance, member.name, "the shadow", [member]):
+                await _bring_shadow(instance, member)
+    for path in absent:
+        if (path, FileId()) in there and path not in instance.views:
+            with _returning(instance, path, "the volume", []):
+                await _bring_volume(instance, path)
+
+
+async def _absent(instance: Instance) -> list[str]:
+    """Volumes of svadm that are not on the mount; none where that cannot be told just now."""
+    absent: list[str] = []
+    with instance.lookout.apart("svadm", "the look for its volumes"):
+        alone = partial(recovery.volumes_alone, instance)
+        waiting = await instance.loop.blocking(alone) if instance.volumes_wait else []
+        absent = [path for path in waiting if path not in instance.views]
+        instance.volumes_wait = bool(absent)
+    return absent
+
+
+Meant = tuple[str, FileId]
+"""A path and which file is meant by it: sets of one path may mean different ones."""
+
+
+async def _probe(instance: Instance, lacking: list[VolumeSet], absent: list[str]) -> set[Meant]:
+    """What may be there of what is missing, as far as that can be told unopened."""
+    parts = [(s, role, _meant(instance, s, role)) for s in lacking for role in s.missing]
+    wanted = {meant for _, _, meant in parts} | {(path, FileId()) for path in absent}
+    found = await instance.lookout.look({path: _way_to_probe(instance, path) for path, _ in wanted})
+    wrong = {(p, meant): misfit(p, meant, found[p]) for p, meant in wanted if p in found}
+    for member, role, part in parts:
+        missing = wrong.get(part)
+        if missing is not None and member.lacks(role):
+            covered = part[0] if is_covered(instance, part[0]) else ""
+            member.miss(role, replace(missing, covered=covered))
+    return {part for part, missing in wrong.items() if missing is None}
+
+
+def _way_to_probe(instance: Instance, path: str) -> Callable[[], FileId | Missing]:
+    """Where our own file is mounted over it, what is open stands there: the path leads to us."""
+    volume = open_at(instance, path) if is_covered(instance, path) else None
+    return partial(probe, path) if volume is None else partial(file_of, volume)
+
+
+def _meant(instance: Instance, member: VolumeSet, role: Role) -> Meant:
+    header = member.header
+    if role is Role.MASTER:
+        return header.master, instance.family(member).meant
+    return (header.shadow, header.shadow_file) if role is Role.SHADOW else (header.bitmap, FileId())
+
+
+@asynccontextmanager
+async def _gate(*families: Family) -> AsyncIterator[bool]:
+    """No write runs; False where the running ones do not end."""
+    drained = False
+    async with AsyncExitStack() as stack:
+        with families[0].loop.clock.move_on_after(GATE_S):
+            for family in in_order(families):
+                await stack.enter_async_context(family.locks.gate())
+            drained = True
+        yield drained
+
+
+@contextmanager
+def _returning(
+    instance: Instance, name: str, what: str, members: Iterable[VolumeSet]
+) -> Iterator[None]:
+    """What is missing is said to be until the files are on the mount, where people look.
+
+    What fails in it is the affair of these sets alone.
+    """
+    members = list(members)
+    for member in members:
+        member.returning = dict(member.missing)
+    try:
+        with instance.lookout.apart(name, f"to take {what} back"):
+            yield
+    finally:
+        for member in members:
+            member.returning = {}
+
+
+async def _bring_bitmap(instance: Instance, member: VolumeSet) -> None:
+    row = next(
+        row for row in await instance.loop.blocking(instance.db.sets) if row.shadow == member.name
+    )
+    found = Found()
+    try:
+        load = partial(load_bitmap, instance, row, found.trouble)
+        log, bits = await instance.loop.blocking(load)
+    except Away as away:
+        member.miss(Role.BITMAP, away.missing)
+        return
+    except (errors.IifuseError, OSError) as error:
+        await member.give_up(Role.BITMAP, errors.words(error))
+        return
+    header = log.header
+    if header.closure is not Closure.OPEN:
+        await _bring_closed(instance, member, row, log)
+        return
+    family = instance.family(member)
+    async with _gate(family) as drained:
+        if not drained or not member.lacks(Role.BITMAP):
+            await instance.loop.blocking(partial(_close, log))
+            return
+        member.log, member.bits = log, bits
+        member.amend(with_times(instance, header, found.trouble))
+        member.miss(Role.BITMAP, None)
+        await _place(instance, member, family, found)
+    await _go_on(instance, [member])
+    await _rise_above_all(instance, member, header)
+    await recovery.finish_transition(instance)
+    await learn_at_start(instance)
+    if row.closing:  # its disable had not begun to close it
+        await instance.loop.blocking(partial(instance.db.closing, row.shadow, False))
+
+
+async def _rise_above_all(instance: Instance, member: VolumeSet, header: Header) -> None:
+    """The files that were on the mount without a header which knows their times."""
+    for view in list(instance.views.values()):
+        if member in view.concerned():
+            await rise_above(instance, view, view.times_in(header))
+
+
+def _close(log: HeaderLog) -> None:
+    if log.bitmap is not None:
+        log.bitmap.volume.close()
+
+
+async def _bring_closed(
+    instance: Instance, member: VolumeSet, row: SetRow, log: HeaderLog
+) -> None:
+    """The bitmap that is back says that its set is none any more: as at a start (recovery).
+
+    While somebody has the shadow open it goes on to wait.
+    """
+    header = log.header
+    view, family = instance.views.get(member.name), instance.family(member)
+    if view is not None and view.opens:
+        await instance.loop.blocking(partial(_close, log))
+        return
+    async with instance.closed([view], "close it first"):
+        if view is not None:
+            await instance.hide(view)
+    await _rise_above_all(instance, member, header)
+    async with family.locks.gate():
+        family.sets.remove(member)
+        del instance.sets[member.name]
+    member.log = log
+    member.adopt(header)
+    if member.shadow is not None and not same_file(header.shadow_file, file_of(member.shadow)):
+        member.shadow.close()
+        member.shadow = None
+    await recovery.forget_closed(instance, row, member)
+    await after_last_set(instance, family)
+
+
+async def _place(instance: Instance, member: VolumeSet, family: Family, found: Found) -> None:
+    """Now that the header is there: are master and shadow those that it speaks of?"""
+    imported = member.header.custody is Custody.IMPORTED
+    master = None if imported else _master_of(member, family)
+    await instance.loop.blocking(partial(look_at_volumes, instance, member, master, found))
+    if found.has_no_master:
+        instance.move(member, recovery.family_without_master(instance, member))
+    await recovery.settle(member, found)
+    await recovery.put_in_use(instance, [member])
+
+
+def _master_of(member: VolumeSet, family: Family) -> Volume | Missing:
+    """It is not waited for where the header has it offline."""
+    absent = member.missing.get(Role.MASTER) or Missing(f"{family.path} is not there")
+    return family.master or absent
+
+
+async def _bring_shadow(instance: Instance, member: VolumeSet) -> None:
+    family, found = instance.family(member), Found()
+    imported = member.header.custody is Custody.IMPORTED
+    master = None if imported else _master_of(member, family)
+    await instance.loop.blocking(partial(look_at_volumes, instance, member, master, found))
+    if Role.SHADOW in found.missing:
+        member.miss(Role.SHADOW, found.missing[Role.SHADOW])
+        return
+    async with _gate(family) as drained:
+        if not drained or not member.lacks(Role.SHADOW):
+            if found.shadow is not None:
+                found.shadow.close()
+            return
+        member.miss(Role.SHADOW, None)
+        await recovery.settle(member, found)
+        await recovery.note_use(instance, [member])
+    await _go_on(instance, [member])
+
+
+async def _bring_master(instance: Instance, family: Family) -> None:
+    """The master of sets that wait is there again, or the service has it open already."""
+    home = _home(instance, family)
+    if home is not None and home.master is not None:
+        await _join(instance, family, home, home.master)
+        return
+    assert family.path is not None
+    size_bytes = family.geometry.size_bytes
+    try:
+        master = await instance.loop.blocking(
+            partial(open_meant, instance.open_volume, family.path, family.meant, size_bytes)
+        )
+    except Away as away:
+        _miss_master(family, away.missing)
+        return
+    except errors.IifuseError as error:
+        _miss_master(family, Missing(errors.words(error)))
+        return
+    try:
+        if await _is_in_the_way(instance, family):
+            master.close()
+        elif master.size_bytes != size_bytes:
+            await _join(instance, family, await instance.add_master(master), master)
+        else:
+            await _join(instance, family, family, master)
+    except BaseException:
+        if not instance.has_master(master):
+            master.close()  # or its lock keeps it from coming back
+        raise
+
+
+def _miss_master(family: Family, missing: Missing) -> None:
+    for member in family.sets:
+        member.miss(Role.MASTER, missing)
+
+
+def _home(instance: Instance, waits: Family) -> Family | None:
+    """Where the sets of a family belong whose master came back for others already."""
+    for family in instance.families:
+        master = family.master
+        if family.path != waits.path or master is None or family.astray:
+            continue
+        if same_file(waits.meant, file_of(master)) and family.geometry == waits.geometry:
+            return family
+    return None
+
+
+async def _is_in_the_way(instance: Instance, family: Family) -> bool:
+    """Is the file that stood in the master's place still needed? It goes where it is not."""
+    for other in instance.families:
+        if other is family or other.path != family.path or other.master is None:
+            continue
+        if other.sets or instance.views[other.master.path].opens:
+            why = f"{family.path} is back, and what stood in its place is still in use"
+            _miss_master(family, Missing(why))
+            return True
+        await instance.remove_master(other)
+        break
+    return False
+
+
+async def _join(instance: Instance, family: Family, home: Family, master: Volume) -> None:
+    """The sets of a family whose master is there; those that it does not fit stay without."""
+    looks = {member: Found() for member in family.sets}
+    for member, found in looks.items():
+        await instance.loop.blocking(partial(look_at_volumes, instance, member, master, found))
+    async with _unsettled(instance, family, home), _gate(family, home) as drained:
+        if not drained:
+            for member, found in looks.items():
+                if found.shadow is not None and found.shadow is not member.shadow:
+                    found.shadow.close()
+            if home is family:
+                master.close()
+            return
+        family.master = master if home is family else None
+        for member, found in looks.items():
+            if not found.has_no_master:
+                instance.move(member, home)
+                member.miss(Role.MASTER, None)
+            await recovery.settle(member, found)
+        await recovery.note_use(instance, looks)
+    await _go_on(instance, looks)
+
+
+@asynccontextmanager
+async def _unsettled(instance: Instance, family: Family, home: Family) -> AsyncIterator[None]:
+    """A restore that comes back will write to a master that others have in use."""
+    view = instance.master_view(home)
+    if view is None or family.restoring is None:
+        yield
+        return
+    async with instance.timekeeper.unsettled(view):
+        yield
+
+
+async def _go_on(instance: Instance, members: Iterable[VolumeSet]) -> None:
+    for member in members:
+        await recovery.show(instance, instance.family(member))
+        if instance.running(member) is None:
+            recovery.start_copies(instance, [member])
+
+
+async def _bring_volume(instance: Instance, path: str) -> None:
+    found = await recovery.open_master(instance, path)
+    if isinstance(found, Family):
+        await recovery.show(instance, found)

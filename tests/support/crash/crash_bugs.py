@@ -1,0 +1,374 @@
+"""Defects to plant into the product, one at a time: each broke, or would break, a promise."""
+
+import builtins
+from collections.abc import Callable
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest.mock import patch
+
+from crash_orders import forgotten_early, phases, steps
+
+from iifuse.core import header as header_format
+from iifuse.core import touch as touches
+from iifuse.core.bits import Bits
+from iifuse.core.change import Act, Pend, Store
+from iifuse.core.header import pack
+from iifuse.core.sector import Region
+from iifuse.core.state import Change, Progress, Role
+from iifuse.core.touch import Copy, Mark, Sync
+from iifuse.data.chunklock import ChunkLocks
+from iifuse.data.copier import Copier
+from iifuse.data.view import View
+from iifuse.data.volumeset import VolumeSet
+from iifuse.host.instance import Instance
+from iifuse.store.bitmapfile import BitmapFile
+from iifuse.store.setrow import SetRow
+from iifuse.store.transitions import TransitionFile
+from iifuse.store.volume import Volume
+from iifuse.verbs import loading
+
+Plant = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Bug:
+    """`scenarios`: where to look for it."""
+
+    plant: Plant
+    scenarios: tuple[str, ...]
+    kill: float = 0.05
+    """Share of stops at which the service is killed before the power fails."""
+    seed: int = 1
+    per_stop: int = 20
+    """Images a stop."""
+
+
+BUGS: dict[str, Bug] = {}
+
+
+def bug(*scenarios: str, **options: Any):
+    def add(function):
+        BUGS[function.__name__] = Bug(contextmanager(function), scenarios, **options)
+        return function
+
+    return add
+
+
+
+
+def _without(unwanted: Callable[[Any], bool]):
+    return lambda steps: [s for s in steps if not unwanted(s)]
+
+
+def _is_sync(role: Role):
+    return lambda s: isinstance(s, Sync) and s.role is role
+
+
+# -- first touches --------------------------------------------------------------------------
+
+
+@bug("first_touches-dep-1")
+def mark_before_preserve():
+    def turn(steps):
+        early = [s for s in steps if isinstance(s, Mark) or _is_sync(Role.BITMAP)(s)]
+        return early + [s for s in steps if s not in early]
+
+    with steps("first_touch", turn):
+        yield
+
+
+@bug("first_touches-ind-1", "first_touches-dep-1")
+def write_before_mark():
+    async def write(self, offset, data):
+        run = self.family.geometry.span(offset, len(data))
+        done = self.target().write(offset, data)
+        if not self.covers(*run):
+            await self.family.touch(self.touch(*run))
+        return done
+
+    with patch.object(View, "write", write):
+        yield
+
+
+@bug("first_touches-dep-1")
+def no_sync_after_preserve():
+    with steps("first_touch", _without(_is_sync(Role.SHADOW))):
+        yield
+
+
+@bug("first_touches-ind-1")
+def no_sync_after_mark():
+    with steps("first_touch", _without(_is_sync(Role.BITMAP))):
+        yield
+
+
+@bug("first_touches-dep-1")
+def nothing_preserved():
+    with steps("first_touch", _without(lambda s: isinstance(s, Copy))):
+        yield
+
+
+@bug("restore-ind", "abort_resume-to-master", "copy-to-master")
+def no_sync_after_restoring_a_chunk():
+    with steps("first_touch", _without(_is_sync(Role.MASTER))):
+        yield
+
+
+@bug("neighbours")
+def ready_before_the_bitmap_is_synced():
+    real = Bits.mark
+
+    def mark(self, runs, ahead):
+        changed = real(self, runs, ahead)
+        self.settle(runs, ahead)
+        return changed
+
+    with patch.object(Bits, "mark", mark):
+        yield
+
+
+# -- copies ---------------------------------------------------------------------------------
+
+
+@bug("first_copy-1", "update-ind", "copy-to-shadow")
+def copy_bit_cleared_before_the_target_is_synced():
+    async def settle(self, runs):
+        settle, clear = touches.copied(self.member.member, runs)
+        await self.family.clear(clear)
+        await self.family.execute([settle])
+
+    with patch.object(Copier, "_settle", settle):
+        yield
+
+
+@bug("restore-ind", "restore-dep", "copy-to-master")
+def siblings_of_a_restore_forgotten():
+    real = Copier._copy
+
+    async def copy(self, runs):
+        with patch.object(self.family, "touch", _nothing):
+            return await real(self, runs)
+
+    with patch.object(Copier, "_copy", copy):
+        yield
+
+
+async def _nothing(*arguments: Any) -> None:
+    pass
+
+
+@bug("two_updates", "abort_resume-to-shadow")
+def copier_not_stopped_at_the_pit():
+    with patch.object(Instance, "stop_copy", _nothing):
+        yield
+
+
+# -- points in time -------------------------------------------------------------------------
+
+
+@bug("update-ind", "copy-to-shadow", "enable-ind-1", seed=2)
+def source_not_synced_at_the_pit():
+    unsynced = _without(lambda s: isinstance(s, Sync) and s.role is not Role.BITMAP)
+    with steps("point_in_time", unsynced):
+        yield
+
+
+@bug("update-ind", "two_updates")
+def shadow_bits_zeroed_before_copy_bits_are_durable():
+    def turn(steps):
+        shadow = [s for s in steps if isinstance(s, Store) and s.region is Region.SHADOW]
+        return shadow + [s for s in steps if s not in shadow]
+
+    with steps("whole_change", turn):
+        yield
+
+
+@bug("update-ind", "update-dep")
+def pending_record_left_out():
+    with steps("point_in_time", _without(lambda s: isinstance(s, Pend))):
+        yield
+
+
+@bug("group-update", per_stop=4)
+def group_record_left_out():
+    with phases("point_in_time", _without(lambda phase: phase is Act.RECORD)):
+        yield
+
+
+@bug("group-update", per_stop=4)
+def group_record_forgotten_before_the_last_commit():
+    with phases("point_in_time", forgotten_early):
+        yield
+
+
+@bug("group-update", "group-many", per_stop=4)
+def group_record_replayed_twice():
+    real = loading.unfinished
+
+    def unfinished(transition, header):
+        older = replace(header, pit=replace(header.pit, number=header.pit.number - 1))
+        return real(transition, older)
+
+    forgetful = phases("point_in_time", _without(lambda phase: phase is Act.FORGET))
+    with forgetful, patch.object(loading, "unfinished", unfinished):
+        yield
+
+
+@bug("update-ind", "update-dep", "group-update")
+def header_committed_before_the_bits_are_synced():
+    def write_header(self, header):
+        with patch.object(self.volume, "sync", lambda: None):
+            return _write_header(self, header)
+
+    unsynced = steps("whole_change", _without(lambda s: isinstance(s, Sync)))
+    with unsynced, patch.object(BitmapFile, "write_header", write_header):
+        yield
+
+
+def _write_header(self: BitmapFile, header):
+    """The header, then a sync that comes too late for what it speaks of."""
+    self._sequence = max(self._sequence, header.sequence) + 1
+    header = replace(header, sequence=self._sequence)
+    slot = 1 - self._slot
+    self.volume.write(header_format.SLOT_OFFSETS[slot], pack(header))
+    Volume.sync(self.volume)
+    self._slot = slot
+    return header
+
+
+@bug("update-dep", "update-ind", "copy-to-shadow", seed=4)
+def gate_does_not_drain():
+    @asynccontextmanager
+    async def open_gate(self):
+        yield
+
+    with patch.object(ChunkLocks, "gate", open_gate):
+        yield
+
+
+# -- recovery -------------------------------------------------------------------------------
+
+
+@bug("update-ind", "update-dep")
+def recovery_ignores_pending():
+    def roll(bitmap, pending, shadow, copy):
+        return replace(pending, pending=Change.NONE), shadow, copy
+
+    with patch.object(loading, "roll_forward", roll):
+        yield
+
+
+@bug("group-update", per_stop=4)
+def recovery_ignores_the_group_record():
+    real = loading.unfinished
+    with patch.object(loading, "unfinished", lambda _, header: real((), header)):
+        yield
+
+
+@bug("first_touches-ind-1", "first_copy-1", kill=1.0, seed=5)
+def recovery_does_not_sync():
+    """What a killed service wrote counts as durable: a program's sync does nothing."""
+    real = Volume.__init__
+
+    def init(self, *arguments):
+        real(self, *arguments)
+        self._dirty = False
+
+    with patch.object(Volume, "__init__", init), patch.object(Volume, "sync_times", _no_sync):
+        yield
+
+
+def _no_sync(self: Volume) -> None:
+    pass
+
+
+@bug("group-many", kill=0.0, seed=2)
+def group_record_trusted_without_its_checksum():
+    real = TransitionFile._load
+
+    def load(self):
+        with patch("iifuse.store.transitions.zlib.crc32", _Anything):
+            return real(self)
+
+    with patch.object(TransitionFile, "_load", load):
+        yield
+
+
+class _Anything(int):
+    """A checksum that is equal to every other."""
+
+    def __new__(cls, *arguments: Any) -> "_Anything":
+        return super().__new__(cls, 0)
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    __hash__ = int.__hash__
+
+
+@bug("update-ind", "update-dep")
+def older_header_believed():
+    def oldest(*arguments, **options):
+        return (min if options else builtins.max)(*arguments, **options)
+
+    with patch.object(header_format, "max", oldest, create=True):
+        yield
+
+
+# -- verbs ----------------------------------------------------------------------------------
+
+
+@bug("join")
+def join_header_before_the_merged_bits():
+    real = VolumeSet.save_exact
+
+    async def save(self, **changes):
+        if changes.get("joined"):
+            await self.commit(**changes)
+            changes = {}
+        await real(self, **changes)
+
+    with patch.object(VolumeSet, "save_exact", save):
+        yield
+
+
+@bug("join", "exchange")
+def join_forgets_the_secondary_bits():
+    with patch("iifuse.core.bitmap.Bitmap.merge", lambda self, other: None):
+        yield
+
+
+@bug("enable-ind-1", "first_copy-1", "enable-dep-1")
+def set_in_the_database_as_if_it_had_a_header():
+    def of(header, *more, entering=False):
+        del entering
+        return replace(real(header, *more), entering=False)
+
+    real = SetRow.of
+    with patch.object(SetRow, "of", of):
+        yield
+
+
+@bug("offline_reset-dep", "offline_reset-ind")
+def offline_noted_in_memory_only():
+    async def take_offline(self, role, reason):
+        roles = self.state.offline | self._drags(role)
+        self.amend(replace(self.header, offline=roles, offline_reason=reason, copying=False))
+
+    with patch.object(VolumeSet, "take_offline", take_offline):
+        yield
+
+
+@bug("last_chunk-process", kill=0.05, seed=10, per_stop=60)
+def copy_finished_before_its_target_is_durable():
+    """Only durability=process leaves it to the end of the copy."""
+
+    async def finish(self):
+        await self.member.commit(progress=Progress.IDLE, copying=False)
+
+    with patch.object(Copier, "_finish", finish):
+        yield

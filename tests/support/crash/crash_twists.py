@@ -1,0 +1,278 @@
+"""Wrong orders and other defects, planted under the script model; each has to lose something."""
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+from crash_model import GARBAGE, RECORD, Setup
+from crash_orders import forgotten_early, leave_out, phases, steps, twisted
+from crash_scripts import Case
+from crash_verbs import Machine
+
+from iifuse.core import touch as touches
+from iifuse.core.bits import Bits
+from iifuse.core.change import Act, Pend, Store
+from iifuse.core.state import Kind, Progress, Role, Verb
+from iifuse.core.touch import Copy, Mark, Note, Side, Sync
+from iifuse.verbs import loading
+
+IND, DEP = Kind.INDEPENDENT, Kind.DEPENDENT
+U, E = Verb.UPDATE_SHADOW, Verb.EXPORT
+dep, ind = Setup(DEP, shadow=GARBAGE), Setup(IND)
+m2s = Setup(IND, Progress.TO_SHADOW, shadow=5, copy=True)
+ind_s2m = Setup(IND, Progress.TO_MASTER, shadow=5, copy=True)
+dep_s2m = Setup(DEP, Progress.TO_MASTER, shadow=5, copy=True)
+dep_s2m_unchanged = Setup(DEP, Progress.TO_MASTER, shadow=GARBAGE)
+pair = Case((dep, Setup(IND, shadow=10, master=1)), 1, (U,), ((0, 1),))
+
+
+@dataclass(frozen=True)
+class Twist:
+    """`cases`: the model has to find it in each of them, by scripts of this length."""
+
+    plant: Callable[[], Any]
+    cases: tuple[Case, ...]
+    length: int = 3
+
+
+TWISTS: dict[str, Twist] = {}
+
+
+def twist(name: str, *setups: Setup, verbs: tuple[Verb, ...] = (), length: int = 3, cases=()):
+    """Register what is planted under its name, for these sets, each by itself."""
+    found = (*cases, *(Case((setup,), 1, verbs) for setup in setups))
+
+    def add(function):
+        TWISTS[name] = Twist(contextmanager(function), found, length)
+        return function
+
+    return add
+
+
+def _of_bits(step) -> bool:
+    return isinstance(step, Mark) or getattr(step, "role", None) is Role.BITMAP
+
+
+# -- the wrong orders of the one-chunk model ------------------------------------------------
+
+
+@twist("settle, mark, preserve, write", dep, m2s, ind_s2m, dep_s2m)
+def _():
+    with steps("first_touch", lambda found: sorted(found, key=lambda s: not _of_bits(s))):
+        yield
+
+
+@twist("settle, preserve, write, mark", dep, ind, m2s, ind_s2m, dep_s2m)
+def _():
+    def write(self, file, first, count):
+        kept = []
+        real = touches.first_touch
+
+        def touch(*words, **options):
+            found = real(*words, **options)
+            kept.extend(tuple(s for s in phase if _of_bits(s)) for phase in found)
+            return [tuple(s for s in phase if not _of_bits(s)) for phase in found]
+
+        with patch.object(touches, "first_touch", touch):
+            yield from honest(self, file, first, count)
+        yield from self.execute(kept)
+
+    honest = Machine.write
+    with patch.object(Machine, "write", write):
+        yield
+
+
+@twist("no settle, skip the mark if it is right in memory", dep, m2s)
+def _():
+    real = touches.first_touch
+
+    def touch(members, wanted, *, ordered):
+        found = real(members, wanted, ordered=ordered)
+        lazy = all(t.side is Side.SHADOW for t in wanted)
+        return twisted(found, leave_out(Sync, role=Role.BITMAP)) if lazy else found
+
+    with patch.object(touches, "first_touch", touch):
+        yield
+
+
+@twist("no settle, a copied chunk is ready before its bits are on disk", dep_s2m)
+def _():
+    """As the third wrong order, in a restore: the background copy's clear is lazy and trusted."""
+
+    def trusting(self, first, count):
+        return self.ready.all(first, count) or not self.copy.any(first, count)
+
+    with steps("copied", leave_out(Sync, role=Role.BITMAP)), patch.object(Bits, "covers", trusting):
+        yield
+
+
+@twist("write before everything", dep, ind, m2s, length=2)
+def _():
+    def write(self, file, first, count):
+        self.disk.put((*file, first), self.clock + 1)
+        yield from honest(self, file, first, count)
+
+    honest = Machine.write
+    with patch.object(Machine, "write", write):
+        yield
+
+
+# -- missing steps of a first touch ---------------------------------------------------------
+
+
+def _missing(name: str, change: Callable[[list], list], *setups: Setup) -> None:
+    @twist(name, *setups)
+    def _():
+        with steps("first_touch", change):
+            yield
+
+
+_missing("no mark", leave_out(Mark), dep, ind, m2s)
+_missing("mark not durable", leave_out(Sync, role=Role.BITMAP), dep, ind, m2s, ind_s2m)
+_missing("no preserve", leave_out(Copy), dep, dep_s2m_unchanged)
+_missing("preserve not durable", leave_out(Sync, role=Role.SHADOW), dep, m2s)
+_missing("restored chunk not durable", leave_out(Sync, role=Role.MASTER), ind_s2m, dep_s2m)
+
+
+@twist("sibling not preserved before a restore", cases=[Case((dep, ind_s2m))])
+def _():
+    real = touches.first_touch
+
+    def touch(members, wanted, *, ordered):
+        raw = all(t.side is Side.RAW for t in wanted)
+        return [] if raw else real(members, wanted, ordered=ordered)
+
+    with patch.object(touches, "first_touch", touch):
+        yield
+
+
+@twist("write in a region marked ahead is not noted", cases=[Case((ind,), 3, (U,), region=2)])
+def _():
+    with steps("first_touch", leave_out(Note)):
+        yield
+
+
+# -- the background copy --------------------------------------------------------------------
+
+
+@twist("copy bit cleared before the chunk is durable", m2s, dep_s2m)
+def _():
+    with phases("copied", lambda found: found[::-1]):
+        yield
+
+
+@twist("a point in time does not stop the copy", ind, verbs=(U,), length=6)
+def _():
+    with patch.object(Machine, "stop_copy", lambda self, number: iter(())):
+        yield
+
+
+# -- points in time -------------------------------------------------------------------------
+
+
+@twist("source not synced at the point in time", ind, dep, verbs=(U,))
+def _():
+    def of_bits(found):
+        return [s for s in found if not isinstance(s, Sync) or s.role is Role.BITMAP]
+
+    with steps("point_in_time", of_bits):
+        yield
+
+
+@twist("shadow bits zeroed before the copy bits are durable", ind, verbs=(U,))
+def _():
+    def turn(found):
+        stores = [s for s in found if isinstance(s, Store)]
+        return [*reversed(stores), *(s for s in found if s not in stores)]
+
+    with steps("whole_change", turn):
+        yield
+
+
+@twist("no durable record before the bits change", ind, verbs=(U,))
+def _():
+    with steps("point_in_time", leave_out(Pend)):
+        yield
+
+
+@twist("group without a record", cases=[pair])
+def _():
+    with phases("point_in_time", lambda found: [p for p in found if p is not Act.RECORD]):
+        yield
+
+
+@twist("group record erased before the last header", cases=[pair])
+def _():
+    with phases("point_in_time", forgotten_early):
+        yield
+
+
+@twist("header committed before the bits are durable", cases=[Case((dep,), 2, (U,))])
+def _():
+    def hasty(self, header):
+        self.actions.append(("put", (*self.name, "header"), header))
+        return header
+
+    unsynced = steps("whole_change", leave_out(Sync))
+    with unsynced, patch("crash_model.Recorder.write_header", hasty):
+        yield
+
+
+# -- recovery -------------------------------------------------------------------------------
+
+
+def _recovery(name: str, unfinished: Callable, *setups: Setup, cases=()) -> None:
+    @twist(name, *setups, verbs=(U,), cases=cases)
+    def _():
+        real = loading.unfinished
+        with patch.object(loading, "unfinished", lambda *a: unfinished(real, *a)):
+            yield
+
+
+_recovery("recovery ignores what is pending", lambda *_: None, ind)
+_recovery("recovery ignores the record", lambda real, _, h: real((), h), cases=[pair])
+
+
+@twist("record followed before it is durable", cases=[pair])
+def _():
+    def apply(self, actions):
+        return real(self, [a for a in actions if a != ("sync", RECORD)])
+
+    def believing(self):
+        with patch.object(Machine, "apply", apply):
+            yield from honest(self)
+
+    honest, real = Machine.start, Machine.apply
+    with patch.object(Machine, "start", believing):
+        yield
+
+
+# -- lent shadows ---------------------------------------------------------------------------
+
+
+@twist("joined before the merged bits are durable", ind, verbs=(U, E), length=5)
+def _():
+    with steps("exact_bits", lambda found: [found[-1], *found[:-1]]):
+        yield
+
+
+@twist("joined without the other host's bits", ind, verbs=(U, E), length=4)
+def _():
+    def join(self, number):
+        self.actors[number].far.shadow.zero()
+        yield from honest(self, number)
+
+    honest = Machine.join
+    with patch.object(Machine, "join", join):
+        yield
+
+
+@twist("taken back with the bits of before", ind, verbs=(U, E), length=4)
+def _():
+    def take_back(self, number):
+        yield from self._home(self.actors[number])
+
+    with patch.object(Machine, "take_back", take_back):
+        yield
