@@ -31,7 +31,7 @@ from iifuse.store.statedb import StateDB
 from iifuse.store.transitions import TransitionFile
 from iifuse.store.transport import Said
 from iifuse.units import count
-from iifuse.verbs import late, recovery
+from iifuse.verbs import recovery, watch
 
 log = logging.getLogger("iifuse")
 
@@ -44,6 +44,8 @@ _OPTIONS: Final = (
 )
 STILL_OPEN: Final = 3
 """Exit code: stopped in order while somebody still had files open."""
+UNSAVED: Final = 4
+"""Exit code: a volume did not answer at the end, and what was not saved is looked at next time."""
 
 
 @dataclass(frozen=True)
@@ -265,6 +267,7 @@ class Service:
         self, instance: Instance, server: Server, signals: AsyncIterator[int]
     ) -> None:
         self.mount.open()
+        told, answered = trio.current_time(), True
         try:
             async with trio.open_nursery() as mounted:
                 mounted.start_soon(self._run_fuse, mounted.cancel_scope)
@@ -278,23 +281,29 @@ class Service:
                 mounted.start_soon(instance.notes.keep_up)
                 mounted.start_soon(instance.history.keep_up)
                 mounted.start_soon(instance.history.keep_short)
-                mounted.start_soon(late.watch, instance)
+                mounted.start_soon(watch.watch, instance)
                 log.info("ready at %s, %s", self.mount.mountpoint, count(len(instance.sets), "set"))
                 sdnotify.SystemdNotifier().notify("READY=1")
                 self._when_ready()
                 await stopping.told(signals)
+                told = trio.current_time()
                 sdnotify.SystemdNotifier().notify("STOPPING=1")
-                async with instance.admin:  # no verb begins any more
-                    seconds = self.options.stop_wait
-                    if not await stopping.prepare(instance, self.mount, seconds, signals):
-                        self._code = STILL_OPEN
-                    self.mount.stop()
-                    await trio.sleep_forever()  # until `_run_fuse` ends everything here
+                answered = await stopping.close(instance)
+                seconds = self.options.stop_wait
+                if not await stopping.prepare(instance, self.mount, seconds, signals):
+                    self._code = STILL_OPEN
+                self.mount.stop()
+                await trio.sleep_forever()  # until `_run_fuse` ends everything here
         finally:
             with trio.CancelScope(shield=True):
-                await recovery.stop(instance)
-                await _tell(instance, "service stopped")
+                spent = trio.current_time() - told
+                left = max(self.options.stop_wait - spent, 0) + stopping.LAST_S
+                answered &= await recovery.stop(instance, left)
+                if answered:
+                    await _tell(instance, "service stopped")
                 await self.loop.blocking(self.mount.close)
+                if not answered:  # threads wait for volumes, and the interpreter for the threads
+                    stopping.end(UNSAVED)
 
     async def _run_fuse(self, scope: trio.CancelScope) -> None:
         """Serve the kernel; an unmount from outside ends the service in order."""

@@ -17,6 +17,12 @@ from iifuse.store.holders import named, ways_out
 
 log = logging.getLogger("iifuse")
 
+LAST_S: Final = 5.0
+"""Seconds that a stop may take beyond `stop_wait`."""
+
+VERBS_S: Final = 2.0
+"""Seconds for which verbs that run are waited for at the end."""
+
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -53,6 +59,15 @@ async def told(signals: AsyncIterator[int]) -> None:
         if number != signal.SIGHUP:
             return
         log.info("the terminal was closed (SIGHUP); the service goes on")
+
+
+async def close(instance: Instance) -> bool:
+    """No verb begins any more. False: one hangs, which is not waited for (K8)."""
+    with instance.loop.clock.move_on_after(VERBS_S) as waiting:
+        await instance.desk.close()
+    if waiting.cancelled_caught:
+        log.error("a verb does not come to its end, and is cut off as by a crash")
+    return not waiting.cancelled_caught
 
 
 async def prepare(

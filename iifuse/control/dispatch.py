@@ -1,24 +1,27 @@
 """From a request to a verb, and from what that answers to rows for people."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, Final
 
+import outcome
 import trio
 
 from iifuse import errors
 from iifuse.control import protocol
+from iifuse.control.claims import Claims
 from iifuse.control.health import concerns
 from iifuse.control.past import history
 from iifuse.control.protocol import AnyRequest, Cost, Noted, SetStatus, Target, VolumeStatus
 from iifuse.control.rows import status, volumes
 from iifuse.core import missing
-from iifuse.core.naming import find, find_all
+from iifuse.core.naming import find
 from iifuse.core.state import Custody, Kind, Policy, Progress, Verb, check_known, way_out
 from iifuse.core.ticket import Lent
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host import space
+from iifuse.host.desk import Claim
 from iifuse.host.instance import Instance
 from iifuse.host.tickets import lent_again
 from iifuse.verbs import (
@@ -48,16 +51,20 @@ _KINDS: Final = {"ind": Kind.INDEPENDENT, "dep": Kind.DEPENDENT}
 _GROUP_CHARACTERS_MAX: Final = 255
 
 
+Handler = Callable[[Any], Awaitable[object]]
+
+
 _DISABLED: Final = (Verb.DISABLE.told, "-d")
 """What the history says of a set that was disabled, now and as earlier versions wrote it."""
 
 
 class Dispatcher:
-    """Answers requests; verbs that change something run one after the other."""
+    """Answers requests; verbs on the same masters run one after the other (host.desk)."""
 
     def __init__(self, instance: Instance, info: protocol.ServiceInfo) -> None:
         self._instance, self._info = instance, info
-        self._handlers: dict[type, Callable[[Any], Awaitable[object]]] = {
+        self._claims = claims = Claims(instance, info.mountpoint)
+        self._handlers: dict[type, Handler] = {
             protocol.Hello: self._hello,
             protocol.Wait: self._wait,
             protocol.Status: self._status,
@@ -67,41 +74,63 @@ class Dispatcher:
             protocol.DryRun: self._dry_run,
             protocol.History: self._history,
             protocol.Compare: self._compare,
-            protocol.MarkChanged: self._alone(self._mark_changed),
-            protocol.Enable: self._alone(self._enable),
-            protocol.Disable: self._alone(self._disable),
-            protocol.Update: self._alone(self._update),
-            protocol.Abort: self._alone(self._abort),
-            protocol.Reset: self._alone(self._reset),
-            protocol.GiveUp: self._alone(self._give_up),
             protocol.NotRestored: self._not_restored,
-            protocol.Export: self._alone(self._export),
-            protocol.Import: self._alone(self._import),
-            protocol.CheckImport: self._alone(self._check_import),
-            protocol.CheckJoin: self._alone(self._check_join),
-            protocol.Join: self._alone(self._join),
-            protocol.Move: self._alone(self._move),
-            protocol.Control: self._alone(self._control),
-            protocol.Release: self._alone(self._release),
-            protocol.Attach: self._alone(self._attach),
-            protocol.Tune: self._alone(self._tune),
+            protocol.MarkChanged: self._claiming(self._mark_changed, claims.one),
+            protocol.Enable: self._claiming(self._enable, claims.new),
+            protocol.Disable: self._claiming(self._disable, claims.several),
+            protocol.Update: self._claiming(self._update, claims.recorded),
+            protocol.Abort: self._claiming(self._abort, claims.several),
+            protocol.Reset: self._claiming(self._reset, claims.recorded),
+            protocol.GiveUp: self._claiming(self._give_up, claims.one),
+            protocol.Export: self._claiming(self._export, claims.several),
+            protocol.Import: self._claiming(self._import, claims.new),
+            protocol.CheckImport: self._claiming(self._check_import, claims.new),
+            protocol.CheckJoin: self._claiming(self._check_join, claims.one),
+            protocol.Join: self._claiming(self._join, claims.one),
+            protocol.Move: self._claiming(self._move, claims.new),
+            protocol.Control: self._claiming(self._control, claims.new),
+            protocol.Release: self._claiming(self._release, claims.named),
+            protocol.Attach: self._claiming(self._attach, claims.new),
+            protocol.Tune: self._claiming(self._tune, claims.several),
         }
 
     async def answer(self, request: AnyRequest) -> object:
         """What the verb answers. Raises IifuseError."""
         return await self._handlers[type(request)](request)
 
-    def _alone(
-        self, handler: Callable[[Any], Awaitable[object]]
-    ) -> Callable[[Any], Awaitable[object]]:
-        async def locked(request: AnyRequest) -> object:
-            async with self._instance.admin:
-                with trio.CancelScope(shield=True):  # a verb once begun is finished
-                    await late.look(self._instance)
-                    result = await handler(request)
-            return result
+    def _claiming(self, handler: Handler, claim: Callable[[Any], set[str]]) -> Handler:
+        """Let a verb wait for those that work on what it claims.
 
-        return locked
+        Once begun it is finished, whether or not anybody waits for it.
+        """
+
+        async def in_turn(request: AnyRequest) -> object:
+            while True:
+                async with AsyncExitStack() as stack:
+                    held = await stack.enter_async_context(
+                        self._instance.desk.claimed(claim(request))
+                    )
+                    if claim(request) <= held:  # else a group has got another set meanwhile
+                        return await self._begin(partial(handler, request), held, stack.pop_all())
+
+        return in_turn
+
+    async def _begin(
+        self, verb: Callable[[], Awaitable[object]], held: Claim, claim: AsyncExitStack
+    ) -> object:
+        answer: list[outcome.Outcome[object]] = []
+        ended = trio.Event()
+
+        async def finish() -> None:
+            with trio.CancelScope(shield=True):
+                async with claim:
+                    await late.look(self._instance, held)
+                    answer.append(await outcome.acapture(verb))
+            ended.set()
+
+        trio.lowlevel.spawn_system_task(finish)
+        await ended.wait()
+        return answer[0].unwrap()
 
     # -- asking -----------------------------------------------------------------------------
 
@@ -113,7 +142,7 @@ class Dispatcher:
         return [await status(self._instance, member) for member in sets]
 
     async def _groups(self, request: protocol.Groups) -> list[str]:  # noqa: ARG002
-        return sorted({s.group for s in self._instance.sets.values() if s.group})
+        return sorted({s.group for s in list(self._instance.sets.values()) if s.group})
 
     async def _volumes(self, request: protocol.Volumes) -> list[VolumeStatus]:  # noqa: ARG002
         return await volumes(self._instance, self._info.mountpoint)
@@ -139,7 +168,7 @@ class Dispatcher:
             if copier is not None:
                 await copier.wait()
             else:  # a new PIT is being made just now, and the copy starts after it
-                async with self._instance.admin:
+                async with self._instance.desk.claimed({self._instance.claim_of(member)}):
                     lost = member.header.copying and self._instance.running(member) is None
                 if lost:
                     why = next((f": {m.words(r)}" for r, m in member.missing.items()), "")
@@ -149,9 +178,7 @@ class Dispatcher:
     def _select(self, target: Target, *, everything: bool = False) -> list[VolumeSet]:
         if everything and target == Target():
             return list(self._instance.sets.values())
-        if target.group is not None:
-            return self._instance.members(target.group)
-        return find_all(self._instance.sets, target.sets, self._info.mountpoint)
+        return self._claims.sets_of(target)
 
     def _set(self, name: str) -> VolumeSet:
         return find(self._instance.sets, name, self._info.mountpoint)

@@ -73,7 +73,7 @@ def _names(roles: Iterable[Role]) -> tuple[str, ...]:
 
 async def volumes(instance: Instance, mountpoint: str) -> list[VolumeStatus]:
     """The files of the mount, and pass-through volumes that are late."""
-    rows = [_volume(instance, view, mountpoint) for view in instance.views.values()]
+    rows = [_volume(instance, view, mountpoint) for view in list(instance.views.values())]
     # Asked only where one waits: a state directory that fails is no reason to say nothing.
     kept = await instance.loop.blocking(instance.db.volumes) if instance.volumes_wait else []
     late = [path for path in kept if path not in instance.views]

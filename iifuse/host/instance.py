@@ -18,6 +18,7 @@ from iifuse.data.copier import Copier
 from iifuse.data.family import Family
 from iifuse.data.view import MasterView, ShadowView, View
 from iifuse.data.volumeset import VolumeSet
+from iifuse.host.desk import Desk
 from iifuse.host.history import History
 from iifuse.host.notes import Notes
 from iifuse.host.timekeeper import Timekeeper
@@ -67,7 +68,7 @@ class Instance:
     """The registries; what people order stands in `iifuse/verbs`.
 
     `sets` is keyed by shadow path, `views` by volume path, `copiers`, those that have not ended,
-    by set UUID. `admin` serialises the verbs that change anything.
+    by set UUID. `desk`: which verbs run side by side.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Instance:
         self.boot_id, self.ordered, self._said = boot_id, ordered, said or Said()
         self.session = 1 + secrets.randbelow((1 << 32) - 1)
         """In every header and in the state database, so that an older copy of a bitmap is known."""
-        self.admin = trio.Lock()
+        self.desk = Desk()
         self.families: list[Family] = []
         self.sets: dict[str, VolumeSet] = {}
         self.views: dict[str, View] = {}
@@ -153,9 +154,9 @@ class Instance:
 
     def members(self, group: str) -> list[VolumeSet]:
         """The sets of a group. Raises NotFound when there is none."""
-        found = [s for s in self.sets.values() if s.group == group]
+        found = [s for s in list(self.sets.values()) if s.group == group]
         if not found:
-            hint = near(group, {s.group for s in self.sets.values() if s.group})
+            hint = near(group, {s.group for s in list(self.sets.values()) if s.group})
             raise errors.NotFound(
                 group, "no such group", f"{hint} 'iiadm -g -L' lists all".strip()
             )
@@ -177,6 +178,10 @@ class Instance:
             if master.path == path or master.identity.is_same(identity):
                 return family
         return None
+
+    def claim_of(self, member: VolumeSet) -> str:
+        """What a verb on a set claims. Sets that wait for one master have the same."""
+        return self.family(member).path or member.name
 
     def running(self, member: VolumeSet) -> Copier | None:
         """The copier of a set, if it runs."""

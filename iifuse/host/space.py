@@ -34,7 +34,7 @@ async def watch(instance: Instance) -> None:
 async def _look(instance: Instance) -> None:
     sparse = {
         name: partial(_percent_used, member.shadow)
-        for name, member in instance.sets.items()
+        for name, member in list(instance.sets.items())
         if member.shadow is not None and not member.shadow.is_device
     }
     for name, percent in (await instance.lookout.look(sparse)).items():

@@ -32,7 +32,7 @@ async def learn(instance: Instance, member: VolumeSet) -> None:
 
 async def learn_at_start(instance: Instance) -> None:
     """For all sets; where it fails, the next verb says so."""
-    for member in instance.sets.values():
+    for member in list(instance.sets.values()):
         try:
             await learn(instance, member)
         except errors.IifuseError as error:

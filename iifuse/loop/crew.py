@@ -111,8 +111,15 @@ class _Worker:
         threading.Thread(target=self._work, daemon=True).start()
 
     def _work(self) -> None:
-        stays = True
-        while stays and (job := self.jobs.get()) is not None:
-            job.do()
-            stays = self._crew.rest(self)  # before the next job can come
-            job.tell()
+        while self._do_one():
+            pass
+
+    def _do_one(self) -> bool:
+        """Nothing of a job stays with a thread that waits for the next: a set may be disabled."""
+        job = self.jobs.get()
+        if job is None:
+            return False
+        job.do()
+        stays = self._crew.rest(self)  # before the next job can come
+        job.tell()
+        return stays

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Final
+from uuid import UUID
 
 from iifuse import errors
 from iifuse.core.header import Closure, Header
@@ -43,7 +44,9 @@ async def attach(instance: Instance, paths: tuple[str, ...], group: str | None) 
         for one in found:
             await instance.loop.blocking(partial(_adopt, *one))
     rows = [_row(*one, group, _family_in_use(instance, one[1])) for one in found]
-    async with AsyncExitStack() as gates:  # nothing is written between the look and the tracking
+    masters = {header.master or header.shadow for _, header in found}
+    # Nothing is written between the look and the tracking.
+    async with instance.desk.claimed(masters), AsyncExitStack() as gates:
         for family in pit.in_order(filter(None, (_family_in_use(instance, h) for _, h in found))):
             await gates.enter_async_context(family.locks.gate())
         await instance.loop.blocking(partial(_remember, instance, rows))
@@ -98,12 +101,16 @@ def _read(instance: Instance, path: str, undo: ExitStack) -> tuple[BitmapFile, H
 def _check(instance: Instance, path: str, header: Header) -> None:
     if header.closure is not Closure.OPEN:
         raise errors.Refused(path, "its set was disabled", "there is nothing to bring back")
-    if header.shadow in instance.sets or any(s.key == header.uuid for s in instance.sets.values()):
+    if header.shadow in instance.sets or header.uuid in _keys(instance):
         raise errors.InUse(header.shadow, "is a set of this service already", _LOOK)
     master, shadow = (Part.MASTER, header.master), (Part.SHADOW, header.shadow)
     rest = [shadow, (Part.BITMAP, path)]
     parts = rest if header.custody is Custody.IMPORTED else [master, *rest]
     roles.check(instance, parts, ticket=(header.uuid, header.export_number))
+
+
+def _keys(instance: Instance) -> set[UUID]:
+    return {member.key for member in list(instance.sets.values())}
 
 
 def _adopt(bitmap: BitmapFile, header: Header) -> None:

@@ -45,7 +45,9 @@ async def enable(
     """
     opened = await instance.loop.blocking(partial(open_set, instance, request))
     try:
-        member, held_ms = await _make(instance, request, opened)
+        alias = {opened.master.path} - {request.master}  # who asks has claimed the name he knows
+        async with instance.desk.claimed(alias):
+            member, held_ms = await _make(instance, request, opened)
     except BaseException:
         if opened.family is None and opened.master.path in instance.views:
             await instance.remove_master(instance.views[opened.master.path].family)

@@ -182,7 +182,7 @@ def _open_lent(
         raise _is_here(request, instance.sets[request.shadow])
     lent = _read_lent(request)
     header = _import_header(instance, request, lent)
-    for member in instance.sets.values():
+    for member in list(instance.sets.values()):
         if member.key == lent.uuid:
             raise _is_here(request, member)
     roles.check(

@@ -7,13 +7,11 @@ docs/decisions/replaced-volumes.md.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import count
 from typing import Final
-
-import trio
 
 from iifuse import errors
 from iifuse.core.header import Closure, FileId, Header
@@ -22,6 +20,7 @@ from iifuse.core.state import Custody, Role
 from iifuse.data.family import Family
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host.astray import is_covered, look_at_open, open_at
+from iifuse.host.desk import EVERYTHING, NEW
 from iifuse.host.instance import Instance
 from iifuse.host.shown import rise_above
 from iifuse.host.unjoined import learn_at_start
@@ -34,41 +33,44 @@ from iifuse.verbs.enable import after_last_set
 from iifuse.verbs.loading import Found, load_bitmap, look_at_volumes, with_times
 from iifuse.verbs.pit import in_order
 
-EVERY_S: Final = 2.0
-OPEN_EVERY: Final = 4
-"""Open volumes are looked at every so many times: fifty sets cost a hundredth of a core so."""
 GATE_S: Final = 10.0
 """How long running writes are waited for before a volume is taken back."""
 
 
-async def watch(instance: Instance) -> None:
-    """Look now and then, for as long as the service lives."""
-    for turn in count(1):
-        await trio.sleep(EVERY_S)
-        async with instance.admin:
-            with trio.CancelScope(shield=True):
-                await look(instance, also_open=turn % OPEN_EVERY == 0)
+def waits(member: VolumeSet) -> bool:
+    """Is a volume of it missing?"""
+    return any(not missing.served for missing in member.missing.values())
 
 
-async def look(instance: Instance, *, also_open: bool = True) -> None:
-    """Look once; nobody else may change sets meanwhile. Raises nothing.
+async def look(instance: Instance, claim: AbstractSet[str] = frozenset({EVERYTHING})) -> None:
+    """Look at what is open, and for what is missing of masters that nobody else works on."""
+    await look_at_open_volumes(instance)
+    await look_for_missing(instance, claim)
 
-    What fails of one set is that set's (`_returning`, Lookout), and the others have their look.
-    """
-    if also_open:
-        with instance.lookout.apart("volumes", "the look at those that are open"):
-            await look_at_open(instance)
+
+async def look_at_open_volumes(instance: Instance) -> None:
+    """Raises nothing."""
+    with instance.lookout.apart("volumes", "the look at those that are open"):
+        await look_at_open(instance)
+
+
+async def look_for_missing(instance: Instance, claim: AbstractSet[str]) -> None:
+    """Raises nothing: what fails of one set is that set's, and the others have their look."""
     with instance.lookout.apart("volumes", "the look at those that are missing"):
-        await _look_for_missing(instance)
+        await _look_for_missing(instance, claim)
 
 
 # -- volumes that are not -------------------------------------------------------------------
 
 
-async def _look_for_missing(instance: Instance) -> None:
+async def _look_for_missing(instance: Instance, claim: AbstractSet[str]) -> None:
     """Bitmaps first: they say which files are meant."""
-    lacking = [s for s in instance.sets.values() if any(not m.served for m in s.missing.values())]
-    absent = await _absent(instance)
+    everything = EVERYTHING in claim
+    lacking = [
+        member for member in list(instance.sets.values())
+        if waits(member) and (everything or instance.claim_of(member) in claim)
+    ]  # fmt: skip
+    absent = await _absent(instance) if everything or NEW in claim else []
     if not (lacking or absent):
         return
     there = await _probe(instance, lacking, absent)
@@ -165,9 +167,8 @@ def _returning(
 
 
 async def _bring_bitmap(instance: Instance, member: VolumeSet) -> None:
-    row = next(
-        row for row in await instance.loop.blocking(instance.db.sets) if row.shadow == member.name
-    )
+    rows = await instance.loop.blocking(instance.db.sets)
+    row = next(row for row in rows if row.shadow == member.name)
     found = Found()
     try:
         load = partial(load_bitmap, instance, row, found.trouble)

@@ -8,7 +8,10 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from math import inf
 from typing import Any
+
+import trio
 
 from iifuse import errors
 from iifuse.core.header import Closure, Stamp
@@ -108,7 +111,7 @@ async def note_use(instance: Instance, members: Iterable[VolumeSet]) -> None:
         if member.in_use:
             await open_for_use(instance, member)
     await put_in_use(instance, members)
-    for view in instance.views.values():  # of a master that was in use the stamp is gone now
+    for view in list(instance.views.values()):  # of a master that was in use the stamp is gone now
         if any(member in view.concerned() for member in members):
             instance.timekeeper.expect(view)
 
@@ -139,11 +142,27 @@ async def show(instance: Instance, family: Family) -> None:
             await instance.show_shadow(member)
 
 
-async def stop(instance: Instance) -> None:
-    """Let copies rest, make everything durable, write exact bits, mark all clean, close."""
-    for member in instance.sets.values():
-        await instance.stop_copy(member)
-    for family in instance.families:
+async def stop(instance: Instance, limit_s: float = inf) -> bool:
+    """Let copies rest, make everything durable, write exact bits, mark all clean, close.
+
+    What has volumes that do not answer is left as by a crash after `limit_s` seconds: False.
+    """
+    ended = {family: trio.Event() for family in instance.families}
+    for family, event in ended.items():
+        trio.lowlevel.spawn_system_task(_stop_family, instance, family, event)
+    with instance.loop.clock.move_on_after(limit_s):
+        for event in ended.values():
+            await event.wait()
+    for family in (family for family, event in ended.items() if not event.is_set()):
+        names = ", ".join(filter(None, [family.path, *(s.name for s in family.sets)]))
+        log.error("%s: a volume does not answer; the next start looks at what was not saved", names)
+    return all(event.is_set() for event in ended.values())
+
+
+async def _stop_family(instance: Instance, family: Family, ended: trio.Event) -> None:
+    try:
+        for member in family.sets:
+            await instance.stop_copy(member)
         async with family.locks.gate():
             for volume in [family.master, *(s.shadow for s in family.sets if not s.stuck)]:
                 await _sync_last(volume, family)
@@ -153,6 +172,10 @@ async def stop(instance: Instance) -> None:
             if family.master is not None and not family.sets:
                 await _keep_times(instance, family.master)
         await instance.loop.blocking(partial(_close, family))
+    except Exception:
+        log.exception("%s: defect at the end of the service", family.path)
+    finally:
+        ended.set()
 
 
 async def _sync_last(volume: Volume | None, family: Family) -> None:

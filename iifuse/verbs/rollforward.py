@@ -45,7 +45,7 @@ def roll_forward(
 
 def awaited(instance: Instance) -> tuple[Transition, ...]:
     """The group commands that a set has still to follow when its bitmap volume is there again."""
-    absent = {member.key for member in instance.sets.values() if member.lacks(Role.BITMAP)}
+    absent = {member.key for member in list(instance.sets.values()) if member.lacks(Role.BITMAP)}
     return tuple(
         transition for transition in instance.transitions.standing
         if any(member.uuid in absent for member in transition.members)

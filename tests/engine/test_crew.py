@@ -2,6 +2,7 @@
 
 import errno
 import threading
+import weakref
 from functools import partial
 
 import pytest
@@ -172,3 +173,22 @@ def test_planted_failure_is_one_of_a_volume():
     member.shadow.breaks.append(always("write"))
     trio.run(bench.view.write, CHUNK, b"new")
     assert member.state.offline
+
+
+class Held:
+    """What a call needs: a volume, a set with its bits."""
+
+    def use(self):
+        pass
+
+
+@pytest.mark.finding("K11.1")
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+async def test_thread_that_waits_keeps_nothing_of_its_last_call(way, loop):
+    """Else what is gone, a disabled set for one, would stay until the thread has more to do."""
+    held = Held()
+    gone = threading.Event()
+    weakref.finalize(held, gone.set)
+    await way(loop)(held.use)
+    del held
+    assert await trio.to_thread.run_sync(gone.wait, 30)

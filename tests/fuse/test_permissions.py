@@ -232,6 +232,7 @@ def test_kernel_that_ignores_lists_is_shown_less(disk_place, lists, mode):
     assert permissions.of(node).mode == mode
 
 
+@pytest.mark.finding("K8.1")
 @pytest.mark.parametrize("hangs", [False, True])
 async def test_look_tells_which_are_others_and_keeps_what_does_not_answer(monkeypatch, loop, hangs):
     go, nodes = threading.Event(), [Node(number, b"%d" % number, None, None) for number in (2, 3)]

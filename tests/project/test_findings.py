@@ -41,7 +41,6 @@ FINDINGS = {
     "K7.1": "a disabled incomplete shadow was mounted, and read rubbish",
     "K8.1": "ls waited for a shadow that did not answer, and every volume with it",
     "K8.4": "a master that did not answer stopped every other volume",
-    "K8.6": "a log that nobody read stopped every volume",
     "K8.7": "an abort, or an update, waited for a sync of a GiB",
     "K9.1": "time in which the service stood still counted against a limit",
     "K9.2": "a thread that could not be started took sets offline",

@@ -39,8 +39,8 @@ MAY_IMPORT = {
     "iifuse.control": (*WORDS, "iifuse.core", "iifuse.control.protocol"),
     **dict.fromkeys(
         (
-            "iifuse.control.dispatch", "iifuse.control.health", "iifuse.control.past",
-            "iifuse.control.rows",
+            "iifuse.control.claims", "iifuse.control.dispatch", "iifuse.control.health",
+            "iifuse.control.past", "iifuse.control.rows",
         ),
         (*WORDS, *SERVED),
     ),

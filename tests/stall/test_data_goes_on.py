@@ -7,6 +7,7 @@ from itertools import product
 
 import pytest
 from harness import CHUNK
+from samples import sample
 
 SIZE = 8 * CHUNK
 MORE_S = 0.1
@@ -37,17 +38,19 @@ def forget(path):
 
 
 CASES = [
-    *product(["ind", "dep"], ["master", "shadow", "bitmap"], ["read", "write", "fsync"], [0, 1])
+    case
+    for case in product(
+        ["ind", "dep"], ["master", "shadow", "bitmap"], ["read", "write", "fsync"], [0, 1]
+    )
+    if case[1:3] != ("bitmap", "read")  # which happens at a start only
 ]
 
 
 @pytest.mark.finding("K8.4")
-@pytest.mark.parametrize(("kind", "role", "operation", "limit"), CASES)
+@pytest.mark.parametrize(("kind", "role", "operation", "limit"), sample(CASES, 10, "data goes on"))
 def test_stalled_volume_holds_up_no_other(
     service, volume, place, far, near, kind, role, operation, limit
 ):
-    if role == "bitmap" and operation == "read":
-        pytest.skip("a bitmap volume is read at a start only")
     content = os.urandom(SIZE)
     paths = {"master": volume("m", size=SIZE), "shadow": place / "s", "bitmap": place / "b"}
     size = {"master": SIZE, "shadow": SIZE, "bitmap": 64 * 1024}[role]

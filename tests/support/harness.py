@@ -70,10 +70,14 @@ class Service:
         assert self._process is not None
         return self._process.pid
 
-    def stop(self, timeout: float = 60) -> int:
-        """SIGTERM; the exit code."""
+    def tell_to_stop(self) -> None:
+        """SIGTERM, and no waiting."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
+
+    def stop(self, timeout: float = 60) -> int:
+        """SIGTERM; the exit code."""
+        self.tell_to_stop()
         return self._wait(timeout)
 
     def kill(self) -> None:

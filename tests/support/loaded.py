@@ -57,9 +57,10 @@ class Child:
         """The same at its end; TimeoutExpired after so many seconds."""
         code = self.poll()
         if code is None:
-            end = os.pidfd_open(self.pid)
+            end, events = os.pidfd_open(self.pid), select.poll()
+            events.register(end, select.POLLIN)
             try:
-                select.select([end], [], [], timeout)
+                events.poll(None if timeout is None else timeout * 1000)
             finally:
                 os.close(end)
             code = self.poll()

@@ -1,0 +1,91 @@
+"""Verbs that have nothing to do with one another run side by side; others in order."""
+
+import pytest
+import trio
+import trio.testing
+
+from iifuse.host.desk import EVERYTHING, Desk
+
+
+@pytest.fixture
+def desk():
+    return Desk()
+
+
+class Work:
+    """Tasks that hold what they have claimed until they are told to end."""
+
+    def __init__(self, desk, nursery) -> None:
+        self.desk, self.nursery = desk, nursery
+        self.order: list[str] = []
+        self.ends: dict[str, trio.Event] = {}
+        self.scopes: dict[str, trio.CancelScope] = {}
+
+    async def begin(self, name: str, *what: str) -> None:
+        self.ends[name], self.scopes[name] = trio.Event(), trio.CancelScope()
+        self.nursery.start_soon(self._do, name, what)
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def _do(self, name, what) -> None:
+        with self.scopes[name]:
+            async with self.desk.claimed(what):
+                self.order.append(name)
+                await self.ends[name].wait()
+
+    async def end(self, name: str) -> None:
+        self.ends[name].set()
+        await trio.testing.wait_all_tasks_blocked()
+
+
+@pytest.fixture
+async def work(desk, nursery):
+    yield Work(desk, nursery)
+    nursery.cancel_scope.cancel()
+
+
+async def test_claims_that_share_nothing_are_held_at_once(work):
+    await work.begin("one", "/a", "/b")
+    await work.begin("two", "/c")
+    assert work.order == ["one", "two"]
+
+
+async def test_claims_that_share_something_follow_each_other_in_their_order(work):
+    await work.begin("one", "/a")
+    await work.begin("two", "/a", "/b")
+    await work.begin("three", "/b")
+    assert work.order == ["one"], "three would overtake two"
+    await work.end("one")
+    assert work.order == ["one", "two"]
+    await work.end("two")
+    assert work.order == ["one", "two", "three"]
+
+
+async def test_claim_that_shares_nothing_overtakes_who_waits(work):
+    await work.begin("hangs", "/a")
+    await work.begin("waits", "/a", "/b")
+    await work.begin("other", "/c")
+    assert work.order == ["hangs", "other"]
+
+
+async def test_claim_of_everything_waits_for_all_and_all_for_it(work):
+    await work.begin("one", "/a")
+    await work.begin("all", EVERYTHING)
+    await work.begin("two", "/b")
+    assert work.order == ["one"]
+    await work.end("one")
+    assert work.order == ["one", "all"]
+    await work.end("all")
+    assert work.order == ["one", "all", "two"]
+
+
+@pytest.mark.parametrize("holds", [False, True])
+async def test_who_is_cancelled_is_in_nobodys_way(work, desk, holds):
+    if not holds:
+        await work.begin("first", "/a")
+    await work.begin("gone", "/a", "/b")
+    await work.begin("next", "/b")
+    work.scopes["gone"].cancel()
+    await trio.testing.wait_all_tasks_blocked()
+    assert work.order[-1] == "next"
+    assert desk.is_free(["/c"])
+    assert not desk.is_free(["/b"])

@@ -1,0 +1,121 @@
+"""While one verb waits for a volume that does not answer, others go on, and so does a stop (K8)."""
+
+import os
+import threading
+import time
+
+import pytest
+from devices import eventually
+from harness import CHUNK
+from samples import sample
+from set_looks import read_bitmap
+
+from iifuse.service import UNSAVED
+
+SIZE = 8 * CHUNK
+PATIENT = "stop_wait=1"
+"""A stop may take five seconds more."""
+
+VERBS = {
+    "update": ("-u", "s"),
+    "restore": ("-n", "-u", "m"),
+    "abort": ("-a",),
+    "disable": ("-d",),
+    "export": ("-E",),
+}
+WAYS = [(role, operation) for role in ("master", "shadow") for operation in ("write", "fsync")]
+CASES = [(*way, verb) for way in WAYS for verb in VERBS]
+
+
+@pytest.fixture
+def service(new_service):
+    return new_service("app", PATIENT)
+
+
+@pytest.fixture
+def far_set(service, volume, place, far):
+    """The shadow of a set one of whose volumes lies far away, and who holds which request."""
+
+    def make(role, kind="ind"):
+        content = os.urandom(SIZE)
+        paths = {"master": volume("m", size=SIZE), "shadow": place / "s"}
+        paths[role] = far.file(role, content if role == "master" else bytes(SIZE))
+        service.enable(kind, paths["master"], paths["shadow"], place / "b")
+        service.wait(paths["shadow"])
+        return paths["master"], paths["shadow"]
+
+    return make
+
+
+def begin(service, *words):
+    """A verb in the background; the thread that waits for it."""
+    thread = threading.Thread(target=service.run, args=("iiadm", *words), daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.finding("K8.4")
+@pytest.mark.parametrize(("role", "operation", "verb"), sample(CASES, 6, "verbs go on"))
+def test_verbs_on_other_sets_go_on(
+    service, place, volume, far, near, far_set, role, operation, verb
+):
+    master, shadow = far_set(role)
+    service.write(master, 5 * CHUNK, b"something to copy")
+    far.hold(operation)
+    waits = begin(service, *VERBS[verb], shadow)
+    far.held.wait(2)  # an abort, for one, may have nothing to ask of this volume
+    near_shadow = place / "near-s"
+    began = time.monotonic()
+    for words in [
+        ("-u", "s", near_shadow), ("-i", "--json"), ("-g", "-L"), ("-w", near_shadow),
+        ("-e", "ind", volume("other"), place / "other-s", place / "other-b"),
+        ("-d", place / "other-s"),
+    ]:  # fmt: skip
+        done = service.run("iiadm", *words)
+        assert done.returncode == 0, (words, done.stderr)
+    assert time.monotonic() - began < 10
+    near.slowest()
+    far.go()
+    waits.join(60)
+    assert not waits.is_alive()
+
+
+def write_synced(service, master, what):
+    fd = os.open(service.path(master), os.O_RDWR)
+    os.pwrite(fd, what, 2 * CHUNK)
+    os.fsync(fd)
+    os.close(fd)
+
+
+@pytest.mark.finding("K8.4")
+@pytest.mark.parametrize(("role", "operation"), sample(WAYS, 1, "stop ends"))
+def test_stop_ends_and_the_next_start_finds_what_was_synced(
+    service, place, far, near, far_set, role, operation
+):
+    """What has a volume that does not answer is left as by a kill; all else is saved."""
+    master, shadow = far_set(role)
+    write_synced(service, master, b"synced")
+    far.hold(operation)
+    waits = begin(service, *VERBS["update" if role == "shadow" else "restore"], shadow)
+    far.held.wait(2)  # of the shadow, a sync may be asked for at the stop only
+    near.slowest()
+    began = time.monotonic()
+    service.tell_to_stop()
+    eventually(lambda: not os.path.ismount(service.mountpoint), "the service has unmounted")
+    assert time.monotonic() - began < 1 + 5 + 2
+    waits.join(60)
+    assert not waits.is_alive()
+    said = service.log.read_text()
+    assert str(shadow) in said.split("a volume does not answer")[0].splitlines()[-1]
+    assert read_bitmap(str(place / "near-s.bmp"))[0].clean
+    far.go()  # the kernel lets no process go that has asked a FUSE server for something
+    assert service.stop() == UNSAVED
+    service.start()
+    if role == "shadow":  # else it was being restored
+        assert service.read(master)[2 * CHUNK : 2 * CHUNK + 6] == b"synced"
+    service.wait(shadow)
+    assert service.status(shadow).progress == "idle"
+    write_synced(service, master, b"later")
+    service.flip("s", shadow)
+    service.wait(shadow)
+    assert service.read(shadow) == service.read(master)
