@@ -1,16 +1,27 @@
-"""The lines of the log: with time and level for people, with a priority for the journal."""
+"""The lines of the log: with time and level for people, with a priority for the journal.
+
+Who reads the log may stop reading: a terminal after Ctrl-S, a collector that is stuck. Whoever
+writes into a pipe that is full stands still, and here everybody's volumes with it. So once volumes
+are served, lines wait in memory, and a thread of their own writes them.
+"""
 
 import errno
 import logging
 import os
 import socket
 import sys
+import threading
 import traceback
-from logging.handlers import SysLogHandler, WatchedFileHandler
+from contextlib import suppress
+from logging.handlers import QueueHandler, SysLogHandler, WatchedFileHandler
+from queue import Full, Queue
 from typing import Final
 
 from iifuse import errors
 from iifuse.store.names import make_directory
+from iifuse.units import count
+
+log = logging.getLogger("iifuse")
 
 SYSLOG: Final = "syslog"
 """Instead of a file: syslog(3), which on most systems is the journal."""
@@ -20,6 +31,10 @@ _PRIORITIES: Final = (
 )  # fmt: skip
 """Of syslog(3): at which level a line has which, the most severe first."""
 _DEBUG: Final = 7
+_LINES_MAX: Final = 4096
+"""So many lines wait to be written; those that come then are lost, and counted."""
+_END_SECONDS: Final = 1.0
+"""So long the end of the service waits for them."""
 
 
 def usual(state: str) -> str:
@@ -89,6 +104,127 @@ def _is_journal() -> bool:
     except OSError:
         return False
     return told == f"{found.st_dev}:{found.st_ino}"
+
+
+class Aside:
+    """The log as a thread writes it, which alone waits for whoever reads it.
+
+    Until `start` each line is written where it is said, so that a start that fails is explained.
+    """
+
+    def __init__(self, lines_max: int = _LINES_MAX) -> None:
+        self._waiting = _Waiting(lines_max)
+        self._handlers = logging.getLogger().handlers[:]
+        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+        self._ends = False
+
+    def start(self) -> None:
+        """From now on nobody waits for the log. Raises ServiceError where no thread is to be had.
+
+        What Python itself would say on standard error, of threads and of objects that go, is said
+        in the log too.
+        """
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise errors.ServiceError(
+                "threads", f"cannot be started ({error})", "allow it more (pids, TasksMax)"
+            ) from error
+        logging.getLogger().handlers[:] = [self._waiting]
+        threading.excepthook = _tell_of_thread
+        sys.unraisablehook = _tell_of_object
+
+    def say(self, text: str) -> None:
+        """To standard error, after all that was logged; lost where nobody reads for a second."""
+        with suppress(Full):
+            self._waiting.queue.put(text, timeout=_END_SECONDS)
+
+    def settle(self) -> None:
+        """Return when all is written that was said before, or after a second."""
+        queue = self._waiting.queue
+        with queue.all_tasks_done:
+            queue.all_tasks_done.wait_for(lambda: not queue.unfinished_tasks, _END_SECONDS)
+
+    def end(self) -> None:
+        """Return when all is written, or after a second: then nobody reads it."""
+        self._ends = True
+        with suppress(Full):  # then there is something to wake the thread
+            self._waiting.queue.put_nowait(None)
+        self._thread.join(_END_SECONDS)
+
+    def _write(self) -> None:
+        queue = self._waiting.queue
+        while not (self._ends and queue.empty()):
+            self._write_one(queue.get())
+            queue.task_done()
+            if queue.empty():
+                self._write_one(self._waiting.loss())
+
+    def _write_one(self, line: "_Line") -> None:
+        if isinstance(line, str):
+            with suppress(OSError, ValueError):
+                print(line, file=sys.stderr, flush=True)
+        elif line is not None:
+            for handler in self._handlers:
+                handler.handle(line)
+
+
+_Line = logging.LogRecord | str | None
+"""What waits to be written: a line of the log, or of standard error; None: nothing."""
+
+
+class _Waiting(QueueHandler):
+    """Lets lines wait where there is room, and counts those for which there is none."""
+
+    queue: Queue[_Line]
+
+    def __init__(self, lines_max: int) -> None:
+        super().__init__(Queue(lines_max))
+        self.addFilter(in_words)
+        self._lost = 0
+        self._counting = threading.Lock()
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Never waits. What was lost is told in its place, before the first line that is not."""
+        with self._counting:
+            try:
+                if self._lost:
+                    self.queue.put_nowait(_loss(self._lost))
+                    self._lost = 0
+                self.queue.put_nowait(record)
+            except Full:
+                self._lost += 1
+
+    def loss(self) -> logging.LogRecord | None:
+        """The line that tells of lost ones, where no other has told of them yet."""
+        with self._counting:
+            lost, self._lost = self._lost, 0
+        return _loss(lost) if lost else None
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """A line that is wrong in itself; logging would complain of it to standard error."""
+        why = traceback.format_exc().rstrip()
+        self.enqueue(_line(logging.ERROR, f"a line of the log is wrong: {record.msg!r}\n{why}"))
+
+
+def _loss(lines: int) -> logging.LogRecord:
+    were = "was" if lines == 1 else "were"
+    text = f"{count(lines, 'line')} of the log {were} lost: nobody read them"
+    return _line(logging.WARNING, text)
+
+
+def _line(level: int, text: str) -> logging.LogRecord:
+    return log.makeRecord(log.name, level, "", 0, text, (), None)
+
+
+def _tell_of_thread(what: threading.ExceptHookArgs) -> None:
+    name = what.thread.name if what.thread else "that has gone"
+    log.critical("the thread %s ends by a defect", name, exc_info=what.exc_value)
+
+
+def _tell_of_object(what: "sys.UnraisableHookArgs") -> None:
+    text = what.err_msg or "nobody could be told of a defect in"
+    log.error("%s %r", text, what.object, exc_info=what.exc_value)
 
 
 class _Syslog(SysLogHandler):

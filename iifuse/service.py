@@ -25,8 +25,10 @@ from iifuse.fuse.session import Mount, clean_up_dead
 from iifuse.host import space
 from iifuse.host.instance import Instance
 from iifuse.loop.loop import Loop
+from iifuse.nursery.nursery import Nursery
 from iifuse.store import claims, linux
 from iifuse.store.names import make_directory
+from iifuse.store.programs import GONE, NAME, RESTART
 from iifuse.store.statedb import StateDB
 from iifuse.store.transitions import TransitionFile
 from iifuse.store.transport import Said
@@ -109,16 +111,9 @@ def parser() -> argparse.ArgumentParser:
         help="control socket; default: %(default)s",
     )
     p.add_argument(
-        "-o",
-        metavar="OPT,...",
-        dest="options",
-        action="append",
-        default=[],
-        help=_OPTIONS,
+        "-o", metavar="OPT,...", dest="options", action="append", default=[], help=_OPTIONS
     )
-    p.add_argument(
-        "--daemon", action="store_true", help="run in the background; return when ready"
-    )
+    p.add_argument("--daemon", action="store_true", help="run in the background; return when ready")
     p.add_argument(
         "--log",
         metavar="FILE",
@@ -141,36 +136,53 @@ def main() -> int:
         stopping.hold_back()
         state = os.path.abspath(arguments.state)
         logs.set_up(arguments.log or (logs.usual(state) if detached else None))
+        children = Nursery.start()  # before any volume is open and any thread runs
+        threading.stack_size(_STACK_BYTES)  # locked memory: a thread's whole stack is resident
+        written = logs.Aside()
+        written.start()
         service = Service(
+            children,
+            written,
             mountpoint=arguments.mountpoint,
             state=state,
             socket=os.path.abspath(arguments.socket),
             options=options,
             when_ready=background.let_go if detached else lambda: None,
         )
-        stopping.end(trio.run(service.run))
+        stopping.end(_run(service))
     except errors.IifuseError as error:
-        return _explain(error)
-    except BaseExceptionGroup as group:
-        return _explain(_first_error(group))
+        return _explain(error, _say)
 
 
-def _explain(error: errors.IifuseError) -> int:
+def _run(service: "Service") -> int:
+    """Its exit code, whatever happens; what there is to be said is said when this returns."""
+    try:
+        return trio.run(service.run)
+    except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - it is told
+        return _explain(_first_error(error), service.written.say)
+    finally:
+        service.let_go()
+
+
+def _explain(error: errors.IifuseError, say: Callable[[str], None]) -> int:
     if sys.stderr is not None:  # else it would go to standard output
-        print(terminal.fitted(f"iifuse: {error}", sys.stderr), file=sys.stderr)
+        say(terminal.fitted(f"iifuse: {error}", sys.stderr))
     return error.exit_code
 
 
-def _first_error(group: BaseExceptionGroup[BaseException]) -> errors.IifuseError:
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _first_error(error: BaseException) -> errors.IifuseError:
     """The explained error in a nursery's group; for a defect, the log gets the traceback."""
-    explained = group.subgroup(errors.IifuseError)
-    while explained is not None:
-        first = explained.exceptions[0]
-        if isinstance(first, errors.IifuseError):
-            return first
-        assert isinstance(first, BaseExceptionGroup)
-        explained = first
-    log.critical("the service ends by a defect", exc_info=group)
+    first: BaseException | None = error
+    while isinstance(first, BaseExceptionGroup):
+        explained = first.subgroup(errors.IifuseError)
+        first = explained.exceptions[0] if explained is not None else None
+    if isinstance(first, errors.IifuseError):
+        return first
+    log.critical("the service ends by a defect", exc_info=error)
     return errors.InternalError("", "the service ended by a defect", "see the log")
 
 
@@ -179,6 +191,8 @@ class Service:
 
     def __init__(
         self,
+        children: Nursery,
+        written: logs.Aside,
         *,
         mountpoint: str,
         state: str,
@@ -187,12 +201,12 @@ class Service:
         when_ready: Callable[[], None],
     ) -> None:
         self.state, self.socket, self.options = state, socket, options
-        self._when_ready = when_ready
+        self.children, self.written, self._when_ready = children, written, when_ready
         self.loop = Loop()
         self.mount = Mount(
-            self.loop,
-            mountpoint, writeback_cache=options.writeback_cache, in_place=options.in_place
-        )
+            self.loop, mountpoint, children, writeback_cache=options.writeback_cache,
+            in_place=options.in_place,
+        )  # fmt: skip
         self._code = 0
 
     async def run(self) -> int:
@@ -223,8 +237,9 @@ class Service:
     async def _serve(
         self, db: StateDB, transitions: TransitionFile, signals: AsyncIterator[int]
     ) -> None:
-        for path in [p for row in db.sets() for p in (row.master, row.shadow)] + db.volumes():
-            clean_up_dead(path or "/")  # what `-o in_place` of a killed service has left
+        volumes = [path for row in db.sets() for path in (row.master, row.shadow)] + db.volumes()
+        # What `-o in_place` of a killed service has left.
+        clean_up_dead([path for path in volumes if path], self.children)
         self._check_place(db)
         async with trio.open_nursery() as nursery:
             instance = Instance(
@@ -282,7 +297,9 @@ class Service:
                 mounted.start_soon(instance.history.keep_up)
                 mounted.start_soon(instance.history.keep_short)
                 mounted.start_soon(watch.watch, instance)
+                mounted.start_soon(self._watch_children)
                 log.info("ready at %s, %s", self.mount.mountpoint, count(len(instance.sets), "set"))
+                await self.loop.blocking(self.written.settle)
                 sdnotify.SystemdNotifier().notify("READY=1")
                 self._when_ready()
                 await stopping.told(signals)
@@ -303,7 +320,19 @@ class Service:
                     await _tell(instance, "service stopped")
                 await self.loop.blocking(self.mount.close)
                 if not answered:  # threads wait for volumes, and the interpreter for the threads
+                    self.let_go()
                     stopping.end(UNSAVED)
+
+    def let_go(self) -> None:
+        """At the end: no process is left, and no line of the log that anybody reads."""
+        self.children.close()
+        self.written.end()
+
+    async def _watch_children(self) -> None:
+        """Say at once that their process has ended: it cannot be started again."""
+        await trio.lowlevel.wait_readable(self.children.end)
+        self.children.bury()
+        log.error("%s: %s; %s", NAME, GONE, RESTART)
 
     async def _run_fuse(self, scope: trio.CancelScope) -> None:
         """Serve the kernel; an unmount from outside ends the service in order."""
@@ -352,7 +381,6 @@ def _harden(loop: Loop) -> None:
     signal.signal(signal.SIGIO, signal.SIG_IGN)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # three descriptors a set
-    threading.stack_size(_STACK_BYTES)  # locked memory: a thread's whole stack is resident
     try:
         loop.keep_in_reserve()
     except OSError as error:

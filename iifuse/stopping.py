@@ -10,6 +10,7 @@ from typing import Final, NoReturn
 
 import trio
 
+from iifuse import errors
 from iifuse.data.view import View
 from iifuse.fuse.session import Mount
 from iifuse.host.instance import Instance
@@ -47,9 +48,9 @@ def listening() -> Iterator[AsyncIterator[int]]:
 def end(code: int) -> NoReturn:
     """End the process, without the interpreter's own end.
 
-    That takes the handlers off first, and a signal that comes then would be the end instead.
+    That takes the handlers off first, and a signal that comes then would be the end instead. It
+    would wait for a log that nobody reads, too.
     """
-    logging.shutdown()
     os._exit(code)
 
 
@@ -89,7 +90,7 @@ async def prepare(
         log.warning("%s: still open at the end, unmounted all the same: %s", view.path, who)
     try:
         await instance.loop.blocking(partial(mount.sync_mounted, views))
-    except OSError as error:
+    except (OSError, errors.ServiceError) as error:
         log.error("what programs have written to mapped files may be lost: %s", error)  # noqa: TRY400
     return not still
 

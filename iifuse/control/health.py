@@ -6,6 +6,7 @@ from iifuse.control.protocol import Concern, SetStatus, VolumeStatus
 from iifuse.control.rows import status, volumes
 from iifuse.core.missing import HELD_ONLY
 from iifuse.host.instance import Instance
+from iifuse.store.programs import GONE, NAME, RESTART, Programs
 from iifuse.units import command, count
 
 
@@ -16,6 +17,7 @@ async def concerns(instance: Instance, mountpoint: str) -> list[Concern]:
         found += of_set(await status(instance, member))
     for row in await volumes(instance, mountpoint):
         found += of_volume(row)
+    found += of_programs(instance.hooks.programs)
     late = sorted(instance.notes.late())
     return found + [
         Concern(name, "the state database has not been told what became of it", _MAKE_ROOM)
@@ -24,6 +26,12 @@ async def concerns(instance: Instance, mountpoint: str) -> list[Concern]:
 
 
 _MAKE_ROOM = "make room in the state directory, or mend it; it is told as soon as it can be"
+
+
+def of_programs(programs: Programs) -> Iterator[Concern]:
+    """The service runs no program itself."""
+    if not programs.is_there:
+        yield Concern(NAME, GONE, RESTART)
 
 
 def of_set(row: SetStatus) -> Iterator[Concern]:

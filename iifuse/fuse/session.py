@@ -1,10 +1,9 @@
 """The mount: made, looked after and taken down. Its limits: docs/decisions/mount.md."""
 
 import contextlib
-import errno
 import logging
 import os
-import subprocess
+from collections.abc import Iterable
 from functools import partial
 from typing import Final
 
@@ -20,6 +19,7 @@ from iifuse.fuse.operations import Operations
 from iifuse.loop.lookout import Lookout
 from iifuse.loop.loop import Loop
 from iifuse.loop.waiter import Waiter
+from iifuse.nursery.nursery import SYNC_SECONDS, Nursery
 from iifuse.store import linux
 from iifuse.store.holders import Holder, of_mounted
 from iifuse.store.identity import Host, OnService
@@ -38,14 +38,18 @@ _BACKGROUND_MAX: Final = 128
 class Mount:
     """The file system at `mountpoint`; also an instance's way to the layers above it (Hooks).
 
-    `in_place`: each regular file is also bind-mounted over the volume's own path.
+    `in_place`: each regular file is also bind-mounted over the volume's own path. `children`: for
+    what asks the mount itself: a thread of ours that waits for our own mount could not be killed,
+    and with it the mount would outlive a kill of the service.
     """
 
     def __init__(
-        self, loop: Loop, mountpoint: str, *, writeback_cache: bool, in_place: bool
+        self, loop: Loop, mountpoint: str, children: Nursery,
+        *, writeback_cache: bool, in_place: bool,
     ) -> None:
         self._loop = loop
         self.mountpoint = os.path.realpath(mountpoint)
+        self.programs: Final = children
         self._namespace = Namespace()
         self._operations = Operations(
             self._namespace, Lookout(loop), writeback_cache=writeback_cache
@@ -57,15 +61,15 @@ class Mount:
 
     def open(self) -> None:
         """Mount. Raises ServiceError."""
-        _clean_up_killed(self.mountpoint)
+        _clean_up_killed(self.mountpoint, self.programs)
+        if _is_our_mount(self.mountpoint):
+            raise errors.ServiceError(self.mountpoint, "another service is mounted here")
         if not os.path.isdir(self.mountpoint):
             raise errors.ServiceError(
                 self.mountpoint,
                 "is not a directory",
                 f"make it with {command('mkdir -p', self.mountpoint)}",
             )
-        if _is_our_mount(self.mountpoint):
-            raise errors.ServiceError(self.mountpoint, "another service is mounted here")
         _check_place(self.mountpoint)
         try:
             self._connection = Connection(self.mountpoint)
@@ -118,9 +122,19 @@ class Mount:
         """Unmount, lazily where the mount is busy; it may have been unmounted from outside."""
         if self.in_place:
             for view in self._namespace.views():
-                _unbind(view.path)
+                self._uncover(view.path)
         pyfuse3.close(unmount=False)
-        _unmount_dead(self.mountpoint)
+        self._unmount()
+
+    def _unmount(self) -> None:
+        """Not what somebody else has mounted there since ours was taken down from outside."""
+        try:
+            self.programs.unmount_dead(self.mountpoint)
+        except (OSError, errors.ServiceError):
+            there = mounts().at(self.mountpoint)
+            own = self._connection.device
+            if there and there[-1].is_service and there[-1].device_number == own:
+                linux.unmount(self.mountpoint, linux.MNT_DETACH)
 
     # -- the hooks of the instance ----------------------------------------------------------
 
@@ -131,7 +145,9 @@ class Mount:
         await self._operations.permissions.look(node.up())
         if self.in_place:
             node.is_link = False  # from now on the path leads to us
-            await self._loop.blocking(partial(_bind, self.mounted_path(view), view.path))
+            await self._loop.blocking(
+                partial(self.programs.bind, self.mounted_path(view), view.path)
+            )
 
     async def keep_fresh(self) -> None:
         """Let the mount show who may use the volumes, for as long as the service lives."""
@@ -144,9 +160,19 @@ class Mount:
     async def vanish(self, view: View) -> None:
         """A file leaves the mount; the kernel is told to forget its name."""
         if self.in_place:
-            await self._loop.blocking(partial(_unbind, view.path))
+            await self._loop.blocking(partial(self._uncover, view.path))
         for parent, name in self._namespace.remove(view):
             pyfuse3.invalidate_entry_async(InodeT(parent), FileNameT(name), ignore_enoent=True)
+
+    def _uncover(self, path: str) -> None:
+        """No file of ours is mounted over a volume any more."""
+        try:
+            try:
+                self.programs.unmount(path)
+            except errors.ServiceError:  # better at the risk of a wait than not at all
+                linux.unmount(path, linux.MNT_DETACH)
+        except OSError as error:
+            log.warning("%s: what is mounted over it stays there: %s", path, error)
 
     def mounted_path(self, view: View) -> str:
         """Where programs find the view."""
@@ -159,27 +185,34 @@ class Mount:
     async def times_moved(self, views: list[View]) -> None:
         """The kernel forgets what it knows of the files' times before this returns.
 
-        With writeback_cache it goes by its own times: a child sets them through the mount.
+        With writeback_cache it goes by its own times, which are set through the mount.
         """
         inodes = [self._namespace.inode(view) for view in views]
         await self._loop.blocking(partial(_forget_attributes, [i for i in inodes if i is not None]))
         if self._operations.enable_writeback_cache:
             for view in views:
-                path, time_ns = self.mounted_path(view), view.times.mtime_ns
-                await self._loop.blocking(partial(_set_time, path, time_ns))
+                await self._loop.blocking(partial(self._set_time, view))
+
+    def _set_time(self, view: View) -> None:
+        try:
+            self.programs.set_time(self.mounted_path(view), view.times.mtime_ns)
+        except (OSError, errors.ServiceError) as error:
+            log.warning("%s: the mount still shows an earlier time: %s", view.path, error)
 
     def sync_mounted(self, views: list[View]) -> None:
         """Sync open files through the mount, so that their dirty pages arrive here.
 
-        By a child: a thread of ours that waits for our own mount could not be killed, and with it
-        the mount would outlive a kill of the service. Its errors are the programs', told at their
-        own fsync. Raises OSError when no child can be started.
+        Its errors are the programs', told at their own fsync. Raises OSError when that takes too
+        long, and ServiceError.
         """
         paths = [self.mounted_path(view) for view in views if view.opens]
-        if paths:
-            # Pipes instead would be left behind when a second one finds no descriptor.
-            nowhere = subprocess.DEVNULL
-            subprocess.run(["sync", "--", *paths], check=False, stdout=nowhere, stderr=nowhere)  # noqa: S603, S607
+        if not paths:
+            return
+        try:
+            self.programs.sync(paths)
+        except TimeoutError as error:
+            why = f"what programs have written there has not arrived within {SYNC_SECONDS:g} s"
+            raise OSError(error.errno, why, error.filename) from error
 
 
 def _tune(path: str, value: int) -> None:
@@ -194,47 +227,28 @@ def _forget_attributes(inodes: list[int]) -> None:
             pyfuse3.invalidate_inode(InodeT(inode), attr_only=True)
 
 
-def _set_time(path: str, time_ns: int) -> None:
-    """By a child, as `sync_mounted`."""
-    seconds, rest = divmod(time_ns, 1_000_000_000)
-    words = ["touch", "-c", "-m", "-d", f"@{seconds}.{rest:09}", "--", path]
-    subprocess.run(words, check=False, capture_output=True)  # noqa: S603
+def clean_up_dead(paths: Iterable[str], children: Nursery) -> None:
+    """Unmount what a killed service has left behind at these paths."""
+    if not mounts().services:
+        return  # and no path is touched whose file server may be the next that hangs
+    for path in paths:
+        try:
+            if children.unmount_dead(path):
+                log.warning("%s: a dead mount was cleaned up", path)
+        except OSError as error:
+            log.warning("%s: whether a dead mount is there cannot be told: %s", path, error)
 
 
-def clean_up_dead(path: str) -> None:
-    """Unmount what a killed service has left behind."""
-    if _unmount_dead(path):
-        log.warning("%s: a dead mount was cleaned up", path)
-
-
-def _clean_up_killed(mountpoint: str) -> None:
+def _clean_up_killed(mountpoint: str, children: Nursery) -> None:
     """The same of a mount, with its files that `-o in_place` has mounted over volumes.
 
     The state directory that knew the volumes may be lost, so they are found by the mount's device.
     """
     before = {mount.device for mount in mounts().at(mountpoint) if mount.is_service}
-    clean_up_dead(mountpoint)
+    clean_up_dead([mountpoint], children)
     now = mounts()
     for device in before - {mount.device for mount in now.at(mountpoint)}:
-        for mount in now.all_of_device(device):
-            clean_up_dead(mount.point)
-
-
-def _unmount_dead(path: str) -> int:
-    """Unmount what answers ENOTCONN, as nobody serves it any more; how many mounts that were.
-
-    Asked with statvfs, which goes to the service; a stat may be answered from the kernel's cache.
-    """
-    for found in range(16):
-        try:
-            os.statvfs(path)
-        except OSError as error:
-            if error.errno not in (errno.ENOTCONN, errno.ECONNABORTED):
-                return found
-            linux.unmount(path, linux.MNT_DETACH)
-        else:
-            return found
-    return 16
+        clean_up_dead([mount.point for mount in now.all_of_device(device)], children)
 
 
 def _check_place(mountpoint: str) -> None:
@@ -256,17 +270,3 @@ def _check_place(mountpoint: str) -> None:
 
 def _is_our_mount(path: str) -> bool:
     return any(mount.is_service for mount in mounts().at(path))
-
-
-def _bind(mounted: str, path: str) -> None:
-    """Over a regular file only: a device node is found by its number, not by its path."""
-    if os.path.isfile(path):
-        linux.bind_mount(mounted, path)
-
-
-def _unbind(path: str) -> None:
-    try:
-        linux.unmount(path, linux.MNT_DETACH)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # not mounted over
-            log.warning("%s: %s", path, error)

@@ -1,4 +1,4 @@
-"""Lets pyfuse3 wait for requests in our way (loop.polling).
+"""Lets pyfuse3 wait for requests in our way (loop.waiter).
 
 Its own switch to asyncio replaces its module global `trio`; the same switch puts ours there.
 """

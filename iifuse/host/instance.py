@@ -28,6 +28,7 @@ from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.headerlog import HeaderLog
 from iifuse.store.holders import Holder, named, ways_out
 from iifuse.store.identity import Identity
+from iifuse.store.programs import Programs
 from iifuse.store.statedb import StateDB
 from iifuse.store.transitions import TransitionFile
 from iifuse.store.transport import Said
@@ -47,6 +48,10 @@ class Hooks(Protocol):
 
     in_place: bool
     """Are files also mounted over the regular files that they stand for?"""
+
+    @property
+    def programs(self) -> Programs:
+        """Whoever lets programs of the host look at volumes."""
 
     async def appear(self, view: View) -> None:
         """A file comes to the mount."""

@@ -84,6 +84,18 @@ def number_at(path: str) -> tuple[int, int]:
         return number(_volume(path, Host().locate(path).found))
 
 
+def standing_at(path: str) -> tuple[str, os.stat_result]:
+    """Where a path leads, without a link, and what is there, be it a volume or not.
+
+    Raises BadVolume.
+    """
+    with _explained(path):
+        spot = Host().locate(path)
+        if spot.found is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return spot.path, spot.found
+
+
 @contextmanager
 def _explained(path: str) -> Iterator[None]:
     try:

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import select
+import signal
 import struct
 from typing import ClassVar, Final, NamedTuple
 
@@ -15,6 +16,8 @@ MNT_DETACH: Final = 2
 FUSE_CONNECTIONS: Final = "/sys/fs/fuse/connections"
 
 _AT_FDCWD: Final = -100
+_UTIME_OMIT: Final = (1 << 30) - 2
+_TIMES: Final = struct.Struct("qqqq")  # of the last access, of the last change: s, ns
 _RENAME_NOREPLACE: Final = 1
 _SYNC_FILE_RANGE_WRITE: Final = 2
 _AT_EMPTY_PATH: Final = 0x1000
@@ -30,6 +33,7 @@ _MS_NOEXEC: Final = 8
 _MS_BIND: Final = 4096
 _MCL_CURRENT_FUTURE: Final = 3
 _PR_SET_NAME: Final = 15
+_PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_IO_FLUSHER: Final = 57
 _M_TRIM_THRESHOLD: Final = -1
@@ -219,6 +223,12 @@ def unmount(target: str, flags: int = 0) -> None:
     _check(_libc.umount2(os.fsencode(target), flags), target)
 
 
+def set_mtime(path: str, time_ns: int) -> None:
+    """When a file was changed last, its time of access left alone. Raises OSError."""
+    times = _TIMES.pack(0, _UTIME_OMIT, *divmod(time_ns, 1_000_000_000))
+    _check(_libc.utimensat(_AT_FDCWD, os.fsencode(path), times, 0), path)
+
+
 def lock_memory() -> bool:
     """mlockall: a page fault of ours under memory pressure could wait for our own mount."""
     return int(_libc.mlockall(_MCL_CURRENT_FUTURE)) == 0
@@ -241,6 +251,13 @@ def keep_memory() -> None:
 def be_io_flusher() -> bool:
     """PR_SET_IO_FLUSHER, for the same reason; needs CAP_SYS_RESOURCE."""
     return int(_libc.prctl(_PR_SET_IO_FLUSHER, 1, 0, 0, 0)) == 0
+
+
+def end_with(parent: int) -> None:
+    """PR_SET_PDEATHSIG: SIGKILL when the thread of `parent` ends that has forked this process."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it had ended before that
+        os._exit(0)
 
 
 def set_name(name: str) -> None:

@@ -66,6 +66,11 @@ class Mounts:
             (m.parent if m.parent in numbers else None, m.point): m for m in self._all
         }
 
+    @property
+    def services(self) -> list[Mount]:
+        """The mounts of services, of ours and of others, also those that nobody serves."""
+        return [mount for mount in self._all if mount.is_service]
+
     def at(self, point: str) -> list[Mount]:
         """All that is mounted at a place, in the order of their making."""
         return [mount for mount in self._all if mount.point == point]

@@ -1,10 +1,9 @@
 """What stands on a volume, before it is overwritten: what libblkid knows it by, and since when.
 
-In children with a time limit, as any other call that may never return; util-linux has the programs.
+By programs of util-linux with a time limit, as any other call that may never return.
 """
 
 import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from iifuse.core import superblock
 from iifuse.store import identity as identities
 from iifuse.store import linux
 from iifuse.store.claims import Claim
+from iifuse.store.programs import Programs, Said
 from iifuse.store.volume import Volume
 
 LOOK_SECONDS: Final = 30
@@ -28,8 +28,6 @@ _THROUGH_BYTES: Final = 256 << 20
 """So much of a volume that looks blank is read from its beginning on; holes do not count."""
 _STEP_BYTES: Final = 1 << 20
 _ZEROS: Final = bytes(_STEP_BYTES)
-
-_Done = subprocess.CompletedProcess[bytes]
 
 
 class _Signature(msgspec.Struct):
@@ -74,7 +72,7 @@ class Look:
         return bool(self.kind and self.uuid) and (self.kind, self.uuid) == (other.kind, other.uuid)
 
 
-def look(volume: Volume) -> Look:
+def look(volume: Volume, programs: Programs) -> Look:
     """Look at an open volume. Blocks; raises BadVolume when that cannot be done."""
     try:
         if volume.data_from(0, volume.size_bytes)[0] == volume.size_bytes:
@@ -85,7 +83,7 @@ def look(volume: Volume) -> Look:
         raise errors.BadVolume(
             volume.path, f"cannot be read ({error.strerror})", "see to its disk"
         ) from error
-    found = _blkid(volume)
+    found = _blkid(volume, programs)
     kind, uuid = found.get("TYPE", ""), found.get("UUID", "")
     if not kind and "PTTYPE" in found:
         kind, uuid = f"{found['PTTYPE']} partition table", found.get("PTUUID", "")
@@ -138,42 +136,40 @@ def _is_zero(volume: Volume, start: int, end: int) -> bool:
     return all(_ZEROS.startswith(volume.read(at, min(_STEP_BYTES, end - at))) for at in steps)
 
 
-def _blkid(volume: Volume) -> dict[str, str]:
+def _blkid(volume: Volume, programs: Programs) -> dict[str, str]:
     """What `blkid -p` says of a volume. From version 2.41 on it is silent about several at once."""
-    done = _ask(volume, (0, _NOTHING, _SEVERAL), "blkid", "-p", "-o", "export")
-    if done.returncode == _SEVERAL or (done.returncode == _NOTHING and signatures(volume)):
+    said = _ask(programs, volume, (0, _NOTHING, _SEVERAL), "blkid", "-p", "-o", "export")
+    if said.code == _SEVERAL or (said.code == _NOTHING and signatures(volume, programs)):
         return {"TYPE": "several signatures at once"}
-    lines = done.stdout.decode(errors="replace").splitlines()
+    lines = said.out.decode(errors="replace").splitlines()
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
-def signatures(volume: Volume) -> list[Signature]:
+def signatures(volume: Volume, programs: Programs) -> list[Signature]:
     """All that libblkid could know the volume by, contradictory or not. Raises BadVolume."""
-    done = _ask(volume, (0,), "wipefs", "--no-act", "--json", "--output", "OFFSET,TYPE")
+    words = ("wipefs", "--no-act", "--json", "--output", "OFFSET,TYPE")
+    said = _ask(programs, volume, (0,), *words)
     try:
-        found = msgspec.json.decode(done.stdout or b"{}", type=_Wipefs).signatures
+        found = msgspec.json.decode(said.out or b"{}", type=_Wipefs).signatures
         return [Signature(each.type, int(each.offset, 0)) for each in found]
     except (msgspec.MsgspecError, ValueError) as error:
         raise errors.BadVolume(volume.path, f"wipefs says what nobody expects ({error})") from error
 
 
-def _ask(volume: Volume, answers: tuple[int, ...], *words: str) -> _Done:
+def _ask(programs: Programs, volume: Volume, answers: tuple[int, ...], *words: str) -> Said:
     """Let a program look at a volume, by its descriptor: the name may lead elsewhere by now.
 
     `answers`: exit codes that are no failure. Raises BadVolume.
     """
     try:
-        done = subprocess.run(  # noqa: S603 - the words are ours
-            [*words, f"/proc/self/fd/{volume.fd}"], pass_fds=(volume.fd,), capture_output=True,
-            timeout=LOOK_SECONDS, check=False, env={**os.environ, "LC_ALL": "C"},
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
+        said = programs.ask(words, volume.fd, volume.path, LOOK_SECONDS)
+    except (OSError, errors.ServiceError) as error:
         raise errors.BadVolume(
             volume.path,
             f"{words[0]} cannot look at what is there ({errors.words(error)})",
             "install util-linux, or see to the disk",
         ) from error
-    if done.returncode not in answers:
-        why = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
+    if said.code not in answers:
+        why = said.err.decode(errors="replace").strip() or f"exit code {said.code}"
         raise errors.BadVolume(volume.path, f"{words[0]} cannot look at what is there ({why})")
-    return done
+    return said

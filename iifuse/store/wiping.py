@@ -8,6 +8,7 @@ import logging
 from typing import Final
 
 from iifuse import errors
+from iifuse.store.programs import Programs
 from iifuse.store.signature import Signature, signatures
 from iifuse.store.volume import Volume
 
@@ -21,7 +22,7 @@ _BLOCK_BYTES: Final = 4096
 """A superblock goes as a whole, since there may be a second name in it."""
 
 
-def wipe(volume: Volume) -> list[Signature]:
+def wipe(volume: Volume, programs: Programs) -> list[Signature]:
     """Zero the first 64 KiB, and whatever libblkid knows the volume by after that.
 
     Returns what stood behind the first 64 KiB. Blocks; raises OSError when a write or the sync of
@@ -30,7 +31,7 @@ def wipe(volume: Volume) -> list[Signature]:
     wiped: list[Signature] = []
     _zero(volume, 0, HEAD_BYTES)
     for _ in range(_ROUNDS_MAX):
-        found = _found(volume)
+        found = _found(volume, programs)
         if not found:
             break
         for signature in found:
@@ -46,9 +47,9 @@ def _zero(volume: Volume, offset: int, length: int) -> None:
         volume.write(offset, bytes(length))
 
 
-def _found(volume: Volume) -> list[Signature]:
+def _found(volume: Volume, programs: Programs) -> list[Signature]:
     try:
-        return signatures(volume)
+        return signatures(volume, programs)
     except errors.BadVolume as error:
         log.warning("%s: only its first 64 KiB are wiped: %s", volume.path, error.why)
         return []

@@ -263,7 +263,7 @@ def finish_disable(instance: Instance, member: VolumeSet) -> list[str]:
     notes, shadow = [], member.shadow
     try:
         if shadow is not None and is_incomplete(member.header):
-            notes.append(f"{member.name}: {told(wipe(shadow))}")
+            notes.append(f"{member.name}: {told(wipe(shadow, instance.hooks.programs))}")
             instance.db.give_up(member.name, 0)
         _forget_given_up_earlier(instance, member.header)
         instance.notes.forget(member.name)

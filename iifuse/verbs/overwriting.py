@@ -21,6 +21,7 @@ from iifuse.core.state import Custody, Progress, Role
 from iifuse.host.instance import Instance
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.presence import file_of
+from iifuse.store.programs import Programs
 from iifuse.store.signature import Look, look, standing_at
 from iifuse.store.volume import Volume
 
@@ -33,13 +34,14 @@ def by_shadow(instance: Instance, master: Volume, shadow: Volume, *, in_use: boo
 
     `in_use`: somebody has the master open, so its superblock may be older than what it holds.
     """
-    found = look(shadow)
+    programs = instance.hooks.programs
+    found = look(shadow, programs)
     if found.is_empty:
         return []
     as_bitmap = _of_bitmap_volume(shadow)
     if as_bitmap:
         return as_bitmap
-    own = look(master)
+    own = look(master, programs)
     known = (master.path, shadow.path) in instance.db.former(shadow.path)
     why = (
         _of_former_part(instance, master.path, shadow.path)
@@ -126,7 +128,7 @@ def by_bitmap(
     `own`: the set whose earlier bits may be overwritten without a question. `resets`: the volume
     has been that set's all the time, so it is either blank, or damaged, or another one.
     """
-    found = look(bitmap)
+    found = look(bitmap, instance.hooks.programs)
     if found.is_empty:
         return []
     as_bitmap = _of_bitmap_volume(bitmap, own, resets=resets)
@@ -146,7 +148,8 @@ def by_reset(instance: Instance, header: Header, lost: Role, master: Volume | No
     found: list[Loss] = []
     if lost & Role.SHADOW and master is not None and not needs_shadow(header):
         with standing_at(header.shadow) as shadow:
-            found += _in_place_of_shadow(shadow, master, header) if shadow else []
+            if shadow:
+                found += _in_place_of_shadow(instance.hooks.programs, shadow, master, header)
     if lost & Role.BITMAP:
         with standing_at(header.bitmap) as bitmap:
             found += by_bitmap(instance, bitmap, header.uuid, resets=True) if bitmap else []
@@ -158,22 +161,26 @@ def needs_shadow(header: Header) -> bool:
     return header.progress is Progress.TO_MASTER or header.custody is Custody.IMPORTED
 
 
-def _in_place_of_shadow(shadow: Volume, master: Volume, header: Header) -> list[Loss]:
-    found = look(shadow)
+def _in_place_of_shadow(
+    programs: Programs, shadow: Volume, master: Volume, header: Header
+) -> list[Loss]:
+    found = look(shadow, programs)
     if found.is_empty:
         return []
     as_bitmap = _of_bitmap_volume(shadow)
     same = same_file(header.shadow_file, file_of(shadow))
-    why = "" if as_bitmap else _of_other_content(found, look(master), master.path, known=same)
+    why = ""
+    if not as_bitmap:
+        why = _of_other_content(found, look(master, programs), master.path, known=same)
     if not why and not same:
         why = f"it is another one than the shadow that held {loss.point_in_time(header)}"
     return as_bitmap + ([Loss(shadow.path, f"this would overwrite it, and {why}")] if why else [])
 
 
-def standing_in(path: str) -> str:
+def standing_in(instance: Instance, path: str) -> str:
     """What is recognised at a path, for people; empty: nothing."""
     with standing_at(path) as volume:
-        return look(volume).kind if volume else ""
+        return look(volume, instance.hooks.programs).kind if volume else ""
 
 
 def _is_bitmap_volume(volume: Volume) -> bool:

@@ -102,7 +102,9 @@ async def _reset(instance: Instance, member: VolumeSet) -> list[Loss]:
     master = instance.family(member).master
     losses: list[Loss] = []
     if lost & Role.MASTER and header.kind is Kind.INDEPENDENT:
-        holds = await instance.loop.blocking(partial(overwriting.standing_in, header.master))
+        holds = await instance.loop.blocking(
+            partial(overwriting.standing_in, instance, header.master)
+        )
         losses.append(loss.of_filled_master(header, holds))
     elif lost & Role.SHADOW and await _was_given_up(instance, member):
         losses.append(loss.of_given_up(header))

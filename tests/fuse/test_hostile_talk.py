@@ -41,7 +41,7 @@ def test_service_survives_fuzzed_requests_and_explains_each(service, volume, pla
             error.add_note(f"message {number} of seed {SEED}: {asked[:300]!r}")
             raise
     assert 0 < answered < MESSAGES
-    log = service.log.read_text()
+    log = service.said()
     assert "Traceback" not in log
     assert "defect" not in log
     if str(paths[0]) in {row.path for row in volumes(service)}:

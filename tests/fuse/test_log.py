@@ -1,9 +1,12 @@
 """What the service says while it runs, to people and to the journal (K14)."""
 
 import errno
+import fcntl
 import logging
 import os
 import re
+import subprocess
+import time
 from contextlib import suppress
 
 import pytest
@@ -67,3 +70,57 @@ def test_every_line_of_a_traceback_has_its_priority():
     assert lines[0] == "<2>a defect"
     assert lines[-1] == "<2>lines"
     assert all(line.startswith("<2>") for line in lines)
+
+
+class Unread(Service):
+    """A service whose standard error is a pipe of one page, which nobody reads but the test."""
+
+    def _begin(self, more):
+        self.said, theirs = os.pipe()
+        fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
+        try:
+            return subprocess.Popen(self.command(), stderr=theirs, env={**os.environ, **more})
+        finally:
+            os.close(theirs)
+
+    def read_on(self, end):
+        said = b""
+        while end not in said:
+            said += os.read(self.said, 1 << 16)
+        return said.decode()
+
+
+@pytest.fixture
+def unread(place):
+    service = Unread(place, "app", ("stop_wait=0.1",))
+    try:
+        yield service.start()
+    finally:
+        service.clean_up()
+        os.close(service.said)
+
+
+@pytest.mark.finding("K8.6")
+def test_log_that_nobody_reads_holds_up_no_verb_and_no_file(unread, volume, place):
+    master, shadow = volume("m"), place / "s"
+    unread.enable("dep", master, shadow)
+    for _ in range(60):
+        unread.flip("s", shadow)
+    unread.write(master, 0, b"written")
+    assert unread.read(master)[:7] == b"written"
+    said = unread.read_on(b"(point in time 61)")
+    found = [int(n) for n in re.findall(r"update of the shadow \(point in time (\d+)\)", said)]
+    assert found == list(range(2, 62))
+    assert "lost" not in said
+    assert unread.stop() == 0
+
+
+@pytest.mark.finding("K8.6")
+def test_service_whose_log_nobody_reads_stops_in_order(unread, volume, place):
+    master, shadow = volume("m"), place / "s"
+    unread.enable("dep", master, shadow)
+    for _ in range(60):
+        unread.flip("s", shadow)
+    began = time.monotonic()
+    assert unread.stop() == 0
+    assert time.monotonic() - began < 20

@@ -28,6 +28,8 @@ __all__ = ["shim"]
 
 _LINE = re.compile(r"(\d+\.\d{9}) (\w+)\((.*)\) = (-?\d+)(?:<(.*)>)?(.*) <(\d+\.\d{9})>")
 _PATHS = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_IS_CHILD = re.compile(r"PR_SET_PDEATHSIG|execve\(.*ldconfig")
+"""Of the nursery; or a program that Python itself has run before there was one."""
 _MOUNTS = ("mount", "umount2")
 """They look for the mount and not at what is below it."""
 
@@ -65,18 +67,16 @@ class Watched(Service):
     def command(self):
         how = ["strace", "-D", "-ff", "--seccomp-bpf", "-q", "-v", "-y", "-s", "4096"]
         times = ["--syscall-times=ns", "--absolute-timestamps=format:unix,precision:ns"]
-        trace = ["-e", "trace=%file", "-o", str(self.home / "trace")]
+        trace = ["-e", "trace=%file,prctl", "-o", str(self.home / "trace")]
         return [*how, *times, *trace, *super().command()]
 
-    def calls(self) -> list[Call]:
-        """Those of the service itself; programs that it starts may wait, and can be killed."""
+    def calls(self, *, of_all: bool = False) -> list[Call]:
+        """Those of the service itself; children of its nursery may wait, and can be killed."""
         found, end = [], re.compile(r" \+\+\+ (exited|killed) ")
         for trace in self.home.glob("trace.*"):
             eventually(lambda trace=trace: end.search(_text(trace)), "a whole trace")
-            own = list(_calls(_text(trace)))
-            starts = [call.name for call in own].count("execve")
-            if starts == (int(trace.suffix[1:]) in [life.pid for life in self.lives]):
-                found += own
+            if of_all or not _IS_CHILD.search(_text(trace)):
+                found += _calls(_text(trace))
         assert any(call.name == "mount" for call in found), "the trace is not whole"
         return sorted(found)
 
@@ -107,7 +107,7 @@ class Watched(Service):
     def _mounts(self) -> dict[str, list[tuple[float, float]]]:
         """The mount and the files that it is over in place, each with when."""
         times: dict[str, list[tuple[float, float]]] = defaultdict(list)
-        for call in self.calls():
+        for call in self.calls(of_all=True):
             at = call.paths[-1 if call.name == "umount2" else 1] if call.name in _MOUNTS else ""
             if call.name == "mount" and not at.startswith("/sys/"):
                 end = next(life.ended for life in self.lives if life.has(call))

@@ -233,7 +233,7 @@ def test_sparse_shadow_on_a_file_system_that_fills_is_told_of(service, volume, p
     (at / "filler").write_bytes(bytes(int(3.5 * (1 << 20))))
     eventually(lambda: (service.status(at / "s").space_percent or 0) >= 80, "seen")
     assert "87% full" in service.run("iiadm", "-i", at / "s").stdout
-    assert "87% full and the shadow is sparse" in service.log.read_text()
+    assert "87% full and the shadow is sparse" in service.said()
 
 
 # -- words ------------------------------------------------------------------------------------

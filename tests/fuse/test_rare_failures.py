@@ -225,7 +225,7 @@ def test_defect_in_a_write_is_an_error_to_one_and_marks_the_set(
     assert status.offline == ("shadow",)
     assert "suspect" in status.offline_reason
     assert "ZeroDivisionError" in status.offline_reason
-    assert "planted" in service.log.read_text()
+    assert "planted" in service.said()
     service.kill()
     service.start()
     assert service.status(shadow).offline == ("shadow",)

@@ -2,14 +2,12 @@
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
-import sys
 
-import file_server
 import pytest
 from devices import Mapping, eventually, held_open, opened
+from far import far
 from harness import BIN, CHUNK
 
 from iifuse.control import lines, protocol
@@ -32,35 +30,21 @@ def frozen(new_service, volume, place):
 
     `service`, `volume(name)` on that server, `freeze` and `thaw`.
     """
-    directory, mountpoint = place / "far/fs", place / "far/mnt"  # which no picture looks into
-    directory.mkdir(parents=True)
-    mountpoint.mkdir()
-    program = [sys.executable, file_server.__file__, str(directory), str(mountpoint)]
-    server = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
-    assert server.stdout.readline() == "ready\n"
+    with far(place) as server:  # which no picture looks into
 
-    class Frozen:
-        def __init__(self):
-            self.service = new_service()
+        class Frozen:
+            def __init__(self):
+                self.service = new_service()
+                self.freeze, self.thaw = server.freeze, server.thaw
 
-        def volume(self, name):
-            volume(f"far/fs/{name}")
-            return mountpoint / name
+            def volume(self, name):
+                volume(f"far/fs/{name}")
+                return server.mountpoint / name
 
-        def freeze(self):
-            os.kill(server.pid, signal.SIGSTOP)
-
-        def thaw(self):
-            os.kill(server.pid, signal.SIGCONT)
-
-    found = Frozen()
-    yield found
-    found.thaw()
-    found.service.clean_up()
-    subprocess.run(["umount", "-l", mountpoint], check=False)
-    server.terminate()
-    server.wait(30)
-    server.stdout.close()
+        found = Frozen()
+        yield found
+        found.thaw()
+        found.service.clean_up()
 
 
 @pytest.fixture

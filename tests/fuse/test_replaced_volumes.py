@@ -68,7 +68,7 @@ def test_replaced_volume_is_told_of_and_nothing_copies_until_it_is_back(service,
     assert service.read(shadow) == kept
     os.rename(old, whole[role])
     until(lambda: service.status(shadow).replaced is None)
-    log = service.log.read_text()
+    log = service.said()
     assert (log.count("was replaced while in use"), log.count(f"its {role} is back")) == (1, 1)
     service.flip("s", shadow)
     service.wait(shadow)
@@ -221,7 +221,7 @@ def test_volume_of_svadm_that_was_replaced_is_told_of(service, volume):
     replace(path)
     until(lambda: volumes(service)[str(path)].missing)
     assert "leads to another file" in service.run("svadm", "-i").stdout
-    assert service.log.read_text().count("leads to another file") == 1
+    assert service.said().count("leads to another file") == 1
 
 
 # -- the mount point ------------------------------------------------------------------------

@@ -192,7 +192,7 @@ def test_full_file_system_is_said_in_words(service, volume, place, small):
     assert service.run("iiadm", "-w", shadow).returncode == 1
     status = service.status(shadow)
     assert status.offline_reason == f"no room on the file system of {shadow}"
-    assert "Errno" not in service.log.read_text()
+    assert "Errno" not in service.said()
 
 
 def test_export_whose_ticket_has_no_room_leaves_nothing_of_it(service, volume, place, small):

@@ -46,7 +46,7 @@ async def test_waiter_stands_by_for_the_only_request_in_hand(nursery, monkeypatc
         async with waiter.baton:
             await waiter_knows(waiter, fd, writer)
         await until.wait()
-        stood.append(await stands_by(waiter))
+        stood.append(await stands_by(waiter, loop))
         served.set()
 
     with pipe() as (fd, writer), trio.fail_after(30):
@@ -77,7 +77,7 @@ async def test_waiter_stands_by_for_no_other_task_than_those_that_serve(nursery,
         nursery.start_soon(waiter_knows, waiter, fd, writer)
         nursery.start_soon(trio.sleep_forever)
         await trio.testing.wait_all_tasks_blocked()
-        assert not await stands_by(waiter)
+        assert not await stands_by(waiter, loop)
         nursery.cancel_scope.cancel()
 
 
@@ -206,7 +206,7 @@ async def test_mount_stands_by(monkeypatch, tmp_path, loop):
 
     monkeypatch.setattr(pyfuse3, "main", main)
     monkeypatch.setattr(pyfuse3, "trio", pyfuse3.trio)
-    mount = Mount(loop, str(tmp_path), writeback_cache=False, in_place=False)
+    mount = Mount(loop, str(tmp_path), None, writeback_cache=False, in_place=False)
     mount._connection = SimpleNamespace(greet=lambda: False)  # nothing is mounted
     await mount.run()
     waiter = loop.returned.stand_by.__self__

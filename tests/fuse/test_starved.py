@@ -79,7 +79,7 @@ def test_no_thread_can_be_started_and_nothing_is_lost(faulty, served):
         assert service.run("iiadm", "-d", served["slow"][1]).returncode == 0
         assert service.run("iiadm", "-R", "-n", served["ind"][1]).returncode == 0
         assert _offline(service) == {}
-    assert "defect" not in service.log.read_text()
+    assert "defect" not in service.said()
     faulty.kill_and_start()
     assert _offline(service) == {}
 
@@ -123,6 +123,6 @@ def test_descriptors_run_out_and_no_set_pays(faulty, served, left):
     finally:
         resource.prlimit(service.pid, resource.RLIMIT_NOFILE, before)
     assert _offline(service) == {}
-    assert "defect" not in service.log.read_text()
+    assert "defect" not in service.said()
     faulty.kill_and_start()
     assert _offline(service) == {}

@@ -215,7 +215,7 @@ def test_set_that_is_disabled_meanwhile_is_said_to_be(service, volume, place):
         ((code, words),) = said
         assert code == 2
         assert "no such set" in words or "was disabled" in words
-    assert "defect" not in service.log.read_text()
+    assert "defect" not in service.said()
 
 
 @pytest.mark.finding("K13.4")

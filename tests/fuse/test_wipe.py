@@ -6,6 +6,7 @@ import subprocess
 import zlib
 
 import pytest
+from programs_here import Here
 
 from iifuse.store.volume import open_volume
 from iifuse.store.wiping import wipe
@@ -133,7 +134,7 @@ def test_what_was_wiped_is_told(disk_place):
     for make in (CONTENTS["btrfs"], raid_at_the_end):
         make(path)
     volume = open_volume(str(path))
-    wiped = {found.kind: found.at for found in wipe(volume)}
+    wiped = {found.kind: found.at for found in wipe(volume, Here())}
     volume.close()
     assert wiped == {"btrfs": 0x10040, "linux_raid_member": SIZE - 8192}
     assert not known(path)
@@ -144,6 +145,6 @@ def test_small_shadow_is_wiped_as_far_as_it_reaches(disk_place, size):
     path = disk_place / "s"
     path.write_bytes(b"x" * size)
     volume = open_volume(str(path))
-    assert wipe(volume) == []
+    assert wipe(volume, Here()) == []
     volume.close()
     assert path.read_bytes() == bytes(min(size, 65536)) + b"x" * max(0, size - 65536)

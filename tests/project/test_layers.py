@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "iifuse.errors": (),
     "iifuse.arguments": ("iifuse.units",),
     "iifuse.background": (),
-    "iifuse.logs": ("iifuse.errors", "iifuse.store.names"),
+    "iifuse.logs": (*WORDS, "iifuse.store.names"),
     "iifuse.stopping": (*VERBS, "iifuse.fuse"),
     "iifuse.streams": (),
     "iifuse.terminal": (),
@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "iifuse.data": DATA,
     "iifuse.host": (*DATA, "iifuse.host"),
     "iifuse.verbs": VERBS,
-    "iifuse.fuse": (*DATA, "iifuse.fuse"),
+    "iifuse.nursery": (*WORDS, "iifuse.core", "iifuse.store", "iifuse.nursery"),
+    "iifuse.fuse": (*DATA, "iifuse.nursery", "iifuse.fuse"),
     "iifuse.control": (*WORDS, "iifuse.core", "iifuse.control.protocol"),
     **dict.fromkeys(
         (
@@ -48,8 +49,8 @@ MAY_IMPORT = {
     "iifuse.control.client": (*WORDS, "iifuse.control.lines", "iifuse.control.protocol"),
     "iifuse.control.server": (*WORDS, *SERVED),
     "iifuse.service": (
-        *WORDS, *SERVED, "iifuse.fuse", "iifuse.background", "iifuse.logs", "iifuse.stopping",
-        "iifuse.arguments", "iifuse.streams", "iifuse.terminal",
+        *WORDS, *SERVED, "iifuse.fuse", "iifuse.background", "iifuse.logs", "iifuse.nursery",
+        "iifuse.stopping", "iifuse.arguments", "iifuse.streams", "iifuse.terminal",
     ),
     "iitools": TOOLS,
     # Work on the volumes of a service that cannot run: nobody else can open, lock and write them.
@@ -68,6 +69,7 @@ MAY_NOT_IMPORT = {
     "iifuse.units": LOOPS | INPUT_OUTPUT,
     "iifuse.core": LOOPS | INPUT_OUTPUT,
     "iifuse.store": LOOPS,
+    "iifuse.nursery": LOOPS,
     **dict.fromkeys(
         ("iifuse.loop", "iifuse.data", "iifuse.host", "iifuse.verbs"), LOOPS - {"trio"}
     ),
@@ -171,6 +173,10 @@ def test_layers_module_imports_downward_only(module):
         ("iifuse.verbs.pit", "from iifuse.control import protocol", True),
         ("iifuse.fuse.session", "from iifuse.host.instance import Instance", True),
         ("iifuse.fuse.session", "from iifuse.control.server import Server", True),
+        ("iifuse.nursery.process", "import trio", True),
+        ("iifuse.nursery.process", "from iifuse.loop import threads", True),
+        ("iifuse.store.signature", "from iifuse.nursery.nursery import Nursery", True),
+        ("iifuse.verbs.pit", "from iifuse.nursery.nursery import Nursery", True),
         ("iifuse.control.client", "from iifuse.verbs import pit", True),
         ("iifuse.control.server", "from iifuse.verbs import pit", False),
         ("iifuse.control.server", "from iifuse.fuse import session", True),
@@ -192,7 +198,7 @@ def test_layers_rule_tells_right_from_wrong(module, line, wrong):
 
 def test_layers_every_module_has_a_rule():
     assert not [m for m in MODULES if not any(_within(m, name) for name in MAY_IMPORT)]
-    for package in ("core", "store", "loop", "data", "host", "verbs", "control"):
+    for package in ("core", "store", "nursery", "loop", "data", "host", "verbs", "control"):
         assert f"iifuse.{package}" in MODULES
 
 

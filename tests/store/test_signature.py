@@ -1,12 +1,15 @@
 """A look at a volume: what libblkid knows it by, whether it is blank, how lately it was written."""
 
+import os
 import shutil
+import signal
 import subprocess
 
 import pytest
 from filesystems import SIZES, make
 
 from iifuse import errors
+from iifuse.nursery.nursery import Nursery
 from iifuse.store import signature
 from iifuse.store.signature import Look, look
 from iifuse.store.volume import open_volume
@@ -15,11 +18,13 @@ MIB = 1 << 20
 
 
 def looked(path):
+    children = Nursery.start()
     volume = open_volume(str(path))
     try:
-        return look(volume)
+        return look(volume, children)
     finally:
         volume.close()
+        children.close()
 
 
 def image(path, kind):
@@ -126,5 +131,18 @@ def test_blkid_that_hangs_is_given_up(tmp_path, monkeypatch):
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(signature, "LOOK_SECONDS", 0.2)
-    with pytest.raises(errors.BadVolume, match="timed out"):
+    with pytest.raises(errors.BadVolume, match=r"no answer within 0.2 s"):
         looked(tmp_path / "a")
+
+
+def test_look_of_a_service_without_its_nursery_is_refused(tmp_path):
+    (tmp_path / "a").write_bytes(b"mine" * 1024)
+    children = Nursery.start()
+    os.kill(children.pid, signal.SIGKILL)
+    volume = open_volume(str(tmp_path / "a"))
+    try:
+        with pytest.raises(errors.BadVolume, match="this process of the service has ended"):
+            look(volume, children)
+    finally:
+        volume.close()
+        children.close()

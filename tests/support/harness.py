@@ -70,6 +70,20 @@ class Service:
         assert self._process is not None
         return self._process.pid
 
+    def said(self) -> str:
+        """The log of a service that runs, with all that it had to say before this call.
+
+        It writes it when it has time; the line that a closed terminal makes comes after all else.
+        """
+        mark = "the terminal was closed"
+        lines = self.log.read_text().count(mark)
+        os.kill(self.pid, signal.SIGHUP)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while self.log.read_text().count(mark) == lines:
+            assert time.monotonic() < deadline, "nothing is written into the log"
+            time.sleep(0.005)
+        return self.log.read_text()
+
     def tell_to_stop(self) -> None:
         """SIGTERM, and no waiting."""
         assert self._process is not None

@@ -8,6 +8,7 @@ from uuid import UUID
 import trio
 from crash_disk import Disk
 from crash_schedule import pause
+from programs_here import Here
 
 from iifuse.core.header import FileId, Header, Stamp
 from iifuse.core.state import Custody, Progress, Verb
@@ -163,6 +164,7 @@ class Hooks:
     """No mount: nothing to show, nobody has a file open."""
 
     in_place = False
+    programs = Here()
 
     async def appear(self, view: View) -> None:
         pass

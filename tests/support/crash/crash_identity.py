@@ -48,6 +48,6 @@ def patches(disk: Any) -> list[Any]:
         patch("iifuse.store.presence.file_at", file_at),
         patch("iifuse.store.volume.Claim", Mock()),
         # No child sees this disk; no content here is one that libblkid knows.
-        patch("iifuse.store.signature._blkid", lambda _: {}),
-        patch("iifuse.store.wiping.signatures", lambda _: []),
+        patch("iifuse.store.signature._blkid", lambda *_: {}),
+        patch("iifuse.store.wiping.signatures", lambda *_: []),
     ]
