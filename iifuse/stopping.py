@@ -88,11 +88,17 @@ async def prepare(
     for view in still:
         who = await _holders(mount, view)
         log.warning("%s: still open at the end, unmounted all the same: %s", view.path, who)
+    async with trio.open_nursery() as nursery:  # so that one that hangs takes no time of others
+        for view in views:
+            nursery.start_soon(_let_arrive, mount, view)
+    return not still
+
+
+async def _let_arrive(mount: Mount, view: View) -> None:
     try:
-        await instance.loop.blocking(partial(mount.sync_mounted, views))
+        await view.loop.blocking(partial(mount.sync_mounted, [view]))
     except (OSError, errors.ServiceError) as error:
         log.error("what programs have written to mapped files may be lost: %s", error)  # noqa: TRY400
-    return not still
 
 
 async def _hurry(signals: AsyncIterator[int], waiting: trio.CancelScope) -> None:
