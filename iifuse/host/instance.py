@@ -279,7 +279,7 @@ class Instance:
         assert family.master is not None
         await self.hide(self.views[family.master.path])
         self.families.remove(family)
-        family.master.close()
+        await self.loop.blocking(family.master.close)
 
     # -- copies -----------------------------------------------------------------------------
 

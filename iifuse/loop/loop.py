@@ -1,6 +1,7 @@
 """The ways from the event loop to calls that block, and what it has to wait with."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
 from typing import Final, Generic, TypeVar
 
 import trio
@@ -62,6 +63,15 @@ class Loop:
             return await self.in_background(call, limiter)
         finally:
             self._of_trio -= 1
+
+    @asynccontextmanager
+    async def unwinding(self, undo: ExitStack) -> AsyncIterator[None]:
+        """As `with undo`, but for its calls being made in a thread: a close may hang."""
+        try:
+            yield
+        finally:
+            with trio.CancelScope(shield=True):
+                await self.blocking(undo.close)
 
     async def in_background(
         self, call: Callable[[], T], limiter: trio.CapacityLimiter | None = None

@@ -74,18 +74,19 @@ def is_absence(error: errors.IifuseError) -> bool:
 
 def file_at(path: str) -> FileId:
     """What tells the volume of a path from another one, links followed. Raises BadVolume."""
-    return _file_id(identities.identify(path), path)
+    identity = identities.identify(path)
+    return _file_id(identity, 0 if identity.is_device else linux.birth_ns(path))
 
 
 def file_of(volume: Volume) -> FileId:
-    """The same of an open one; it is known by that also after a boot."""
-    return _file_id(volume.identity, volume.fd)
+    """The same of an open one, which is not asked; it is known by that also after a boot."""
+    return _file_id(volume.identity, volume.born_ns)
 
 
-def _file_id(identity: Identity, file: int | str) -> FileId:
+def _file_id(identity: Identity, born_ns: int) -> FileId:
     if identity.is_device:
         return identities.device_id(identity)
-    return FileId(identity.number[1] & _INODE_MASK, linux.birth_ns(file))
+    return FileId(identity.number[1] & _INODE_MASK, born_ns)
 
 
 def _stranger(path: str, meant: FileId) -> str:

@@ -35,6 +35,8 @@ class Volume:
         self.remote = identity.remote
         """Why a call on it may wait for somebody far away (store.transport); empty: it does not.
         On the event loop there are only reads and writes of those that are not."""
+        self.born_ns: Final = 0 if self.is_device else linux.birth_ns(fd)
+        """When the file was made (nanoseconds since 1970); 0: nobody can tell, or a device."""
         self._claim = claim
         self._in_memory = not self.is_device and linux.is_tmpfs(fd)
         self.has_disk: Final = not self._in_memory

@@ -36,7 +36,8 @@ async def attach(instance: Instance, paths: tuple[str, ...], group: str | None) 
 
     All are checked before the first is taken in. Raises BadBitmap, BadVolume, InUse, Refused.
     """
-    with ExitStack() as undo:
+    undo = ExitStack()
+    async with instance.loop.unwinding(undo):
         found = [
             await instance.loop.blocking(partial(_read, instance, path, undo)) for path in paths
         ]

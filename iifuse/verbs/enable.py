@@ -51,7 +51,7 @@ async def enable(
     except BaseException:
         if opened.family is None and opened.master.path in instance.views:
             await instance.remove_master(instance.views[opened.master.path].family)
-        opened.undo.close()
+        await instance.loop.blocking(opened.undo.close)
         raise
     opened.undo.pop_all()
     await instance.show_shadow(member)

@@ -145,7 +145,7 @@ async def take_in(instance: Instance, request: Borrowing) -> list[str]:
     undo, shadow, bitmap, header, notes = await instance.loop.blocking(
         partial(_open_lent, instance, request)
     )
-    with undo:
+    async with instance.loop.unwinding(undo):
         bits = await instance.loop.blocking(partial(Bits.blank, header.geometry.chunks))
         header = replace(header, shadow_file=file_of(shadow))
         member = VolumeSet(
@@ -172,7 +172,7 @@ async def take_in(instance: Instance, request: Borrowing) -> list[str]:
 async def check_import(instance: Instance, request: Borrowing) -> None:
     """Everything that `take_in` checks; a bitmap that is made for it is removed again."""
     undo, *_ = await instance.loop.blocking(partial(_open_lent, instance, request))
-    undo.close()
+    await instance.loop.blocking(undo.close)
 
 
 def _open_lent(

@@ -35,7 +35,7 @@ async def join(
     Raises Refused, BadSecondary, NotClosed, BadVolume, Busy, StorageError.
     """
     joining = await instance.loop.blocking(partial(_open, instance, member, path, accept_unclosed))
-    with joining.undo:
+    async with instance.loop.unwinding(joining.undo):
         async with instance.notes.announced({member: None}):
             await unjoined.learn(instance, member)  # before it is local: it has to be durable
             await _merge(instance, member, joining.secondary, joining.changes)
@@ -60,7 +60,7 @@ async def check_join(
 ) -> None:
     """Everything that `join` checks; nothing is changed."""
     joining = await instance.loop.blocking(partial(_open, instance, member, path, accept_unclosed))
-    joining.undo.close()
+    await instance.loop.blocking(joining.undo.close)
 
 
 @dataclass

@@ -234,8 +234,8 @@ async def _bring_closed(
     member.log = log
     member.adopt(header)
     if member.shadow is not None and not same_file(header.shadow_file, file_of(member.shadow)):
-        member.shadow.close()
-        member.shadow = None
+        shadow, member.shadow = member.shadow, None
+        await instance.loop.blocking(shadow.close)
     await recovery.forget_closed(instance, row, member)
     await after_last_set(instance, family)
 
@@ -268,7 +268,7 @@ async def _bring_shadow(instance: Instance, member: VolumeSet) -> None:
     async with _gate(family) as drained:
         if not drained or not member.lacks(Role.SHADOW):
             if found.shadow is not None:
-                found.shadow.close()
+                await instance.loop.blocking(found.shadow.close)
             return
         member.miss(Role.SHADOW, None)
         await recovery.settle(member, found)
@@ -296,14 +296,14 @@ async def _bring_master(instance: Instance, family: Family) -> None:
         return
     try:
         if await _is_in_the_way(instance, family):
-            master.close()
+            await instance.loop.blocking(master.close)
         elif master.size_bytes != size_bytes:
             await _join(instance, family, await instance.add_master(master), master)
         else:
             await _join(instance, family, family, master)
     except BaseException:
         if not instance.has_master(master):
-            master.close()  # or its lock keeps it from coming back
+            await instance.loop.blocking(master.close)  # or its lock keeps it from coming back
         raise
 
 
@@ -346,9 +346,9 @@ async def _join(instance: Instance, family: Family, home: Family, master: Volume
         if not drained:
             for member, found in looks.items():
                 if found.shadow is not None and found.shadow is not member.shadow:
-                    found.shadow.close()
+                    await instance.loop.blocking(found.shadow.close)
             if home is family:
-                master.close()
+                await instance.loop.blocking(master.close)
             return
         family.master = master if home is family else None
         for member, found in looks.items():

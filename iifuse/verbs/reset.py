@@ -123,7 +123,7 @@ async def _take_back(instance: Instance, member: VolumeSet) -> list[str]:
                 shadow_file=file_of(shadow),
             )  # fmt: skip
         except OSError:
-            shadow.close()
+            await instance.loop.blocking(shadow.close)
             raise
         await member.renew_bits()
     member.shadow = shadow
@@ -160,8 +160,9 @@ async def _replace(instance: Instance, member: VolumeSet, lost: Role) -> None:
         if Role.MASTER in volumes:
             await _adopt_master(instance, member, family, volumes[Role.MASTER], standing)
     except BaseException:
+        # Their locks would be in the way of the next -R.
         for volume in (v for v in volumes.values() if not instance.has_master(v)):
-            volume.close()  # its lock would be in the way of the next -R
+            await instance.loop.blocking(volume.close)
         raise
     await recovery.note_use(instance, [member])
 

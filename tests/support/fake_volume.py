@@ -47,6 +47,7 @@ class FakeVolume:
     is_device = False
     has_disk = True
     remote = ""
+    born_ns = 0
 
     def __init__(self, path: str, data: bytes, diary: list[tuple[str, str]] | None = None) -> None:
         self.path, self.data, self.durable = path, bytearray(data), bytes(data)

@@ -312,6 +312,9 @@ class FakeOS:
     def is_tmpfs(self, fd: int) -> bool:
         return False
 
+    def birth_ns(self, fd: int) -> int:
+        return 0  # nobody can tell
+
 
 
 SYSTEM = FakeOS()
