@@ -121,11 +121,14 @@ class Dispatcher:
         answer: list[outcome.Outcome[object]] = []
         ended = trio.Event()
 
+        async def look_and_do() -> object:
+            async with claim:
+                await late.look(self._instance, held)
+                return await verb()
+
         async def finish() -> None:
-            with trio.CancelScope(shield=True):
-                async with claim:
-                    await late.look(self._instance, held)
-                    answer.append(await outcome.acapture(verb))
+            with trio.CancelScope(shield=True):  # what it raised would be the service's end
+                answer.append(await outcome.acapture(look_and_do))
             ended.set()
 
         trio.lowlevel.spawn_system_task(finish)

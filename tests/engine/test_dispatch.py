@@ -1,0 +1,39 @@
+"""A verb runs as a task of its own: whatever becomes of it is answered, and ends nothing else."""
+
+import errno
+
+import pytest
+from fake_volume import chunks
+from real_engine import service
+
+from iifuse import errors
+from iifuse.control import protocol
+from iifuse.control.dispatch import Dispatcher
+from iifuse.control.protocol import ServiceInfo, Target
+from iifuse.verbs import late
+
+BROKEN = {
+    "disk": OSError(errno.EIO, "the state database failed"),
+    "explained": errors.StorageError("/state", "it is full"),
+    "defect": ValueError("a defect"),
+}
+
+
+@pytest.mark.parametrize("error", BROKEN.values(), ids=BROKEN)
+async def test_error_of_the_look_before_a_verb_is_answered(tmp_path, monkeypatch, error):
+    """Not raised by a task of the loop: that would end the service with every mount."""
+
+    async def look(*_):
+        raise error
+
+    master, shadow = tmp_path / "m", str(tmp_path / "s")
+    master.write_bytes(chunks("a", "b"))
+    enable = protocol.Enable("ind", str(master), shadow, str(tmp_path / "b"), None)
+    async with service(tmp_path / "state") as instance:
+        dispatcher = Dispatcher(instance, ServiceInfo("", 1, "/mnt", "/state", "/socket"))
+        with monkeypatch.context() as patch, pytest.raises(type(error)):
+            patch.setattr(late, "look", look)
+            await dispatcher.answer(enable)
+        await dispatcher.answer(enable)  # nothing is claimed any more
+        (found,) = await dispatcher.answer(protocol.Status(Target((shadow,))))
+        assert found.shadow == shadow
