@@ -1,37 +1,34 @@
 """The composition root: options, mount, instance, control socket, stop."""
 
-import argparse
 import logging
 import os
-import re
 import resource
 import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Final, NoReturn
 from uuid import UUID
 
 import sdnotify
 import trio
 
-from iifuse import __version__, arguments, background, errors, logs, stopping, streams, terminal
+from iifuse import __version__, background, errors, logs, stopping, streams, terminal
 from iifuse.control.dispatch import Dispatcher
-from iifuse.control.protocol import DEFAULT_SOCKET, SOCKET_VARIABLE, ServiceInfo
+from iifuse.control.protocol import ServiceInfo
 from iifuse.control.server import Server
 from iifuse.fuse.session import Mount, clean_up_dead
 from iifuse.host import space
 from iifuse.host.instance import Instance
 from iifuse.loop.loop import Loop
 from iifuse.nursery.nursery import Nursery
+from iifuse.options import Options, parse_options, parser
 from iifuse.store import claims, linux
 from iifuse.store.names import make_directory
 from iifuse.store.programs import GONE, NAME, RESTART
 from iifuse.store.statedb import StateDB
 from iifuse.store.transitions import TransitionFile
-from iifuse.store.transport import Said
 from iifuse.units import count
 from iifuse.verbs import recovery, watch
 
@@ -39,89 +36,10 @@ log = logging.getLogger("iifuse")
 
 _STACK_BYTES: Final = 1 << 20
 
-DEFAULT_STATE: Final = "/var/lib/iifuse"
-_OPTIONS: Final = (
-    "stop_wait=SECONDS, durability=ordered|process, writeback_cache, in_place, local=PATH, "
-    "remote=PATH"
-)
 STILL_OPEN: Final = 3
 """Exit code: stopped in order while somebody still had files open."""
 UNSAVED: Final = 4
 """Exit code: a volume did not answer at the end, and what was not saved is looked at next time."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `-o` says. `stop_wait`: seconds that SIGTERM waits for open files."""
-
-    stop_wait: float = 30.0
-    ordered: bool = True
-    writeback_cache: bool = False
-    in_place: bool = False
-    said: Said = field(default_factory=Said)
-
-
-def parse_options(words: list[str]) -> Options:
-    """Read `-o a,b=c` words. Raises UsageError."""
-    found: dict[str, float | bool] = {}
-    said: dict[str, list[str]] = {"local": [], "remote": []}
-    for word in ",".join(words).split(",") if words else []:
-        name, _, value = word.partition("=")
-        if name == "stop_wait" and re.fullmatch(r"\d+(\.\d+)?", value):
-            found["stop_wait"] = float(value)
-        elif name == "durability" and value in ("ordered", "process"):
-            found["ordered"] = value == "ordered"
-        elif name in ("writeback_cache", "in_place") and not value:
-            found[name] = True
-        elif name in ("local", "remote") and value.startswith("/"):
-            said[name].append(os.path.normpath(value))
-        else:
-            raise errors.UsageError(
-                f"-o {word}",
-                "is not an option of the mount",
-                _OPTIONS,
-            )
-    places = Said(tuple(said["local"]), tuple(said["remote"]))
-    return Options(**found, said=places)  # type: ignore[arg-type]
-
-
-class _Parser(argparse.ArgumentParser):
-    """Wrong words are a UsageError, as in every program of ours."""
-
-    def error(self, message: str) -> NoReturn:
-        if sys.stderr is not None:
-            self.print_usage(sys.stderr)
-        text = arguments.explained(self, message, sys.argv[1:])
-        raise errors.UsageError("", text, "see iifuse --help")
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line of `iifuse`."""
-    p = _Parser(
-        prog="iifuse",
-        description="Present volumes and their point-in-time copies as files under MOUNTPOINT.",
-        epilog="Runs in the foreground; SIGTERM stops it. See iifuse(8) and iifuse(7).",
-    )
-    p.add_argument("mountpoint", metavar="MOUNTPOINT", help="an existing directory")
-    p.add_argument("--state", metavar="DIR", default=DEFAULT_STATE, help="default: %(default)s")
-    p.add_argument(
-        "--socket",
-        metavar="PATH",
-        default=os.environ.get(SOCKET_VARIABLE) or DEFAULT_SOCKET,
-        help="control socket; default: %(default)s",
-    )
-    p.add_argument(
-        "-o", metavar="OPT,...", dest="options", action="append", default=[], help=_OPTIONS
-    )
-    p.add_argument("--daemon", action="store_true", help="run in the background; return when ready")
-    p.add_argument(
-        "--log",
-        metavar="FILE",
-        help=f"where the log goes, or '{logs.SYSLOG}'; default: standard error, "
-        f"with --daemon {logs.SYSLOG}, or DIR/log where there is none",
-    )
-    p.add_argument("--version", action="version", version=f"iifuse {__version__}")
-    return p
 
 
 def main() -> int:
@@ -207,7 +125,7 @@ class Service:
             self.loop, mountpoint, children, writeback_cache=options.writeback_cache,
             in_place=options.in_place,
         )  # fmt: skip
-        self._code = 0
+        self._code, self._is_ending = 0, False
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT; 0, or 3 when files were still open at the end."""
@@ -282,7 +200,7 @@ class Service:
         self, instance: Instance, server: Server, signals: AsyncIterator[int]
     ) -> None:
         self.mount.open()
-        told, answered = trio.current_time(), True
+        told = trio.current_time()
         try:
             async with trio.open_nursery() as mounted:
                 mounted.start_soon(self._run_fuse, mounted.cancel_scope)
@@ -305,23 +223,41 @@ class Service:
                 await stopping.told(signals)
                 told = trio.current_time()
                 sdnotify.SystemdNotifier().notify("STOPPING=1")
-                answered = await stopping.close(instance)
+                await stopping.close(instance)
                 seconds = self.options.stop_wait
                 if not await stopping.prepare(instance, self.mount, seconds, signals):
                     self._code = STILL_OPEN
                 self.mount.stop()
+                trio.lowlevel.spawn_system_task(self._end_anyway, instance, told)
                 await trio.sleep_forever()  # until `_run_fuse` ends everything here
         finally:
             with trio.CancelScope(shield=True):
-                spent = trio.current_time() - told
-                left = max(self.options.stop_wait - spent, 0) + stopping.LAST_S
-                answered &= await recovery.stop(instance, left)
-                if answered:
-                    await _tell(instance, "service stopped")
+                self._is_ending = True
+                await self._save(instance, told)
                 await self.loop.blocking(self.mount.close)
-                if not answered:  # threads wait for volumes, and the interpreter for the threads
-                    self.let_go()
-                    stopping.end(UNSAVED)
+
+    async def _end_anyway(self, instance: Instance, told: float) -> None:
+        """What waits for a volume that does not answer keeps the service from its end."""
+        await trio.sleep(stopping.REQUESTS_S)
+        if not self._is_ending:
+            log.error("a request does not come to its end, and is cut off as by a crash")
+            await self._save(instance, told)
+            self._leave(UNSAVED)
+
+    async def _save(self, instance: Instance, told: float) -> None:
+        """What can be saved within the time that a stop may take; the rest ends the service."""
+        is_quiet = await stopping.close(instance)  # told from outside, by an unmount, nobody has
+        left = told + self.options.stop_wait + stopping.LAST_S - trio.current_time()
+        if await recovery.stop(instance, max(left, stopping.SAVE_S)) and is_quiet:
+            await _tell(instance, "service stopped")
+        else:
+            self._leave(UNSAVED)
+
+    def _leave(self, code: int) -> NoReturn:
+        """Threads wait for volumes, and the interpreter would for the threads."""
+        self.mount.close()
+        self.let_go()
+        stopping.end(code)
 
     def let_go(self) -> None:
         """At the end: no process is left, and no line of the log that anybody reads."""

@@ -24,6 +24,15 @@ LAST_S: Final = 5.0
 VERBS_S: Final = 2.0
 """Seconds for which verbs that run are waited for at the end."""
 
+ARRIVE_S: Final = 5.0
+"""Seconds at least for what programs have written to mapped files; else as many as `stop_wait`."""
+
+REQUESTS_S: Final = 1.0
+"""Seconds for which the kernel's requests are waited for, when no more of them come."""
+
+SAVE_S: Final = 2.0
+"""Seconds that everything has to be saved in, however late it is."""
+
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -90,13 +99,13 @@ async def prepare(
         log.warning("%s: still open at the end, unmounted all the same: %s", view.path, who)
     async with trio.open_nursery() as nursery:  # so that one that hangs takes no time of others
         for view in views:
-            nursery.start_soon(_let_arrive, mount, view)
+            nursery.start_soon(_let_arrive, mount, view, max(stop_wait, ARRIVE_S))
     return not still
 
 
-async def _let_arrive(mount: Mount, view: View) -> None:
+async def _let_arrive(mount: Mount, view: View, limit_s: float) -> None:
     try:
-        await view.loop.blocking(partial(mount.sync_mounted, [view]))
+        await view.loop.blocking(partial(mount.sync_mounted, [view], limit_s))
     except (OSError, errors.ServiceError) as error:
         log.error("what programs have written to mapped files may be lost: %s", error)  # noqa: TRY400
 

@@ -51,9 +51,17 @@ class Claims:
 
     def new(self, request: AnyRequest) -> set[str]:
         """Of who brings volumes in, or changes which set is where."""
-        if isinstance(request, protocol.Enable):
-            return {NEW, request.master}
-        return {NEW, RECORD} if isinstance(request, protocol.Attach) else {NEW}
+        match request:
+            case protocol.Enable():
+                return {NEW, request.master}
+            case protocol.Import() | protocol.CheckImport():
+                return {NEW, request.shadow}
+            case protocol.Control():
+                return {NEW, *request.volumes}
+            case protocol.Move():
+                return {NEW, *self._masters_of(Target(request.sets))}
+            case _:
+                return {NEW, RECORD}
 
     def _masters_of(self, target: Target) -> set[str]:
         """Of the sets that there are; whoever names another one is told by the verb itself."""

@@ -1,11 +1,10 @@
 """From a request to a verb, and from what that answers to rows for people."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
-import outcome
 import trio
 
 from iifuse import errors
@@ -15,13 +14,13 @@ from iifuse.control.health import concerns
 from iifuse.control.past import history
 from iifuse.control.protocol import AnyRequest, Cost, Noted, SetStatus, Target, VolumeStatus
 from iifuse.control.rows import status, volumes
+from iifuse.control.turns import Handler, Turns
 from iifuse.core import missing
 from iifuse.core.naming import find
 from iifuse.core.state import Custody, Kind, Policy, Progress, Verb, check_known, way_out
 from iifuse.core.ticket import Lent
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host import space
-from iifuse.host.desk import Claim
 from iifuse.host.instance import Instance
 from iifuse.host.tickets import lent_again
 from iifuse.verbs import (
@@ -30,7 +29,6 @@ from iifuse.verbs import (
     exchange,
     giveup,
     joining,
-    late,
     passthrough,
     pit,
     questions,
@@ -51,9 +49,6 @@ _KINDS: Final = {"ind": Kind.INDEPENDENT, "dep": Kind.DEPENDENT}
 _GROUP_CHARACTERS_MAX: Final = 255
 
 
-Handler = Callable[[Any], Awaitable[object]]
-
-
 _DISABLED: Final = (Verb.DISABLE.told, "-d")
 """What the history says of a set that was disabled, now and as earlier versions wrote it."""
 
@@ -64,6 +59,7 @@ class Dispatcher:
     def __init__(self, instance: Instance, info: protocol.ServiceInfo) -> None:
         self._instance, self._info = instance, info
         self._claims = claims = Claims(instance, info.mountpoint)
+        self._turns = Turns(instance)
         self._handlers: dict[type, Handler] = {
             protocol.Hello: self._hello,
             protocol.Wait: self._wait,
@@ -75,65 +71,28 @@ class Dispatcher:
             protocol.History: self._history,
             protocol.Compare: self._compare,
             protocol.NotRestored: self._not_restored,
-            protocol.MarkChanged: self._claiming(self._mark_changed, claims.one),
-            protocol.Enable: self._claiming(self._enable, claims.new),
-            protocol.Disable: self._claiming(self._disable, claims.several),
-            protocol.Update: self._claiming(self._update, claims.recorded),
-            protocol.Abort: self._claiming(self._abort, claims.several),
-            protocol.Reset: self._claiming(self._reset, claims.recorded),
-            protocol.GiveUp: self._claiming(self._give_up, claims.one),
-            protocol.Export: self._claiming(self._export, claims.several),
-            protocol.Import: self._claiming(self._import, claims.new),
-            protocol.CheckImport: self._claiming(self._check_import, claims.new),
-            protocol.CheckJoin: self._claiming(self._check_join, claims.one),
-            protocol.Join: self._claiming(self._join, claims.one),
-            protocol.Move: self._claiming(self._move, claims.new),
-            protocol.Control: self._claiming(self._control, claims.new),
-            protocol.Release: self._claiming(self._release, claims.named),
-            protocol.Attach: self._claiming(self._attach, claims.new),
-            protocol.Tune: self._claiming(self._tune, claims.several),
+            protocol.MarkChanged: self._turns.of(self._mark_changed, claims.one),
+            protocol.Enable: self._turns.of(self._enable, claims.new),
+            protocol.Disable: self._turns.of(self._disable, claims.several),
+            protocol.Update: self._turns.of(self._update, claims.recorded),
+            protocol.Abort: self._turns.of(self._abort, claims.several),
+            protocol.Reset: self._turns.of(self._reset, claims.recorded),
+            protocol.GiveUp: self._turns.of(self._give_up, claims.one),
+            protocol.Export: self._turns.of(self._export, claims.several),
+            protocol.Import: self._turns.of(self._import, claims.new),
+            protocol.CheckImport: self._turns.of(self._check_import, claims.new),
+            protocol.CheckJoin: self._turns.of(self._check_join, claims.one),
+            protocol.Join: self._turns.of(self._join, claims.one),
+            protocol.Move: self._turns.of(self._move, claims.new),
+            protocol.Control: self._turns.of(self._control, claims.new),
+            protocol.Release: self._turns.of(self._release, claims.named),
+            protocol.Attach: self._turns.of(self._attach, claims.new),
+            protocol.Tune: self._turns.of(self._tune, claims.several),
         }
 
     async def answer(self, request: AnyRequest) -> object:
         """What the verb answers. Raises IifuseError."""
         return await self._handlers[type(request)](request)
-
-    def _claiming(self, handler: Handler, claim: Callable[[Any], set[str]]) -> Handler:
-        """Let a verb wait for those that work on what it claims.
-
-        Once begun it is finished, whether or not anybody waits for it.
-        """
-
-        async def in_turn(request: AnyRequest) -> object:
-            while True:
-                async with AsyncExitStack() as stack:
-                    held = await stack.enter_async_context(
-                        self._instance.desk.claimed(claim(request))
-                    )
-                    if claim(request) <= held:  # else a group has got another set meanwhile
-                        return await self._begin(partial(handler, request), held, stack.pop_all())
-
-        return in_turn
-
-    async def _begin(
-        self, verb: Callable[[], Awaitable[object]], held: Claim, claim: AsyncExitStack
-    ) -> object:
-        answer: list[outcome.Outcome[object]] = []
-        ended = trio.Event()
-
-        async def look_and_do() -> object:
-            async with claim:
-                await late.look(self._instance, held)
-                return await verb()
-
-        async def finish() -> None:
-            with trio.CancelScope(shield=True):  # what it raised would be the service's end
-                answer.append(await outcome.acapture(look_and_do))
-            ended.set()
-
-        trio.lowlevel.spawn_system_task(finish)
-        await ended.wait()
-        return answer[0].unwrap()
 
     # -- asking -----------------------------------------------------------------------------
 

@@ -123,7 +123,7 @@ class Mount:
         if self.in_place:
             for view in self._namespace.views():
                 self._uncover(view.path)
-        pyfuse3.close(unmount=False)
+        pyfuse3.close(unmount=False)  # requests under way have failed from now on
         self._unmount()
 
     def _unmount(self) -> None:
@@ -199,8 +199,10 @@ class Mount:
         except (OSError, errors.ServiceError) as error:
             log.warning("%s: the mount still shows an earlier time: %s", view.path, error)
 
-    def sync_mounted(self, views: list[View]) -> None:
+    def sync_mounted(self, views: list[View], limit_s: float = SYNC_SECONDS) -> None:
         """Sync open files through the mount, so that their dirty pages arrive here.
+
+        Each may take `limit_s` seconds.
 
         Its errors are the programs', told at their own fsync. Raises OSError when that takes too
         long, and ServiceError.
@@ -209,9 +211,9 @@ class Mount:
         if not paths:
             return
         try:
-            self.programs.sync(paths)
+            self.programs.sync(paths, limit_s)
         except TimeoutError as error:
-            why = f"what programs have written there has not arrived within {SYNC_SECONDS:g} s"
+            why = f"what programs have written there has not arrived within {limit_s:g} s"
             raise OSError(error.errno, why, error.filename) from error
 
 

@@ -27,11 +27,11 @@ async def look_at_open(instance: Instance) -> None:
     volumes = {volume.path: volume for volume in _open_volumes(instance)}
     how = {path: partial(way_to_look(instance, v), v) for path, v in volumes.items()}
     found = await instance.lookout.look(how)
-    for family in instance.families:
+    for family in list(instance.families):
         master = family.master
         if master is not None and master.path in found:
             _tell_of_master(family, found[master.path])
-        for member in family.sets:
+        for member in list(family.sets):
             if member.shadow is not None:
                 _tell(member, Role.SHADOW, found.get(member.shadow.path))
             if member.bitmap is not None:
@@ -42,10 +42,10 @@ async def look_at_open(instance: Instance) -> None:
 
 
 def _open_volumes(instance: Instance) -> Iterator[Volume]:
-    for family in instance.families:
+    for family in list(instance.families):
         if family.master is not None:
             yield family.master
-        for member in family.sets:
+        for member in list(family.sets):
             if member.shadow is not None:
                 yield member.shadow
             if member.bitmap is not None:
@@ -100,7 +100,7 @@ def check(instance: Instance, volume: Volume, verb: str) -> None:
     """
     why = way_to_look(instance, volume)(volume)
     if why:
-        alone = any(f.master is volume and not f.sets for f in instance.families)
+        alone = any(f.master is volume and not f.sets for f in list(instance.families))
         raise errors.BadVolume(
             volume.path,
             f"{verb} is not possible: it was replaced while in use: {why}",

@@ -176,7 +176,7 @@ class Instance:
 
     def master_family(self, path: str, identity: Identity) -> Family | None:
         """The family whose master a path leads to, under whatever name."""
-        for family in self.families:
+        for family in list(self.families):  # in a thread, and beside other verbs
             master = family.master
             if master is None:
                 continue
@@ -284,7 +284,9 @@ class Instance:
     # -- copies -----------------------------------------------------------------------------
 
     def start_copy(self, member: VolumeSet) -> None:
-        """Start the background copy that the header says is running."""
+        """Start the background copy that the header says is running, if nobody has."""
+        if self.running(member) is not None:
+            return
         copier = Copier(
             self.family(member), member, self._copy_finished, self.notes.copy_is_done,
             self._copy_failed,

@@ -73,14 +73,14 @@ def check(
 
 def uses(instance: Instance, but: VolumeSet | None = None) -> Iterator[Use]:
     """In a thread: the whole table, without a set's own shadow and bitmap."""
-    for family in instance.families:
+    for family in list(instance.families):
         if family.path is not None:
             part, master = Part.MASTER if family.sets else Part.VOLUME, family.master
             yield Use(part, family.path, master.identity if master else _look(family.path))
-        for member in family.sets:
+        for member in list(family.sets):
             if member is not but:
                 yield from _uses_of(member)
-    open_or_awaited = {family.path for family in instance.families}
+    open_or_awaited = {family.path for family in list(instance.families)}
     for path in instance.db.volumes():  # of svadm; one that is not there is known here alone
         if path not in open_or_awaited:
             yield Use(Part.VOLUME, path, _look(path))

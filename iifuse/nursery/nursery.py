@@ -100,10 +100,13 @@ class Nursery:
 
     # -- the calls --------------------------------------------------------------------------
 
-    def sync(self, paths: Sequence[str]) -> None:
-        """Sync files, so that dirty pages of theirs arrive; errors of a sync are not told."""
+    def sync(self, paths: Sequence[str], limit_s: float = SYNC_SECONDS) -> None:
+        """Sync files, so that dirty pages of theirs arrive; errors of a sync are not told.
+
+        Each may take `limit_s` seconds.
+        """
         request = operations.Sync([os.fsencode(path) for path in paths])
-        self.call(request, None, SYNC_SECONDS, next(iter(paths), ""))
+        self.call(request, None, limit_s, next(iter(paths), ""))
 
     def set_time(self, path: str, mtime_ns: int) -> None:
         """Say when a file was changed last, its time of access left alone."""

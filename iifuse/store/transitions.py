@@ -7,6 +7,7 @@ off the same state directory.
 
 import os
 import struct
+import threading
 import zlib
 from contextlib import suppress
 from typing import Final
@@ -45,7 +46,7 @@ class TransitionFile:
     """The two-slot file; writes are durable when they return. Raises OSError."""
 
     def __init__(self, volume: Volume) -> None:
-        self._volume = volume
+        self._volume, self._writing = volume, threading.Lock()
         volume.sync()  # a record that a killed service left must not go while it is followed
         self._sequence, self._slot, self._record = self._load()
 
@@ -113,11 +114,13 @@ class TransitionFile:
         body = msgspec.msgpack.encode(record)
         if len(body) > SLOT_BYTES - _HEAD.size:
             raise errors.UsageError("", "too many sets in one command")
-        sequence, slot = self._sequence + 1, 1 - self._slot
-        crc = zlib.crc32(body, zlib.crc32(struct.pack("<Q", sequence)))
-        self._volume.write(slot * SLOT_BYTES, _HEAD.pack(_MAGIC, sequence, len(body), crc) + body)
-        self._volume.sync_anew()  # a slot counts as a whole, and this one is new as a whole
-        self._sequence, self._slot, self._record = sequence, slot, record
+        with self._writing:
+            sequence, slot = self._sequence + 1, 1 - self._slot
+            crc = zlib.crc32(body, zlib.crc32(struct.pack("<Q", sequence)))
+            head = _HEAD.pack(_MAGIC, sequence, len(body), crc)
+            self._volume.write(slot * SLOT_BYTES, head + body)
+            self._volume.sync_anew()  # a slot counts as a whole, and this one is new as a whole
+            self._sequence, self._slot, self._record = sequence, slot, record
 
     def _load(self) -> tuple[int, int, Record]:
         found = [(0, 1, Record())]

@@ -46,17 +46,18 @@ async def attach(instance: Instance, paths: tuple[str, ...], group: str | None) 
             await instance.loop.blocking(partial(_adopt, *one))
     rows = [_row(*one, group, _family_in_use(instance, one[1])) for one in found]
     masters = {header.master or header.shadow for _, header in found}
-    # Nothing is written between the look and the tracking.
-    async with instance.desk.claimed(masters), AsyncExitStack() as gates:
-        for family in pit.in_order(filter(None, (_family_in_use(instance, h) for _, h in found))):
-            await gates.enter_async_context(family.locks.gate())
-        await instance.loop.blocking(partial(_remember, instance, rows))
-        members = await recovery.bring_back(instance, rows)
-    for member in members:
-        await recovery.show(instance, instance.family(member))
-        await instance.note(member, "attach")
-        await _rise_above(instance, member)
-    recovery.start_copies(instance, members)
+    async with instance.desk.also(masters):
+        in_use = filter(None, (_family_in_use(instance, header) for _, header in found))
+        async with AsyncExitStack() as gates:  # nothing is written from the look to the tracking
+            for family in pit.in_order(in_use):
+                await gates.enter_async_context(family.locks.gate())
+            await instance.loop.blocking(partial(_remember, instance, rows))
+            members = await recovery.bring_back(instance, rows)
+        for member in members:
+            await recovery.show(instance, instance.family(member))
+            await instance.note(member, "attach")
+            await _rise_above(instance, member)
+        recovery.start_copies(instance, members)
     return [
         f"{s.name}: offline, {s.header.offline_reason}; {way_back(s.name, s.state)}"
         for s in members if s.state.offline

@@ -21,6 +21,7 @@ from iifuse.core.times import Times, after
 from iifuse.data.family import Family
 from iifuse.data.view import View
 from iifuse.data.volumeset import VolumeSet
+from iifuse.host import roles
 from iifuse.host.instance import Instance
 from iifuse.host.space import remarks
 from iifuse.host.storage import storage, storage_error
@@ -43,11 +44,28 @@ async def enable(
     `tell` gets remarks for the user.
     Raises BadVolume, InUse, Busy, StorageError; then nothing has changed.
     """
+    known = await instance.loop.blocking(partial(_known_as, instance, request.master))
+    async with instance.desk.also({known} - {request.master}):  # that is claimed already
+        return await _enable(instance, request, known, tell)
+
+
+def _known_as(instance: Instance, path: str) -> str:
+    """In a thread: the name under which the master is open, if it is."""
+    with suppress(errors.IifuseError):  # which is told when it is opened
+        family = instance.master_family(path, roles.identity_of(instance, path))
+        if family is not None and family.master is not None:
+            return family.master.path
+    return path
+
+
+async def _enable(
+    instance: Instance, request: NewSet, known: str, tell: Callable[[str], object]
+) -> VolumeSet:
     opened = await instance.loop.blocking(partial(open_set, instance, request))
     try:
-        alias = {opened.master.path} - {request.master}  # who asks has claimed the name he knows
-        async with instance.desk.claimed(alias):
-            member, held_ms = await _make(instance, request, opened)
+        if opened.master.path not in (known, request.master):  # it came late, just now
+            raise errors.Busy(request.master, "is being brought back", "try again")
+        member, held_ms = await _make(instance, request, opened)
     except BaseException:
         if opened.family is None and opened.master.path in instance.views:
             await instance.remove_master(instance.views[opened.master.path].family)

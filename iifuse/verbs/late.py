@@ -20,7 +20,7 @@ from iifuse.core.state import Custody, Role
 from iifuse.data.family import Family
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host.astray import is_covered, look_at_open, open_at
-from iifuse.host.desk import EVERYTHING, NEW
+from iifuse.host.desk import NEW, RECORD
 from iifuse.host.instance import Instance
 from iifuse.host.shown import rise_above
 from iifuse.host.unjoined import learn_at_start
@@ -42,8 +42,11 @@ def waits(member: VolumeSet) -> bool:
     return any(not missing.served for missing in member.missing.values())
 
 
-async def look(instance: Instance, claim: AbstractSet[str] = frozenset({EVERYTHING})) -> None:
-    """Look at what is open, and for what is missing of masters that nobody else works on."""
+async def look(instance: Instance, claim: AbstractSet[str] | None = None) -> None:
+    """Look at what is open, and for what is missing of masters that nobody else works on.
+
+    None: nobody works on anything.
+    """
     await look_at_open_volumes(instance)
     await look_for_missing(instance, claim)
 
@@ -54,7 +57,7 @@ async def look_at_open_volumes(instance: Instance) -> None:
         await look_at_open(instance)
 
 
-async def look_for_missing(instance: Instance, claim: AbstractSet[str]) -> None:
+async def look_for_missing(instance: Instance, claim: AbstractSet[str] | None) -> None:
     """Raises nothing: what fails of one set is that set's, and the others have their look."""
     with instance.lookout.apart("volumes", "the look at those that are missing"):
         await _look_for_missing(instance, claim)
@@ -63,21 +66,21 @@ async def look_for_missing(instance: Instance, claim: AbstractSet[str]) -> None:
 # -- volumes that are not -------------------------------------------------------------------
 
 
-async def _look_for_missing(instance: Instance, claim: AbstractSet[str]) -> None:
+async def _look_for_missing(instance: Instance, claim: AbstractSet[str] | None) -> None:
     """Bitmaps first: they say which files are meant."""
-    everything = EVERYTHING in claim
     lacking = [
         member for member in list(instance.sets.values())
-        if waits(member) and (everything or instance.claim_of(member) in claim)
+        if waits(member) and (claim is None or instance.claim_of(member) in claim)
     ]  # fmt: skip
-    absent = await _absent(instance) if everything or NEW in claim else []
+    absent = await _absent(instance) if claim is None or NEW in claim else []
     if not (lacking or absent):
         return
     there = await _probe(instance, lacking, absent)
-    for member in lacking:
-        if member.lacks(Role.BITMAP) and _meant(instance, member, Role.BITMAP) in there:
-            with _returning(instance, member.name, "its bitmap", [member]):
-                await _bring_bitmap(instance, member)
+    with instance.desk.at_once({RECORD} - (claim or set())) as may_forget:
+        for member in lacking if may_forget else []:  # beside a group command it waits
+            if member.lacks(Role.BITMAP) and _meant(instance, member, Role.BITMAP) in there:
+                with _returning(instance, member.name, "its bitmap", [member]):
+                    await _bring_bitmap(instance, member)
     for family in list(instance.families):
         path = family.path
         if path is not None and family.master is None and (path, family.meant) in there:

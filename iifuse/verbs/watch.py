@@ -23,7 +23,7 @@ async def watch(instance: Instance) -> None:
                 await late.look_at_open_volumes(instance)
             for claim in _claims(instance):
                 if instance.desk.is_free(claim):
-                    async with instance.desk.claimed(claim):
+                    with instance.desk.at_once(claim):
                         await late.look_for_missing(instance, claim)
 
 

@@ -4,7 +4,8 @@ import pytest
 import trio
 import trio.testing
 
-from iifuse.host.desk import EVERYTHING, Desk
+from iifuse import errors
+from iifuse.host.desk import NEW, Desk
 
 
 @pytest.fixture
@@ -67,15 +68,68 @@ async def test_claim_that_shares_nothing_overtakes_who_waits(work):
     assert work.order == ["hangs", "other"]
 
 
-async def test_claim_of_everything_waits_for_all_and_all_for_it(work):
+async def test_who_holds_something_and_wants_more_waits_for_holders_alone(desk, work, nursery):
+    """Not for who waits for what it holds itself: both would wait for ever."""
+    await work.begin("holder", "/m")
+    got = trio.Event()
+
+    async def bring() -> None:
+        async with desk.claimed({NEW, "/alias"}), desk.also({"/m"}):
+            got.set()
+            await trio.sleep_forever()
+
+    nursery.start_soon(bring)
+    await trio.testing.wait_all_tasks_blocked()
+    await work.begin("other", NEW, "/m")
+    await work.begin("late", "/m")
+    assert not got.is_set()
+    await work.end("holder")
+    assert got.is_set()
+    assert work.order == ["holder"]
+
+
+async def test_what_somebody_holds_is_not_had_at_once(desk, work):
     await work.begin("one", "/a")
-    await work.begin("all", EVERYTHING)
-    await work.begin("two", "/b")
-    assert work.order == ["one"]
+    with desk.at_once({"/a"}) as has_it:
+        assert not has_it
+    with desk.at_once({"/b"}) as has_it:
+        assert has_it
+        await work.begin("two", "/b")
+        assert work.order == ["one"]
+    await trio.testing.wait_all_tasks_blocked()
+    assert work.order == ["one", "two"]
+
+
+async def test_desk_that_is_closed_waits_for_who_has_begun_and_sends_away_the_others(
+    desk, work, nursery
+):
+    await work.begin("one", "/a")
+    refused, closed = [], trio.Event()
+
+    async def ask() -> None:
+        try:
+            async with desk.claimed({"/a"}):
+                refused.append(False)
+        except errors.ServiceError:
+            refused.append(True)
+
+    async def close() -> None:
+        await desk.close()
+        closed.set()
+
+    nursery.start_soon(ask)
+    await trio.testing.wait_all_tasks_blocked()
+    nursery.start_soon(close)
+    await trio.testing.wait_all_tasks_blocked()
+    await ask()
+    assert refused == [True, True]
+    assert not closed.is_set()
+    assert not desk.is_free(["/other"])
+    async with desk.also({"/b"}):  # who has begun is let finish
+        pass
     await work.end("one")
-    assert work.order == ["one", "all"]
-    await work.end("all")
-    assert work.order == ["one", "all", "two"]
+    assert closed.is_set()
+    await desk.close()
 
 
 @pytest.mark.parametrize("holds", [False, True])

@@ -25,6 +25,10 @@ MAY_IMPORT = {
     "iifuse.arguments": ("iifuse.units",),
     "iifuse.background": (),
     "iifuse.logs": (*WORDS, "iifuse.store.names"),
+    "iifuse.options": (
+        *WORDS, "iifuse", "iifuse.arguments", "iifuse.logs", "iifuse.control.protocol",
+        "iifuse.store",
+    ),
     "iifuse.stopping": (*VERBS, "iifuse.fuse"),
     "iifuse.streams": (),
     "iifuse.terminal": (),
@@ -41,7 +45,7 @@ MAY_IMPORT = {
     **dict.fromkeys(
         (
             "iifuse.control.claims", "iifuse.control.dispatch", "iifuse.control.health",
-            "iifuse.control.past", "iifuse.control.rows",
+            "iifuse.control.past", "iifuse.control.rows", "iifuse.control.turns",
         ),
         (*WORDS, *SERVED),
     ),
@@ -50,7 +54,7 @@ MAY_IMPORT = {
     "iifuse.control.server": (*WORDS, *SERVED),
     "iifuse.service": (
         *WORDS, *SERVED, "iifuse.fuse", "iifuse.background", "iifuse.logs", "iifuse.nursery",
-        "iifuse.stopping", "iifuse.arguments", "iifuse.streams", "iifuse.terminal",
+        "iifuse.stopping", "iifuse.options", "iifuse.streams", "iifuse.terminal",
     ),
     "iitools": TOOLS,
     # Work on the volumes of a service that cannot run: nobody else can open, lock and write them.

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import pytest
 
-from iifuse import errors, service
+from iifuse import errors, options
 from iifuse.control import protocol
 from iifuse.core import header as fmt
 from iifuse.core import sector, state
@@ -117,17 +117,17 @@ def test_man_page_mount_options_are_the_services():
     items = re.findall(r"^\.It Cm (\w+)(?: Ns = Ns (?:Cm|Ar) (\w+))?$", page, re.MULTILINE)
     for name, value in items:
         word = value.replace("SECONDS", "5").replace("PATH", "/srv")
-        service.parse_options([f"{name}={word}" if word else name])
+        options.parse_options([f"{name}={word}" if word else name])
     with pytest.raises(errors.UsageError) as refusal:
-        service.parse_options(["nonsense"])
+        options.parse_options(["nonsense"])
     assert {name for name, _ in items} == set(re.findall(r"(?:^|, )(\w+)", refusal.value.todo))
 
 
 def test_man_page_defaults_are_the_services():
     page = _page("iifuse.8")
-    for default in (service.DEFAULT_STATE, protocol.DEFAULT_SOCKET):
+    for default in (options.DEFAULT_STATE, protocol.DEFAULT_SOCKET):
         assert f"The default is\n.Pa {default} ." in page
-    assert f"{service.Options().stop_wait:g} is the default" in page
+    assert f"{options.Options().stop_wait:g} is the default" in page
 
 
 # -- iifuse(7) ----------------------------------------------------------------------------------

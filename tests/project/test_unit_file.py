@@ -157,7 +157,7 @@ def test_unit_keeps_the_capabilities_that_are_used(unit):
 
 
 def test_unit_command_line_is_one_that_the_program_takes(unit):
-    service = importlib.import_module("iifuse.service")
+    options = importlib.import_module("iifuse.options")
     variables = dict(line.split("=", 1) for line in unit["Service"]["Environment"])
     variables["OPTIONS"] = "-o stop_wait=60,in_place"
     (line,) = unit["Service"]["ExecStart"]
@@ -165,7 +165,7 @@ def test_unit_command_line_is_one_that_the_program_takes(unit):
         line = line.replace(f"${{{name}}}", value).replace(f"${name}", value)
     program, *words = shlex.split(line)
     assert program == "/usr/local/sbin/iifuse"
-    arguments = vars(service.parser().parse_args(words)).values()
+    arguments = vars(options.parser().parse_args(words)).values()
     assert "/mnt/ii/%i" in arguments
     assert "/run/iifuse/%i/control.sock" in arguments
     assert "/var/lib/iifuse/%i" in arguments

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 from devices import eventually
@@ -68,7 +69,7 @@ def test_verbs_on_other_sets_go_on(
     began = time.monotonic()
     for words in [
         ("-u", "s", near_shadow), ("-i", "--json"), ("-g", "-L"), ("-w", near_shadow),
-        ("-e", "ind", volume("other"), place / "other-s", place / "other-b"),
+        ("-e", "dep", volume("other"), place / "other-s", place / "other-b"),
         ("-d", place / "other-s"),
     ]:  # fmt: skip
         done = service.run("iiadm", *words)
@@ -78,6 +79,35 @@ def test_verbs_on_other_sets_go_on(
     far.go()
     waits.join(60)
     assert not waits.is_alive()
+
+
+def cut_off(service, master):
+    """A program whose write is never answered."""
+    with suppress(OSError):
+        write_synced(service, master, b"x")
+
+
+@pytest.mark.finding("K8.4")
+def test_stop_ends_though_a_request_of_a_program_does_not(service, place, far, near, far_set):
+    master, shadow = far_set("master")
+    far.hold("write")
+    program = threading.Thread(target=cut_off, args=(service, master), daemon=True)
+    program.start()
+    assert far.held.wait(60)
+    near.slowest()
+    began = time.monotonic()
+    service.tell_to_stop()
+    eventually(lambda: not os.path.ismount(service.mountpoint), "the service has unmounted")
+    assert time.monotonic() - began < 1 + 5 + 5 + 2
+    assert read_bitmap(str(place / "near-s.bmp"))[0].clean
+    far.go()
+    assert service.stop() == UNSAVED
+    assert not read_bitmap(str(place / "b"))[0].clean
+    program.join(60)
+    service.start()
+    service.flip("s", shadow)
+    service.wait(shadow)
+    assert service.read(shadow) == service.read(master)
 
 
 def write_synced(service, master, what):

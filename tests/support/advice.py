@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from iifuse import errors
-from iifuse.service import parser
+from iifuse.options import parser
 from iitools import grammar, iibitmap
 
 OURS = ("svadm", "iiexport", "iiimport", "iijoin", "iiresync", "iiverify", "iibitmap", "iistat")
