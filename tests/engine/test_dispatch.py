@@ -37,3 +37,29 @@ async def test_error_of_the_look_before_a_verb_is_answered(tmp_path, monkeypatch
         await dispatcher.answer(enable)  # nothing is claimed any more
         (found,) = await dispatcher.answer(protocol.Status(Target((shadow,))))
         assert found.shadow == shadow
+
+
+async def test_verb_works_on_nothing_that_it_has_not_claimed(tmp_path, monkeypatch):
+    """A set that comes into a group while a verb looks is claimed before the verb begins."""
+    claims = []
+    async with service(tmp_path / "state") as instance:
+        dispatcher = Dispatcher(instance, ServiceInfo("", 1, "/mnt", "/state", "/socket"))
+        masters, shadows = [], []
+        for number, group in enumerate(["g", None]):
+            masters.append(tmp_path / f"m{number}")
+            masters[-1].write_bytes(chunks("a", "b"))
+            shadows.append(str(tmp_path / f"s{number}"))
+            bitmap = str(tmp_path / f"b{number}")
+            await dispatcher.answer(
+                protocol.Enable("dep", str(masters[-1]), shadows[-1], bitmap, group)
+            )
+
+        async def look(_, held):
+            claims.append(held)
+            instance.sets[shadows[1]].group = "g"
+
+        monkeypatch.setattr(late, "look", look)
+        await dispatcher.answer(protocol.Update("s", False, Target(group="g"), sure=True))
+        names = list(map(str, masters))
+        assert [claim & set(names) for claim in claims] == [{names[0]}, set(names)]
+        assert [instance.sets[s].header.pit.number for s in shadows] == [2, 2]
