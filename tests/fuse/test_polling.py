@@ -207,7 +207,7 @@ async def test_waiter_watches_descriptors_of_any_number(nursery, loop):
         high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 1500)
         stack.callback(os.close, high)
         stack.callback(release.set)
-        nursery.start_soon(call_that_lasts, release, back)
+        nursery.start_soon(call_that_lasts, release, back, loop)
         nursery.start_soon(waiter.wait_readable, high)
         for _ in range(10):
             await trio.lowlevel.checkpoint()
@@ -223,7 +223,7 @@ async def test_waiter_that_fails_leaves_nobody_waiting_for_a_call(nursery, loop)
     release, back = threading.Event(), trio.Event()
     waiter = Waiter(loop.are_running, loop.watchable)
     waiter._either = _Broken()
-    nursery.start_soon(call_that_lasts, release, back)
+    nursery.start_soon(call_that_lasts, release, back, loop)
     await trio.lowlevel.checkpoint()
     try:
         with pytest.raises(OSError, match="planted"):
@@ -245,7 +245,7 @@ class _Broken:
 async def test_waiter_is_not_kept_from_sleeping_by_a_call_that_told_late(nursery, loop):
     """A worker may write to the descriptor after its call was found already."""
     release, back, slept = threading.Event(), trio.Event(), []
-    nursery.start_soon(call_that_lasts, release, back)
+    nursery.start_soon(call_that_lasts, release, back, loop)
     await trio.lowlevel.checkpoint()
     waiter = Waiter(loop.are_running, loop.watchable)
     os.eventfd_write(loop.returned.fd, 1)

@@ -29,9 +29,9 @@ JOURNALS = ("", "one", "two")
 IMAGES_MIN = 2000
 IMAGES_MIN_LONG = 50_000
 DRAWN = 18
+"""So many scenarios share the images of a run."""
 DAYS = 5
 """So often a forgetful service is recorded, at the most."""
-"""So many scenarios share the images of a run."""
 WORKERS = 2
 
 
