@@ -6,8 +6,9 @@ import pytest
 import trio
 import trio.lowlevel
 import trio.testing
+from bitmaps import chunks_of
 from copies import Ended, scattered
-from fake_volume import Bench, always, chunks, chunks_of, durable, in_chunk
+from fake_volume import Bench, always, chunks, durable, in_chunk
 from harness import CHUNK
 
 from iifuse.core.state import Kind, Progress, Role

@@ -7,7 +7,8 @@ from functools import partial
 
 import pytest
 import trio
-from fake_volume import Bench, always, chunks, chunks_of, durable
+from bitmaps import chunks_of
+from fake_volume import Bench, always, chunks, durable
 from harness import CHUNK
 
 from iifuse.core.state import Kind, Progress

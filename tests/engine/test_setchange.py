@@ -6,7 +6,8 @@ from functools import partial
 from uuid import UUID
 
 import pytest
-from fake_volume import FakeVolume, chunks_of
+from bitmaps import chunks_of
+from fake_volume import FakeVolume
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

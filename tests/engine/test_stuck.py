@@ -7,7 +7,8 @@ from uuid import UUID
 
 import pytest
 import trio
-from fake_volume import Bench, FakeVolume, always, chunks, chunks_of, durable
+from bitmaps import chunks_of
+from fake_volume import Bench, FakeVolume, always, chunks, durable
 from harness import CHUNK
 
 from iifuse.core.bits import HOT_REGIONS_MAX, REGION_CHUNKS, Bits

@@ -6,7 +6,8 @@ from unittest.mock import patch
 
 import pytest
 import trio
-from fake_volume import Bench, chunks_of, durable
+from bitmaps import chunks_of
+from fake_volume import Bench, durable
 from harness import CHUNK
 from hypothesis import given, settings
 from hypothesis import strategies as st

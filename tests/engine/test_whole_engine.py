@@ -6,7 +6,8 @@ from functools import partial
 import pytest
 import trio
 import trio.testing
-from fake_volume import chunks, chunks_of
+from bitmaps import chunks_of
+from fake_volume import chunks
 from harness import CHUNK
 from real_engine import service
 

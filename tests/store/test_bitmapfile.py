@@ -4,6 +4,7 @@ from dataclasses import replace
 from uuid import UUID
 
 import pytest
+from bitmaps import chunks_of
 
 from iifuse import errors
 from iifuse.core.bitmap import SECTOR_CHUNKS, Bitmap, sectors_for
@@ -42,10 +43,6 @@ def some_bits(*chunks: int) -> Bitmap:
     bits = Bitmap(CHUNKS)
     bits.set_runs((c, 1) for c in chunks)
     return bits
-
-
-def chunks_of(bits: Bitmap) -> set[int]:
-    return {c for first, count in bits.runs() for c in range(first, first + count)}
 
 
 def test_header_commits_take_turns_and_the_newest_counts(bitmap, volume):

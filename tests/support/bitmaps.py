@@ -66,16 +66,26 @@ def read_bitmap(path: Path) -> tuple[Header, list[Run], list[Run]]:
     """(header, runs of shadow bits, runs of copy bits), with nothing damaged."""
     volume = open_volume(str(path), exclusive=False)
     try:
-        bitmap = BitmapFile(volume)
-        header = bitmap.read_header()
-        regions = []
-        for region in Region:
-            bits, bad = bitmap.read_bits(header, region)
-            assert not bad
-            regions.append(list(bits.runs()))
-        return header, *regions
+        header, shadow, copy = read_whole(BitmapFile(volume))
+        return header, list(shadow.runs()), list(copy.runs())
     finally:
         volume.close()
+
+
+def read_whole(bitmap: BitmapFile) -> tuple[Header, Bitmap, Bitmap]:
+    """(header, shadow bits, copy bits), with nothing damaged."""
+    header = bitmap.read_header()
+    found = []
+    for region in Region:
+        bits, damaged = bitmap.read_bits(header, region)
+        assert not damaged
+        found.append(bits)
+    return header, *found
+
+
+def chunks_of(bits: Bitmap) -> set[int]:
+    """The numbers of the chunks whose bit is set."""
+    return {c for first, count in bits.runs() for c in range(first, first + count)}
 
 
 def sector_at(region: Region, number: int, chunks: int = PLAIN.geometry.chunks) -> int:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from math import inf
 from uuid import UUID
 
+from bitmaps import chunks_of, read_whole
 from harness import CHUNK
 
-from iifuse.core.bitmap import Bitmap
 from iifuse.core.bits import Bits
 from iifuse.core.geometry import Geometry
 from iifuse.core.header import Header, Pit
@@ -164,15 +164,5 @@ class Bench:
 def durable(member: VolumeSet) -> tuple[Header, set[int], set[int]]:
     """What a power loss would leave of a set's bitmap: header, shadow bits, copy bits."""
     volume = FakeVolume("after", member.bitmap.volume.durable)
-    bitmap = BitmapFile(volume)
-    header = bitmap.read_header()
-    found = []
-    for region in Region:
-        bits, damaged = bitmap.read_bits(header, region)
-        assert not damaged
-        found.append(chunks_of(bits))
-    return header, *found
-
-
-def chunks_of(bits: Bitmap) -> set[int]:
-    return {c for first, count in bits.runs() for c in range(first, first + count)}
+    header, shadow, copy = read_whole(BitmapFile(volume))
+    return header, chunks_of(shadow), chunks_of(copy)

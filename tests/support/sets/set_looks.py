@@ -4,13 +4,12 @@ import mmap
 import os
 from pathlib import Path
 
+from bitmaps import chunks_of, read_whole
 from harness import CHUNK
 from set_model import ZEROS, Content, ModelSet
 
 from iifuse.control.protocol import SetStatus
-from iifuse.core.bitmap import Bitmap
 from iifuse.core.header import Header
-from iifuse.core.sector import Region
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.volume import open_volume
 
@@ -87,17 +86,7 @@ def read_bitmap(path: str) -> tuple[Header, set[int], set[int]]:
     """(header, chunks with a shadow bit, chunks with a copy bit) of a service that is down."""
     volume = open_volume(path, exclusive=False)
     try:
-        bitmap = BitmapFile(volume)
-        header = bitmap.read_header()
-        found = []
-        for region in Region:
-            bits, damaged = bitmap.read_bits(header, region)
-            assert not damaged
-            found.append(chunks_of(bits))
-        return header, *found
+        header, shadow, copy = read_whole(BitmapFile(volume))
+        return header, chunks_of(shadow), chunks_of(copy)
     finally:
         volume.close()
-
-
-def chunks_of(bits: Bitmap) -> set[int]:
-    return {c for first, count in bits.runs() for c in range(first, first + count)}
