@@ -106,7 +106,8 @@ def test_thousand_calls_leave_no_process_and_no_descriptor(children, fd):
         assert list(pool.map(call, range(1000))) == [0] * 1000
     eventually(lambda: descendants(children.pid) == [], "no process is left")
     eventually(lambda: holds(children.pid) == theirs, "no descriptor is left")
-    assert holds(os.getpid()) == mine
+    # What an earlier test has left behind may go meanwhile.
+    assert holds(os.getpid()).items() - mine.items() == set()
 
 
 def test_pause_of_the_service_counts_against_no_limit(monkeypatch):
