@@ -13,6 +13,7 @@
       Refused                   2  EPERM    the state of the set does not allow this
       InUse                     2  EBUSY    a volume already has another part to play
       Busy                      2  EBUSY    somebody has the file open
+      NoAnswer                  2  ETIMEDOUT  a disk or a file server does not answer
       BadVolume                 2  EINVAL   not a volume that we can use
       BadTicket                 2  EINVAL   a ticket that is missing, damaged or foreign
       BadBitmap                 2  EIO      a bitmap volume that cannot be believed
@@ -129,6 +130,12 @@ class Busy(IifuseError):
     """Somebody has the file open."""
 
     errno = errno.EBUSY
+
+
+class NoAnswer(IifuseError):
+    """The disk or the file server of a volume does not answer; nothing was changed."""
+
+    errno = errno.ETIMEDOUT
 
 
 class BadVolume(IifuseError):

@@ -14,11 +14,11 @@ from uuid import UUID
 import sdnotify
 import trio
 
-from iifuse import __version__, background, errors, logs, stopping, streams, terminal
+from iifuse import __version__, background, errors, logs, stopping, streams, surroundings, terminal
 from iifuse.control.dispatch import Dispatcher
 from iifuse.control.protocol import ServiceInfo
 from iifuse.control.server import Server
-from iifuse.fuse.session import Mount, clean_up_dead
+from iifuse.fuse.session import Mount
 from iifuse.host import space
 from iifuse.host.instance import Instance
 from iifuse.loop.loop import Loop
@@ -30,7 +30,7 @@ from iifuse.store.programs import GONE, NAME, RESTART
 from iifuse.store.statedb import StateDB
 from iifuse.store.transitions import TransitionFile
 from iifuse.units import count
-from iifuse.verbs import recovery, watch
+from iifuse.verbs import recovery, stop, watch
 
 log = logging.getLogger("iifuse")
 
@@ -155,10 +155,6 @@ class Service:
     async def _serve(
         self, db: StateDB, transitions: TransitionFile, signals: AsyncIterator[int]
     ) -> None:
-        volumes = [path for row in db.sets() for path in (row.master, row.shadow)] + db.volumes()
-        # What `-o in_place` of a killed service has left.
-        clean_up_dead([path for path in volumes if path], self.children)
-        self._check_place(db)
         async with trio.open_nursery() as nursery:
             instance = Instance(
                 loop=self.loop,
@@ -172,33 +168,16 @@ class Service:
                 said=self.options.said,
             )
             place = self.mount.mountpoint, self.state, self.socket
+            await surroundings.look(instance, *place, self.children)
             info = ServiceInfo(__version__, os.getpid(), *place)
-            server = Server(self.socket, Dispatcher(instance, info).answer, self.loop.clock)
-            await server.open()
+            self._server = Server(self.socket, Dispatcher(instance, info).answer, self.loop.clock)
+            await self._server.open()
             try:
-                await self._run_mount(instance, server, signals)
+                await self._run_mount(instance, signals)
             finally:
-                server.close()
+                self._server.close()
 
-    def _check_place(self, db: StateDB) -> None:
-        """Raise ServiceError where the mount would hide what it needs."""
-        paths = {"the state directory": self.state, "the control socket": self.socket}
-        for row in db.sets():
-            names = (row.master or row.shadow, row.shadow, row.bitmap)
-            paths |= {f"the volume {name}": name for name in names}
-        paths |= {f"the volume {name}": name for name in db.volumes()}
-        above = self.mount.mountpoint.rstrip("/") + "/"
-        for what, path in paths.items():
-            if path.startswith(above) or os.path.realpath(path).startswith(above):
-                raise errors.ServiceError(
-                    self.mount.mountpoint,
-                    f"lies above {what}, which the mount would hide",
-                    "name another mount point",
-                )
-
-    async def _run_mount(
-        self, instance: Instance, server: Server, signals: AsyncIterator[int]
-    ) -> None:
+    async def _run_mount(self, instance: Instance, signals: AsyncIterator[int]) -> None:
         self.mount.open()
         told = trio.current_time()
         try:
@@ -207,7 +186,7 @@ class Service:
                 await self.mount.wait_ready()
                 await recovery.start(instance)
                 await _tell(instance, "service started")
-                mounted.start_soon(server.run)
+                mounted.start_soon(self._server.run)
                 mounted.start_soon(space.watch, instance)
                 mounted.start_soon(self.mount.keep_fresh)
                 mounted.start_soon(instance.timekeeper.watch)
@@ -242,20 +221,31 @@ class Service:
         if not self._is_ending:
             log.error("a request does not come to its end, and is cut off as by a crash")
             await self._save(instance, told)
-            self._leave(UNSAVED)
+            self._leave(instance, UNSAVED)
 
     async def _save(self, instance: Instance, told: float) -> None:
         """What can be saved within the time that a stop may take; the rest ends the service."""
         is_quiet = await stopping.close(instance)  # told from outside, by an unmount, nobody has
         left = told + self.options.stop_wait + stopping.LAST_S - trio.current_time()
-        if await recovery.stop(instance, max(left, stopping.SAVE_S)) and is_quiet:
+        if await stop.stop(instance, max(left, stopping.SAVE_S)) and is_quiet:
             await _tell(instance, "service stopped")
         else:
-            self._leave(UNSAVED)
+            self._leave(instance, UNSAVED)
 
-    def _leave(self, code: int) -> NoReturn:
-        """Threads wait for volumes, and the interpreter would for the threads."""
+    def _leave(self, instance: Instance, code: int) -> NoReturn:
+        """Threads wait for volumes, and the interpreter would for the threads.
+
+        The kernel may keep the process as long as they wait: all that can be is left for the next.
+        """
         self.mount.close()
+        for path in stop.let_go(instance, stopping.LET_GO_S):
+            log.error(
+                "%s: does not answer, and until it does the kernel keeps process %d, which has it",
+                path, os.getpid(),
+            )  # fmt: skip
+        self._server.close()
+        ends = (instance.db.close, instance.transitions.close)
+        stop.within(stopping.LET_GO_S, dict(enumerate(ends)))
         self.let_go()
         stopping.end(code)
 

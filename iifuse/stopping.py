@@ -33,6 +33,9 @@ REQUESTS_S: Final = 1.0
 SAVE_S: Final = 2.0
 """Seconds that everything has to be saved in, however late it is."""
 
+LET_GO_S: Final = 1.0
+"""Seconds in which what nobody waits for is closed, when something does not answer at the end."""
+
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 

@@ -236,7 +236,7 @@ class Dispatcher:
                 notes += await reset.reset(self._instance, member)
                 if member.header.copying and not member.restoring:
                     notes += await space.remarks(self._instance, member)
-            except errors.BadVolume as error:
+            except (errors.BadVolume, errors.NoAnswer) as error:
                 raise reset.with_way_out(member, error) from error
         return Noted(tuple(notes))
 

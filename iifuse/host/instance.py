@@ -22,12 +22,13 @@ from iifuse.host.desk import Desk
 from iifuse.host.history import History
 from iifuse.host.notes import Notes
 from iifuse.host.timekeeper import Timekeeper
-from iifuse.loop.lookout import Lookout
+from iifuse.loop.lookout import ANSWER_S, Lookout
 from iifuse.loop.loop import Loop
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.headerlog import HeaderLog
 from iifuse.store.holders import Holder, named, ways_out
 from iifuse.store.identity import Identity
+from iifuse.store.presence import probe
 from iifuse.store.programs import Programs
 from iifuse.store.statedb import StateDB
 from iifuse.store.transitions import TransitionFile
@@ -111,6 +112,18 @@ class Instance:
         volume = open_volume(path, exclusive=exclusive)
         volume.remote = self._said.why_remote(path, volume.remote)
         return volume
+
+    async def open_in_time(
+        self, path: str, *, exclusive: bool = True, limit_s: float = ANSWER_S
+    ) -> Volume:
+        """The same on the event loop. Raises NoAnswer too."""
+        call = partial(self.open_volume, path, exclusive=exclusive)
+        return await self.lookout.ask(path, call, Volume.close, limit_s)
+
+    async def check_answering(self, *paths: str) -> None:
+        """Raise NoAnswer for the first path where a look at what stands there hangs."""
+        for path in paths:
+            await self.lookout.ask(path, partial(probe, path), lambda _: None)
 
     def header_log(self, header: Header, bitmap: BitmapFile | None) -> HeaderLog:
         """That of a set; what its bitmap volume does not take is noted in the state database."""

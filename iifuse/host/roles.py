@@ -5,9 +5,10 @@ not hide what a volume is (store/identity.py). Against other services of the hos
 is claimed (store/claims.py); what is not open, lent or offline, is known here alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import suppress
 from enum import Enum
+from functools import partial
 from typing import NamedTuple
 from uuid import UUID
 
@@ -73,28 +74,36 @@ def check(
 
 def uses(instance: Instance, but: VolumeSet | None = None) -> Iterator[Use]:
     """In a thread: the whole table, without a set's own shadow and bitmap."""
+    look = partial(_look, set(instance.lookout.silent))
     for family in list(instance.families):
         if family.path is not None:
             part, master = Part.MASTER if family.sets else Part.VOLUME, family.master
-            yield Use(part, family.path, master.identity if master else _look(family.path))
+            yield Use(part, family.path, master.identity if master else look(family.path))
         for member in list(family.sets):
             if member is not but:
-                yield from _uses_of(member)
+                yield from _uses_of(member, look)
     open_or_awaited = {family.path for family in list(instance.families)}
     for path in instance.db.volumes():  # of svadm; one that is not there is known here alone
         if path not in open_or_awaited:
-            yield Use(Part.VOLUME, path, _look(path))
+            yield Use(Part.VOLUME, path, look(path))
 
 
-def _uses_of(member: VolumeSet) -> Iterator[Use]:
+def _uses_of(
+    member: VolumeSet, look: Callable[[str], Identity | None]
+) -> Iterator[Use]:
     shadow, bitmap, place = member.shadow, member.bitmap, member.header.bitmap
     part = Part.SHADOW if member.header.custody is not Custody.EXPORTED else Part.LENT
-    yield Use(part, member.name, shadow.identity if shadow else _look(member.name))
-    yield Use(Part.BITMAP, place, bitmap.volume.identity if bitmap else _look(place))
+    yield Use(part, member.name, shadow.identity if shadow else look(member.name))
+    yield Use(Part.BITMAP, place, bitmap.volume.identity if bitmap else look(place))
 
 
-def _look(path: str) -> Identity | None:
-    """What stands where a volume of ours should be, which is not open."""
+def _look(silent: Container[str], path: str) -> Identity | None:
+    """What stands where a volume of ours should be, which is not open.
+
+    A path that does not answer is not asked: it would keep verbs on other sets waiting.
+    """
+    if path in silent:
+        return None
     with suppress(errors.IifuseError):
         return identities.find(path)
     return None

@@ -9,15 +9,22 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, Generic, TypeVar, cast
 
+import outcome
 import trio
 
 from iifuse import errors
-from iifuse.loop.loop import Loop
+from iifuse.loop.loop import Begun, Loop
 
 log = logging.getLogger(__name__)
 
 PATIENCE_S: Final = 1.0
 """How long one path may take; then it is passed over until that look has ended."""
+
+ANSWER_S: Final = 5.0
+"""How long somebody waits for the first answer of a volume while others could go on."""
+
+PATIENT_S: Final = 20.0
+"""The same where nobody else waits: a disk spins up, and a large bitmap takes seconds to read."""
 
 TOLD_MAX: Final = 4096
 """The most failures that are remembered: sets come and go, and their paths come to no end."""
@@ -53,6 +60,29 @@ class Lookout:
         known = isinstance(error, errors.IifuseError | OSError)
         log.error("%s: %s failed: %s", name, what, error, exc_info=None if known else error)
 
+    @property
+    def silent(self) -> list[str]:
+        """The paths that have not answered and are still waited for, each in a thread."""
+        return sorted(self._stuck)
+
+    async def ask(
+        self, path: str, call: Callable[[], T], undo: Callable[[T], object],
+        limit_s: float = ANSWER_S,
+    ) -> T:
+        """What a call answers that may hang at this path. Raises NoAnswer, and what it raises.
+
+        A call that is too late is left alone in its thread, which undoes what it still brings.
+        Until then nobody asks at that path again.
+        """  # fmt: skip
+        if path in self._stuck:
+            raise _no_answer(path, "still does not answer")
+        question = _Question(call, undo, lambda: self._stuck.discard(path))
+        with trio.CancelScope(shield=True), self._loop.clock.move_on_after(limit_s):
+            await self._loop.abandonable(Begun(question), trio.CapacityLimiter(1))
+        if question.leave_alone(lambda: self._stuck.add(path)):
+            raise _no_answer(path, f"has not answered within {limit_s:g} s")
+        return question.answer()
+
     async def look(self, how: Mapping[str, Callable[[], T]]) -> dict[str, T]:
         """What each look has answered; a path that hangs, or whose look fails, is left out."""
         found: dict[str, T] = {}
@@ -67,6 +97,47 @@ class Lookout:
                         raise walk.failed[path]
             left = left[walk.done + 1 :]
         return found
+
+
+def _no_answer(path: str, how: str) -> errors.NoAnswer:
+    return errors.NoAnswer(path, how, "see whether its disk or its file server is well")
+
+
+class _Question(Generic[T]):
+    """A call in a thread. Whoever does not wait for its end leaves it to undo what it brings."""
+
+    def __init__(
+        self, call: Callable[[], T], undo: Callable[[T], object], ended: Callable[[], object]
+    ) -> None:
+        self._call, self._undo, self._ended = call, undo, ended
+        self._left_alone, self._change = False, threading.Lock()
+        self._answer: outcome.Outcome[T] | None = None
+
+    def __call__(self) -> None:
+        """In the thread."""
+        answer = outcome.capture(self._call)
+        with self._change:
+            if not self._left_alone:
+                self._answer = answer
+                return
+        try:
+            if isinstance(answer, outcome.Value):
+                self._undo(answer.value)
+        finally:
+            self._ended()  # not before: what it has opened is in the way of the next who asks
+
+    def leave_alone(self, silent: Callable[[], object]) -> bool:
+        """False: it has come to its end. `silent` is called before anybody can notice that."""
+        with self._change:
+            self._left_alone = self._answer is None
+            if self._left_alone:
+                silent()
+            return self._left_alone
+
+    def answer(self) -> T:
+        """What it has returned, or raised."""
+        assert self._answer is not None
+        return self._answer.unwrap()
 
 
 class _Walk(Generic[T]):

@@ -118,7 +118,7 @@ def _openers(nodes: set[str]) -> dict[str, list[str]]:
     """Of each node the programs that have it open; nobody maps one."""
     found: dict[str, list[str]] = {}
     for pid in processes():
-        links = {link(name) for name in glob.iglob(f"/proc/{pid}/fd/*")}
+        links = {link(name) for name in _descriptors(pid)}
         for node in nodes & links if pid != os.getpid() else ():
             found.setdefault(node, []).append(_program(pid))
     return found
@@ -135,21 +135,32 @@ def _programs_below(point: str) -> list[str]:
 
 
 def _links(pid: int) -> Iterator[str]:
-    for name in (*glob.iglob(f"/proc/{pid}/fd/*"), *(f"/proc/{pid}/{n}" for n in ("cwd", "root"))):
+    for name in (*_descriptors(pid), *(f"/proc/{pid}/{n}" for n in ("cwd", "root"))):
         yield link(name)
 
 
 def _program(pid: int) -> str:
     elsewhere = link(f"/proc/{pid}/ns/mnt") not in ("", link("/proc/self/ns/mnt"))
     where = ", in another mount namespace" if elsewhere else ""
-    return f"{text(f'/proc/{pid}/comm') or '?'} (pid {pid}{where})"
+    how = ", which has ended but for a thread that waits for a disk" if _has_ended(pid) else ""
+    return f"{text(f'/proc/{pid}/comm') or '?'} (pid {pid}{where}{how})"
+
+
+def _descriptors(pid: int) -> list[str]:
+    """The links of a process. Once that has ended, those that a thread of it has left still has."""
+    own = glob.glob(f"/proc/{pid}/fd/*")
+    return own or (glob.glob(f"/proc/{pid}/task/*/fd/*") if _has_ended(pid) else [])
+
+
+def _has_ended(pid: int) -> bool:
+    """Is its first thread gone? The kernel keeps others that wait for a disk or a file server."""
+    return text(f"/proc/{pid}/stat").rpartition(")")[2].startswith(" Z")
 
 
 def _has_open(pid: int, paths: set[str]) -> bool:
     if pid == os.getpid():
         return False
-    links = glob.iglob(f"/proc/{pid}/fd/*")
-    return any(link(name) in paths for name in links) or _has_mapped(pid, paths)
+    return any(link(name) in paths for name in _descriptors(pid)) or _has_mapped(pid, paths)
 
 
 def _has_mapped(pid: int, paths: set[str]) -> bool:

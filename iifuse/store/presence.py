@@ -69,7 +69,9 @@ def misfit(path: str, meant: FileId, stands: FileId | Missing) -> Missing | None
 
 def is_absence(error: errors.IifuseError) -> bool:
     """Was a volume not opened because it is not there, or cannot be used just now?"""
-    return isinstance(error, errors.Busy | errors.InUse) or isinstance(error.__cause__, OSError)
+    if isinstance(error, errors.Busy | errors.InUse | errors.NoAnswer):
+        return True
+    return isinstance(error.__cause__, OSError)
 
 
 def file_at(path: str) -> FileId:

@@ -232,6 +232,16 @@ class Volume:
             self.fd = -1
             self._claim.release()
 
+    def let_go(self) -> None:
+        """As `close`, while threads may still use the descriptor: what they do with it fails.
+
+        Its number is not free for another file, which they would write to.
+        """
+        nothing = os.open("/", os.O_PATH | os.O_CLOEXEC)
+        os.dup2(nothing, self.fd, inheritable=False)
+        os.close(nothing)
+        self._claim.release()
+
 
 def open_volume(path: str, *, exclusive: bool = True) -> Volume:
     """Open and lock a volume; `exclusive`: nobody else may have the file open now.
@@ -282,9 +292,8 @@ def _check_open(path: str, fd: int, identity: Identity) -> int:
 
 def _lock(path: str, fd: int, identity: Identity, *, exclusive: bool) -> None:
     if not linux.lock_whole_file(fd):
-        raise errors.InUse(
-            path, "is locked, by another service most likely", "let that one give it up first"
-        )
+        who = named(of_file(os.path.realpath(path))) or "another service most likely"
+        raise errors.InUse(path, f"is locked by {who}", "let that one give it up first")
     if exclusive and linux.opened_by_others(fd):
         raise _busy(path, identity, asked=exclusive)
 

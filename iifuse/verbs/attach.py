@@ -21,6 +21,7 @@ from iifuse.data.volumeset import VolumeSet
 from iifuse.host import roles
 from iifuse.host.instance import Instance
 from iifuse.host.roles import Part
+from iifuse.loop.lookout import PATIENT_S
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.headerlog import HeaderLog
 from iifuse.store.setrow import SetRow
@@ -39,7 +40,7 @@ async def attach(instance: Instance, paths: tuple[str, ...], group: str | None) 
     undo = ExitStack()
     async with instance.loop.unwinding(undo):
         found = [
-            await instance.loop.blocking(partial(_read, instance, path, undo)) for path in paths
+            await _read_in_time(instance, path, undo) for path in paths
         ]
         _check_each_once([header for _, header in found])
         for one in found:
@@ -90,13 +91,26 @@ def _check_each_once(headers: list[Header]) -> None:
         raise errors.UsageError("", "two of these bitmap volumes are of one set")
 
 
-def _read(instance: Instance, path: str, undo: ExitStack) -> tuple[BitmapFile, Header]:
+_Read = tuple[BitmapFile, Header]
+
+
+async def _read_in_time(instance: Instance, path: str, undo: ExitStack) -> _Read:
+    read = partial(_read, instance, path)
+    found = await instance.lookout.ask(path, read, lambda late: late[0].volume.close(), PATIENT_S)
+    undo.callback(found[0].volume.close)
+    return found
+
+
+def _read(instance: Instance, path: str) -> _Read:
+    """In a thread."""
     roles.check(instance, [(Part.BITMAP, path)])
-    volume = instance.open_volume(path)
-    undo.callback(volume.close)
-    bitmap = BitmapFile(volume)
-    header = bitmap.read_header()
-    _check(instance, path, header)
+    with ExitStack() as undo:
+        volume = instance.open_volume(path)
+        undo.callback(volume.close)
+        bitmap = BitmapFile(volume)
+        header = bitmap.read_header()
+        _check(instance, path, header)
+        undo.pop_all()
     return bitmap, header
 
 

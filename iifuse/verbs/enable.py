@@ -26,12 +26,13 @@ from iifuse.host.instance import Instance
 from iifuse.host.space import remarks
 from iifuse.host.storage import storage, storage_error
 from iifuse.host.tickets import remove_own_ticket
+from iifuse.loop.lookout import PATIENT_S
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.presence import file_of
 from iifuse.store.setrow import SetRow
 from iifuse.store.wiping import told, wipe
 from iifuse.units import command
-from iifuse.verbs.opening import NewSet, Opened, open_set
+from iifuse.verbs.opening import NewSet, Opened, open_set, reserve
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,9 @@ async def enable(
     """Make a set; from the return on its shadow shows the master of this instant.
 
     `tell` gets remarks for the user.
-    Raises BadVolume, InUse, Busy, StorageError; then nothing has changed.
+    Raises BadVolume, InUse, Busy, NoAnswer, StorageError; then nothing has changed.
     """
+    await instance.check_answering(request.master, request.shadow, request.bitmap)
     known = await instance.loop.blocking(partial(_known_as, instance, request.master))
     async with instance.desk.also({known} - {request.master}):  # that is claimed already
         return await _enable(instance, request, known, tell)
@@ -61,8 +63,13 @@ def _known_as(instance: Instance, path: str) -> str:
 async def _enable(
     instance: Instance, request: NewSet, known: str, tell: Callable[[str], object]
 ) -> VolumeSet:
-    opened = await instance.loop.blocking(partial(open_set, instance, request))
+    opened = await instance.lookout.ask(
+        request.shadow, partial(open_set, instance, request), lambda late: late.undo.close(),
+        PATIENT_S,
+    )  # fmt: skip
     try:
+        if request.reserve or not opened.is_sparse:
+            await instance.loop.blocking(partial(reserve, opened.shadow))  # which may take long
         if opened.master.path not in (known, request.master):  # it came late, just now
             raise errors.Busy(request.master, "is being brought back", "try again")
         member, held_ms = await _make(instance, request, opened)

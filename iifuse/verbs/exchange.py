@@ -42,6 +42,7 @@ from iifuse.host.tickets import (
     withdraw_import,
     write_ticket,
 )
+from iifuse.loop.lookout import PATIENT_S
 from iifuse.store import fingerprint
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.presence import file_of
@@ -142,9 +143,7 @@ async def take_in(instance: Instance, request: Borrowing) -> list[str]:
     Remarks for the user. Raises BadTicket, BadVolume, InUse, Busy, Refused, Question, StorageError;
     then nothing has changed.
     """
-    undo, shadow, bitmap, header, notes = await instance.loop.blocking(
-        partial(_open_lent, instance, request)
-    )
+    undo, shadow, bitmap, header, notes = await _open_in_time(instance, request)
     async with instance.loop.unwinding(undo):
         bits = await instance.loop.blocking(partial(Bits.blank, header.geometry.chunks))
         header = replace(header, shadow_file=file_of(shadow))
@@ -171,13 +170,24 @@ async def take_in(instance: Instance, request: Borrowing) -> list[str]:
 
 async def check_import(instance: Instance, request: Borrowing) -> None:
     """Everything that `take_in` checks; a bitmap that is made for it is removed again."""
-    undo, *_ = await instance.loop.blocking(partial(_open_lent, instance, request))
+    undo, *_ = await _open_in_time(instance, request)
     await instance.loop.blocking(undo.close)
 
 
-def _open_lent(
-    instance: Instance, request: Borrowing
-) -> tuple[ExitStack, Volume, Volume, Header, list[str]]:
+_Opened = tuple[ExitStack, Volume, Volume, Header, list[str]]
+"""What closes and removes again what was made; the shadow, the bitmap, the import's header, and
+remarks for the user."""
+
+
+async def _open_in_time(instance: Instance, request: Borrowing) -> _Opened:
+    await instance.check_answering(request.shadow, request.bitmap)
+    opening = partial(_open_lent, instance, request)
+    return await instance.lookout.ask(
+        request.shadow, opening, lambda late: late[0].close(), PATIENT_S
+    )
+
+
+def _open_lent(instance: Instance, request: Borrowing) -> _Opened:
     if request.shadow in instance.sets:
         raise _is_here(request, instance.sets[request.shadow])
     lent = _read_lent(request)

@@ -16,6 +16,7 @@ from iifuse.host import lent, roles, unjoined
 from iifuse.host.instance import Instance
 from iifuse.host.roles import Part
 from iifuse.host.tickets import end_export, ticket_of
+from iifuse.loop.lookout import PATIENT_S
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.headerlog import HeaderLog
 from iifuse.store.presence import file_of
@@ -34,7 +35,7 @@ async def join(
     Any failed check or error changes nothing but harmless extra bits, and the set stays as it is.
     Raises Refused, BadSecondary, NotClosed, BadVolume, Busy, StorageError.
     """
-    joining = await instance.loop.blocking(partial(_open, instance, member, path, accept_unclosed))
+    joining = await _open_in_time(instance, member, path, accept_unclosed)
     async with instance.loop.unwinding(joining.undo):
         async with instance.notes.announced({member: None}):
             await unjoined.learn(instance, member)  # before it is local: it has to be durable
@@ -59,7 +60,7 @@ async def check_join(
     instance: Instance, member: VolumeSet, path: str, *, accept_unclosed: bool
 ) -> None:
     """Everything that `join` checks; nothing is changed."""
-    joining = await instance.loop.blocking(partial(_open, instance, member, path, accept_unclosed))
+    joining = await _open_in_time(instance, member, path, accept_unclosed)
     await instance.loop.blocking(joining.undo.close)
 
 
@@ -72,6 +73,14 @@ class _Joining:
     changes: Bitmap
     shadow: Volume | None
     shadow_undo: ExitStack
+
+
+async def _open_in_time(
+    instance: Instance, member: VolumeSet, path: str, accept_unclosed: bool
+) -> _Joining:
+    await instance.check_answering(path, member.name)
+    opening = partial(_open, instance, member, path, accept_unclosed)
+    return await instance.lookout.ask(path, opening, lambda late: late.undo.close(), PATIENT_S)
 
 
 def _open(instance: Instance, member: VolumeSet, path: str, accept_unclosed: bool) -> _Joining:

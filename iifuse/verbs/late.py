@@ -24,13 +24,14 @@ from iifuse.host.desk import NEW, RECORD
 from iifuse.host.instance import Instance
 from iifuse.host.shown import rise_above
 from iifuse.host.unjoined import learn_at_start
+from iifuse.loop.lookout import PATIENT_S
 from iifuse.store.headerlog import HeaderLog
 from iifuse.store.presence import Away, file_of, misfit, open_meant, probe
 from iifuse.store.setrow import SetRow
 from iifuse.store.volume import Volume
 from iifuse.verbs import recovery
 from iifuse.verbs.enable import after_last_set
-from iifuse.verbs.loading import Found, load_bitmap, look_at_volumes, with_times
+from iifuse.verbs.loading import Found, load_bitmap, look_at_volumes, missing_by, with_times
 from iifuse.verbs.pit import in_order
 
 GATE_S: Final = 10.0
@@ -175,9 +176,14 @@ async def _bring_bitmap(instance: Instance, member: VolumeSet) -> None:
     found = Found()
     try:
         load = partial(load_bitmap, instance, row, found.trouble)
-        log, bits = await instance.loop.blocking(load)
+        log, bits = await instance.lookout.ask(
+            row.bitmap, load, lambda late: _close(late[0]), PATIENT_S
+        )
     except Away as away:
         member.miss(Role.BITMAP, away.missing)
+        return
+    except errors.NoAnswer as error:
+        member.miss(Role.BITMAP, missing_by(error))
         return
     except (errors.IifuseError, OSError) as error:
         await member.give_up(Role.BITMAP, errors.words(error))
@@ -247,7 +253,7 @@ async def _place(instance: Instance, member: VolumeSet, family: Family, found: F
     """Now that the header is there: are master and shadow those that it speaks of?"""
     imported = member.header.custody is Custody.IMPORTED
     master = None if imported else _master_of(member, family)
-    await instance.loop.blocking(partial(look_at_volumes, instance, member, master, found))
+    await look_at_volumes(instance, member, master, found, PATIENT_S)
     if found.has_no_master:
         instance.move(member, recovery.family_without_master(instance, member))
     await recovery.settle(member, found)
@@ -264,7 +270,7 @@ async def _bring_shadow(instance: Instance, member: VolumeSet) -> None:
     family, found = instance.family(member), Found()
     imported = member.header.custody is Custody.IMPORTED
     master = None if imported else _master_of(member, family)
-    await instance.loop.blocking(partial(look_at_volumes, instance, member, master, found))
+    await look_at_volumes(instance, member, master, found, PATIENT_S)
     if Role.SHADOW in found.missing:
         member.miss(Role.SHADOW, found.missing[Role.SHADOW])
         return
@@ -288,11 +294,13 @@ async def _bring_master(instance: Instance, family: Family) -> None:
     assert family.path is not None
     size_bytes = family.geometry.size_bytes
     try:
-        master = await instance.loop.blocking(
-            partial(open_meant, instance.open_volume, family.path, family.meant, size_bytes)
-        )
+        opening = partial(open_meant, instance.open_volume, family.path, family.meant, size_bytes)
+        master = await instance.lookout.ask(family.path, opening, Volume.close, PATIENT_S)
     except Away as away:
         _miss_master(family, away.missing)
+        return
+    except errors.NoAnswer as error:
+        _miss_master(family, missing_by(error))
         return
     except errors.IifuseError as error:
         _miss_master(family, Missing(errors.words(error)))
@@ -344,7 +352,7 @@ async def _join(instance: Instance, family: Family, home: Family, master: Volume
     """The sets of a family whose master is there; those that it does not fit stay without."""
     looks = {member: Found() for member in family.sets}
     for member, found in looks.items():
-        await instance.loop.blocking(partial(look_at_volumes, instance, member, master, found))
+        await look_at_volumes(instance, member, master, found, PATIENT_S)
     async with _unsettled(instance, family, home), _gate(family, home) as drained:
         if not drained:
             for member, found in looks.items():

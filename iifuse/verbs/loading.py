@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from iifuse import errors
 from iifuse.core.bits import Bits
@@ -14,6 +15,7 @@ from iifuse.data.dated import in_doubt
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host.instance import Instance
 from iifuse.host.trust import Trouble, believe, check_known
+from iifuse.loop.lookout import ANSWER_S
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.headerlog import HeaderLog
 from iifuse.store.presence import STRANGER, Away, file_of, is_absence, misfit, open_meant, probe
@@ -48,29 +50,42 @@ class Found:
         return Role.BITMAP in self.missing
 
 
-def load(
-    instance: Instance, row: SetRow, master: Volume | Missing | None
-) -> tuple[VolumeSet, Found]:
-    """In a thread: the set as its volumes tell, and what is wrong with it."""
+Loaded = tuple[VolumeSet, Found]
+
+
+async def load(instance: Instance, row: SetRow) -> Loaded:
+    """The set as its bitmap volume tells, and what is wrong with it; see `look_at_volumes`."""
+    read = partial(_load, instance, row)
+    try:
+        return await instance.lookout.ask(row.bitmap, read, lambda loaded: loaded[0].close())
+    except errors.NoAnswer as error:
+        found = Found()
+        return _awaiting_bitmap(instance, row, missing_by(error), found), found
+
+
+def _load(instance: Instance, row: SetRow) -> Loaded:
     found = Found()
     if row.doubt is not None:
-        member = _without_bitmap(instance, row, row.doubt, found)
-    else:
-        member = _with_bitmap(instance, row, found)
-    look_at_volumes(instance, member, master, found)
-    return member, found
+        return _without_bitmap(instance, row, row.doubt, found), found
+    return _with_bitmap(instance, row, found), found
+
+
+def _awaiting_bitmap(
+    instance: Instance, row: SetRow, missing: Missing, found: Found
+) -> VolumeSet:
+    header = _stand_in(row)
+    bits = Bits.blank(header.geometry.chunks)
+    if header.state.restoring:
+        bits.copy.fill()  # the master shows nothing then that the shadow may have to show
+    found.missing[Role.BITMAP] = missing
+    return VolumeSet(instance.loop, instance.header_log(header, None), bits, None, row.group)
 
 
 def _with_bitmap(instance: Instance, row: SetRow, found: Found) -> VolumeSet:
     try:
         log, bits = load_bitmap(instance, row, found.trouble)
     except Away as away:
-        header = _stand_in(row)
-        bits = Bits.blank(header.geometry.chunks)
-        if header.state.restoring:
-            bits.copy.fill()  # the master shows nothing then that the shadow may have to show
-        found.missing[Role.BITMAP] = away.missing
-        return VolumeSet(instance.loop, instance.header_log(header, None), bits, None, row.group)
+        return _awaiting_bitmap(instance, row, away.missing, found)
     except (errors.IifuseError, OSError) as error:
         found.trouble.clear()
         member = _without_bitmap(instance, row, errors.words(error), found)
@@ -121,10 +136,14 @@ def _doubted(instance: Instance, row: SetRow, reason: str) -> bool:
     return True
 
 
-def look_at_volumes(
-    instance: Instance, member: VolumeSet, master: Volume | Missing | None, found: Found
+async def look_at_volumes(
+    instance: Instance,
+    member: VolumeSet,
+    master: Volume | Missing | None,
+    found: Found,
+    limit_s: float = ANSWER_S,
 ) -> None:
-    """In a thread: open the shadow if it is not, and find out whether both are what they were.
+    """Open the shadow if it is not, and find out whether both are what they were.
 
     `master`: None for an imported shadow. The set itself is left as it is.
     """
@@ -133,11 +152,42 @@ def look_at_volumes(
         master = None
     elif header.offline & Role.MASTER:
         found.doubt = "its master was away and may have been written meanwhile"
-    found.shadow = _find_shadow(instance, member, found)
     # Of a volume that is in use already the stamp moves with what is written through us.
-    present = master if isinstance(master, Volume) and _is_new(member, Role.MASTER) else None
-    shadow = found.shadow if _is_new(member, Role.SHADOW) else None
-    found.doubt = found.doubt or written_meanwhile(header, present, shadow)
+    if isinstance(master, Volume) and _is_new(member, Role.MASTER):
+        found.doubt = found.doubt or await _doubt_of_master(instance, header, master)
+    await _look_at_shadow(instance, member, found, limit_s)
+
+
+async def _doubt_of_master(instance: Instance, header: Header, master: Volume) -> str | None:
+    look = partial(written_meanwhile, header, master, None)
+    try:
+        return await instance.lookout.ask(master.path, look, lambda _: None)
+    except errors.NoAnswer:
+        return "the master does not say whether it was written while the service was down"
+
+
+async def _look_at_shadow(
+    instance: Instance, member: VolumeSet, found: Found, limit_s: float
+) -> None:
+    """While it does not answer it counts as not there."""
+
+    def let_go(late: Found) -> None:
+        if late.shadow is not None and late.shadow is not member.shadow:
+            late.shadow.close()
+
+    look = partial(_find_shadow, instance, member)
+    try:
+        seen = await instance.lookout.ask(member.name, look, let_go, limit_s)
+    except errors.NoAnswer as error:
+        seen = Found(missing={Role.SHADOW: missing_by(error)})
+    found.shadow, found.doubt = seen.shadow, found.doubt or seen.doubt
+    found.missing |= seen.missing
+    found.trouble += seen.trouble
+
+
+def missing_by(error: errors.IifuseError) -> Missing:
+    """A volume that could not be opened, as something to wait for."""
+    return Missing(f"{error.subject} {error.why}", stranger=not is_absence(error))
 
 
 def _is_new(member: VolumeSet, role: Role) -> bool:
@@ -198,14 +248,23 @@ def _without_bitmap(instance: Instance, row: SetRow, reason: str, found: Found) 
     return member
 
 
-def _find_shadow(instance: Instance, member: VolumeSet, found: Found) -> Volume | None:
-    header = member.header
+def _find_shadow(instance: Instance, member: VolumeSet) -> Found:
+    """In a thread: the shadow, open, or what is wrong with it."""
+    found, header = Found(), member.header
     if header.custody is Custody.EXPORTED:
-        return None
+        return found
     if member.shadow is not None and same_file(header.shadow_file, file_of(member.shadow)):
-        return member.shadow
-    if member.shadow is not None:  # opened before its bitmap told which one is meant
-        member.shadow.close()
+        found.shadow = member.shadow
+    else:
+        if member.shadow is not None:  # opened before its bitmap told which one is meant
+            member.shadow.close()
+        found.shadow = _open_shadow(instance, header, found)
+    if _is_new(member, Role.SHADOW):
+        found.doubt = written_meanwhile(header, None, found.shadow)
+    return found
+
+
+def _open_shadow(instance: Instance, header: Header, found: Found) -> Volume | None:
     try:
         shadow = open_meant(
             instance.open_volume, header.shadow, header.shadow_file, header.size_bytes
@@ -233,8 +292,7 @@ def _open_bitmap(instance: Instance, row: SetRow) -> Volume:
     except errors.IifuseError as error:
         absent = is_absence(error)
         if absent or misfit(row.bitmap, row.bitmap_file, probe(row.bitmap)):
-            missing = Missing(f"{error.subject} {error.why}", stranger=not absent)
-            raise Away(missing) from error
+            raise Away(missing_by(error)) from error
         raise
 
 

@@ -49,6 +49,8 @@ class Opened:
     master: Volume
     shadow: Volume
     bitmap: Volume
+    is_sparse: bool
+    """Does the shadow lack some of its space?"""
     undo: ExitStack = field(default_factory=ExitStack)
 
     @property
@@ -77,9 +79,7 @@ def open_set(instance: Instance, request: NewSet) -> Opened:
         in_use = view is not None and view.opens > 0
         found = overwriting.by_shadow(instance, master, shadow, in_use=in_use)
         loss.check(found + overwriting.by_bitmap(instance, bitmap), sure=request.sure)
-        if request.reserve or not shadow.is_sparse():
-            _reserve(shadow)
-        return Opened(family, master, shadow, bitmap, undo.pop_all())
+        return Opened(family, master, shadow, bitmap, shadow.is_sparse(), undo.pop_all())
 
 
 def _needs(request: NewSet, size_bytes: int, bitmap_bytes: int) -> list[Need]:
@@ -140,8 +140,8 @@ def _too_small(path: str, size: int, need: int, what: str) -> errors.BadVolume:
     )
 
 
-def _reserve(shadow: Volume) -> None:
-    """Raise BadVolume when the file system has not the space that the whole shadow takes."""
+def reserve(shadow: Volume) -> None:
+    """In a thread: allocate all that it lacks. Raises BadVolume where there is not the room."""
     try:
         shadow.reserve()
     except OSError as error:

@@ -9,6 +9,7 @@ from iifuse.core import loss
 from iifuse.host import astray, roles
 from iifuse.host.instance import Instance
 from iifuse.host.roles import Part
+from iifuse.loop.lookout import PATIENT_S
 from iifuse.store.volume import Volume
 from iifuse.units import command
 
@@ -23,7 +24,7 @@ async def control(instance: Instance, paths: Sequence[str]) -> list[str]:
     await instance.loop.blocking(
         partial(_check_all, instance, [volume for volume in there if volume])
     )
-    for volume in await instance.loop.blocking(partial(_open_all, instance, new)):
+    for volume in await _open_in_time(instance, new):
         await instance.add_master(volume)
         instance.history.tell_of(volume.path, "volume added")
     await instance.history.note()
@@ -35,17 +36,36 @@ def _check_all(instance: Instance, volumes: Sequence[Volume]) -> None:
         astray.check(instance, volume, "svadm -e")
 
 
+async def _open_in_time(instance: Instance, paths: Sequence[str]) -> list[Volume]:
+    """Open all of them, and let the state database know."""
+    if not paths:
+        return []
+    await instance.check_answering(*paths)
+    opening = partial(_open_all, instance, paths)
+    volumes = await instance.lookout.ask(paths[0], opening, _close_all, PATIENT_S)
+    try:
+        await instance.loop.blocking(partial(instance.db.add_volumes, paths))
+    except BaseException:
+        await instance.loop.blocking(partial(_close_all, volumes))
+        raise
+    return volumes
+
+
 def _open_all(instance: Instance, paths: Sequence[str]) -> list[Volume]:
-    """In a thread: open and lock all of them, and let the state database know."""
+    """In a thread: open and lock all of them."""
     with ExitStack() as undo:
         volumes = []
         for path in paths:
             roles.check(instance, [(Part.VOLUME, path)])
             volumes.append(instance.open_volume(path))
             undo.callback(volumes[-1].close)
-        instance.db.add_volumes(paths)
         undo.pop_all()
     return volumes
+
+
+def _close_all(volumes: Sequence[Volume]) -> None:
+    for volume in volumes:
+        volume.close()
 
 
 async def release(instance: Instance, paths: Sequence[str], *, sure: bool = False) -> list[str]:

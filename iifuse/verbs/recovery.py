@@ -1,17 +1,13 @@
-"""Start and stop: every set comes back with its state, its group and its running copy.
+"""Start: every set comes back with its state, its group and its running copy.
 
 A set that cannot come back whole comes back with volumes offline and the reason; it never stops
 the others, and its master is served. Which bitmap volumes are believed: docs/decisions/recovery.md.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from functools import partial
-from math import inf
-from typing import Any
-
-import trio
 
 from iifuse import errors
 from iifuse.core.header import Closure, Stamp
@@ -24,12 +20,12 @@ from iifuse.host.instance import Instance
 from iifuse.host.tickets import settle_ticket
 from iifuse.host.trust import doubt_all, doubt_siblings
 from iifuse.host.unjoined import learn_at_start
-from iifuse.store.presence import file_of, is_absence
+from iifuse.loop.together import side_by_side
+from iifuse.store.presence import file_of
 from iifuse.store.setrow import SetRow
-from iifuse.store.stamp import stamp
 from iifuse.store.volume import Volume
 from iifuse.verbs.enable import finish_disable
-from iifuse.verbs.loading import Found, has_header, load
+from iifuse.verbs.loading import Found, has_header, load, look_at_volumes, missing_by
 from iifuse.verbs.rollforward import awaited
 
 log = logging.getLogger(__name__)
@@ -40,9 +36,9 @@ async def start(instance: Instance) -> None:
 
     No file is shown before every set is back: a write that came earlier would be noted nowhere.
     """
-    for path in await instance.loop.blocking(partial(volumes_alone, instance)):
-        if isinstance(await open_master(instance, path), Missing):
-            instance.volumes_wait = True
+    alone = await instance.loop.blocking(partial(volumes_alone, instance))
+    masters = await _open_masters(instance, alone)
+    instance.volumes_wait = any(isinstance(found, Missing) for found in masters.values())
     instance.transitions.disown(await instance.loop.blocking(instance.db.disowned))
     await bring_back(instance, await instance.loop.blocking(instance.db.sets))
     await finish_transition(instance)
@@ -69,9 +65,20 @@ def start_copies(instance: Instance, members: Iterable[VolumeSet]) -> None:
 
 
 async def bring_back(instance: Instance, rows: Iterable[SetRow]) -> list[VolumeSet]:
-    """Load sets and make their headers say that they are in use; nothing is shown yet."""
-    found = [await _start_set(instance, row) for row in rows]
-    members = [member for member in found if member is not None]
+    """Load sets and make their headers say that they are in use; nothing is shown yet.
+
+    The volumes of all sets are asked at the same time: one that does not answer costs the others
+    one time limit, and comes back later by itself.
+    """
+    rows = await _without_those_that_never_were(instance, rows)
+    masters = await _open_masters(instance, [row.master for row in rows if row.master])
+    loaded = await side_by_side([partial(load, instance, row) for row in rows])
+    looks = [_look(instance, *one, row, masters) for one, row in zip(loaded, rows, strict=True)]
+    await side_by_side(looks)
+    members = []
+    for row, one in zip(rows, loaded, strict=True):
+        member = await _take_in(instance, row, masters, *one)
+        members += [member] if member is not None else []
     await put_in_use(instance, members)
     return members
 
@@ -101,7 +108,7 @@ async def put_in_use(instance: Instance, members: Iterable[VolumeSet]) -> None:
         for what in member.recovered:
             await instance.note(member, "start", why=what)
         member.recovered.clear()
-    await _quietly(instance, partial(instance.db.end_session_change, list(before)))
+    await quietly(instance, partial(instance.db.end_session_change, list(before)))
 
 
 async def note_use(instance: Instance, members: Iterable[VolumeSet]) -> None:
@@ -125,7 +132,7 @@ def could_be_written(instance: Instance, member: VolumeSet) -> bool:
     )
 
 
-async def _quietly(instance: Instance, call: Callable[[], None]) -> None:
+async def quietly(instance: Instance, call: Callable[[], None]) -> None:
     """For what a later start makes up for."""
     try:
         await instance.loop.blocking(call)
@@ -142,106 +149,62 @@ async def show(instance: Instance, family: Family) -> None:
             await instance.show_shadow(member)
 
 
-async def stop(instance: Instance, limit_s: float = inf) -> bool:
-    """Let copies rest, make everything durable, write exact bits, mark all clean, close.
-
-    What has volumes that do not answer is left as by a crash after `limit_s` seconds: False.
-    """
-    ended = {family: trio.Event() for family in instance.families}
-    for family, event in ended.items():
-        trio.lowlevel.spawn_system_task(_stop_family, instance, family, event)
-    with instance.loop.clock.move_on_after(limit_s):
-        for event in ended.values():
-            await event.wait()
-    for family in (family for family, event in ended.items() if not event.is_set()):
-        names = ", ".join(filter(None, [family.path, *(s.name for s in family.sets)]))
-        log.error("%s: a volume does not answer; the next start looks at what was not saved", names)
-    return all(event.is_set() for event in ended.values())
-
-
-async def _stop_family(instance: Instance, family: Family, ended: trio.Event) -> None:
-    try:
-        for member in family.sets:
-            await instance.stop_copy(member)
-        async with family.locks.gate():
-            for volume in [family.master, *(s.shadow for s in family.sets if not s.stuck)]:
-                await _sync_last(volume, family)
-            for member in family.sets:
-                await _save(instance, member, family.master)
-                await instance.notes.remember(member)
-            if family.master is not None and not family.sets:
-                await _keep_times(instance, family.master)
-        await instance.loop.blocking(partial(_close, family))
-    except Exception:
-        log.exception("%s: defect at the end of the service", family.path)
-    finally:
-        ended.set()
-
-
-async def _sync_last(volume: Volume | None, family: Family) -> None:
-    """A shadow that fails is offline when it comes back, whatever a later sync says."""
-    if volume is None:
-        return
-    try:
-        await family.loop.blocking(volume.sync)
-        await family.loop.blocking(
-            volume.sync_times
-        )  # else a power failure makes them differ from the stamp
-    except OSError as error:
-        log.error("%s: the last sync failed: %s", volume.path, error)  # noqa: TRY400
-        for member in family.sets:
-            await member.lose(volume.path, errors.words(error))
-
-
-async def _save(instance: Instance, member: VolumeSet, master: Volume | None) -> None:
-    """The stamp of a volume that was not here stays: by it we shall know it again."""
-    if not member.in_use:
-        return
-    fields: dict[str, Any] = {}
-    for volume, name in ((master, "master_stamp"), (member.shadow, "shadow_stamp")):
-        if volume is not None:
-            fields[name] = stamp(volume)
-            view = instance.views.get(volume.path)
-            fields |= view.as_field(view.last_times()) if view is not None else {}
-    try:
-        await member.save_exact(clean=not member.state.offline, **fields)
-    except OSError:
-        log.exception("%s: the exact bits could not be saved", member.name)
-
-
-async def _keep_times(instance: Instance, master: Volume) -> None:
-    """As its sets' headers do, if it had any."""
-    view = instance.views[master.path]
-    times, stamp = view.last_times(), view.stamp()
-    await _quietly(
-        instance, partial(instance.db.keep_times, view.path, times, stamp, file_of(master))
-    )
-
-
-def _close(family: Family) -> None:
-    for member in family.sets:
-        member.close()
-    if family.master is not None:
-        family.master.close()
-
-
 # -- one set --------------------------------------------------------------------------------
 
 
-async def _start_set(instance: Instance, row: SetRow) -> VolumeSet | None:
-    if row.entering and not await instance.loop.blocking(partial(has_header, instance, row)):
+Masters = dict[str, Family | Missing]
+"""By the path that their sets know."""
+
+
+async def _open_masters(instance: Instance, paths: Iterable[str]) -> Masters:
+    """Those that are there get a family; in the order of the paths, whoever answers first."""
+    paths = list(dict.fromkeys(paths))
+    found = await side_by_side([partial(_find_master, instance, path) for path in paths])
+    return {
+        path: instance.adopt(one) if isinstance(one, Volume) else one
+        for path, one in zip(paths, found, strict=True)
+    }
+
+
+async def _without_those_that_never_were(
+    instance: Instance, rows: Iterable[SetRow]
+) -> list[SetRow]:
+    """The sets whose enable or import was cut short before they got their header are forgotten."""
+    return [row for row in rows if not row.entering or await _has_header(instance, row)]
+
+
+async def _has_header(instance: Instance, row: SetRow) -> bool:
+    look = partial(has_header, instance, row)
+    try:
+        is_there = await instance.lookout.ask(row.bitmap, look, lambda _: None)
+    except errors.NoAnswer as error:
+        log.error("%s: the next start looks whether its enable was finished", error)  # noqa: TRY400
+        return False
+    if not is_there:
         log.warning("%s: was being enabled or imported when the service ended", row.shadow)
-        await _quietly(instance, partial(instance.db.remove_set, row.shadow))
-        return None
-    master = await open_master(instance, row.master) if row.master else None
+        await quietly(instance, partial(instance.db.remove_set, row.shadow))
+    return is_there
+
+
+def _look(
+    instance: Instance, member: VolumeSet, found: Found, row: SetRow, masters: Masters
+) -> Callable[[], Awaitable[None]]:
+    master = masters[row.master] if row.master else None
     volume = master.master if isinstance(master, Family) else master
-    member, found = await instance.loop.blocking(partial(load, instance, row, volume))
+    return partial(look_at_volumes, instance, member, volume, found)
+
+
+async def _take_in(
+    instance: Instance, row: SetRow, masters: Masters, member: VolumeSet, found: Found
+) -> VolumeSet | None:
+    """Whoever has the set's master has the set from now on. None: it is none any more."""
     if member.header.closure is not Closure.OPEN:
         member.shadow = found.shadow
         await forget_closed(instance, row, member)
         return None
     if row.closing and not found.knows_nothing_of_its_end:
-        await _quietly(instance, partial(instance.db.closing, row.shadow, False))
+        await quietly(instance, partial(instance.db.closing, row.shadow, False))
+    master = masters[row.master] if row.master else None
     if isinstance(master, Family) and not found.has_no_master:
         instance.register(master, member)
     else:
@@ -270,7 +233,7 @@ async def settle(member: VolumeSet, found: Found) -> None:
 
 async def forget_closed(instance: Instance, row: SetRow, member: VolumeSet) -> None:
     """The bitmap of a set says that it is none any more."""
-    await _quietly(instance, partial(_forget_closed, instance, row, member))
+    await quietly(instance, partial(_forget_closed, instance, row, member))
 
 
 def _forget_closed(instance: Instance, row: SetRow, member: VolumeSet) -> None:
@@ -316,7 +279,7 @@ def identities(master: Volume | None, shadow: Volume | None) -> dict[str, object
 async def open_for_use(instance: Instance, member: VolumeSet) -> None:
     """The header says unclean, and of which files, before anything can be written."""
     member.in_use = True
-    await _quietly(instance, partial(_note_bitmap, instance, member))
+    await quietly(instance, partial(_note_bitmap, instance, member))
     try:
         await member.commit(
             **identities(instance.family(member).master, member.shadow),
@@ -346,15 +309,19 @@ def _note_bitmap(instance: Instance, member: VolumeSet) -> None:
 
 async def open_master(instance: Instance, path: str) -> Family | Missing:
     """The family of a master that is there, or why it is not."""
-    for family in instance.families:
-        if family.path == path and family.master is not None:
-            return family
+    return (await _open_masters(instance, [path]))[path]
+
+
+async def _find_master(instance: Instance, path: str) -> Volume | Family | Missing:
+    """A master that nobody has open yet, the family of one that is, or why it is not there."""
+    standing = instance.standing_at(path)
+    if standing is not None:
+        return standing
     try:
-        volume = await instance.loop.blocking(partial(instance.open_volume, path, exclusive=False))
+        return await instance.open_in_time(path, exclusive=False)
     except errors.IifuseError as error:
         log.error("%s: this master cannot be served: %s", path, error)  # noqa: TRY400
-        return Missing(f"{error.subject} {error.why}", stranger=not is_absence(error))
-    return instance.adopt(volume)
+        return missing_by(error)
 
 
 async def finish_transition(instance: Instance) -> None:

@@ -5,41 +5,30 @@ time of a dependent set is lost and a new one begins. See docs/decisions/overwri
 """
 
 import time
-from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from iifuse import errors
-from iifuse.core import loss, sector
 from iifuse.core import state as states
 from iifuse.core.bits import Bits
-from iifuse.core.header import FileId, Header
-from iifuse.core.missing import lost_of, same_file
+from iifuse.core.missing import lost_of
 from iifuse.core.state import NOTHING_OFFLINE, Change, Custody, Kind, Progress, Role, named
 from iifuse.core.times import after
-from iifuse.data.dated import in_doubt
 from iifuse.data.family import Family
 from iifuse.data.volumeset import VolumeSet
-from iifuse.host import astray, roles
+from iifuse.host import astray
 from iifuse.host.instance import Instance
-from iifuse.host.roles import Part
 from iifuse.host.shown import show_other_times
 from iifuse.host.tickets import end_export
-from iifuse.store.bitmapfile import BitmapFile
+from iifuse.loop.lookout import PATIENT_S
 from iifuse.store.presence import file_of
 from iifuse.store.volume import Volume
 from iifuse.units import command
 from iifuse.verbs import pit, recovery
 from iifuse.verbs.joining import reopen_lent
-from iifuse.verbs.opening import check_size, open_or_create
-from iifuse.verbs.overwriting import needs_shadow
+from iifuse.verbs.replacing import replace_lost
 
 _DIFFER: Final = "all chunks count as different"
-
-Lost = dict[Role, Volume]
-"""The volumes that were offline, opened again."""
-
 
 async def reset(instance: Instance, member: VolumeSet) -> list[str]:
     """Bring the set back; remarks for the user. Raises BadVolume, Busy, Refused, StorageError.
@@ -60,7 +49,7 @@ async def _reset(instance: Instance, member: VolumeSet) -> list[str]:
     lost = lost_of(member.state, member.missing)
     is_stand_in = not member.header.pit.number
     if member.header.custody is Custody.EXPORTED:
-        await _replace(instance, member, lost & Role.BITMAP)
+        await replace_lost(instance, member, lost & Role.BITMAP)
         recalled = member.header if is_stand_in else None
         notes = await _take_back(instance, member)
         await show_other_times(instance, member, NOTHING_OFFLINE, recalled)
@@ -79,9 +68,9 @@ async def _reset(instance: Instance, member: VolumeSet) -> list[str]:
     await instance.stop_copy(member)
     view = instance.views.get(member.name)
     uncovered = astray.uncovered(instance, view, lost=bool(lost & Role.SHADOW))
-    async with uncovered, family.locks.everything():
+    async with uncovered:
         lost = lost_of(member.state, member.missing)
-        await _replace(instance, member, lost)
+        await replace_lost(instance, member, lost)
     recalled = member.header if is_stand_in else None
     if member.shadow is not None and member.name not in instance.views:
         await instance.show_shadow(member)
@@ -103,16 +92,19 @@ def _check_something_left(member: VolumeSet, family: Family, lost: Role) -> None
         )
 
 
-def with_way_out(member: VolumeSet, error: errors.BadVolume) -> errors.BadVolume:
+def with_way_out(
+    member: VolumeSet, error: errors.BadVolume | errors.NoAnswer
+) -> errors.BadVolume | errors.NoAnswer:
     """A volume cannot be used: what to do about it, and what to do if that cannot be."""
     way = states.way_without(member.name, member.state)
     again = f"repeat {command('iiadm -R', member.name)}"
     todo = f"{error.todo or 'mend it'} and {again}; if it is lost, {way}"
-    return errors.BadVolume(error.subject, error.why, todo)
+    return type(error)(error.subject, error.why, todo)
 
 
 async def _take_back(instance: Instance, member: VolumeSet) -> list[str]:
-    shadow = await instance.loop.blocking(partial(reopen_lent, instance, member))
+    reopen = partial(reopen_lent, instance, member)
+    shadow = await instance.lookout.ask(member.name, reopen, Volume.close, PATIENT_S)
     mended = member.state.offline & ~Role.MASTER  # the next -R fills that
     async with instance.family(member).locks.gate():
         member.bits.shadow.fill()
@@ -133,186 +125,6 @@ async def _take_back(instance: Instance, member: VolumeSet) -> list[str]:
     await instance.note(member, "reset", why=f"taken back from its importer, {_DIFFER}")
     name = member.name
     return [f"{name}: taken back, all its chunks count as different; {states.way_to_copy(name)}"]
-
-
-# -- opening what was lost ------------------------------------------------------------------
-
-
-async def _replace(instance: Instance, member: VolumeSet, lost: Role) -> None:
-    """Close and open again what is offline; all of it, or it raises."""
-    family = instance.family(member)
-    standing = instance.standing_at(family.path) if family.master is None else None
-    closed = lost
-    if member.shadow is not None and not member.state.offline & Role.SHADOW:
-        closed &= ~Role.SHADOW  # a bitmap that is given up makes it worthless, and it is there
-    volumes = await instance.loop.blocking(
-        partial(_open_lost, instance, member, family, standing, closed)
-    )
-    try:
-        for role, missing in list(member.missing.items()):  # its place is taken: no way back
-            if role & lost:
-                await member.give_up(role, f"{missing.why}, and was given up (-R)")
-        if Role.SHADOW in volumes:
-            member.shadow = volumes.pop(Role.SHADOW)
-        if Role.BITMAP in volumes:
-            member.log.bitmap = BitmapFile(volumes.pop(Role.BITMAP))
-            await _rewrite_bitmap(instance, member)
-        if Role.MASTER in volumes:
-            await _adopt_master(instance, member, family, volumes[Role.MASTER], standing)
-    except BaseException:
-        # Their locks would be in the way of the next -R.
-        for volume in (v for v in volumes.values() if not instance.has_master(v)):
-            await instance.loop.blocking(volume.close)
-        raise
-    await recovery.note_use(instance, [member])
-
-
-def _open_lost(
-    instance: Instance, member: VolumeSet, family: Family, standing: Family | None, lost: Role
-) -> Lost:
-    """In a thread. The old descriptors go first: their locks are in our own way."""
-    header = member.header
-    names = {Role.MASTER: header.master, Role.SHADOW: header.shadow, Role.BITMAP: header.bitmap}
-    parts = {Role.MASTER: Part.MASTER, Role.SHADOW: Part.SHADOW, Role.BITMAP: Part.BITMAP}
-    roles.check(instance, [(parts[role], names[role]) for role in parts if lost & role], own=member)
-    need = sector.bitmap_bytes(header.geometry.chunks)
-    found: Lost = {}
-    with ExitStack() as undo:
-        if lost & Role.SHADOW:
-            _close(member.shadow)
-            member.shadow = None
-            found[Role.SHADOW] = _open_shadow(instance, header, undo)
-            check_size(found[Role.SHADOW], header.size_bytes, "the shadow")
-        if lost & Role.BITMAP:
-            _close(member.bitmap.volume if member.bitmap else None)
-            member.log.bitmap = None
-            found[Role.BITMAP] = open_or_create(instance, header.bitmap, need, undo, sparse=False)
-            check_size(found[Role.BITMAP], need, "the bitmap")
-            _recalled(member, BitmapFile(found[Role.BITMAP]))  # refused before anything is given up
-        if lost & Role.MASTER and family.master is None:
-            if standing is not None and standing.master is not None:
-                found[Role.MASTER] = standing.master
-                astray.check(instance, standing.master, "-R")
-            else:
-                found[Role.MASTER] = instance.open_volume(header.master)
-                undo.callback(found[Role.MASTER].close)
-            _check_replacement(found[Role.MASTER], header.size_bytes)
-        undo.pop_all()
-    return found
-
-
-def _open_shadow(instance: Instance, header: Header, undo: ExitStack) -> Volume:
-    """A new one may take the place of a shadow that is copied anew, never of one that is needed."""
-    if needs_shadow(header):
-        shadow = instance.open_volume(header.shadow)
-        undo.callback(shadow.close)
-        if not same_file(header.shadow_file, file_of(shadow)):
-            raise errors.BadVolume(
-                header.shadow,
-                f"is another one than the shadow that holds {loss.point_in_time(header)}",
-                "put the right one back",
-            )
-        return shadow
-    return open_or_create(instance, header.shadow, header.size_bytes, undo, sparse=True)
-
-
-def _close(volume: Volume | None) -> None:
-    if volume is not None:
-        volume.close()
-
-
-def _check_replacement(master: Volume, size_bytes: int) -> None:
-    if master.size_bytes != size_bytes:
-        raise errors.BadVolume(
-            master.path,
-            f"has {master.size_bytes} bytes, the master that it replaces had {size_bytes}",
-            "make it of the same size",
-        )
-
-
-async def _rewrite_bitmap(instance: Instance, member: VolumeSet) -> None:
-    """What is known in memory is written anew; the header stays offline until all is true.
-
-    The doubt in the state database goes now that a durable header says as much, and not at the end:
-    a bitmap volume that fails again meanwhile is doubted anew, and that has to stay.
-    """
-    assert member.bitmap is not None
-    await instance.loop.blocking(partial(_recall, member, member.bitmap))
-    member.amend(in_doubt(member.header))  # until the set is back and keeps times again
-    await member.save_exact()
-    member.log.is_unnoted = False
-    await instance.loop.blocking(partial(instance.db.doubt, member.name, None))
-    await instance.loop.blocking(
-        partial(instance.db.closing, member.name, False)
-    )  # one that was cut short, too
-    await recovery.finish_transition(instance)  # a group command that it will not follow
-
-
-def _recall(member: VolumeSet, bitmap: BitmapFile) -> None:
-    member.amend(_recalled(member, bitmap))
-    bitmap.erase_headers()
-
-
-def _recalled(member: VolumeSet, bitmap: BitmapFile) -> Header:
-    """Who the set is, from a header that was only away for a start; its bits stay unbelieved."""
-    if member.header.pit.number:
-        return member.header
-    try:
-        old = bitmap.read_header()
-    except (errors.BadBitmap, OSError):
-        old = None
-    if old is not None and (old.uuid, old.role) == (member.key, member.header.role):
-        return replace(
-            member.header, pit=old.pit, export_number=old.export_number,
-            import_id=old.import_id, joined=old.joined,
-            master_times=old.master_times, shadow_times=old.shadow_times,
-        )  # fmt: skip
-    if member.header.custody is Custody.IMPORTED:
-        raise errors.Refused(
-            member.name,
-            "its bitmap volume says no more which export it belongs to",
-            "put the right one back; if it is lost, "
-            f"{states.way_without(member.name, member.state)}, and reset it on the exporting host",
-        )
-    return member.header
-
-
-async def _adopt_master(
-    instance: Instance, member: VolumeSet, family: Family, master: Volume, standing: Family | None
-) -> None:
-    """A replacement: nothing that a sibling knows of the old master is true of it.
-
-    `standing`: the family of the new one, if it is on the mount already.
-    """
-    for sibling in family.sets:
-        if sibling is not member:
-            await _forget_master(sibling)
-    if standing is None:
-        family.master, family.meant = master, FileId()
-        for each in family.sets:
-            async with each.header_lock:
-                each.amend(in_doubt(each.header))  # its file shows another content
-        await instance.show_master(family)
-    else:
-        async with standing.locks.gate():
-            for one in list(family.sets):
-                instance.move(one, standing)
-    siblings = instance.family(member).sets
-    for sibling in siblings:
-        sibling.miss(Role.MASTER, None)
-    await recovery.note_use(instance, siblings)
-
-
-async def _forget_master(sibling: VolumeSet) -> None:
-    why, own = "its master was replaced", sibling.state.kind is Kind.INDEPENDENT
-    if sibling.lacks(Role.BITMAP):
-        await sibling.give_up(Role.BITMAP, why)
-    if not own:
-        await sibling.take_offline(Role.SHADOW, why)
-    elif sibling.state.progress is Progress.IDLE:
-        why = sibling.header.offline_reason  # of a shadow that failed before
-    sibling.bits.shadow.fill()
-    await sibling.save_exact(mended=Role.MASTER, offline_reason=why)
 
 
 # -- making it true -------------------------------------------------------------------------

@@ -80,10 +80,10 @@ async def test_set_that_cannot_be_taken_back_is_told_of_once_and_the_next_is(
         os.rename(place / "away", place / "disk")
         real = late.look_at_volumes
 
-        def fails_for_one(instance, member, master, found):
+        async def fails_for_one(instance, member, *more):
             if member.name == bad[1]:
                 raise OSError(errno.EIO, "Input/output error")
-            real(instance, member, master, found)
+            await real(instance, member, *more)
 
         monkeypatch.setattr(late, "look_at_volumes", fails_for_one)
         for _ in range(3):

@@ -54,8 +54,10 @@ MAY_IMPORT = {
     "iifuse.control.server": (*WORDS, *SERVED),
     "iifuse.service": (
         *WORDS, *SERVED, "iifuse.fuse", "iifuse.background", "iifuse.logs", "iifuse.nursery",
-        "iifuse.stopping", "iifuse.options", "iifuse.streams", "iifuse.terminal",
+        "iifuse.stopping", "iifuse.options", "iifuse.streams", "iifuse.surroundings",
+        "iifuse.terminal",
     ),
+    "iifuse.surroundings": (*WORDS, *SERVED, "iifuse.fuse", "iifuse.nursery"),
     "iitools": TOOLS,
     # Work on the volumes of a service that cannot run: nobody else can open, lock and write them.
     **dict.fromkeys(OFFLINE, (*TOOLS, "iifuse.store")),

@@ -8,19 +8,23 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCKING = {
-    "access", "chmod", "close", "exists", "fallocate", "fdatasync", "file_at", "find_mount",
-    "fstat", "fstatvfs", "fsync", "identify", "isdir", "isfile", "islink", "listdir", "lstat",
-    "number_at", "open", "open_volume", "readlink", "realpath", "rename", "samefile", "scandir",
-    "standing_at", "stat", "statvfs", "truncate", "unlink",
+    "access", "chmod", "close", "data_from", "drop_cache", "exists", "fallocate", "fdatasync",
+    "file_at", "find_mount", "free_bytes", "fstat", "fstatvfs", "fsync", "identify", "is_sparse",
+    "isdir", "isfile", "islink", "listdir", "lstat", "number_at", "open", "open_volume",
+    "percent_used", "probe", "quiet_stamp", "readlink", "realpath", "rename", "reserve", "samefile",
+    "scandir", "stamp", "standing_at", "stat", "statvfs", "sync", "sync_anew", "sync_times",
+    "truncate", "unlink", "written_meanwhile", "written_since",
 }  # fmt: skip
 MAY = {
     "iifuse/control/server.py": {
         "listener.close()", "self._listener.close()", "os.close(self._spare)",
     },
-    "iifuse/verbs/reset.py": {"instance.standing_at(family.path)"},
+    "iifuse/verbs/recovery.py": {"instance.standing_at(path)"},
+    "iifuse/verbs/replacing.py": {"instance.standing_at(family.path)"},
     # Before the first volume is open, and after the last one has been closed.
     "iifuse/service.py": {
-        "TransitionFile.open(self.state)", "db.close()", "transitions.close()", "server.close()",
+        "TransitionFile.open(self.state)", "db.close()", "transitions.close()",
+        "self._server.open()", "self._server.close()",
         "self.mount.open()",
     },
 }  # fmt: skip

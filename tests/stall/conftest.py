@@ -6,9 +6,15 @@ from pathlib import Path
 
 import pytest
 from far import far as far_server
+from harness import CHUNK
 
 PROBES = 20
 """Requests to a volume near by, of which the slowest counts."""
+
+
+@pytest.fixture
+def service(new_service):
+    return new_service("app", PATIENT)
 
 
 @pytest.fixture
@@ -44,3 +50,24 @@ def near(service, volume):
     master = volume("near", size=1 << 20)
     service.enable("dep", master, master.with_name("near-s"))
     return Near(service.path(master))
+
+
+SIZE = 8 * CHUNK
+PATIENT = "stop_wait=1"
+"""A stop may take five seconds more."""
+
+
+@pytest.fixture
+def far_set(service, volume, place, far):
+    """The master and the shadow of a set one of whose volumes lies far away."""
+
+    def make(role, kind="ind"):
+        sizes = {"master": SIZE, "shadow": SIZE, "bitmap": 64 * 1024}
+        paths = {"master": volume("m", size=SIZE), "shadow": place / "s", "bitmap": place / "b"}
+        content = os.urandom(SIZE) if role == "master" else bytes(sizes[role])
+        paths[role] = far.file(role, content)
+        service.enable(kind, *paths.values())
+        service.wait(paths["shadow"])
+        return paths["master"], paths["shadow"]
+
+    return make

@@ -70,7 +70,8 @@ class Far:
         subprocess.run(["umount", "-l", self.mountpoint], check=False)
         self.process.terminate()
         self.process.wait(30)
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
 
 
 @contextlib.contextmanager

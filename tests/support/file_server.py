@@ -70,12 +70,14 @@ class Files(pyfuse3.Operations):
         attr.st_ino, attr.st_mode, attr.st_size = inode, found.st_mode, found.st_size
         attr.st_nlink, attr.st_blocks = 1, -(-found.st_size // 512)
         attr.st_mtime_ns, attr.st_ctime_ns = found.st_mtime_ns, found.st_ctime_ns
+        attr.attr_timeout = attr.entry_timeout = 0  # the kernel asks each time
         return attr
 
     @held
     async def setattr(self, inode, attr, fields, fh, ctx):
         return await Files.getattr.__wrapped__(self, inode)
 
+    @held
     async def lookup(self, parent_inode, name, ctx=None):
         try:
             found = os.stat(os.path.join(self.directory, os.fsdecode(name)))

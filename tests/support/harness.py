@@ -94,6 +94,12 @@ class Service:
         self.tell_to_stop()
         return self._wait(timeout)
 
+    def part(self) -> subprocess.Popen[bytes] | Child:
+        """The process that ends by itself; what is started from now on is another one."""
+        process, self._process = self._process, None
+        assert process is not None
+        return process
+
     def kill(self) -> None:
         """SIGKILL; the mount stays behind, dead."""
         assert self._process is not None

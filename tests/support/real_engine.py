@@ -12,7 +12,7 @@ from iifuse.loop.loop import Loop
 from iifuse.store.names import make_directory
 from iifuse.store.statedb import StateDB
 from iifuse.store.transitions import TransitionFile
-from iifuse.verbs import recovery
+from iifuse.verbs import recovery, stop
 
 
 @asynccontextmanager
@@ -33,8 +33,8 @@ async def service(
         if killed:
             nursery.cancel_scope.cancel()
             for family in instance.families:
-                recovery._close(family)
+                stop._close(family)
         else:
-            await recovery.stop(instance)
+            await stop.stop(instance)
     transitions.close()
     db.close()

@@ -20,7 +20,7 @@ from iifuse.loop.loop import Loop
 from iifuse.store.holders import Holder
 from iifuse.store.setrow import SetRow
 from iifuse.store.transitions import TransitionFile
-from iifuse.verbs import pit, recovery
+from iifuse.verbs import pit, recovery, stop
 
 BOOT = UUID(int=7)
 """While a recording is made, and for a service that was only killed."""
@@ -208,7 +208,7 @@ class Host:
         await recovery.start(self.instance)
 
     async def down(self) -> None:
-        await recovery.stop(self.instance)
+        await stop.stop(self.instance)
         self.instance.transitions.close()
         self.instance.views.clear()
 

@@ -24,7 +24,7 @@ from iifuse.host.instance import Instance
 from iifuse.loop.loop import Loop
 from iifuse.store.statedb import StateDB
 from iifuse.store.transitions import TransitionFile
-from iifuse.verbs import recovery
+from iifuse.verbs import recovery, stop
 
 CHUNKS = 6
 STATES = ("ind idle", "ind to_shadow", "ind to_master", "ind exported", "dep idle", "dep to_master")
@@ -107,7 +107,7 @@ class Bench:
         for member in self.instance.sets.values():
             await self.instance.stop_copy(member)
         if cleanly:
-            await recovery.stop(self.instance)
+            await stop.stop(self.instance)
             return
         for family in self.instance.families:  # the descriptors go, and nothing is written
             for member in family.sets:
