@@ -140,8 +140,8 @@ def test_stop_ends_and_the_next_start_finds_what_was_synced(
     assert not waits.is_alive()
     assert read_bitmap(str(place / "near-s.bmp"))[0].clean
     if far.held.is_set():
-        said = service.log.read_text()
-        assert f"{held}: does not answer" in said
+        why = f"{held}: does not answer"
+        eventually(lambda: why in service.log.read_text(), "the log names what is waited for")
         start_beside(service, far, near, held, shadow)
     else:
         assert service.stop() == 0
