@@ -17,6 +17,22 @@ ChunkIndex = NewType("ChunkIndex", int)
 Run = tuple[int, int]
 """(first chunk, number of chunks), the second at least 1."""
 
+def stop_of(run: Run) -> int:
+    """Where a run ends: the number of the first chunk after it."""
+    first, chunks = run
+    return first + chunks
+
+
+def chunks_in(runs: Iterable[Run]) -> int:
+    """How many chunks some runs have together."""
+    return sum(chunks for _, chunks in runs)
+
+
+def ceil_div(number: int, step: int) -> int:
+    """Divide and round up: how many steps are needed for `number`."""
+    return (number + step - 1) // step
+
+
 Path = Annotated[str, msgspec.Meta(pattern=r"\A/[^\0]*\Z", max_length=4095)]
 """In a message or a ticket: absolute, and no longer than the kernel takes."""
 

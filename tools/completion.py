@@ -74,7 +74,8 @@ class Tables:
         tunings = re.findall(r"^ {22}(\w+=(?=[A-Z])|[\w=]+)", verbs.HELP, re.MULTILINE)
         self.after["iiadm -o"] = " ".join(tunings)
         for letter, words in verbs.CHOICES.items():
-            self.after[f"iiadm -{letter}"] = " ".join(words) + f" {SET}" * (letter == "u")
+            taken = [*words, SET] if letter == "u" else words  # -u may do without its word
+            self.after[f"iiadm -{letter}"] = " ".join(taken)
         self.words["iiadm"] = SET
         for letter, shape in verbs.ACTIONS.items():
             self.words[f"iiadm -{letter}"] = _taken(shape.what)

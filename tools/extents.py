@@ -47,8 +47,11 @@ def not_restored(client: Client, shadow: str) -> NotRestored:
 
 def _add(extents: list[tuple[int, int]], start: int, stop: int, size_bytes: int) -> None:
     """One more, joined with the last one where they meet; the last chunk may be short."""
-    if extents and sum(extents[-1]) == start:
-        start = extents.pop()[0]
+    if extents:
+        offset, length = extents[-1]
+        if offset + length == start:
+            extents.pop()
+            start = offset
     extents.append((start, min(stop, size_bytes) - start))
 
 

@@ -68,7 +68,7 @@ def parse(argv: Sequence[str]) -> Command:
 def usage(argv: Sequence[str]) -> str:
     """One line on how the action is called that these words are about, as far as one is seen."""
     for word in argv:
-        letter = LONG_ACTIONS.get(word) or word[1:2] * (word[:1] == "-")
+        letter = LONG_ACTIONS.get(word) or (word[1:2] if word.startswith("-") else "")
         if letter in ACTIONS and letter != "L":
             choice = "|".join(CHOICES.get(letter, ()))
             choice = f"[{choice}]" if letter == "u" else choice or _BEHIND.get(letter, "")

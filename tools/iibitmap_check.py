@@ -6,7 +6,7 @@ from iifuse.core.believe import Meaning, meaning
 from iifuse.core.header import Closure
 from iifuse.core.sector import Region
 from iifuse.core.state import Change, Progress
-from iifuse.units import command, count
+from iifuse.units import chunks_in, command, count, stop_of
 
 from . import common
 from .iibitmap_dump import roles
@@ -46,7 +46,7 @@ def _bits(found: BitmapReading) -> list[str]:
     for region in Region:
         name = region.name.lower()
         if damaged := found.damaged(region):
-            chunks = sum(count for _, count in damaged)
+            chunks = chunks_in(damaged)
             wrong.append(f"the {name} bits of {count(chunks, 'chunk')} are damaged: {meaning}")
         if found.stray_bits(region):
             wrong.append(f"{name} bits are set past the last chunk: they are ignored")
@@ -73,7 +73,9 @@ def _reset(found: BitmapReading) -> str:
 def _both(found: BitmapReading) -> bool:
     """Are bits of the same chunks damaged in both bitmaps?"""
     shadow, copy = found.damaged(Region.SHADOW), found.damaged(Region.COPY)
-    return any(a < d + m and d < a + n for a, n in shadow for d, m in copy)
+    return any(
+        one[0] < stop_of(other) and other[0] < stop_of(one) for one in shadow for other in copy
+    )
 
 
 def _header(found: BitmapReading) -> list[str]:
@@ -97,7 +99,7 @@ def _notes(found: BitmapReading) -> list[str]:
         notes.append(f"a point in time was cut short ({name}); the service completes it")
     elif header.progress is not Progress.IDLE:
         where = "shadow" if header.progress is Progress.TO_SHADOW else "master"
-        left = sum(count for _, count in found.runs(Region.COPY))
+        left = chunks_in(found.runs(Region.COPY))
         notes.append(f"a copy to the {where} is not complete: {count(left, 'chunk')} to come")
     if header.closure is not Closure.OPEN:
         notes.append("is closed: the set was disabled")

@@ -37,7 +37,7 @@ from iifuse.store.identity import identify
 from iifuse.store.presence import file_of
 from iifuse.store.stamp import stamp, written_since
 from iifuse.store.volume import Volume
-from iifuse.units import Run, command
+from iifuse.units import Run, chunks_in, command, stop_of
 
 from .bars import bars
 from .iibitmap_read import BitmapReading, boot_id, opened, read
@@ -163,7 +163,7 @@ def losses(parts: Parts) -> list[loss.Loss]:
     """What the copy would overwrite that may be the only copy of something."""
     header, (source, target) = parts.found.header, parts.direction
     header = replace(header, master=parts.master.path, shadow=parts.shadow.path)
-    chunks = sum(count for _, count in parts.found.runs(Region.COPY))
+    chunks = chunks_in(parts.found.runs(Region.COPY))
     found = []
     if target is parts.master:
         found = [loss.of_restore(header, chunks), loss.of_siblings(header)]
@@ -211,7 +211,7 @@ class _Run:
             copied += sum(copying.extent(*self.log.header.geometry.extent(run)) for run in stretch)
             self.target.sync()
             self._clear(stretch)
-            self.display.advance(task, CHUNK_BYTES * sum(count for _, count in stretch))
+            self.display.advance(task, CHUNK_BYTES * chunks_in(stretch))
         self._end()
         return total, copied
 
@@ -260,7 +260,7 @@ def _stretches(bits: Bitmap) -> Iterator[list[Run]]:
     while (first := bits.next_set(at)) is not None:
         run = first, bits.run_from(first, room)
         gathered.append(run)
-        at, room = sum(run), room - run[1]
+        at, room = stop_of(run), room - run[1]
         if not room:
             yield gathered
             gathered, room = [], STRETCH_CHUNKS

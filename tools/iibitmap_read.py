@@ -18,7 +18,7 @@ from iifuse.core.bitmap import SECTOR_BIT_BYTES, SECTOR_CHUNKS, Bitmap, Packed, 
 from iifuse.core.header import Header
 from iifuse.core.sector import SECTOR_BYTES, Region
 from iifuse.store.volume import Volume, open_volume
-from iifuse.units import Run
+from iifuse.units import Run, stop_of
 
 BLOCK_SECTORS: Final = 2048
 _LEASE_S: Final = 2.0
@@ -144,7 +144,7 @@ def merged(runs: Iterator[Run]) -> Iterator[Run]:
     """Ascending runs with neighbours put together."""
     held: Run | None = None
     for run in runs:
-        if held is not None and sum(held) == run[0]:
+        if held is not None and stop_of(held) == run[0]:
             held = held[0], held[1] + run[1]
             continue
         if held is not None:

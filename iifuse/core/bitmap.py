@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from iifuse.units import Run
+from iifuse.units import Run, ceil_div, stop_of
 
 SECTOR_CHUNKS: Final = 4064
 """Chunks whose bits share one 512-byte sector of a bitmap volume, in 508 bytes of it."""
@@ -34,7 +34,7 @@ Rows = npt.NDArray[np.bool_]
 
 def sectors_for(chunks: int) -> int:
     """Number of sectors that hold the bits of `chunks` chunks."""
-    return -(-chunks // SECTOR_CHUNKS)
+    return ceil_div(chunks, SECTOR_CHUNKS)
 
 
 def words_of(rows: Packed) -> Words:
@@ -53,13 +53,24 @@ def count_ones(rows: Packed) -> int:
     return int(np.bitwise_count(words_of(rows)).sum(dtype=np.int64))
 
 
+def low_zeros(word: int) -> int:
+    """How many of the lowest bits of `word` are 0. The word must not be 0."""
+    lowest = word & -word
+    return lowest.bit_length() - 1
+
+
+def low_ones(word: int) -> int:
+    """How many of the lowest bits of `word` are 1."""
+    return low_zeros(~word)
+
+
 def runs_of(word: int, first: int) -> list[Run]:
     """The runs of set bits of `word`, whose bit 0 is chunk `first`, ascending."""
     runs: list[Run] = []
     while word:
-        skip = (word & -word).bit_length() - 1
+        skip = low_zeros(word)
         word >>= skip
-        ones = (~word & (word + 1)).bit_length() - 1
+        ones = low_ones(word)
         runs.append((first + skip, ones))
         word >>= ones
         first += skip + ones
@@ -195,19 +206,17 @@ class Bitmap:
             return None
         head = self._bytes[start] >> (first & 7)
         if head:
-            return first + (head & -head).bit_length() - 1
+            return first + low_zeros(head)
         for at in range(start + 1, len(self._view), _SEARCH_BYTES):
             block = self._view[at : at + _SEARCH_BYTES]
             found = int(np.argmax(block != 0))
             if block[found]:
-                byte = int(block[found])
-                return (at + found) * 8 + (byte & -byte).bit_length() - 1
+                return (at + found) * 8 + low_zeros(int(block[found]))
         return None
 
     def run_from(self, first: int, limit: int) -> int:
         """How many set bits follow each other from `first` on, `limit` at the most."""
-        word = self.word(first, min(limit, self.chunks - first))
-        return (~word & (word + 1)).bit_length() - 1
+        return low_ones(self.word(first, min(limit, self.chunks - first)))
 
     def runs(self) -> Iterator[Run]:
         """All runs of set bits, ascending; found by numpy, not chunk by chunk."""
@@ -272,7 +281,7 @@ def sector_runs(runs: Iterable[Run]) -> list[Run]:
     touched = sorted({s for first, count in runs for s in _sectors(first, count)})
     merged: list[Run] = []
     for sector in touched:
-        if merged and sum(merged[-1]) == sector:
+        if merged and stop_of(merged[-1]) == sector:
             merged[-1] = (merged[-1][0], merged[-1][1] + 1)
         else:
             merged.append((sector, 1))

@@ -135,10 +135,10 @@ class Bits:
         on disk their shadow bits are 1 and their copy bits 0 from now on.
         """
         window = Bitmap(count * SECTOR_CHUNKS, self._rows(region, first, count))
-        is_copy = region is Region.COPY
+        change = window.clear if region is Region.COPY else window.set
         for run in marks:
-            (window.clear if is_copy else window.set)(*_within(run, first, window.chunks))
-        if not is_copy:
+            change(*_within(run, first, window.chunks))
+        if region is Region.SHADOW:
             for number in ahead:
                 if number in self._hot:
                     window.set(*_within(self.region(number), first, window.chunks))

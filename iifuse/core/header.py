@@ -20,6 +20,7 @@ from iifuse.core.state import (
     SetState,
 )
 from iifuse.core.times import TIME_NS_MAX, Times
+from iifuse.units import ceil_div
 
 MAGIC: Final = b"iifusebm"
 VERSION: Final = 2
@@ -33,6 +34,7 @@ REASON_CHARACTERS_MAX: Final = 512
 JOINED_MAX: Final = 8
 """Import ids that a header remembers as joined since the export."""
 
+_SECTOR_BYTES: Final = 512
 _NIL: Final = UUID(int=0)
 _PREFIX: Final = struct.Struct("<8sIIII")  # magic, version, length, crc, incompatible features
 _FIXED: Final = struct.Struct(
@@ -181,7 +183,7 @@ def pack(header: Header) -> bytes:
     length = _PREFIX.size + len(body)
     crc = zlib.crc32(_PREFIX.pack(MAGIC, VERSION, length, 0, 0) + body)
     blob = _PREFIX.pack(MAGIC, VERSION, length, crc, 0) + body
-    return blob.ljust(-(-length // 512) * 512, b"\0")
+    return blob.ljust(ceil_div(length, _SECTOR_BYTES) * _SECTOR_BYTES, b"\0")
 
 
 def _fixed_fields(h: Header) -> tuple[object, ...]:

@@ -61,7 +61,7 @@ class FileTimes:
 
     def change(self, now_ns: int) -> None:
         """The content changes. Each write does this, and one more call in here would cost 1 %."""
-        if not self.mtime_ns < now_ns > self.ctime_ns or now_ns >= self.ceiling_ns:
+        if now_ns <= self.mtime_ns or now_ns <= self.ctime_ns or now_ns >= self.ceiling_ns:
             now_ns = max(self.ctime_ns, self.mtime_ns) + 1
         self.mtime_ns = self.ctime_ns = now_ns
 

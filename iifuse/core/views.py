@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from iifuse.core.bitmap import low_ones, low_zeros
 from iifuse.core.bits import Bits
 from iifuse.core.geometry import CHUNK_SHIFT
 from iifuse.core.state import Kind, Progress, SetState
@@ -28,10 +29,12 @@ def split(word: int, first: int, offset: int, length: int) -> Iterator[tuple[boo
     """
     stop = offset + length
     while offset < stop:
-        bit = word & 1
-        same = word if bit else ~word
-        run = (~same & (same + 1)).bit_length() - 1 if word or bit else stop
-        end = min(stop, (first + run) << CHUNK_SHIFT)
-        yield bool(bit), offset, end - offset
-        word >>= run
-        first, offset = first + run, end
+        is_set = bool(word & 1)
+        if not word:  # all chunks that are left have the bit 0
+            yield False, offset, stop - offset
+            return
+        count = low_ones(word) if is_set else low_zeros(word)
+        end = min(stop, (first + count) << CHUNK_SHIFT)
+        yield is_set, offset, end - offset
+        word >>= count
+        first, offset = first + count, end

@@ -13,7 +13,7 @@ from typing import Final
 
 import trio
 
-from iifuse.units import Run
+from iifuse.units import Run, stop_of
 
 _EVERYTHING: Final = 1 << 62
 
@@ -67,14 +67,14 @@ class _Scattered(_Request):
     __slots__ = ("runs",)
 
     def __init__(self, mode: Mode, runs: Sequence[Run]) -> None:
-        super().__init__(mode, runs[0][0], sum(runs[-1]))
+        super().__init__(mode, runs[0][0], stop_of(runs[-1]))
         self.runs = runs
 
     def conflicts(self, mode: Mode, first: int, stop: int) -> bool:
         if not super().conflicts(mode, first, stop):
             return False
-        after = bisect_right(self.runs, first, key=sum)  # the first run that ends behind `first`
-        return after < len(self.runs) and self.runs[after][0] < stop
+        at = bisect_right(self.runs, first, key=stop_of)  # the first run that ends after `first`
+        return at < len(self.runs) and self.runs[at][0] < stop
 
     def waits_for(self, earlier: _Request) -> bool:
         if not super().waits_for(earlier):
@@ -117,9 +117,10 @@ class ChunkLocks:
 
     def statistics(self) -> ChunkLockStatistics:
         """What is held and waited for at this moment."""
-        waiting = sum(not self._first_come(i) for i in range(len(self._requests)))
+        every = range(len(self._requests))
+        held = len([index for index in every if self._first_come(index)])
         gate = any(r.mode is Mode.GATE for r in self._requests)
-        return ChunkLockStatistics(len(self._requests) - waiting, waiting, gate)
+        return ChunkLockStatistics(held, len(self._requests) - held, gate)
 
     def _first_come(self, index: int) -> bool:
         request = self._requests[index]

@@ -27,7 +27,7 @@ from iifuse.errors import words
 from iifuse.loop.crew import Starved
 from iifuse.store.copying import Copying
 from iifuse.store.volume import Volume
-from iifuse.units import Run, count
+from iifuse.units import Run, chunks_in, count, stop_of
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ class Copier:
         while not self._stop.is_set() and self.member.header.copying:
             brought = await self._step()
             runs += brought
-            weight += min(sum(count for _, count in brought), STEP_CHUNKS)
+            weight += min(chunks_in(brought), STEP_CHUNKS)
             is_full = weight >= min(self._room_chunks, STRETCH_CHUNKS) or len(runs) >= STRETCH_RUNS
             if not brought or is_full or trio.current_time() >= due:
                 break
@@ -200,11 +200,12 @@ class Copier:
         while wanted := self._next():
             async with self.family.locks.hold_runs(Mode.WRITE, wanted):
                 runs = self._still_missing(wanted)
-                self._cursor = sum(wanted[-1])
+                self._cursor = stop_of(wanted[-1])
                 if not runs:  # a writer was quicker and brought the chunks
                     continue
                 brought = await self._copy(runs)
-                self._cursor, self._hole_stop = sum(brought.runs[-1]), brought.hole_stop
+                self._cursor = stop_of(brought.runs[-1])
+                self._hole_stop = brought.hole_stop
             if brought.data_bytes:
                 await self._write_back(brought.runs)
             return brought.runs
@@ -258,7 +259,7 @@ class Copier:
             if time.monotonic() > until:
                 break
         runs = list(step.runs[:done])
-        return _Brought(runs, data_bytes, self._hole_from(copying, sum(runs[-1])))
+        return _Brought(runs, data_bytes, self._hole_from(copying, stop_of(runs[-1])))
 
     def _volumes(self, source: Role, target: Role) -> tuple[Volume, Volume]:
         key = self.member.key
@@ -276,7 +277,7 @@ class Copier:
         The sync of the stretch finds little to do then, and the disk does not wait for it.
         """
         target = self.family.volume(self.member.key, orders.copy_direction(self.member.state)[1])
-        first, stop = runs[0][0], sum(runs[-1])
+        first, stop = runs[0][0], stop_of(runs[-1])
         extent = self.member.geometry.extent((first, stop - first))
         if target.has_disk:
             await self._on_volumes(partial(target.start_writeback, *extent))

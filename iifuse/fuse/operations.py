@@ -31,6 +31,7 @@ from iifuse.fuse.permissions import Permissions
 from iifuse.loop.lookout import Lookout
 from iifuse.store.access import ACL, Access
 from iifuse.store.volume import Buffer
+from iifuse.units import ceil_div
 
 log = logging.getLogger(__name__)
 
@@ -283,7 +284,7 @@ def _attributes(node: Node, access: Access) -> EntryAttributes:
     attr.st_mode = ModeT(stat.S_IFREG | access.mode)
     attr.st_nlink = 1
     attr.st_size = view.size_bytes
-    attr.st_blocks = -(-view.size_bytes // 512)
+    attr.st_blocks = ceil_div(view.size_bytes, 512)  # the unit of st_blocks
     attr.st_atime_ns = attr.st_mtime_ns = view.times.mtime_ns
     attr.st_ctime_ns = view.times.ctime_ns
     return attr

@@ -107,10 +107,13 @@ def _identity(table: list[Use], path: str) -> Identity | None:
 
 
 def _check_distinct(paths: list[str]) -> None:
-    if len(set(paths)) != len(paths):
-        parts = " and ".join(("master, shadow", "bitmap") if paths[2:] else ("shadow", "bitmap"))
-        many = "three" if paths[2:] else "two"
-        raise errors.UsageError(paths[0], f"{parts} must be {many} volumes")
+    if len(set(paths)) == len(paths):
+        return
+    has_master = len(paths) > 2
+    wanted = "master, shadow and bitmap must be three volumes" if has_master else (
+        "shadow and bitmap must be two volumes"
+    )  # fmt: skip
+    raise errors.UsageError(paths[0], wanted)
 
 
 def _check_against(new: Use, use: Use) -> None:
@@ -133,7 +136,8 @@ def _go_together(new: Use, use: Use) -> bool:
     """A master may have several sets, and a volume of svadm sets of its own."""
     if new.part is Part.MASTER:
         return use.part in (Part.MASTER, Part.VOLUME) and _is_same(new, use)
-    return new.part is use.part is Part.VOLUME and new.path == use.path
+    both_alone = new.part is Part.VOLUME and use.part is Part.VOLUME
+    return both_alone and new.path == use.path
 
 
 def _meet(new: Use, use: Use) -> bool:

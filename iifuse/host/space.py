@@ -93,4 +93,6 @@ def _percent_used(shadow: Volume) -> int | None:
 
 def level(percent: int | None) -> int:
     """How many of the warnings are due."""
-    return sum(percent is not None and percent >= limit for limit in WARN_PERCENT)
+    if percent is None:
+        return 0
+    return len([limit for limit in WARN_PERCENT if percent >= limit])

@@ -60,7 +60,9 @@ class Baton:
     @property
     def readers(self) -> int:
         """How many tasks have it or wait for it."""
-        return len(self._others) + self._held + self._is_one_woken
+        holder = 1 if self._held else 0
+        on_its_way = 1 if self._is_one_woken else 0
+        return holder + on_its_way + len(self._others)
 
     async def __aenter__(self) -> None:
         while self._held:
@@ -144,7 +146,8 @@ class Waiter:
             calls = self._watchable()
             if calls is None:
                 break
-            in_vain += not self._has_come(calls)
+            if not self._has_come(calls):
+                in_vain += 1
         if self._is_closing:  # trio would wait for the next request
             raise trio.ClosedResourceError("the session ends")
         self._in_a_row = 0

@@ -22,6 +22,7 @@ from iifuse.core.header import Header
 from iifuse.core.sector import SECTOR_BYTES, Numbers, Region
 from iifuse.store.volume import Buffer, Volume
 from iifuse.store.writtenrows import WrittenRows
+from iifuse.units import ceil_div
 
 _BLOCK_SECTORS: Final = 2048
 _PAGE_SECTORS: Final = 4096 // SECTOR_BYTES
@@ -175,10 +176,11 @@ def _first(header: Header, region: Region) -> int:
 def _whole_pages(needed: Rows, first: int) -> Rows:
     """With all sectors of a page if one of them is needed. `first`: see `_first`."""
     before = (sector.HEADER_REGION_BYTES // SECTOR_BYTES + first) % _PAGE_SECTORS
-    padded = np.zeros(before + len(needed) + -(before + len(needed)) % _PAGE_SECTORS, np.bool_)
-    padded[before : before + len(needed)] = needed
+    after = before + len(needed)
+    padded = np.zeros(ceil_div(after, _PAGE_SECTORS) * _PAGE_SECTORS, np.bool_)
+    padded[before:after] = needed
     pages = padded.reshape(-1, _PAGE_SECTORS).any(axis=1)
-    return pages.repeat(_PAGE_SECTORS)[before : before + len(needed)]
+    return pages.repeat(_PAGE_SECTORS)[before:after]
 
 
 def _stretches(rows: Numbers) -> Iterator[tuple[int, int]]:

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from iifuse.store.volume import Volume
+from iifuse.units import ceil_div
 
 PIECE_BYTES: Final = 1 << 20
 _ALIGNED: Final = 4096
@@ -29,7 +30,7 @@ class Uncached:
     def __enter__(self) -> Self:
         again = f"/proc/self/fd/{self._volume.fd}"
         try:
-            self._fd = os.open(again, _READ | os.O_DIRECT * self._direct)
+            self._fd = os.open(again, _READ | os.O_DIRECT if self._direct else _READ)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise self._named(error) from None
@@ -80,7 +81,7 @@ class Uncached:
 
     def _read(self, offset: int, length: int) -> int:
         """Bytes read. A file's end need not be that of a page, and cuts the last read short."""
-        whole = -(-length // _ALIGNED) * _ALIGNED if self._direct else length
+        whole = ceil_div(length, _ALIGNED) * _ALIGNED if self._direct else length
         done = 0
         while done < length:
             part = memoryview(self._buffer)[done:whole]

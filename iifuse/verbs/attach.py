@@ -86,7 +86,8 @@ def _forget(instance: Instance, name: str) -> None:
 
 
 def _check_each_once(headers: list[Header]) -> None:
-    if min(len({h.shadow for h in headers}), len({h.uuid for h in headers})) < len(headers):
+    shadows, uuids = {h.shadow for h in headers}, {h.uuid for h in headers}
+    if len(shadows) < len(headers) or len(uuids) < len(headers):
         raise errors.UsageError("", "two of these bitmap volumes are of one set")
 
 
@@ -123,8 +124,9 @@ def _adopt(bitmap: BitmapFile, header: Header) -> None:
 
 def _family_in_use(instance: Instance, header: Header) -> Family | None:
     """That of the set's master, which is on the mount already and may have been written there."""
-    path = None if header.custody is Custody.IMPORTED else header.master
-    return next((f for f in instance.families if f.path == path is not None), None)
+    if header.custody is Custody.IMPORTED:
+        return None
+    return next((f for f in instance.families if f.path == header.master), None)
 
 
 def _row(bitmap: BitmapFile, header: Header, group: str | None, in_use: Family | None) -> SetRow:

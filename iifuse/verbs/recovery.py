@@ -294,7 +294,7 @@ def family_without_master(instance: Instance, member: VolumeSet) -> Family:
     header = member.header
     path = header.master if header.custody is not Custody.IMPORTED else None
     for family in instance.families:
-        waits = family.path == path is not None and family.master is None
+        waits = path is not None and family.path == path and family.master is None
         if waits and family.meant == header.master_file:
             return family
     family = Family(instance.loop, path, None, member.geometry, ordered=instance.ordered)

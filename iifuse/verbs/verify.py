@@ -19,7 +19,7 @@ from iifuse.data.family import Family
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host.instance import Instance
 from iifuse.store.uncached import PIECE_BYTES, Uncached
-from iifuse.units import Run
+from iifuse.units import Run, chunks_in
 
 _STEP_CHUNKS: Final = 128
 """Chunks that are kept from writers at a time: 4 MiB."""
@@ -121,5 +121,5 @@ async def mark(instance: Instance, member: VolumeSet, runs: list[Run]) -> None:
             check_comparable(instance, member)  # it may have been disabled meanwhile
             await family.touch(Touch(Side.SHADOW, member.key, *run))
     if runs:
-        chunks, why = sum(count for _, count in runs), "a comparison found them so"
-        await instance.note(member, "marked as different", chunks=chunks, why=why)
+        why = "a comparison found them so"
+        await instance.note(member, "marked as different", chunks=chunks_in(runs), why=why)
