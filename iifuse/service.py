@@ -173,7 +173,7 @@ class Service:
             )
             place = self.mount.mountpoint, self.state, self.socket
             info = ServiceInfo(__version__, os.getpid(), *place)
-            server = Server(self.socket, Dispatcher(instance, info).answer, self.loop.clock)
+            server = Server(self.socket, Dispatcher(instance, info).answer, self.loop.limits)
             await server.open()
             try:
                 await self._run_mount(instance, server, signals)
@@ -318,7 +318,7 @@ def _harden(loop: Loop) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # three descriptors a set
     try:
-        loop.keep_in_reserve()
+        loop.start_reserve_threads()
     except OSError as error:
         raise errors.ServiceError(
             "threads", f"cannot be started ({error.strerror})", "allow it more (pids, TasksMax)"

@@ -73,7 +73,7 @@ async def told(signals: AsyncIterator[int]) -> None:
 
 async def close(instance: Instance) -> bool:
     """No verb begins any more. False: one hangs, which is not waited for (K8)."""
-    with instance.loop.clock.move_on_after(VERBS_S) as waiting:
+    with instance.loop.limits.move_on_after(VERBS_S) as waiting:
         await instance.desk.close()
     if waiting.cancelled_caught:
         log.error("a verb does not come to its end, and is cut off as by a crash")
@@ -90,7 +90,7 @@ async def prepare(
     views = list(instance.views.values())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_hurry, signals, nursery.cancel_scope)
-        with instance.loop.clock.move_on_after(stop_wait):
+        with instance.loop.limits.move_on_after(stop_wait):
             await _wait(mount, views, stop_wait)
         nursery.cancel_scope.cancel()
     still = [view for view in views if view.opens]

@@ -16,7 +16,7 @@ from iifuse import errors
 from iifuse.control import lines
 from iifuse.control.lines import MESSAGE_BYTES_MAX
 from iifuse.control.protocol import AnyRequest
-from iifuse.loop.clock import Clock
+from iifuse.loop.timelimits import TimeLimits
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +37,8 @@ _PEERS: Final = struct.Struct("3i")  # pid, uid, gid
 class Server:
     """Listens at `path`; each connection carries requests, one after the other."""
 
-    def __init__(self, path: str, answer: Answer, clock: Clock) -> None:
-        self.path, self._answer, self._clock = path, answer, clock
+    def __init__(self, path: str, answer: Answer, limits: TimeLimits) -> None:
+        self.path, self._answer, self._limits = path, answer, limits
         self._listener: trio.socket.SocketType | None = None
         self._own: tuple[int, int] | None = None
         """Device and inode of our socket: another one may take its place."""
@@ -105,7 +105,7 @@ class Server:
         if self._spare is not None:
             os.close(self._spare)
         try:
-            with self._clock.move_on_after(_PAUSE_SECONDS):
+            with self._limits.move_on_after(_PAUSE_SECONDS):
                 assert self._listener is not None
                 connection, _ = await self._listener.accept()
                 async with trio.SocketStream(connection) as stream:
@@ -181,14 +181,14 @@ class Server:
 
     async def _send_away(self, stream: trio.SocketStream, error: errors.IifuseError) -> None:
         """Say why, and take in what is still on its way: unread, it would undo the answer."""
-        with self._clock.move_on_after(_FAREWELL_SECONDS):
+        with self._limits.move_on_after(_FAREWELL_SECONDS):
             await stream.send_all(lines.encode_failure(error))
             await stream.send_eof()
             while await stream.receive_some(1 << 16):
                 pass
 
     async def _receive_line(self, stream: trio.SocketStream, rest: bytearray) -> bytes | None:
-        with self._clock.move_on_after(_REQUEST_SECONDS):
+        with self._limits.move_on_after(_REQUEST_SECONDS):
             while b"\n" not in rest:
                 if len(rest) > MESSAGE_BYTES_MAX:
                     raise errors.ProtocolError("request", "is too long")

@@ -24,7 +24,7 @@ from iifuse.data.chunklock import Mode
 from iifuse.data.family import Family
 from iifuse.data.volumeset import VolumeSet
 from iifuse.errors import words
-from iifuse.loop.crew import Starved
+from iifuse.loop.threadpool import OutOfResources
 from iifuse.store.copying import Copying
 from iifuse.store.volume import Volume
 from iifuse.units import Run, chunks_in, count, stop_of
@@ -179,7 +179,7 @@ class Copier:
         async with trio.open_nursery() as either:
             for event in (ended, self._stop):
                 either.start_soon(_end_when, event, either.cancel_scope)
-        with self.family.loop.clock.move_on_after(STOP_S):
+        with self.family.loop.limits.move_on_after(STOP_S):
             await ended.wait()
         if self._sync_failed is not None:
             raise self._sync_failed
@@ -286,7 +286,7 @@ class Copier:
         """In a thread, within the shadow's limit; a restore waits for its shadow without one."""
         async with self._blaming():
             if self.member.restoring or not self.member.policy.limit_s:
-                return await self.family.loop.in_background(call, self._thread)
+                return await self.family.loop.blocking_low_priority(call, self._thread)
             return await self.member.within_limit(call)
 
     @asynccontextmanager
@@ -294,7 +294,7 @@ class Copier:
         """A shadow that fails goes offline, unless it may fail writes; a master never does."""
         try:
             yield
-        except Starved:
+        except OutOfResources:
             raise
         except OSError as error:
             shadow = self.member.shadow

@@ -24,9 +24,9 @@ from iifuse.data.batch import Batcher
 from iifuse.data.chunklock import ChunkLocks, Mode
 from iifuse.data.volumeset import VolumeSet
 from iifuse.errors import words
-from iifuse.loop.crew import Starved
+from iifuse.loop.calls import ShortCalls
 from iifuse.loop.loop import Loop
-from iifuse.loop.returned import ShortCalls
+from iifuse.loop.threadpool import OutOfResources
 from iifuse.store.copying import Copying, copy_cached
 from iifuse.store.volume import Volume
 from iifuse.units import Run
@@ -312,7 +312,7 @@ class Family:
         short = ShortCalls()
         run = partial(_run_all, calls, failed.copy(), short)
         if limited is None:
-            failed.update(await self.loop.for_program(run, short))
+            failed.update(await self.loop.blocking_for_program(run, short))
             return
         try:
             failed.update(await limited.within_limit(run))
@@ -323,7 +323,7 @@ class Family:
         """Take offline what failed, or answer with the error of the write that must fail."""
         member, role = self.member(step.key), _blamed(step)
         refuse = for_write and member.policy.break_write and role is not Role.MASTER
-        if isinstance(error, Starved) and (for_write or role is not Role.BITMAP):
+        if isinstance(error, OutOfResources) and (for_write or role is not Role.BITMAP):
             # Nobody is to blame. But a clear has changed bits in memory already.
             log.error("%s: no thread or no memory for it: %s", member.name, error)
             refuse = True
@@ -375,7 +375,7 @@ def _run_all(calls: Work, failed: Failed, short: ShortCalls) -> Failed:
         try:
             call()
         except MemoryError:
-            failed[step.key] = (step, Starved(code=errno.ENOMEM))
+            failed[step.key] = (step, OutOfResources(code=errno.ENOMEM))
         except OSError as error:
             failed[step.key] = (step, error)
     return failed

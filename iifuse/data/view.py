@@ -22,7 +22,7 @@ from iifuse.data.dated import Dated
 from iifuse.data.family import Family
 from iifuse.data.volumeset import VolumeSet
 from iifuse.errors import words
-from iifuse.loop.crew import Starved
+from iifuse.loop.threadpool import OutOfResources
 from iifuse.store.volume import Buffer, Volume
 from iifuse.units import Run
 
@@ -84,14 +84,14 @@ class View(Dated):
 
     async def fetch(self, segments: list[Segment]) -> bytes:
         """Read what is not in the page cache."""
-        return await self.loop.for_program(partial(_read, segments))
+        return await self.loop.blocking_for_program(partial(_read, segments))
 
     async def put(self, offset: int, data: Buffer) -> int:
         """Write to the raw volume what may be written now."""
         target = self.target()
         if not target.remote:
             return target.write(offset, data)
-        return await self.loop.for_program(partial(target.write, offset, data))
+        return await self.loop.blocking_for_program(partial(target.write, offset, data))
 
     def fails_with(self, volume: Volume) -> bool:
         """Is the content in danger when this volume of `needed` cannot be synced?"""
@@ -165,7 +165,7 @@ class View(Dated):
         tried = [(volume, await self._sync_one(volume)) for volume in self.needed()]
         failed = [(volume, error) for volume, error in tried if error is not None]
         for volume, error in failed:
-            if isinstance(error, Starved):  # not tried: nothing is lost
+            if isinstance(error, OutOfResources):  # not tried: nothing is lost
                 continue
             for member in self.family.sets:
                 await member.lose(volume.path, words(error))
@@ -179,7 +179,7 @@ class View(Dated):
                 if member.shadow is volume and member.policy.limit_s:
                     await member.within_limit(volume.sync)
                     return None
-            await self.loop.for_program(volume.sync)
+            await self.loop.blocking_for_program(volume.sync)
         except OSError as error:
             return error
         return None
@@ -201,8 +201,8 @@ class View(Dated):
             self._closed = trio.Event()
 
     async def wait_closed(self, seconds: float) -> bool:
-        """Wait until no handle is open; False when `seconds` were not enough (Clock)."""
-        with self.loop.clock.move_on_after(seconds):
+        """Wait until no handle is open; False when `seconds` were not enough (TimeLimits)."""
+        with self.loop.limits.move_on_after(seconds):
             while self.opens:
                 await self._closed.wait()
         return self.opens == 0

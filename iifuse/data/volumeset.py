@@ -18,8 +18,8 @@ from iifuse.core.state import Kind, Policy, Progress, Role, SetState, Verb, chec
 from iifuse.core.touch import Member
 from iifuse.data import bitwrites
 from iifuse.data.bitwrites import Write
+from iifuse.loop.limitedcalls import LimitedCalls
 from iifuse.loop.loop import Loop
-from iifuse.loop.stuck import Stuck
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.headerlog import HeaderLog
 from iifuse.store.volume import Volume
@@ -67,8 +67,8 @@ class VolumeSet:
         """Where that of the last export lies, while the set is exported."""
         self.space_percent: int | None = None
         """How full the file system of a sparse shadow is."""
-        self.stuck = Stuck(loop)
-        """Calls on the shadow that took longer than the policy allows."""
+        self.shadow_calls = LimitedCalls(loop)
+        """Calls on the shadow, within the time limit of the policy."""
         self.header_lock = trio.Lock()
         """Held by who writes the header: from what is in memory to what is to be there."""
 
@@ -190,6 +190,11 @@ class VolumeSet:
         unknown = not self.bits_known or self.lacks(Role.BITMAP)
         return self.header.kind is Kind.DEPENDENT and unknown
 
+    @property
+    def stuck(self) -> bool:
+        """Does a call on the shadow still run that took too long and was given up?"""
+        return self.shadow_calls.hang
+
     def check_answering(self) -> None:
         """Raise Busy while a call that was given up may still write to the shadow."""
         if self.stuck:
@@ -238,7 +243,7 @@ class VolumeSet:
 
     async def within_limit(self, call: Callable[[], T]) -> T:
         """Run a call on the shadow for as long as the policy allows. Raises OSError after that."""
-        return await self.stuck.blocking(call, self.policy.limit_s, self.name)
+        return await self.shadow_calls.blocking(call, self.policy.limit_s, self.name)
 
     async def note(self, **changes: Any) -> None:
         """Commit a header with these fields changed; where that fails, the bitmap is lost."""

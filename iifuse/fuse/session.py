@@ -87,8 +87,8 @@ class Mount:
 
     async def run(self) -> None:
         """Serve requests until `stop`."""
-        waiter = Waiter(self._loop.are_running, self._loop.watchable)
-        self._loop.returned.stand_by = waiter.stand_by
+        waiter = Waiter(self._loop.has_waiters, self._loop.watchable_calls)
+        self._loop.finished.stand_by = waiter.stand_by
         waits.install(waiter, self._connection.greet)
         await pyfuse3.main(min_tasks=_TASKS_MIN, max_tasks=_TASKS_MAX)
 

@@ -35,7 +35,7 @@ class _Trio:
 
     def __init__(self, waiter: Waiter, greet: Callable[[], bool]) -> None:
         self.lowlevel = _Lowlevel(waiter, greet)
-        self.Lock = lambda: waiter.baton  # pyfuse3 asks for one, once
+        self.Lock = lambda: waiter.reader_lock  # pyfuse3 asks for one, once
 
     def __getattr__(self, name: str) -> Any:
         return getattr(trio, name)

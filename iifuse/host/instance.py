@@ -235,7 +235,7 @@ class Instance:
         nothing that needs the mount to answer may be awaited under this.
         """
         doors = [view for view in views if view is not None and not _is_ours(view.door)]
-        clock = self.loop.clock
+        clock = self.loop.limits
         deadline = clock.now() + CLOSE_SECONDS
         while True:
             for view in doors:

@@ -61,11 +61,12 @@ class _PollFD(ctypes.Structure):
     ]  # fmt: skip
 
 
-class Either:
-    """Two descriptors to wait for, whichever becomes readable first; -1 is none.
+class PollTwo:
+    """Waits until one of two descriptors is readable. A descriptor of -1 is ignored.
 
-    By ppoll(2), which waits for parts of a millisecond and takes descriptors of any number.
-    Python's epoll and poll round up to whole milliseconds, and select(2) ends at 1023.
+    This calls ppoll(2), which can wait for parts of a millisecond and takes any descriptor.
+    Python's epoll and poll round up to whole milliseconds, and select(2) takes no descriptor above
+    1023.
     """
 
     def __init__(self) -> None:
@@ -73,11 +74,11 @@ class Either:
         self._limit = (ctypes.c_long * 2)()
 
     def watch(self, first: int, second: int) -> None:
-        """Which two."""
+        """Set the two descriptors."""
         self._two[0].fd, self._two[1].fd = first, second
 
     def wait(self, limit_s: float) -> None:
-        """Sleep until one is readable, or for so many seconds. A signal ends it too."""
+        """Sleep until one is readable, or for `limit_s` seconds. A signal ends the sleep too."""
         self._limit[:] = list(divmod(int(limit_s * 1e9), 1_000_000_000))
         _libc.ppoll(self._two, ctypes.c_ulong(2), self._limit, None)
 

@@ -37,7 +37,7 @@ async def attach(instance: Instance, paths: tuple[str, ...], group: str | None) 
     All are checked before the first is taken in. Raises BadBitmap, BadVolume, InUse, Refused.
     """
     undo = ExitStack()
-    async with instance.loop.unwinding(undo):
+    async with instance.loop.closing_in_thread(undo):
         found = [
             await instance.loop.blocking(partial(_read, instance, path, undo)) for path in paths
         ]

@@ -145,7 +145,7 @@ async def take_in(instance: Instance, request: Borrowing) -> list[str]:
     undo, shadow, bitmap, header, notes = await instance.loop.blocking(
         partial(_open_lent, instance, request)
     )
-    async with instance.loop.unwinding(undo):
+    async with instance.loop.closing_in_thread(undo):
         bits = await instance.loop.blocking(partial(Bits.blank, header.geometry.chunks))
         header = replace(header, shadow_file=file_of(shadow))
         member = VolumeSet(

@@ -35,7 +35,7 @@ async def join(
     Raises Refused, BadSecondary, NotClosed, BadVolume, Busy, StorageError.
     """
     joining = await instance.loop.blocking(partial(_open, instance, member, path, accept_unclosed))
-    async with instance.loop.unwinding(joining.undo):
+    async with instance.loop.closing_in_thread(joining.undo):
         async with instance.notes.announced({member: None}):
             await unjoined.learn(instance, member)  # before it is local: it has to be durable
             await _merge(instance, member, joining.secondary, joining.changes)

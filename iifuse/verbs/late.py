@@ -143,7 +143,7 @@ async def _gate(*families: Family) -> AsyncIterator[bool]:
     """No write runs; False where the running ones do not end."""
     drained = False
     async with AsyncExitStack() as stack:
-        with families[0].loop.clock.move_on_after(GATE_S):
+        with families[0].loop.limits.move_on_after(GATE_S):
             for family in in_order(families):
                 await stack.enter_async_context(family.locks.gate())
             drained = True

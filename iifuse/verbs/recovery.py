@@ -150,7 +150,7 @@ async def stop(instance: Instance, limit_s: float = inf) -> bool:
     ended = {family: trio.Event() for family in instance.families}
     for family, event in ended.items():
         trio.lowlevel.spawn_system_task(_stop_family, instance, family, event)
-    with instance.loop.clock.move_on_after(limit_s):
+    with instance.loop.limits.move_on_after(limit_s):
         for event in ended.values():
             await event.wait()
     for family in (family for family, event in ended.items() if not event.is_set()):
