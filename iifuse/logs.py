@@ -106,7 +106,7 @@ def _is_journal() -> bool:
     return told == f"{found.st_dev}:{found.st_ino}"
 
 
-class Aside:
+class LogWriter:
     """The log as a thread writes it, which alone waits for whoever reads it.
 
     Until `start` each line is written where it is said, so that a start that fails is explained.
@@ -139,7 +139,7 @@ class Aside:
         with suppress(Full):
             self._waiting.queue.put(text, timeout=_END_SECONDS)
 
-    def settle(self) -> None:
+    def wait_until_written(self) -> None:
         """Return when all is written that was said before, or after a second."""
         queue = self._waiting.queue
         with queue.all_tasks_done:

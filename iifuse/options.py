@@ -9,7 +9,7 @@ from typing import Final, NoReturn
 
 from iifuse import __version__, arguments, errors, logs
 from iifuse.control.protocol import DEFAULT_SOCKET, SOCKET_VARIABLE
-from iifuse.store.transport import Said
+from iifuse.store.transport import DeclaredPlaces
 
 DEFAULT_STATE: Final = "/var/lib/iifuse"
 _OPTIONS: Final = (
@@ -26,13 +26,13 @@ class Options:
     ordered: bool = True
     writeback_cache: bool = False
     in_place: bool = False
-    said: Said = field(default_factory=Said)
+    declared: DeclaredPlaces = field(default_factory=DeclaredPlaces)
 
 
 def parse_options(words: list[str]) -> Options:
     """Read `-o a,b=c` words. Raises UsageError."""
     found: dict[str, float | bool] = {}
-    said: dict[str, list[str]] = {"local": [], "remote": []}
+    declared: dict[str, list[str]] = {"local": [], "remote": []}
     for word in ",".join(words).split(",") if words else []:
         name, _, value = word.partition("=")
         if name == "stop_wait" and re.fullmatch(r"\d+(\.\d+)?", value):
@@ -42,15 +42,15 @@ def parse_options(words: list[str]) -> Options:
         elif name in ("writeback_cache", "in_place") and not value:
             found[name] = True
         elif name in ("local", "remote") and value.startswith("/"):
-            said[name].append(os.path.normpath(value))
+            declared[name].append(os.path.normpath(value))
         else:
             raise errors.UsageError(
                 f"-o {word}",
                 "is not an option of the mount",
                 _OPTIONS,
             )
-    places = Said(tuple(said["local"]), tuple(said["remote"]))
-    return Options(**found, said=places)  # type: ignore[arg-type]
+    places = DeclaredPlaces(tuple(declared["local"]), tuple(declared["remote"]))
+    return Options(**found, declared=places)  # type: ignore[arg-type]
 
 
 class _Parser(argparse.ArgumentParser):

@@ -56,7 +56,7 @@ def main() -> int:
         logs.set_up(arguments.log or (logs.usual(state) if detached else None))
         children = Nursery.start()  # before any volume is open and any thread runs
         threading.stack_size(_STACK_BYTES)  # locked memory: a thread's whole stack is resident
-        written = logs.Aside()
+        written = logs.LogWriter()
         written.start()
         service = Service(
             children,
@@ -110,7 +110,7 @@ class Service:
     def __init__(
         self,
         children: Nursery,
-        written: logs.Aside,
+        written: logs.LogWriter,
         *,
         mountpoint: str,
         state: str,
@@ -169,7 +169,7 @@ class Service:
                 nursery=nursery,
                 boot_id=_boot_id(),
                 ordered=self.options.ordered,
-                said=self.options.said,
+                declared=self.options.declared,
             )
             place = self.mount.mountpoint, self.state, self.socket
             info = ServiceInfo(__version__, os.getpid(), *place)
@@ -217,7 +217,7 @@ class Service:
                 mounted.start_soon(watch.watch, instance)
                 mounted.start_soon(self._watch_children)
                 log.info("ready at %s, %s", self.mount.mountpoint, count(len(instance.sets), "set"))
-                await self.loop.blocking(self.written.settle)
+                await self.loop.blocking(self.written.wait_until_written)
                 sdnotify.SystemdNotifier().notify("READY=1")
                 self._when_ready()
                 await stopping.told(signals)

@@ -74,7 +74,7 @@ async def told(signals: AsyncIterator[int]) -> None:
 async def close(instance: Instance) -> bool:
     """No verb begins any more. False: one hangs, which is not waited for (K8)."""
     with instance.loop.limits.move_on_after(VERBS_S) as waiting:
-        await instance.desk.close()
+        await instance.verb_locks.close()
     if waiting.cancelled_caught:
         log.error("a verb does not come to its end, and is cut off as by a crash")
     return not waiting.cancelled_caught

@@ -12,7 +12,7 @@ from iifuse.control import protocol, services
 from iifuse.control.client import Client
 from iifuse.core import state
 
-from .asking import Asking
+from .trackingclient import TrackingClient
 
 INTERRUPTED: Final = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as shells count."""
@@ -37,7 +37,7 @@ def run(program: str, summary: str, body: Callable[[], None], *, asks: bool = Tr
     `asks`: the service.
     """
     streams.hold_places()
-    Asking.begun = False
+    TrackingClient.begun = False
     try:
         body()
     except SystemExit as done:  # how argparse ends after --help and --version
@@ -61,7 +61,7 @@ def run(program: str, summary: str, body: Callable[[], None], *, asks: bool = Tr
 
 
 def _what_goes_on() -> str:
-    return "; what the service has begun goes on" if Asking.begun else "; nothing was done"
+    return "; what the service has begun goes on" if TrackingClient.begun else "; nothing was done"
 
 
 def _forget_output() -> None:
@@ -93,7 +93,7 @@ def say(text: str) -> None:
 
 def client(args: argparse.Namespace) -> Client:
     """The service that is meant. Raises ServiceError, UsageError."""
-    return Asking(services.find(args.socket, args.instance))
+    return TrackingClient(services.find(args.socket, args.instance))
 
 
 def tell(client: Client, request: protocol.AnyRequest) -> tuple[str, ...]:

@@ -9,11 +9,11 @@ from iifuse import errors
 from iifuse.control import protocol, services
 from iifuse.control.client import Client
 from iifuse.control.protocol import Cost
-from iifuse.core.ticket import Lent
+from iifuse.core.ticket import TicketEntry
 
 from . import ask, common, extents, grammar, reports, show, verbs, waiting
-from .asking import Asking
 from .grammar import Command
+from .trackingclient import TrackingClient
 
 options = verbs.options
 
@@ -34,7 +34,7 @@ def _act(command: Command) -> None:
 
 
 def _client(command: Command) -> Client:
-    return Asking(services.find(command.socket, command.instance))
+    return TrackingClient(services.find(command.socket, command.instance))
 
 
 def _target(command: Command) -> protocol.Target:
@@ -105,7 +105,7 @@ def _export(client: Client, command: Command) -> None:
     target = _target(command)
     before = client.status(target)
     again = target.group is not None or len(before) > 1
-    client.call(protocol.Export(target, again), list[Lent])
+    client.call(protocol.Export(target, again), list[TicketEntry])
     done = {row.shadow for row in before if row.custody == "exported"}
     for row in client.status(target):
         if row.shadow in done:

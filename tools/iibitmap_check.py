@@ -58,7 +58,9 @@ def _meaning(found: BitmapReading) -> str:
     return {
         Meaning.NOTHING: "harmless: a point in time that was cut short clears them",
         Meaning.DIFFERENT: "these chunks count as different; the next update copies them",
-        Meaning.STANDS_IN: "the other bitmap stands in, and some chunks are copied in vain",
+        Meaning.OTHER_BITMAP_COUNTS: (
+            "the other bitmap stands in, and some chunks are copied in vain"
+        ),
         Meaning.RESTORED_ANEW: f"the restore brings them anew; {reset} goes on with it",
         Meaning.SHADOW_LOST: f"nobody knows what the shadow holds there; {reset} begins anew",
         Meaning.MASTER_LOST: "nobody knows on which volume they are right; get the master from a "

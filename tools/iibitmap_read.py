@@ -13,7 +13,7 @@ import numpy as np
 from iifuse import errors
 from iifuse.core import header as fmt
 from iifuse.core import sector
-from iifuse.core.believe import are_overtaken
+from iifuse.core.believe import bits_may_be_lost
 from iifuse.core.bitmap import SECTOR_BIT_BYTES, SECTOR_CHUNKS, Bitmap, Packed, sectors_for
 from iifuse.core.header import Header
 from iifuse.core.sector import SECTOR_BYTES, Region
@@ -137,7 +137,7 @@ class BitmapReading:
     @property
     def distrusted(self) -> bool:
         """Under durability=process a power loss may have overtaken the bits."""
-        return are_overtaken(self.header, UUID(boot_id()))
+        return bits_may_be_lost(self.header, UUID(boot_id()))
 
 
 def merged(runs: Iterator[Run]) -> Iterator[Run]:

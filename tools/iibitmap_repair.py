@@ -8,7 +8,7 @@ from dataclasses import replace
 import msgspec
 
 from iifuse import errors
-from iifuse.core.believe import OFFLINE, Meaning, make_up, meaning
+from iifuse.core.believe import OFFLINE, Meaning, meaning, replace_lost_bits
 from iifuse.core.bitmap import SECTOR_CHUNKS, Bitmap, Packed, count_ones
 from iifuse.core.header import Header
 from iifuse.core.sector import Region
@@ -100,7 +100,7 @@ class _Mending:
         shadow, copy = shadow & inside, copy & inside
         before = count_ones(shadow) + count_ones(copy)
         damage = [n - first for n in bad_shadow], [n - first for n in bad_copy]
-        self.meanings |= make_up(self.found.header, shadow, copy, inside, damage)
+        self.meanings |= replace_lost_bits(self.found.header, shadow, copy, inside, damage)
         self.different += count_ones(shadow) + count_ones(copy) - before
         for region, rows in ((Region.SHADOW, shadow), (Region.COPY, copy)):
             extent = self.target.encode(self.found.header, region, rows, first)

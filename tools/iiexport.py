@@ -10,7 +10,7 @@ from iifuse import errors
 from iifuse.control import protocol
 from iifuse.control.protocol import SetStatus
 from iifuse.core import state
-from iifuse.core.ticket import Lent, Ticket
+from iifuse.core.ticket import Ticket, TicketEntry
 
 from . import common, ticketfile, waiting
 
@@ -47,7 +47,7 @@ def _export(args: argparse.Namespace) -> None:
     names = tuple(row.shadow for row in rows)
     # All or none; and those that an earlier run has exported are on the ticket as well.
     request = protocol.Export(protocol.Target(names), again=True)
-    lent = client.call(request, list[Lent])
+    lent = client.call(request, list[TicketEntry])
     for name, entry in zip(names, lent, strict=True):
         if name in done:
             common.say(f"{name}: was exported already, ticket {_own_ticket(entry, folder)}")
@@ -80,7 +80,7 @@ def _is_file(path: str) -> bool:
         raise errors.BadVolume(path, f"cannot be looked at ({error.strerror})") from error
 
 
-def _own_ticket(lent: Lent, folder: str) -> str:
+def _own_ticket(lent: TicketEntry, folder: str) -> str:
     """Where the service has put the ticket of this shadow alone."""
     if _is_file(lent.shadow):
         return lent.shadow + ticketfile.SUFFIX
@@ -100,7 +100,7 @@ def _check(rows: Iterable[SetStatus]) -> None:
 
 
 def _report(
-    args: argparse.Namespace, lent: Sequence[Lent], own: Sequence[str], place: str | None
+    args: argparse.Namespace, lent: Sequence[TicketEntry], own: Sequence[str], place: str | None
 ) -> None:
     if args.json:
         common.emit(protocol.to_json({"sets": lent, "tickets": own, "ticket": place}))

@@ -13,7 +13,7 @@ from iifuse.control.client import Client
 from iifuse.control.protocol import SetStatus
 from iifuse.core.geometry import Geometry
 from iifuse.core.sector import bitmap_bytes
-from iifuse.core.ticket import Lent, Ticket
+from iifuse.core.ticket import Ticket, TicketEntry
 from iifuse.units import format_size
 
 from . import ask, common, ticketfile
@@ -29,7 +29,7 @@ class Loan:
     agreed to.
     """
 
-    lent: Lent
+    lent: TicketEntry
     shadow: str
     bitmap: str
     here: bool
@@ -91,7 +91,7 @@ def _check_distinct(paths: Sequence[str], why: str) -> None:
             raise errors.UsageError(path, why)
 
 
-def _loan(lent: Lent, shadow: str, folder: str | None, rows: Sequence[SetStatus]) -> Loan:
+def _loan(lent: TicketEntry, shadow: str, folder: str | None, rows: Sequence[SetStatus]) -> Loan:
     for row in rows:
         if row.shadow == shadow and _same(row, lent):
             return Loan(lent, shadow, row.bitmap, here=True)
@@ -99,7 +99,7 @@ def _loan(lent: Lent, shadow: str, folder: str | None, rows: Sequence[SetStatus]
     return Loan(lent, shadow, _bitmap(lent, shadow, folder), here=False)
 
 
-def _same(row: SetStatus, lent: Lent) -> bool:
+def _same(row: SetStatus, lent: TicketEntry) -> bool:
     """Is this set an import of this very export?"""
     identity = (row.custody, row.uuid, row.export_number)
     return identity == ("imported", lent.uuid, lent.export_number)
@@ -131,7 +131,7 @@ def _size(path: str) -> int:
         os.close(descriptor)
 
 
-def _bitmap(lent: Lent, shadow: str, folder: str | None) -> str:
+def _bitmap(lent: TicketEntry, shadow: str, folder: str | None) -> str:
     """Where the bitmap goes. Raises Refused when the ticket names another one."""
     stem = shadow if folder is None else os.path.join(folder, os.path.basename(shadow))
     bitmap = stem + BITMAP_SUFFIX
@@ -181,7 +181,7 @@ def _check_room_for_all(loans: Sequence[Loan]) -> None:
             )
 
 
-def _bitmap_bytes(lent: Lent) -> int:
+def _bitmap_bytes(lent: TicketEntry) -> int:
     return bitmap_bytes(Geometry(lent.size_bytes).chunks)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from iifuse import errors
 from iifuse.control import protocol
 from iifuse.control.client import Client
-from iifuse.core.ticket import Lent
+from iifuse.core.ticket import TicketEntry
 from iifuse.units import command
 
 from . import ask, common, ticketfile
@@ -56,7 +56,7 @@ def _join_all(args: argparse.Namespace) -> None:
     _report(args, pairs)
 
 
-def _pair(client: Client, path: str, lent: Lent, names: ticketfile.Names) -> Pair:
+def _pair(client: Client, path: str, lent: TicketEntry, names: ticketfile.Names) -> Pair:
     shadow = names.here(lent.shadow)
     if lent.bitmap is not None:
         return Pair(shadow, names.here(lent.bitmap))
@@ -75,9 +75,9 @@ def _pair(client: Client, path: str, lent: Lent, names: ticketfile.Names) -> Pai
     return Pair(shadow, (left or noted)[-1])
 
 
-def _noted(lent: Lent, shadow: str) -> list[str]:
+def _noted(lent: TicketEntry, shadow: str) -> list[str]:
     """The bitmaps of imports that have noted themselves: `iiadm -I` does it beside the shadow."""
-    known: tuple[Lent, ...] = ()
+    known: tuple[TicketEntry, ...] = ()
     with suppress(errors.BadTicket):
         known = ticketfile.entries(f"{shadow}{ticketfile.SUFFIX}")
     return [made.bitmap for made in ticketfile.with_imports(lent, known).imports]

@@ -12,8 +12,8 @@ from iifuse.control.protocol import Concern, Cost, HistoryRow, SetStatus
 from iifuse.units import count, format_size
 
 from . import common, history, show
-from .asking import Asking
 from .grammar import Command
+from .trackingclient import TrackingClient
 from .verbs import EVERY
 
 SOMETHING: Final = 1
@@ -115,14 +115,14 @@ def _ask(
     """
     if not command.everywhere:
         socket = services.find(command.socket, command.instance)
-        return [(services.Place(socket), ask(Asking(socket)))], 0
+        return [(services.Place(socket), ask(TrackingClient(socket)))], 0
     places = services.running()
     if not places:
         raise errors.ServiceError(services.RUN_DIRECTORY, "no service answers", "start iifuse")
     answers, code = [], 0
     for place in places:
         try:
-            answers.append((place, ask(Asking(place.socket))))
+            answers.append((place, ask(TrackingClient(place.socket))))
         except errors.IifuseError as error:
             common.say(f"iiadm: {place}: {error}")
             code = error.exit_code

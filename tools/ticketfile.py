@@ -12,7 +12,7 @@ import msgspec
 
 from iifuse import errors
 from iifuse.core import ticket as tickets
-from iifuse.core.ticket import Lent, Ticket
+from iifuse.core.ticket import Ticket, TicketEntry
 
 from . import common
 
@@ -97,12 +97,12 @@ def with_bitmaps(ticket: Ticket, bitmaps: Sequence[str]) -> Ticket:
     return msgspec.structs.replace(ticket, sets=sets)
 
 
-def entries(path: str) -> tuple[Lent, ...]:
+def entries(path: str) -> tuple[TicketEntry, ...]:
     """What stands on the ticket that is here already; nothing, if none is. Raises BadTicket."""
     return read(path).sets if os.path.exists(path) and os.path.getsize(path) else ()
 
 
-def with_imports(lent: Lent, known: Iterable[Lent]) -> Lent:
+def with_imports(lent: TicketEntry, known: Iterable[TicketEntry]) -> TicketEntry:
     """An entry that is written anew, with what importers have added to it since that export."""
     for old in known:
         names = (old.uuid, old.export_number, old.shadow)
@@ -114,7 +114,7 @@ def with_imports(lent: Lent, known: Iterable[Lent]) -> Lent:
 
 
 @contextmanager
-def fitting(path: str, lent: Lent, shadow: str) -> Iterator[str]:
+def fitting(path: str, lent: TicketEntry, shadow: str) -> Iterator[str]:
     """The path of a ticket in which the service finds `shadow`.
 
     Under its own name that is the ticket itself. Under another one it is a file for the moment

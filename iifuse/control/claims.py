@@ -1,4 +1,4 @@
-"""What a request claims of the desk (host.desk): the masters of its sets, as far as known."""
+"""What a request claims (host.verblocks): the masters of its sets, as far as known."""
 
 from contextlib import suppress
 
@@ -7,8 +7,8 @@ from iifuse.control import protocol
 from iifuse.control.protocol import AnyRequest, Target
 from iifuse.core.naming import find_all
 from iifuse.data.volumeset import VolumeSet
-from iifuse.host.desk import NEW, RECORD
 from iifuse.host.instance import Instance
+from iifuse.host.verblocks import NEW, RECORD
 
 OfSet = (
     protocol.MarkChanged | protocol.GiveUp | protocol.CheckJoin | protocol.Join

@@ -18,7 +18,7 @@ from iifuse.control.turns import Handler, Turns
 from iifuse.core import missing
 from iifuse.core.naming import find
 from iifuse.core.state import Custody, Kind, Policy, Progress, Verb, check_known, way_out
-from iifuse.core.ticket import Lent
+from iifuse.core.ticket import TicketEntry
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host import space
 from iifuse.host.instance import Instance
@@ -49,12 +49,12 @@ _KINDS: Final = {"ind": Kind.INDEPENDENT, "dep": Kind.DEPENDENT}
 _GROUP_CHARACTERS_MAX: Final = 255
 
 
-_DISABLED: Final = (Verb.DISABLE.told, "-d")
+_DISABLED: Final = (Verb.DISABLE.in_history, "-d")
 """What the history says of a set that was disabled, now and as earlier versions wrote it."""
 
 
 class Dispatcher:
-    """Answers requests; verbs on the same masters run one after the other (host.desk)."""
+    """Answers requests; verbs on the same masters run one after the other (host.verblocks)."""
 
     def __init__(self, instance: Instance, info: protocol.ServiceInfo) -> None:
         self._instance, self._info = instance, info
@@ -130,7 +130,7 @@ class Dispatcher:
             if copier is not None:
                 await copier.wait()
             else:  # a new PIT is being made just now, and the copy starts after it
-                async with self._instance.desk.claimed({self._instance.claim_of(member)}):
+                async with self._instance.verb_locks.claimed({self._instance.claim_of(member)}):
                     lost = member.header.copying and self._instance.running(member) is None
                 if lost:
                     why = next((f": {m.words(r)}" for r, m in member.missing.items()), "")
@@ -260,7 +260,7 @@ class Dispatcher:
 
     # -- exchange ---------------------------------------------------------------------------
 
-    async def _export(self, request: protocol.Export) -> list[Lent]:
+    async def _export(self, request: protocol.Export) -> list[TicketEntry]:
         sets, found = self._select(request.target), {}
         done = [s for s in sets if request.again and s.header.custody is Custody.EXPORTED]
         todo = [s for s in sets if s not in done]

@@ -5,7 +5,7 @@ from typing import Final
 
 from iifuse import errors
 from iifuse.control.protocol import HistoryRow, Target
-from iifuse.core.naming import below, find
+from iifuse.core.naming import find, volume_path
 from iifuse.host.instance import Instance
 
 ROWS_MAX: Final = 1000
@@ -41,7 +41,7 @@ async def _subject(instance: Instance, name: str, mountpoint: str) -> str:
     try:
         return find(instance.sets, name, mountpoint).name
     except errors.NotFound:
-        path = below(mountpoint, name)
+        path = volume_path(mountpoint, name)
         if await instance.loop.blocking(partial(instance.db.events, [path], 0, 1)):
             return path
         raise

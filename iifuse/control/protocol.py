@@ -172,9 +172,9 @@ class MarkChanged(Request, frozen=True, tag="mark_changed"):
 
 
 class Export(Request, frozen=True, tag="export"):
-    """`-E`: answered with the ticket's entries (ticket.Lent) of the sets, or nothing was done.
+    """`-E`. Answered with the TicketEntry of each set; otherwise no set was exported.
 
-    `again`: those that are exported already are passed over, and answered with as well.
+    `again`: sets that are exported already are left as they are, and are in the answer as well.
     """
 
     target: Target

@@ -8,8 +8,8 @@ from typing import Any, Final
 import outcome
 import trio
 
-from iifuse.host.desk import Claim
 from iifuse.host.instance import Instance
+from iifuse.host.verblocks import Claim
 from iifuse.verbs import late
 
 Handler = Callable[[Any], Awaitable[object]]
@@ -19,7 +19,7 @@ _AGAIN: Final = object()
 
 
 class Turns:
-    """Verbs on the same masters run one after the other, others side by side (host.desk)."""
+    """Verbs on the same masters run one after the other, others side by side (host.verblocks)."""
 
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
@@ -32,7 +32,7 @@ class Turns:
             while answer is _AGAIN:
                 async with AsyncExitStack() as stack:
                     held = await stack.enter_async_context(
-                        self._instance.desk.claimed(claim(request))
+                        self._instance.verb_locks.claimed(claim(request))
                     )
                     verb = partial(self._do, partial(handler, request), partial(claim, request))
                     answer = await _finished(partial(verb, held, stack.pop_all()))

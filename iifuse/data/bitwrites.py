@@ -9,7 +9,7 @@ from uuid import UUID
 
 from iifuse.core.bitmap import sector_runs
 from iifuse.core.bits import Bits
-from iifuse.core.change import Store, exact_bits
+from iifuse.core.change import WriteBitmap, exact_bits
 from iifuse.core.sector import Region
 from iifuse.core.touch import Sync
 from iifuse.store.headerlog import HeaderLog
@@ -73,7 +73,7 @@ def write_exact(bits: Bits, log: HeaderLog, key: UUID) -> None:
     if log.bitmap is None:
         return
     for step in exact_bits(key):
-        if isinstance(step, Store):
+        if isinstance(step, WriteBitmap):
             found = bits.shadow if step.region is Region.SHADOW else bits.copy
             log.bitmap.write_sectors(log.bitmap.encode_all(log.header, step.region, found))
         elif isinstance(step, Sync):

@@ -165,7 +165,7 @@ class Copier:
             self._room_chunks = min(2 * self._room_chunks, STRETCH_CHUNKS)
 
     async def _settle(self, runs: list[Run]) -> None:
-        settle, clear = orders.copied(self.member.member, runs)
+        settle, clear = orders.end_of_stretch(self.member.member, runs)
         if await self._is_durable(settle):
             await self.family.clear(clear)
 
@@ -226,7 +226,7 @@ class Copier:
     async def _copy(self, runs: list[Run]) -> _Brought:
         if self.member.restoring:
             await self._touch_siblings(runs)
-        step = orders.copy_ahead(self.member.member, *runs)
+        step = orders.copy_step(self.member.member, *runs)
         return await self._on_volumes(partial(self._bring, step))
 
     async def _touch_siblings(self, runs: list[Run]) -> None:
@@ -309,7 +309,7 @@ class Copier:
         The target is made durable first (invariant 5): under durability=process a writer may have
         brought the last chunks without a sync.
         """
-        if not await self._is_durable(orders.settle(self.member.member)):
+        if not await self._is_durable(orders.sync_target(self.member.member)):
             return
         if self._finishing is not None:
             await self._finishing(self.member)

@@ -18,8 +18,8 @@ from iifuse.core.state import Role
 from iifuse.core.touch import Side, Touch
 from iifuse.data.batch import Batcher
 from iifuse.data.chunklock import Mode
-from iifuse.data.dated import Dated
 from iifuse.data.family import Family
+from iifuse.data.timedfile import TimedFile
 from iifuse.data.volumeset import VolumeSet
 from iifuse.errors import words
 from iifuse.loop.threadpool import OutOfResources
@@ -32,11 +32,11 @@ Segment = tuple[Volume, int, int]
 """(raw volume, offset in bytes, length in bytes)."""
 
 
-class View(Dated):
+class View(TimedFile):
     """One file of the mount: a disk of `size_bytes` bytes that never changes its size.
 
     `path`: the volume's, as the user named it. `opens` counts open handles. `times` move with
-    every change of the content, before it is answered (Dated).
+    every change of the content, before it is answered (TimedFile).
     """
 
     def __init__(self, path: str, family: Family) -> None:
@@ -55,7 +55,7 @@ class View(Dated):
         """Where an extent is read. Raises OSError when a volume that it needs is offline."""
         raise NotImplementedError
 
-    def covers(self, first: int, count: int) -> bool:
+    def note_if_ready(self, first: int, count: int) -> bool:
         """May the chunks be written at once?"""
         raise NotImplementedError
 
@@ -130,7 +130,7 @@ class View(Dated):
         target = self.target()
         if target.remote or self.has_limit or not self.family.locks.free(Mode.WRITE, *run):
             return await self._write_held(run, offset, data)
-        touch = None if self.covers(*run) else self.touch(*run)
+        touch = None if self.note_if_ready(*run) else self.touch(*run)
         if touch is not None and not self.family.touch_at_once(touch):
             return await self._write_held(self.family.ahead(run), offset, data, touch)
         try:
@@ -147,7 +147,7 @@ class View(Dated):
             async with self.family.locks.hold(Mode.WRITE, *run):
                 if tried is not None and tried.count == run[1]:
                     await self.family.touch(tried)
-                elif not self.covers(*run):
+                elif not self.note_if_ready(*run):
                     await self.family.touch(self.touch(*run))
                 return await self.put(offset, data)
         finally:
@@ -168,7 +168,7 @@ class View(Dated):
             if isinstance(error, OutOfResources):  # not tried: nothing is lost
                 continue
             for member in self.family.sets:
-                await member.lose(volume.path, words(error))
+                await member.take_offline_by_path(volume.path, words(error))
         own = [error for volume, error in failed if self.fails_with(volume)]
         return [own[0] if own else None] * len(items)
 
@@ -235,10 +235,10 @@ class MasterView(View):
             for on_shadow, at, size in views.split(word, first, offset, length)
         ]
 
-    def covers(self, first: int, count: int) -> bool:
+    def note_if_ready(self, first: int, count: int) -> bool:
         """Ready in every set of the family; a lost set needs nothing."""
         for member in self.family.sets:  # no generator: every write asks
-            if not member.bits.covers(first, count) and not member.needs_nothing:
+            if not member.bits.note_if_ready(first, count) and not member.needs_nothing:
                 return False
         return True
 
@@ -297,9 +297,9 @@ class ShadowView(View):
             raise OSError(errno.EIO, "the master is not available", self.path)
         return self.family.master
 
-    def covers(self, first: int, count: int) -> bool:
+    def note_if_ready(self, first: int, count: int) -> bool:
         """Ready in this set."""
-        return self.member.bits.covers(first, count)
+        return self.member.bits.note_if_ready(first, count)
 
     def touch(self, first: int, count: int) -> Touch:
         """A write to the shadow concerns its set (and, during a restore, the siblings)."""

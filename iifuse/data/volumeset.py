@@ -306,7 +306,7 @@ class VolumeSet:
         """Is it the shadow or the bitmap of this set?"""
         return volume is self.shadow or (self.bitmap is not None and volume is self.bitmap.volume)
 
-    async def lose(self, path: str, reason: str) -> None:
+    async def take_offline_by_path(self, path: str, reason: str) -> None:
         """A sync of a volume failed: if it is ours, nobody knows what it holds (invariant 9)."""
         if self.shadow is not None and self.shadow.path == path:
             await self.take_offline(Role.SHADOW, reason)

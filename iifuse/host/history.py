@@ -13,7 +13,7 @@ from typing import Any, Final
 import trio
 
 from iifuse import errors
-from iifuse.core.event import SERVICE, Event, written
+from iifuse.core.event import SERVICE, Event, timestamp
 from iifuse.core.geometry import CHUNK_BYTES
 from iifuse.core.header import Header
 from iifuse.loop.loop import Loop
@@ -53,7 +53,7 @@ class History:
         self._add(path, what, more)
 
     def _add(self, subject: str, what: str, more: dict[str, Any]) -> None:
-        self._waiting.append(Event(written(time.time()), subject, what, **more))
+        self._waiting.append(Event(timestamp(time.time()), subject, what, **more))
         self._news.set()
 
     async def note(self) -> None:
@@ -88,4 +88,4 @@ class History:
 
 
 def _oldest() -> str:
-    return written(time.time() - DAYS_MAX * _DAY_S)
+    return timestamp(time.time() - DAYS_MAX * _DAY_S)

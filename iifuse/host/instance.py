@@ -13,15 +13,15 @@ import trio
 from iifuse import errors
 from iifuse.core.geometry import Geometry
 from iifuse.core.header import Header
-from iifuse.core.naming import near
+from iifuse.core.naming import suggestion
 from iifuse.data.copier import Copier
 from iifuse.data.family import Family
 from iifuse.data.view import MasterView, ShadowView, View
 from iifuse.data.volumeset import VolumeSet
-from iifuse.host.desk import Desk
 from iifuse.host.history import History
 from iifuse.host.notes import Notes
 from iifuse.host.timekeeper import Timekeeper
+from iifuse.host.verblocks import VerbLocks
 from iifuse.loop.lookout import Lookout
 from iifuse.loop.loop import Loop
 from iifuse.store.bitmapfile import BitmapFile
@@ -31,7 +31,7 @@ from iifuse.store.identity import Identity
 from iifuse.store.programs import Programs
 from iifuse.store.statedb import StateDB
 from iifuse.store.transitions import TransitionFile
-from iifuse.store.transport import Said
+from iifuse.store.transport import DeclaredPlaces
 from iifuse.store.volume import Volume, open_volume
 
 log = logging.getLogger(__name__)
@@ -87,15 +87,15 @@ class Instance:
         nursery: trio.Nursery,
         boot_id: UUID,
         ordered: bool = True,
-        said: Said | None = None,
+        declared: DeclaredPlaces | None = None,
     ) -> None:
         self.loop: Final = loop
         self.directory, self.db, self.transitions = directory, db, transitions
         self.hooks, self.nursery = hooks, nursery
-        self.boot_id, self.ordered, self._said = boot_id, ordered, said or Said()
+        self.boot_id, self.ordered, self._declared = boot_id, ordered, declared or DeclaredPlaces()
         self.session = 1 + secrets.randbelow((1 << 32) - 1)
         """In every header and in the state database, so that an older copy of a bitmap is known."""
-        self.desk = Desk()
+        self.verb_locks = VerbLocks()
         self.families: list[Family] = []
         self.sets: dict[str, VolumeSet] = {}
         self.views: dict[str, View] = {}
@@ -109,7 +109,7 @@ class Instance:
     def open_volume(self, path: str, *, exclusive: bool = True) -> Volume:
         """Open and lock a volume, and know whether it is remote. Blocks; see store.volume."""
         volume = open_volume(path, exclusive=exclusive)
-        volume.remote = self._said.why_remote(path, volume.remote)
+        volume.remote = self._declared.why_remote(path, volume.remote)
         return volume
 
     def header_log(self, header: Header, bitmap: BitmapFile | None) -> HeaderLog:
@@ -129,7 +129,7 @@ class Instance:
         """Of a master that has a further set, which knows nothing of it yet."""
         view = self.master_view(family)
         if view is not None:
-            self.timekeeper.expect(view)
+            self.timekeeper.record_stamp_later(view)
 
     def move(self, member: VolumeSet, family: Family) -> None:
         """Its master is the one of another family from now on; no write may run on either."""
@@ -161,7 +161,7 @@ class Instance:
         """The sets of a group. Raises NotFound when there is none."""
         found = [s for s in list(self.sets.values()) if s.group == group]
         if not found:
-            hint = near(group, {s.group for s in list(self.sets.values()) if s.group})
+            hint = suggestion(group, {s.group for s in list(self.sets.values()) if s.group})
             raise errors.NotFound(
                 group, "no such group", f"{hint} 'iiadm -g -L' lists all".strip()
             )

@@ -8,7 +8,7 @@ from iifuse.data.volumeset import VolumeSet
 from iifuse.host.instance import Instance
 
 
-async def rise_above(instance: Instance, view: View, known: Times) -> None:
+async def show_later_times(instance: Instance, view: View, known: Times) -> None:
     """Nothing that the file has shown by that record comes again; the record is made anew."""
     if known.next_ns > view.times.ctime_ns:
         await instance.changed(view, known.next_ns)
@@ -29,4 +29,4 @@ async def show_other_times(
         if lost & view.role:
             await instance.changed(view, known.next_ns)
         else:
-            await rise_above(instance, view, known)
+            await show_later_times(instance, view, known)

@@ -14,7 +14,7 @@ async def sync(loop: Loop, volume: Volume, sets: Iterable[VolumeSet]) -> None:
         await storage(loop, volume.sync)
     except errors.StorageError as error:
         for member in sets:
-            await member.lose(volume.path, error.why)
+            await member.take_offline_by_path(volume.path, error.why)
         raise
 
 

@@ -19,8 +19,8 @@ from iifuse import errors
 from iifuse.core import ticket
 from iifuse.core.header import Header
 from iifuse.core.state import Custody
-from iifuse.core.ticket import Import, Lent, Ticket
-from iifuse.core.times import Times, asked
+from iifuse.core.ticket import Import, Ticket, TicketEntry
+from iifuse.core.times import Times, in_range
 from iifuse.host.instance import Instance
 from iifuse.store.files import sync_directory, write_file
 from iifuse.store.identity import real_path
@@ -34,10 +34,10 @@ def iso_time(time_ns: int) -> str:
     return datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat(timespec="microseconds")
 
 
-def lent_of(header: Header) -> Lent:
+def ticket_entry(header: Header) -> TicketEntry:
     """The entry of a ticket for an exported set."""
     times = header.shadow_times
-    return Lent(
+    return TicketEntry(
         uuid=header.uuid,
         shadow=header.shadow,
         master=header.master,
@@ -46,8 +46,8 @@ def lent_of(header: Header) -> Lent:
         pit_time=iso_time(header.pit.time_ns),
         export_number=header.export_number,
         size_bytes=header.size_bytes,
-        mtime_ns=asked(times.mtime_ns) if times != Times() else msgspec.UNSET,
-        ctime_ns=asked(times.ctime_ns) if times != Times() else msgspec.UNSET,
+        mtime_ns=in_range(times.mtime_ns) if times != Times() else msgspec.UNSET,
+        ctime_ns=in_range(times.ctime_ns) if times != Times() else msgspec.UNSET,
     )
 
 
@@ -78,7 +78,7 @@ def remove_own_ticket(instance: Instance, header: Header) -> None:
                 remove_file(path)
 
 
-def write_ticket(path: str, lent: Lent) -> None:
+def write_ticket(path: str, lent: TicketEntry) -> None:
     """Write the ticket of one set, durably. Blocks; raises OSError."""
     make_directory(os.path.dirname(path))
     write_file(path, ticket.encode(Ticket(sets=(lent,))))
@@ -109,14 +109,14 @@ def settle_ticket(instance: Instance, header: Header) -> str | None:
         return None  # its bitmap volume is lost: only the ticket that is there knows the export
     path = ticket_path(instance, header)
     found = _entry(path, header)
-    if found is not None and _as_written(found) == lent_of(header):
+    if found is not None and _as_written(found) == ticket_entry(header):
         sync_directory(path)  # the crash may have come before that
         return path
     if _entry(f"{path}.draft", header) is not None:
         publish_ticket(path)
         return path
     kept = {} if found is None else {"fingerprint": found.fingerprint, "imports": found.imports}
-    write_ticket(path, msgspec.structs.replace(lent_of(header), **kept))
+    write_ticket(path, msgspec.structs.replace(ticket_entry(header), **kept))
     return path
 
 
@@ -155,11 +155,11 @@ def check_not_lent(path: str, known: tuple[UUID, int] | None = None) -> None:
                 )
 
 
-def _is_known(lent: Lent, known: tuple[UUID, int] | None) -> bool:
+def _is_known(lent: TicketEntry, known: tuple[UUID, int] | None) -> bool:
     return known is not None and known in ((lent.uuid, lent.export_number), (lent.uuid, 0))
 
 
-def _entries(beside: str, path: str) -> list[Lent]:
+def _entries(beside: str, path: str) -> list[TicketEntry]:
     """What a ticket says of a volume that it lies beside; it may be one for many others."""
     try:
         found = read_ticket(beside)
@@ -201,7 +201,7 @@ def withdraw_import(header: Header) -> None:
         _rewrite_imports(header, partial(_without_import, header))
 
 
-def _rewrite_imports(header: Header, change: Callable[[Lent], Lent]) -> None:
+def _rewrite_imports(header: Header, change: Callable[[TicketEntry], TicketEntry]) -> None:
     path, own = f"{header.shadow}.iiticket", (header.uuid, header.export_number)
     try:
         found = read_ticket(path)
@@ -213,7 +213,7 @@ def _rewrite_imports(header: Header, change: Callable[[Lent], Lent]) -> None:
         write_file(path, ticket.encode(msgspec.structs.replace(found, sets=sets)))
 
 
-def _with_import(header: Header, earlier: UUID | None, lent: Lent) -> Lent:
+def _with_import(header: Header, earlier: UUID | None, lent: TicketEntry) -> TicketEntry:
     if any(made.id == header.import_id for made in lent.imports):
         return lent
     # Not by the bitmap's path: on another host that is another volume.
@@ -222,12 +222,12 @@ def _with_import(header: Header, earlier: UUID | None, lent: Lent) -> Lent:
     return msgspec.structs.replace(lent, imports=(*others, made))
 
 
-def _without_import(header: Header, lent: Lent) -> Lent:
+def _without_import(header: Header, lent: TicketEntry) -> TicketEntry:
     others = tuple(made for made in lent.imports if made.id != header.import_id)
     return msgspec.structs.replace(lent, imports=others)
 
 
-def ticket_of(instance: Instance, header: Header) -> Lent | None:
+def ticket_of(instance: Instance, header: Header) -> TicketEntry | None:
     """What the ticket of a set's last export says, if there is one. Blocks."""
     try:
         return _entry(ticket_path(instance, header), header)
@@ -235,7 +235,7 @@ def ticket_of(instance: Instance, header: Header) -> Lent | None:
         return None
 
 
-def with_beside(lent: Lent, shadow: str) -> Lent:
+def with_beside(lent: TicketEntry, shadow: str) -> TicketEntry:
     """What a ticket and the one beside the shadow know together of imports and joins. Blocks.
 
     Raises BadTicket when the one beside is of a later export.
@@ -264,13 +264,13 @@ def read_ticket(path: str) -> Ticket:
         return ticket.decode(path, file.read(ticket.TICKET_BYTES_MAX + 1))
 
 
-def lent_again(instance: Instance, header: Header) -> Lent:
+def lent_again(instance: Instance, header: Header) -> TicketEntry:
     """What the ticket of an exported set says, for the exporting host. Blocks."""
-    found = _entry(ticket_path(instance, header), header) or lent_of(header)
+    found = _entry(ticket_path(instance, header), header) or ticket_entry(header)
     return msgspec.structs.replace(found, bitmap=None)
 
 
-def _entry(path: str, header: Header) -> Lent | None:
+def _entry(path: str, header: Header) -> TicketEntry | None:
     """What a ticket says of the last export of a set; None when it is of something else."""
     try:
         found = ticket.find(path, read_ticket(path), header.shadow)
@@ -280,7 +280,7 @@ def _entry(path: str, header: Header) -> Lent | None:
     return found if same else None
 
 
-def _as_written(found: Lent) -> Lent:
+def _as_written(found: TicketEntry) -> TicketEntry:
     """Without what only the export and importers can add."""
     bare = {"bitmap": None, "imports": (), "joined": msgspec.UNSET, "fingerprint": msgspec.UNSET}
     return msgspec.structs.replace(found, **bare)

@@ -59,7 +59,7 @@ class Timekeeper:
         """Change time of each file whose record says written, and since when it is so."""
         self._unstamped: dict[View, float] = {}
         """Files whose record is to say what they look like, and since when; written or not."""
-        self._late: set[View] = set()
+        self._hanging_writes: set[View] = set()
         """Files to which a write that was given up may still come."""
         self._looked_at: set[View] = set()
         """Each for itself: one whose volume hangs holds up no other."""
@@ -103,9 +103,9 @@ class Timekeeper:
                 stamp = now if now == durable else stamp
         await self._keep(view, view.times.exact(), stamp)
         if stamp == Stamp():
-            self.expect(view)
+            self.record_stamp_later(view)
 
-    def expect(self, view: View) -> None:
+    def record_stamp_later(self, view: View) -> None:
         """The record is to say what the raw file looks like, once it is quiet."""
         if view.has_stamp:
             self._unstamped[view] = trio.current_time()
@@ -181,7 +181,7 @@ class Timekeeper:
                 await self._keep(view, view.times.record(), Stamp())
             else:  # the sets had not to be synced, and the state database knows nothing of boots
                 await self._write(view, time.time_ns())
-        self.expect(view)
+        self.record_stamp_later(view)
 
     async def hand_over(self, view: View) -> None:
         """The last set of a master ends: what follows counts as written until it is recorded."""
@@ -189,7 +189,7 @@ class Timekeeper:
             await self._keep_in_ledger(view, view.times.written(time.time_ns()), Stamp())
 
     @asynccontextmanager
-    async def unsettled(self, view: View) -> AsyncIterator[None]:
+    async def counted_as_written(self, view: View) -> AsyncIterator[None]:
         """While this is held the record says written: a copy to the volume may begin.
 
         It stands in every set: one that still had the stamp would take the copy for a stranger's.
@@ -238,9 +238,9 @@ class Timekeeper:
 
     async def _look(self, view: View) -> None:
         if view.may_change:
-            self._late.add(view)
-        elif view in self._late:  # what was given up has ended, and may have changed something
-            self._late.discard(view)
+            self._hanging_writes.add(view)
+        elif view in self._hanging_writes:  # the write has ended, and may have changed something
+            self._hanging_writes.discard(view)
             view.times.change(time.time_ns())
         if view.gone:
             self.forget(view)
@@ -252,9 +252,9 @@ class Timekeeper:
     async def _look_for_stamp(self, view: View) -> None:
         """The exact times are recorded, or nothing is: so far it was copied to."""
         if view.is_filled or view.is_changing or view.may_change or not view.has_stamp:
-            self.expect(view)
+            self.record_stamp_later(view)
         elif trio.current_time() - self._unstamped[view] >= QUIET_S:
-            await self.settle(view)
+            await self.record_exact(view)
 
     async def _look_at_written(self, view: View, changed_ns: int, since: float) -> None:
         if view in self._unnoted:
@@ -264,7 +264,7 @@ class Timekeeper:
             self._quiet[view] = view.times.ctime_ns, trio.current_time()
             await self._renew(view)
         elif trio.current_time() - since >= QUIET_S:
-            await self.settle(view)
+            await self.record_exact(view)
 
     async def _renew(self, view: View) -> None:
         """So that no write has to wait for it."""
@@ -278,9 +278,9 @@ class Timekeeper:
         self._quiet.pop(view, None)
         self._unstamped.pop(view, None)
         self._unnoted.discard(view)
-        self._late.discard(view)
+        self._hanging_writes.discard(view)
 
-    async def settle(self, view: View) -> None:
+    async def record_exact(self, view: View) -> None:
         """Record the exact times, unless the file changes just now."""
         shown_ns = view.times.ctime_ns
         stamp = await self._make_durable(view)

@@ -8,9 +8,8 @@ from iifuse.core.believe import (
     OFFLINE,
     Damage,
     Meaning,
-    are_hints,
-    are_overtaken,
-    make_up,
+    bits_may_be_lost,
+    replace_lost_bits,
 )
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.bits import Bits
@@ -64,23 +63,25 @@ def believe(
     Raises BadBitmap for a dependent set that restores: nothing can be said of it.
     """
     reason = "sectors of its bitmap are damaged"
-    if are_overtaken(header, instance.boot_id):
+    if bits_may_be_lost(header, instance.boot_id):
         everything = range(len(bits.shadow.packed))
         damage = (everything, everything)
         reason = "the machine went down under durability=process"
     inside = Bitmap(bits.chunks)
     inside.fill()
-    found = make_up(header, bits.shadow.packed, bits.copy.packed, inside.packed, damage)
+    found = replace_lost_bits(header, bits.shadow.packed, bits.copy.packed, inside.packed, damage)
     if Meaning.MASTER_LOST in found:
         raise errors.BadBitmap(header.bitmap, f"{reason} in the middle of a restore")
     trouble += [(OFFLINE.get(means, NOTHING_OFFLINE), _told(reason, means)) for means in found]
-    return bool(found & {Meaning.DIFFERENT, Meaning.STANDS_IN, Meaning.RESTORED_ANEW})
+    return bool(found & {Meaning.DIFFERENT, Meaning.OTHER_BITMAP_COUNTS, Meaning.RESTORED_ANEW})
 
 
 def _told(reason: str, means: Meaning) -> str:
     if means is Meaning.DIFFERENT:
         return f"{reason}: these chunks count as changed"
-    return f"{reason}: the other bitmap stands in" if means is Meaning.STANDS_IN else reason
+    if means is Meaning.OTHER_BITMAP_COUNTS:
+        return f"{reason}: the other bitmap stands in"
+    return reason
 
 
 async def doubt_siblings(restored: VolumeSet, sets: Iterable[VolumeSet]) -> None:
@@ -96,7 +97,7 @@ async def doubt_all(member: VolumeSet, reason: str) -> None:
 
     Idle and independent: all chunks differ. Else the point in time was in part on the master.
     """
-    if not are_hints(member.header) or member.lacks(Role.BITMAP):
+    if not member.state.bits_are_hints or member.lacks(Role.BITMAP):
         await member.take_offline(Role.SHADOW, reason)
         return
     log.warning("%s: %s: all chunks count as different", member.name, reason)

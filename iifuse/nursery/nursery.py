@@ -15,7 +15,7 @@ import msgspec
 from iifuse import errors
 from iifuse.nursery import frames, operations, process
 from iifuse.nursery.operations import Answer, Defect, Done, Failed, Found, Opened, Reached, Request
-from iifuse.store.programs import GONE, NAME, RESTART, Said
+from iifuse.store.programs import GONE, NAME, RESTART, ProgramOutput
 
 log = logging.getLogger(__name__)
 
@@ -112,9 +112,9 @@ class Nursery:
         """Say when a file was changed last, its time of access left alone."""
         self.call(operations.SetTime(os.fsencode(path), mtime_ns), None, LOOK_SECONDS, path)
 
-    def ask(self, words: Sequence[str], fd: int, path: str, limit_s: float) -> Said:
+    def ask(self, words: Sequence[str], fd: int, path: str, limit_s: float) -> ProgramOutput:
         """See store.programs."""
-        return self.call(operations.Ask(list(words)), Said, limit_s, path, (fd,))
+        return self.call(operations.Ask(list(words)), ProgramOutput, limit_s, path, (fd,))
 
     def bind(self, source: str, target: str) -> None:
         """Mount a file over a regular file; over anything else it is not."""

@@ -11,7 +11,7 @@ import stat
 from dataclasses import dataclass
 from typing import Final
 
-from iifuse.store.identity import Host, OnService, Spot
+from iifuse.store.identity import Host, Location, OnService
 
 ACL: Final = "system.posix_acl_access"
 _SEARCH: Final = 0o111
@@ -60,7 +60,7 @@ def of_link(path: str, host: Host) -> bool:
         return False
 
 
-def _lets_all(path: str, spot: Spot, host: Host) -> bool:
+def _lets_all(path: str, spot: Location, host: Host) -> bool:
     above = host.locate(os.path.dirname(path))
     hidden = spot.searched - above.searched - {above.path}
     return all(_is_searched_by_all(directory) for directory in hidden)

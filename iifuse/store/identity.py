@@ -57,7 +57,7 @@ class Identity:
         return overlap(mine, theirs) or overlap(mine, other.under) or overlap(self.under, theirs)
 
 
-class Spot(NamedTuple):
+class Location(NamedTuple):
     """Where a path leads: no link in it, and the mount there. `found`: None where nothing is.
 
     `searched`: the directories in which a part of it was looked up, those of its links included.
@@ -219,7 +219,7 @@ class Host:
         ground = self._ground(spot.mount, found)
         return Identity(False, number(found), own, ground.own, ground.remote)
 
-    def locate(self, path: str) -> Spot:
+    def locate(self, path: str) -> Location:
         """Follow links, and touch nothing in a mount that leads to a service. Raises OnService.
 
         The last part may be missing. Raises OSError, e.g. where a directory is missing.
@@ -248,7 +248,7 @@ class Host:
                 trail = [trail[0]] if target.startswith("/") else trail
             else:
                 trail.append((here, there))
-        return Spot(*trail[-1], found, frozenset(searched))
+        return Location(*trail[-1], found, frozenset(searched))
 
     def _root(self) -> tuple[str, Mount | None]:
         return "/", self._mounts.enter(None, "/")
@@ -316,7 +316,7 @@ class Host:
         except OSError:
             return []
 
-    def _upper(self, spot: Spot) -> Iterator[Extent]:
+    def _upper(self, spot: Location) -> Iterator[Extent]:
         """A file of an overlay is also that of its upper directory."""
         upper = spot.mount.option("upperdir") if spot.mount else None
         if spot.mount is None or spot.mount.kind != "overlay" or upper is None:

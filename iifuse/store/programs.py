@@ -18,7 +18,7 @@ GONE: Final = (
 RESTART: Final = "stop the service and start it again when it suits; it serves all files until then"
 
 
-class Said(msgspec.Struct, frozen=True):
+class ProgramOutput(msgspec.Struct, frozen=True):
     """What a program has said, and its exit code."""
 
     code: int
@@ -33,7 +33,7 @@ class Programs(Protocol):
     def is_there(self) -> bool:
         """Can they still be run?"""
 
-    def ask(self, words: Sequence[str], fd: int, path: str, limit_s: float) -> Said:
+    def ask(self, words: Sequence[str], fd: int, path: str, limit_s: float) -> ProgramOutput:
         """Let a program look at the open volume `fd`, whose name comes after the words.
 
         Blocks for `limit_s` seconds at most, and names `path` when it fails. Raises OSError

@@ -16,7 +16,7 @@ from iifuse.core import superblock
 from iifuse.store import identity as identities
 from iifuse.store import linux
 from iifuse.store.claims import Claim
-from iifuse.store.programs import Programs, Said
+from iifuse.store.programs import ProgramOutput, Programs
 from iifuse.store.volume import Volume
 
 LOOK_SECONDS: Final = 30
@@ -87,7 +87,7 @@ def look(volume: Volume, programs: Programs) -> Look:
     kind, uuid = found.get("TYPE", ""), found.get("UUID", "")
     if not kind and "PTTYPE" in found:
         kind, uuid = f"{found['PTTYPE']} partition table", found.get("PTUUID", "")
-    return Look(kind, uuid, blank and not kind, superblock.written(head), whole)
+    return Look(kind, uuid, blank and not kind, superblock.last_write(head), whole)
 
 
 @contextmanager
@@ -156,7 +156,9 @@ def signatures(volume: Volume, programs: Programs) -> list[Signature]:
         raise errors.BadVolume(volume.path, f"wipefs says what nobody expects ({error})") from error
 
 
-def _ask(programs: Programs, volume: Volume, answers: tuple[int, ...], *words: str) -> Said:
+def _ask(
+    programs: Programs, volume: Volume, answers: tuple[int, ...], *words: str
+) -> ProgramOutput:
     """Let a program look at a volume, by its descriptor: the name may lead elsewhere by now.
 
     `answers`: exit codes that are no failure. Raises BadVolume.

@@ -27,7 +27,7 @@ _ELSEWHERE: Final = {
 
 
 @dataclass(frozen=True)
-class Said:
+class DeclaredPlaces:
     """What the administrator has said of volumes: paths of them, or of directories above them."""
 
     local: tuple[str, ...] = ()

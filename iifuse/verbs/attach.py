@@ -46,7 +46,7 @@ async def attach(instance: Instance, paths: tuple[str, ...], group: str | None) 
             await instance.loop.blocking(partial(_adopt, *one))
     rows = [_row(*one, group, _family_in_use(instance, one[1])) for one in found]
     masters = {header.master or header.shadow for _, header in found}
-    async with instance.desk.also(masters):
+    async with instance.verb_locks.also(masters):
         in_use = filter(None, (_family_in_use(instance, header) for _, header in found))
         async with AsyncExitStack() as gates:  # nothing is written from the look to the tracking
             for family in pit.in_order(in_use):

@@ -38,13 +38,13 @@ async def _amount(verb: Verb, member: VolumeSet, waiting: Sequence[str]) -> tupl
     """(chunks, why so many)"""
     _, left, either = await counts(member)
     change = state.change_for(verb, member.state.kind)
-    if verb.to_master and member.state.resumes:
+    if verb.to_master and member.state.is_aborted_restore:
         return left, "the rest of the restore that was aborted"
     if change is Change.CLEAR:
         return 0, "a dependent shadow reads from its master what has not changed"
-    if waiting and change.whole is not change:
+    if waiting and change.with_every_chunk is not change:
         return member.bits.chunks, f"all: the import with {', '.join(waiting)} is not joined"
-    if change.whole is change:
+    if change.with_every_chunk is change:
         return member.bits.chunks, f"all: {verb} copies every chunk"
     return either, _differing(member)
 

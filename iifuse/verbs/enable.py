@@ -45,7 +45,7 @@ async def enable(
     Raises BadVolume, InUse, Busy, StorageError; then nothing has changed.
     """
     known = await instance.loop.blocking(partial(_known_as, instance, request.master))
-    async with instance.desk.also({known} - {request.master}):  # that is claimed already
+    async with instance.verb_locks.also({known} - {request.master}):  # that is claimed already
         return await _enable(instance, request, known, tell)
 
 
@@ -222,7 +222,7 @@ async def disable(instance: Instance, member: VolumeSet) -> list[str]:
     except (errors.StorageError, OSError) as error:
         why = errors.words(error)
         notes = [f"{member.name}: is disabled, which the next start does again: {why}"]
-    instance.history.tell(member.header, Verb.DISABLE.told)
+    instance.history.tell(member.header, Verb.DISABLE.in_history)
     await instance.history.note()
     return notes + _still_lent(member) + await after_last_set(instance, family)
 

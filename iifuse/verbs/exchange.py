@@ -21,22 +21,22 @@ from iifuse.core.geometry import Geometry
 from iifuse.core.header import BitmapRole, Closure, Header, Pit, Stamp, pack
 from iifuse.core.sector import Region
 from iifuse.core.state import Custody, Kind, Progress, Verb, way_home
-from iifuse.core.ticket import Lent
-from iifuse.core.times import lent as times_of_lent
+from iifuse.core.ticket import TicketEntry
+from iifuse.core.times import times_of_import
 from iifuse.data.family import Family
 from iifuse.data.view import View
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host import roles
 from iifuse.host.instance import Instance
-from iifuse.host.lent import check_shadow
+from iifuse.host.lentshadow import check_shadow
 from iifuse.host.roles import Part
 from iifuse.host.storage import storage, sync
 from iifuse.host.tickets import (
     lent_again,
-    lent_of,
     name_import,
     publish_ticket,
     read_ticket,
+    ticket_entry,
     ticket_path,
     with_beside,
     withdraw_import,
@@ -68,7 +68,7 @@ class Borrowing:
 # -- export ---------------------------------------------------------------------------------
 
 
-async def export(instance: Instance, member: VolumeSet) -> Lent:
+async def export(instance: Instance, member: VolumeSet) -> TicketEntry:
     """Let go of the shadow so that another host can take it in; the master goes on being tracked.
 
     Raises the state table's refusals, Busy, and StorageError (the set is local then).
@@ -81,7 +81,7 @@ async def export(instance: Instance, member: VolumeSet) -> Lent:
         instance.notes.announced({member: (Progress.IDLE, Custody.EXPORTED)}),
     ):
         path = await _hand_over(instance, member, view)
-    await instance.note(member, Verb.EXPORT.told)
+    await instance.note(member, Verb.EXPORT.in_history)
     try:
         await instance.loop.blocking(partial(publish_ticket, path))
     except OSError as error:
@@ -100,7 +100,7 @@ async def _hand_over(instance: Instance, member: VolumeSet, view: View) -> str:
     number = member.header.export_number + 1
     times = view.as_fields(view.times.exact(), Stamp())
     path = await instance.loop.blocking(partial(ticket_path, instance, member.header))
-    lent = lent_of(replace(member.header, export_number=number, **times))
+    lent = ticket_entry(replace(member.header, export_number=number, **times))
     await storage(instance.loop, partial(_draft, path, shadow, lent))
     async with view.noting, instance.family(member).locks.gate():
         await sync(instance.loop, shadow, [member])
@@ -118,7 +118,7 @@ async def _hand_over(instance: Instance, member: VolumeSet, view: View) -> str:
     return path
 
 
-def _draft(path: str, shadow: Volume, lent: Lent) -> None:
+def _draft(path: str, shadow: Volume, lent: TicketEntry) -> None:
     """The ticket under another name. Nobody writes to the shadow any more."""
     prints = fingerprint.take(shadow, lent.size_bytes, f"{lent.uuid} {lent.export_number}")
     write_ticket(f"{path}.draft", msgspec.structs.replace(lent, fingerprint=prints))
@@ -204,7 +204,7 @@ def _open_lent(
         loss.check(overwriting.by_bitmap(instance, bitmap, lent.uuid), sure=request.sure)
         notes = check_shadow(shadow, lent, others=bool(lent.imports), sure=request.sure)
         known = last_shown(BitmapFile(bitmap), header)
-        times = times_of_lent(lent.times, known, time.time_ns())
+        times = times_of_import(lent.times, known, time.time_ns())
         return undo.pop_all(), shadow, bitmap, replace(header, shadow_times=times), notes
 
 
@@ -219,7 +219,7 @@ def _is_here(request: Borrowing, member: VolumeSet) -> errors.IifuseError:
     return errors.Refused(request.shadow, f"this service has {done}", way)
 
 
-def _read_lent(request: Borrowing) -> Lent:
+def _read_lent(request: Borrowing) -> TicketEntry:
     path = request.ticket or f"{request.shadow}.iiticket"
     try:
         found = read_ticket(path)
@@ -240,7 +240,7 @@ def _read_lent(request: Borrowing) -> Lent:
     return lent
 
 
-def _check_reuse(bitmap: BitmapFile, lent: Lent) -> None:
+def _check_reuse(bitmap: BitmapFile, lent: TicketEntry) -> None:
     """What the bitmap volume holds may be overwritten, unless changes would be forgotten."""
     path = bitmap.volume.path
     try:
@@ -267,7 +267,7 @@ def _check_reuse(bitmap: BitmapFile, lent: Lent) -> None:
         )
 
 
-def _import_header(instance: Instance, request: Borrowing, lent: Lent) -> Header:
+def _import_header(instance: Instance, request: Borrowing, lent: TicketEntry) -> Header:
     try:
         time_ns = int(datetime.fromisoformat(lent.pit_time).timestamp() * 1e9)
     except (ValueError, OverflowError) as error:

@@ -12,7 +12,7 @@ from iifuse.core.sector import Region
 from iifuse.core.state import Custody, Role, way_home
 from iifuse.core.times import Times, after
 from iifuse.data.volumeset import VolumeSet
-from iifuse.host import lent, roles, unjoined
+from iifuse.host import lentshadow, roles, unjoined
 from iifuse.host.instance import Instance
 from iifuse.host.roles import Part
 from iifuse.host.tickets import end_export, ticket_of
@@ -96,7 +96,7 @@ def _check_fingerprint(instance: Instance, member: VolumeSet, joining: _Joining)
     noted = joining.changes.copy()
     noted.merge(member.bits.shadow)
     path = joining.secondary.volume.path
-    lent.check_join(shadow, ticket_of(instance, member.header), noted, path)
+    lentshadow.check_join(shadow, ticket_of(instance, member.header), noted, path)
 
 
 def _open_secondary(

@@ -20,10 +20,10 @@ from iifuse.core.state import Custody, Role
 from iifuse.data.family import Family
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host.astray import is_covered, look_at_open, open_at
-from iifuse.host.desk import NEW, RECORD
 from iifuse.host.instance import Instance
-from iifuse.host.shown import rise_above
+from iifuse.host.shown import show_later_times
 from iifuse.host.unjoined import learn_at_start
+from iifuse.host.verblocks import NEW, RECORD
 from iifuse.store.headerlog import HeaderLog
 from iifuse.store.presence import Away, file_of, misfit, open_meant, probe
 from iifuse.store.setrow import SetRow
@@ -76,7 +76,7 @@ async def _look_for_missing(instance: Instance, claim: AbstractSet[str] | None) 
     if not (lacking or absent):
         return
     there = await _probe(instance, lacking, absent)
-    with instance.desk.at_once({RECORD} - (claim or set())) as may_forget:
+    with instance.verb_locks.at_once({RECORD} - (claim or set())) as may_forget:
         for member in lacking if may_forget else []:  # beside a group command it waits
             if member.lacks(Role.BITMAP) and _meant(instance, member, Role.BITMAP) in there:
                 with _returning(instance, member.name, "its bitmap", [member]):
@@ -207,7 +207,7 @@ async def _rise_above_all(instance: Instance, member: VolumeSet, header: Header)
     """The files that were on the mount without a header which knows their times."""
     for view in list(instance.views.values()):
         if member in view.concerned():
-            await rise_above(instance, view, view.times_in(header))
+            await show_later_times(instance, view, view.times_in(header))
 
 
 def _close(log: HeaderLog) -> None:
@@ -370,7 +370,7 @@ async def _unsettled(instance: Instance, family: Family, home: Family) -> AsyncI
     if view is None or family.restoring is None:
         yield
         return
-    async with instance.timekeeper.unsettled(view):
+    async with instance.timekeeper.counted_as_written(view):
         yield
 
 

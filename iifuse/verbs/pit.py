@@ -31,7 +31,7 @@ from iifuse.host.storage import storage, storage_error
 from iifuse.store.volume import Volume
 from iifuse.units import command
 from iifuse.verbs.rollforward import awaited, disown
-from iifuse.verbs.setchange import Room, SetChange, execute_change, make_room, prepare
+from iifuse.verbs.setchange import Room, SetChange, allocate_bitmaps, execute_change, prepare
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def check_siblings(family: Family, member: VolumeSet, verb: str) -> None:
 
 async def check_closed(instance: Instance, verb: Verb, sets: Sequence[VolumeSet]) -> None:
     """Raise Busy while somebody has a target open: before anybody is asked, or told of a cost."""
-    changes = {s: _change(verb, s) for s in sets if not (verb.to_master and s.state.resumes)}
+    changes = {s: _change(verb, s) for s in sets if not _goes_on(verb, s)}
     targets = [_target_view(instance, member, change) for member, change in changes.items()]
     async with instance.closed(targets, OPEN_TARGET):
         pass
@@ -84,14 +84,14 @@ async def make(instance: Instance, verb: Verb, sets: Sequence[VolumeSet]) -> Non
     check(instance, verb, sets)
     for member in sets:
         await unjoined.learn(instance, member)
-    resumed = [s for s in sets if verb.to_master and s.state.resumes]
+    resumed = [s for s in sets if _goes_on(verb, s)]
     changes = {s: _change(verb, s) for s in sets if s not in resumed}
     try:
         async with instance.notes.announced(dict.fromkeys(resumed)):
             if changes:
                 recheck = partial(check, instance, verb, sets)
                 why = f"everything is copied, as {verb} asks for" if verb.is_full else None
-                await change_all(instance, changes, verb.told, recheck, why)
+                await change_all(instance, changes, verb.in_history, recheck, why)
             for member in resumed:  # last: what refuses one set has touched no other
                 await _resume(member)
                 await instance.note(member, "restore goes on")
@@ -99,9 +99,14 @@ async def make(instance: Instance, verb: Verb, sets: Sequence[VolumeSet]) -> Non
         _start_copies(instance, sets)
 
 
+def _goes_on(verb: Verb, member: VolumeSet) -> bool:
+    """Does the verb continue an aborted restore, instead of making a new PIT?"""
+    return verb.to_master and member.state.is_aborted_restore
+
+
 def _change(verb: Verb, member: VolumeSet) -> Change:
     change = state.change_for(verb, member.state.kind)
-    return change.whole if member.unjoined else change
+    return change.with_every_chunk if member.unjoined else change
 
 
 async def change_all(
@@ -128,7 +133,7 @@ async def _tell_siblings(instance: Instance, view: View) -> None:
     if len(view.concerned()) > 1:
         await instance.timekeeper.keep(view)
     else:
-        instance.timekeeper.expect(view)
+        instance.timekeeper.record_stamp_later(view)
 
 
 async def _resume(member: VolumeSet) -> None:
@@ -187,26 +192,26 @@ class _Making:
 
     async def _do(self, phase: Phase) -> None:
         match phase:
-            case Act.FETCH:
+            case Act.SYNC_FILES:
                 await self._fetch()
-            case Act.SHUT:
+            case Act.CLOSE_FILES:
                 closed = self.instance.closed(self.targets, OPEN_TARGET)
                 await self._held.enter_async_context(closed)
-            case Act.REST:
+            case Act.STOP_COPIES:
                 for member in self.changes:
                     await self.instance.stop_copy(member)
             case Act.ANNOUNCE:
                 coming = {m: (c.progress, m.header.custody) for m, c in self.changes.items()}
                 await self._held.enter_async_context(self.instance.notes.announced(coming))
-            case Act.MAKE_ROOM:
+            case Act.ALLOCATE:
                 for member, change in self.changes.items():
-                    room = await self._loop.blocking(partial(make_room, member.bits, change))
+                    room = await self._loop.blocking(partial(allocate_bitmaps, member.bits, change))
                     self._rooms.append(room)
-            case Act.GATE:
+            case Act.CLOSE_GATES:
                 await self._gate()
             case Act.ADOPT:
                 await self._follow()
-            case Act.OPEN:
+            case Act.OPEN_GATES:
                 await self._gates.aclose()
                 self.held_ms = (time.monotonic() - self._began) * 1000
             case _:
@@ -222,7 +227,7 @@ class _Making:
         """From here on nobody writes, neither to the volumes nor a header of these sets."""
         keeper = self.instance.timekeeper
         for view in filter(None, self.targets):
-            noting = keeper.unsettled(view) if view.role is Role.MASTER else view.noting
+            noting = keeper.counted_as_written(view) if view.role is Role.MASTER else view.noting
             await self._gates.enter_async_context(noting)
         for family in _families(self.instance, self.changes):
             await self._gates.enter_async_context(family.locks.gate())
@@ -244,7 +249,7 @@ class _Making:
         except OSError as error:  # nothing has changed
             await self._headers.aclose()
             for member in self.changes:
-                await member.lose(error.filename, errors.words(error))
+                await member.take_offline_by_path(error.filename, errors.words(error))
             if phase is Act.RECORD:
                 await disown(self.instance, self.changes, self.run.transition.id)
             raise storage_error(error, "nothing was changed") from error

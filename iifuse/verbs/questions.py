@@ -34,7 +34,7 @@ async def before_update(
 
 async def _restored(verb: Verb, member: VolumeSet) -> Loss:
     _, left, either = await counts(member)
-    if member.state.resumes:
+    if member.state.is_aborted_restore:
         return loss.of_restore(member.header, left)
     full = verb is Verb.COPY_MASTER and member.state.kind is Kind.INDEPENDENT
     return loss.of_restore(member.header, member.bits.chunks if full else either)

@@ -17,8 +17,8 @@ from iifuse import errors
 from iifuse.core.header import Closure, Stamp
 from iifuse.core.missing import Missing
 from iifuse.core.state import Custody, Role
-from iifuse.data.dated import in_doubt
 from iifuse.data.family import Family
+from iifuse.data.timedfile import in_doubt
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host.instance import Instance
 from iifuse.host.tickets import settle_ticket
@@ -113,7 +113,7 @@ async def note_use(instance: Instance, members: Iterable[VolumeSet]) -> None:
     await put_in_use(instance, members)
     for view in list(instance.views.values()):  # of a master that was in use the stamp is gone now
         if any(member in view.concerned() for member in members):
-            instance.timekeeper.expect(view)
+            instance.timekeeper.record_stamp_later(view)
 
 
 def could_be_written(instance: Instance, member: VolumeSet) -> bool:
@@ -190,7 +190,7 @@ async def _sync_last(volume: Volume | None, family: Family) -> None:
     except OSError as error:
         log.error("%s: the last sync failed: %s", volume.path, error)  # noqa: TRY400
         for member in family.sets:
-            await member.lose(volume.path, errors.words(error))
+            await member.take_offline_by_path(volume.path, errors.words(error))
 
 
 async def _save(instance: Instance, member: VolumeSet, master: Volume | None) -> None:

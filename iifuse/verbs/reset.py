@@ -18,8 +18,8 @@ from iifuse.core.header import FileId, Header
 from iifuse.core.missing import lost_of, same_file
 from iifuse.core.state import NOTHING_OFFLINE, Change, Custody, Kind, Progress, Role, named
 from iifuse.core.times import after
-from iifuse.data.dated import in_doubt
 from iifuse.data.family import Family
+from iifuse.data.timedfile import in_doubt
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host import astray, roles
 from iifuse.host.instance import Instance

@@ -14,7 +14,7 @@ from iifuse.core.change import copy_after, shadow_after, whole_change
 from iifuse.core.header import Header
 from iifuse.core.state import Role
 from iifuse.core.transition import Transition
-from iifuse.data.dated import in_doubt
+from iifuse.data.timedfile import in_doubt
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host.instance import Instance
 from iifuse.store.headerlog import HeaderLog

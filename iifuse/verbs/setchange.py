@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.bits import Bits
-from iifuse.core.change import Commit, Pend, SetStep, Store, copy_after
+from iifuse.core.change import Commit, CommitPending, SetStep, WriteBitmap, copy_after
 from iifuse.core.header import Header, Pit, Stamp
 from iifuse.core.sector import Region
 from iifuse.core.state import NOTHING_OFFLINE, Change, Progress
@@ -31,7 +31,7 @@ class Room:
     had_bits: bool = True
 
 
-def make_room(bits: Bits, change: Change) -> Room:
+def allocate_bitmaps(bits: Bits, change: Change) -> Room:
     """In a thread, while no copy of the set runs. Nothing of `bits` is changed.
 
     A copy bitmap that is empty now is so under the gate too: only a PIT sets copy bits.
@@ -76,7 +76,7 @@ def prepare(
     same header.
     """
     bits = member.bits
-    room = room or make_room(bits, change)
+    room = room or allocate_bitmaps(bits, change)
     view = None if target is None or _changes_nothing(member, room) else target
     record = view.as_field(view.times.written(transition.time_ns)) if view else {}
     pit = Pit(member.header.pit.number + 1, transition.pit_id, transition.time_ns)
@@ -114,9 +114,9 @@ def execute_change(step: SetStep, part: SetChange, log: HeaderLog) -> None:
     match step:
         case Sync():
             bitmap.volume.sync()
-        case Pend():
+        case CommitPending():
             part.header = log.repair(part.header)
-        case Store(_, region):
+        case WriteBitmap(_, region):
             bits = part.copy if region is Region.COPY else part.shadow
             bitmap.write_sectors(bitmap.encode_change(part.header, region, bits))
         case Commit():

@@ -5,8 +5,8 @@ from typing import Final
 
 import trio
 
-from iifuse.host.desk import NEW, RECORD
 from iifuse.host.instance import Instance
+from iifuse.host.verblocks import NEW, RECORD
 from iifuse.verbs import late
 
 EVERY_S: Final = 2.0
@@ -22,8 +22,8 @@ async def watch(instance: Instance) -> None:
             if turn % OPEN_EVERY == 0:
                 await late.look_at_open_volumes(instance)
             for claim in _claims(instance):
-                if instance.desk.is_free(claim):
-                    with instance.desk.at_once(claim):
+                if instance.verb_locks.is_free(claim):
+                    with instance.verb_locks.at_once(claim):
                         await late.look_for_missing(instance, claim)
 
 

@@ -9,7 +9,7 @@ import trio
 
 from iifuse.core.header import FileId, Header, Stamp
 from iifuse.core.state import Kind, Progress, Role
-from iifuse.core.times import TIME_NS_MAX, FileTimes, Times, asked, doubted
+from iifuse.core.times import TIME_NS_MAX, FileTimes, Times, doubted, in_range
 from iifuse.data.volumeset import VolumeSet
 from iifuse.loop.loop import Loop
 from iifuse.store.presence import file_of
@@ -24,7 +24,7 @@ class Keeper(Protocol):
         """Record that a file may change from now on, and may show `time_ns` then."""
 
 
-class Dated:
+class TimedFile:
     """A file whose times move with every change of its content, before the change is answered."""
 
     role: ClassVar[Role]
@@ -136,7 +136,7 @@ class Dated:
         async with self.door:
             if self.gone:
                 raise OSError(errno.ESTALE, "has left the mount", self.path)
-            await self.note(max(asked(mtime_ns), asked(ctime_ns or 0)))
+            await self.note(max(in_range(mtime_ns), in_range(ctime_ns or 0)))
             if ctime_ns is None:
                 self.times.set_mtime(mtime_ns, time.time_ns())
             else:

@@ -29,7 +29,7 @@ class _Waiter:
         self.claim, self.may_go, self.has_it = claim, trio.Event(), False
 
 
-class Desk:
+class VerbLocks:
     """Who works on what. The first who asked for something is the first to have it."""
 
     def __init__(self) -> None:

@@ -4,13 +4,13 @@ from iifuse import errors
 from iifuse.core import loss
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.loss import Loss
-from iifuse.core.ticket import Lent
+from iifuse.core.ticket import TicketEntry
 from iifuse.store import fingerprint
 from iifuse.store.volume import Volume
 from iifuse.units import command
 
 
-def check_shadow(shadow: Volume, ticket: Lent, *, others: bool, sure: bool) -> list[str]:
+def check_shadow(shadow: Volume, ticket: TicketEntry, *, others: bool, sure: bool) -> list[str]:
     """May this shadow be taken in by this ticket? Remarks for the user. Blocks.
 
     `others`: another import of the export is known, and may have written to any of it; that it has
@@ -46,7 +46,7 @@ def check_shadow(shadow: Volume, ticket: Lent, *, others: bool, sure: bool) -> l
     return []
 
 
-def check_join(shadow: Volume, ticket: Lent | None, noted: Bitmap, path: str) -> None:
+def check_join(shadow: Volume, ticket: TicketEntry | None, noted: Bitmap, path: str) -> None:
     """Does the shadow differ from the export only where the bitmaps say so? Blocks.
 
     `path`: of the secondary bitmap. Raises BadSecondary.

@@ -16,17 +16,17 @@ _LOOKS: Final = (
 """What changes nothing. Not Wait: who no longer waits for a copy is told that it goes on."""
 
 
-class Asking(Client):
+class TrackingClient(Client):
     """`begun`: may the service be doing, or have done, something for this program?"""
 
     begun: ClassVar[bool] = False
 
     def call(self, request: protocol.AnyRequest, answer: type[T]) -> T:
         """As of Client."""
-        before = Asking.begun
-        Asking.begun = before or not isinstance(request, _LOOKS)
+        before = TrackingClient.begun
+        TrackingClient.begun = before or not isinstance(request, _LOOKS)
         try:
             return super().call(request, answer)
         except (errors.Question, errors.NotClosed):  # nothing was done
-            Asking.begun = before
+            TrackingClient.begun = before
             raise
