@@ -137,7 +137,8 @@ def test_times_of_an_import_are_the_exporters_until_this_host_has_shown_later_on
     assert times_of_import(told, Times(), 7) == told
     assert times_of_import(told, told, 7) == told, "the same content as in the last import"
     assert times_of_import(told, Times(100, 100), 7) == told
-    assert times_of_import(told, Times(60, 101), 7) == Times(102, 102), "what was written then is gone"
+    gone = times_of_import(told, Times(60, 101), 7)
+    assert gone == Times(102, 102), "what was written then is gone"
     assert times_of_import(told, Times(50, 100, 400), 7) == Times(400, 400), "it was not closed"
     assert times_of_import(Times(), Times(60, 101), 7) == Times(102, 102), "a ticket of 0.1.0"
     assert times_of_import(Times(), Times(), 7) == Times(7, 7)
