@@ -18,10 +18,10 @@ async def concerns(instance: Instance, mountpoint: str) -> list[Concern]:
     for row in await volumes(instance, mountpoint):
         found += of_volume(row)
     found += of_programs(instance.hooks.programs)
-    late = sorted(instance.notes.late())
+    behind = sorted(instance.notes.behind())
     return found + [
         Concern(name, "the state database has not been told what became of it", _MAKE_ROOM)
-        for name in late
+        for name in behind
     ]
 
 

@@ -23,14 +23,15 @@ from iifuse.store.setrow import SetRow
 log = logging.getLogger(__name__)
 
 Trouble = list[tuple[Role, str]]
-"""What has to go offline and why; or with no role, what was done about it."""
+"""(volumes that have to go offline, why). With no volume, the text says what was repaired."""
 
 
 def check_known(row: SetRow, header: Header, file: FileId) -> None:
-    """Raise BadBitmap unless it is the bitmap volume that this service last had in use (F14).
+    """Raise BadBitmap unless this is the bitmap volume that the service had in use last (F14).
 
-    A bitmap of its import has the set's UUID too; an older copy of its own lacks bits. A copy that
-    was made while the set was in use is known by its file: the header in it is the same.
+    The bitmap of an import has the UUID of the set as well. An older copy of the right volume lacks
+    bits. A copy that was made while the set was in use has the same header, and is recognised by
+    its file.
     """
     role = BitmapRole.MAIN if row.master else BitmapRole.IMPORTED
     pairs = (
@@ -58,9 +59,9 @@ def check_known(row: SetRow, header: Header, file: FileId) -> None:
 def believe(
     instance: Instance, header: Header, bits: Bits, damage: Damage, trouble: Trouble
 ) -> bool:
-    """Make up for bits that are lost (core.believe). True: bits were set.
+    """Replace lost bits by safe ones (core.believe). True: bits were set.
 
-    Raises BadBitmap for a dependent set that restores: nothing can be said of it.
+    Raises BadBitmap for a dependent set in a restore, whose lost bits cannot be replaced.
     """
     reason = "sectors of its bitmap are damaged"
     if bits_may_be_lost(header, instance.boot_id):
@@ -85,7 +86,7 @@ def _told(reason: str, means: Meaning) -> str:
 
 
 async def doubt_siblings(restored: VolumeSet, sets: Iterable[VolumeSet]) -> None:
-    """A restore of `restored` wrote to the master while no service preserved for its other sets."""
+    """Doubt the other sets of a master: a restore has written to it without preserving for them."""
     for member in sets:
         if member is not restored:
             reason = f"its master was overwritten by 'iibitmap finish' of {restored.name}"
@@ -93,9 +94,10 @@ async def doubt_siblings(restored: VolumeSet, sets: Iterable[VolumeSet]) -> None
 
 
 async def doubt_all(member: VolumeSet, reason: str) -> None:
-    """The volumes of a set were, or may have been, written past us; nothing else runs on it.
+    """Handle a set whose volumes were written, or may have been, behind the service's back.
 
-    Idle and independent: all chunks differ. Else the point in time was in part on the master.
+    In an idle independent set all chunks count as different. Any other shadow goes offline, because
+    a part of its point in time was on the master. Nothing else may run on the set.
     """
     if not member.state.bits_are_hints or member.lacks(Role.BITMAP):
         await member.take_offline(Role.SHADOW, reason)

@@ -21,7 +21,7 @@ from iifuse.data.family import Family
 from iifuse.data.timedfile import in_doubt
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host.instance import Instance
-from iifuse.host.tickets import settle_ticket
+from iifuse.host.tickets import restore_ticket
 from iifuse.host.trust import doubt_all, doubt_siblings
 from iifuse.host.unjoined import learn_at_start
 from iifuse.store.presence import file_of, is_absence
@@ -333,7 +333,7 @@ async def open_for_use(instance: Instance, member: VolumeSet) -> None:
 async def _settle_ticket(instance: Instance, member: VolumeSet) -> None:
     try:
         member.ticket = await instance.loop.blocking(
-            partial(settle_ticket, instance, member.header)
+            partial(restore_ticket, instance, member.header)
         )
     except OSError as error:
         log.error("%s: its ticket could not be written: %s", member.name, error)  # noqa: TRY400

@@ -138,7 +138,7 @@ def copy_bit_cleared_before_the_target_is_synced():
         await self.family.clear(clear)
         await self.family.execute([settle])
 
-    with patch.object(Copier, "_settle", settle):
+    with patch.object(Copier, "_end_stretch", settle):
         yield
 
 
