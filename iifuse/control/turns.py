@@ -1,4 +1,4 @@
-"""A verb waits for its turn, and is finished once begun, whoever has asked for it."""
+"""Lets a verb wait until its sets are free, and finishes a verb that has begun in any case."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -15,7 +15,7 @@ from iifuse.verbs import late
 Handler = Callable[[Any], Awaitable[object]]
 
 _AGAIN: Final = object()
-"""While a verb waited, or looked, one of its sets was made, or a set came into its group."""
+"""The verb has to lock more names: meanwhile a set was made, or came into its group."""
 
 
 class Turns:
@@ -25,7 +25,7 @@ class Turns:
         self._instance = instance
 
     def of(self, handler: Handler, claim: Callable[[Any], set[str]]) -> Handler:
-        """The verb `handler`, which waits for those that work on what it claims."""
+        """A handler that first waits for the locks of the names that `claim` returns."""
 
         async def in_turn(request: Any) -> object:
             answer = _AGAIN
@@ -47,19 +47,22 @@ class Turns:
         held: Claim,
         claim: AsyncExitStack,
     ) -> object:
-        """The verb looks for its sets at once, so nothing can come between it and this look."""
+        """Look for missing volumes, and then do the verb, unless it has to lock more names.
+
+        Between this look and the verb nothing else can happen.
+        """
         async with claim:
             await late.look(self._instance, held)
             return await verb() if wanted() <= held else _AGAIN
 
 
 async def _finished(call: Callable[[], Awaitable[object]]) -> object:
-    """What a call answers, which goes on to its end although nobody waits for it any more."""
+    """The answer of a call. The call goes on to its end even if nobody waits for it any more."""
     answer: list[outcome.Outcome[object]] = []
     ended = trio.Event()
 
     async def finish() -> None:
-        with trio.CancelScope(shield=True):  # what it raised would be the service's end
+        with trio.CancelScope(shield=True):  # an exception in this task would end the service
             answer.append(await outcome.acapture(call))
         ended.set()
 

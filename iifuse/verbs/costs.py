@@ -1,4 +1,4 @@
-"""What an update or a copy would copy, and why so much (`--dry-run`). Nothing is changed."""
+"""What an update or a copy would copy, and why so much (`--dry-run`). It changes nothing."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -14,11 +14,11 @@ from iifuse.host.instance import Instance
 from iifuse.verbs import pit
 
 Cost = tuple[str, str, str, int, int, str]
-"""(shadow, source, target, chunks, bytes, why) of one set."""
+"""(shadow, source, target, chunks, bytes, why) for a set."""
 
 
 async def costs(instance: Instance, verb: Verb, sets: Sequence[VolumeSet]) -> list[Cost]:
-    """For each set. Raises what the verb would raise before it changes anything."""
+    """The cost for each set. Raises what the verb would raise before it changes anything."""
     pit.check(instance, verb, sets)
     await pit.check_closed(instance, verb, sets)
     return [await _cost(instance, verb, member) for member in sets]
@@ -35,7 +35,7 @@ async def _cost(instance: Instance, verb: Verb, member: VolumeSet) -> Cost:
 
 
 async def _amount(verb: Verb, member: VolumeSet, waiting: Sequence[str]) -> tuple[int, str]:
-    """(chunks, why so many)"""
+    """How many chunks would be copied, and why: (chunks, reason for people)."""
     _, left, either = await counts(member)
     change = state.change_for(verb, member.state.kind)
     if verb.to_master and member.state.is_aborted_restore:

@@ -1,6 +1,6 @@
-"""Lend a shadow to another host, and take in one that another host lends (`iiadm -E`, `-I`).
+"""Export a shadow to another host, and import one from another host (`iiadm -E`, `-I`).
 
-The rules, and what was rejected: docs/decisions/exchange.md.
+docs/decisions/exchange.md has the rules and what was rejected.
 """
 
 import logging
@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Borrowing:
-    """What `-I` asks for; the paths are absolute. `ticket`: None means beside the shadow."""
+    """What `-I` asks for. Paths are absolute. `ticket`: None means the one beside the shadow."""
 
     shadow: str
     bitmap: str
@@ -69,9 +69,9 @@ class Borrowing:
 
 
 async def export(instance: Instance, member: VolumeSet) -> TicketEntry:
-    """Let go of the shadow so that another host can take it in; the master goes on being tracked.
+    """Close the shadow, so that another host can import it. Writes to the master are still noted.
 
-    Raises the state table's refusals, Busy, and StorageError (the set is local then).
+    Raises the refusals of the state table, Busy, and StorageError (then the set is still local).
     """
     member.check(Verb.EXPORT)
     await member.try_shadow()
@@ -94,7 +94,10 @@ async def export(instance: Instance, member: VolumeSet) -> TicketEntry:
 
 
 async def _hand_over(instance: Instance, member: VolumeSet, view: View) -> str:
-    """The path of the ticket, which is on disk under another name before the header changes."""
+    """Write the draft of the ticket, then the header, and close the shadow.
+
+    Returns the path of the ticket.
+    """
     shadow = member.shadow
     assert shadow is not None
     number = member.header.export_number + 1
@@ -119,7 +122,7 @@ async def _hand_over(instance: Instance, member: VolumeSet, view: View) -> str:
 
 
 def _draft(path: str, shadow: Volume, lent: TicketEntry) -> None:
-    """The ticket under another name. Nobody writes to the shadow any more."""
+    """Write the ticket under another name, with the fingerprint. The shadow is not written now."""
     prints = fingerprint.take(shadow, lent.size_bytes, f"{lent.uuid} {lent.export_number}")
     write_ticket(f"{path}.draft", msgspec.structs.replace(lent, fingerprint=prints))
 
@@ -127,7 +130,7 @@ def _draft(path: str, shadow: Volume, lent: TicketEntry) -> None:
 def _let_go(shadow: Volume) -> None:
     try:
         shadow.drop_cache()
-    except OSError as error:  # it was synced before; only the importer's cache matters now
+    except OSError as error:  # the shadow is durable, so only its pages in the cache are left
         log.warning("%s: %s", shadow.path, error)
     finally:
         shadow.close()
@@ -137,10 +140,10 @@ def _let_go(shadow: Volume) -> None:
 
 
 async def take_in(instance: Instance, request: Borrowing) -> list[str]:
-    """Serve a shadow that another host lends and note in a bitmap what is written to it.
+    """Import a shadow: serve it, and note in a bitmap what is written to it.
 
-    Remarks for the user. Raises BadTicket, BadVolume, InUse, Busy, Refused, Question, StorageError;
-    then nothing has changed.
+    Returns remarks for the user. Raises BadTicket, BadVolume, InUse, Busy, Refused, Question,
+    StorageError; then nothing has changed.
     """
     undo, shadow, bitmap, header, notes = await instance.loop.blocking(
         partial(_open_lent, instance, request)
@@ -170,7 +173,7 @@ async def take_in(instance: Instance, request: Borrowing) -> list[str]:
 
 
 async def check_import(instance: Instance, request: Borrowing) -> None:
-    """Everything that `take_in` checks; a bitmap that is made for it is removed again."""
+    """Do all checks of `take_in`. A bitmap that is made for that is removed again."""
     undo, *_ = await instance.loop.blocking(partial(_open_lent, instance, request))
     await instance.loop.blocking(undo.close)
 
@@ -209,7 +212,7 @@ def _open_lent(
 
 
 def _is_here(request: Borrowing, member: VolumeSet) -> errors.IifuseError:
-    """The shadow belongs to a set of this service already, `member`."""
+    """The error for a shadow that belongs to `member`, a set of this service."""
     custody = member.header.custody
     if custody is Custody.LOCAL:
         look = command("iiadm -i", member.name)
@@ -241,7 +244,7 @@ def _read_lent(request: Borrowing) -> TicketEntry:
 
 
 def _check_reuse(bitmap: BitmapFile, lent: TicketEntry) -> None:
-    """What the bitmap volume holds may be overwritten, unless changes would be forgotten."""
+    """Raise an error if the bitmap volume is still needed: it may hold changes of an import."""
     path = bitmap.volume.path
     try:
         old = bitmap.read_header()
@@ -286,7 +289,10 @@ def _import_header(instance: Instance, request: Borrowing, lent: TicketEntry) ->
 
 
 def _earlier_import(member: VolumeSet) -> UUID | None:
-    """That of this export which the bitmap volume holds: it has brought nothing (_check_reuse)."""
+    """The id of an earlier import whose bitmap volume is used again; None: there is none.
+
+    It has changed nothing (_check_reuse).
+    """
     assert member.bitmap is not None
     try:
         old = member.bitmap.read_header()
@@ -296,7 +302,7 @@ def _earlier_import(member: VolumeSet) -> UUID | None:
 
 
 def _write_import(member: VolumeSet) -> None:
-    """From the header on the import is there; until then a start forgets it."""
+    """Write bits and header. The import counts from the header on; before, a start forgets it."""
     assert member.bitmap is not None
     member.bitmap.erase_headers()
     for region in Region:

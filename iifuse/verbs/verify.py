@@ -1,7 +1,7 @@
-"""Do the bits tell the truth? Compare what they call equal, on a set in use (`iiverify`).
+"""Compares the chunks that the bits call equal, while the set is in use (`iiverify`).
 
-Both volumes are read past the page cache: damage below the file system, or by another host, stands
-on the disk, and what was read or written before it would hide it.
+Both volumes are read past the page cache. Damage below the file system, or by another host, is on
+the disk, and older pages in the cache would hide it.
 """
 
 import errno
@@ -22,11 +22,11 @@ from iifuse.store.uncached import PIECE_BYTES, Uncached
 from iifuse.units import Run, chunks_in
 
 _STEP_CHUNKS: Final = 128
-"""Chunks that are kept from writers at a time: 4 MiB."""
+"""Chunks that are locked against writers at a time: 4 MiB."""
 
 
 def check_comparable(instance: Instance, member: VolumeSet) -> Family:
-    """The set's family. Raises Refused unless equal bits mean equal bytes, NotFound."""
+    """The set's family. Raises Refused if equal bits need not mean equal bytes, and NotFound."""
     if instance.sets.get(member.name) is not member:
         raise errors.NotFound(member.name, "was disabled, and is another set now")
     member.check_whole("iiverify")
@@ -53,9 +53,10 @@ def check_comparable(instance: Instance, member: VolumeSet) -> Family:
 
 
 async def compare(instance: Instance, member: VolumeSet, first: int, count: int) -> list[Run]:
-    """The runs among `count` chunks from `first` on whose bits say equal and whose bytes differ.
+    """The runs of chunks whose bits say equal and whose bytes differ.
 
-    Raises Refused, NotFound, and OSError when a volume cannot be read.
+    `count` chunks from `first` on are compared. Raises Refused, NotFound, and OSError if a volume
+    cannot be read.
     """
     family = check_comparable(instance, member)
     stop = min(first + count, member.geometry.chunks)
@@ -71,7 +72,7 @@ async def compare(instance: Instance, member: VolumeSet, first: int, count: int)
 
 
 async def _compare_step(instance: Instance, member: VolumeSet, run: Run, equal: int) -> list[Run]:
-    """What was found counts only if the set can still be compared: else its volumes are closed."""
+    """Compare one step. The result counts only if the set can still be compared after it."""
     family = instance.family(member)
     try:
         found = await member.within_limit(partial(_differing, family, member, run, equal))
@@ -85,7 +86,10 @@ async def _compare_step(instance: Instance, member: VolumeSet, run: Run, equal: 
 
 
 def _differing(family: Family, member: VolumeSet, run: Run, equal: int) -> list[Run]:
-    """In a thread: the runs of `equal` (bit 0 is the first chunk of `run`) that differ."""
+    """The runs of chunks in the word `equal` whose bytes differ. Runs in a thread.
+
+    Bit 0 of `equal` is the first chunk of `run`.
+    """
     assert family.master is not None
     assert member.shadow is not None
     word = 0
@@ -103,7 +107,7 @@ def _differing(family: Family, member: VolumeSet, run: Run, equal: int) -> list[
 
 
 def _pieces(runs: list[Run]) -> Iterator[Run]:
-    """The runs, cut to what is read at a time."""
+    """The runs, cut to pieces that are read at a time."""
     step = PIECE_BYTES // CHUNK_BYTES
     for first, count in runs:
         for at in range(first, first + count, step):
@@ -111,7 +115,10 @@ def _pieces(runs: list[Run]) -> Iterator[Run]:
 
 
 async def mark(instance: Instance, member: VolumeSet, runs: list[Run]) -> None:
-    """Count chunks as different, so that the next update heals them. Raises Refused, UsageError."""
+    """Count chunks as different, so that the next update copies them.
+
+    Raises Refused, NotFound, UsageError, and OSError.
+    """
     family = check_comparable(instance, member)
     for first, count in runs:
         if not 0 <= first < first + count <= member.geometry.chunks:
