@@ -1,4 +1,4 @@
-"""The words of the command line of `iifuse`."""
+"""The command line of `iifuse`."""
 
 import argparse
 import os
@@ -20,7 +20,7 @@ _OPTIONS: Final = (
 
 @dataclass(frozen=True)
 class Options:
-    """What `-o` says. `stop_wait`: seconds that SIGTERM waits for open files."""
+    """The options of `-o`. `stop_wait`: seconds that SIGTERM waits for open files."""
 
     stop_wait: float = 30.0
     ordered: bool = True
@@ -30,7 +30,7 @@ class Options:
 
 
 def parse_options(words: list[str]) -> Options:
-    """Read `-o a,b=c` words. Raises UsageError."""
+    """Read the words of `-o`, such as `a,b=c`. Raises UsageError."""
     found: dict[str, float | bool] = {}
     declared: dict[str, list[str]] = {"local": [], "remote": []}
     for word in ",".join(words).split(",") if words else []:
@@ -54,7 +54,7 @@ def parse_options(words: list[str]) -> Options:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Wrong words are a UsageError, as in every program of ours."""
+    """A parser that raises UsageError for wrong words."""
 
     def error(self, message: str) -> NoReturn:
         if sys.stderr is not None:
@@ -64,7 +64,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line of `iifuse`."""
+    """The parser for the command line of `iifuse`."""
     p = _Parser(
         prog="iifuse",
         description="Present volumes and their point-in-time copies as files under MOUNTPOINT.",

@@ -14,7 +14,7 @@ from .iibitmap_read import BitmapReading
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """`wrong`: what a service would not believe, or has to mend; `notes`: what is worth knowing."""
+    """What was found. `wrong`: what a service would have to repair. `notes`: other remarks."""
 
     bitmap: str
     wrong: tuple[str, ...] = ()
@@ -23,7 +23,7 @@ class Checked(msgspec.Struct, frozen=True):
 
 
 def check(found: BitmapReading) -> Checked:
-    """Look at header and bits; nothing is written."""
+    """Check the header and the bits. Nothing is written."""
     wrong = [*_slots(found), *_bits(found), *_header(found)]
     return Checked(found.volume.path, tuple(wrong), tuple(_notes(found)))
 

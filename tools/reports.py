@@ -1,4 +1,4 @@
-"""What iiadm tells of one service or of all: -i, -l, --health, --history, --dry-run."""
+"""The reports of iiadm about one service or all: -i, -l, --health, --history, --dry-run."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeVar
@@ -17,7 +17,7 @@ from .trackingclient import TrackingClient
 from .verbs import EVERY
 
 SOMETHING: Final = 1
-"""Exit code of `--health` when something needs attention."""
+"""The exit code of `--health` if something needs attention."""
 
 R = TypeVar("R")
 
@@ -109,9 +109,10 @@ def past(command: Command) -> None:
 def _ask(
     command: Command, ask: Callable[[Client], list[R]]
 ) -> tuple[list[tuple[services.Place, list[R]]], int]:
-    """(what one service answers, or all; the exit code: one that fails keeps none from answering).
+    """Ask one service, or all services. Returns (answers, exit code).
 
-    Raises ServiceError where none runs, and what the only one raises that is asked.
+    With --all, a service that fails sets the exit code, and the others are asked all the same.
+    Raises ServiceError if no service runs, and the error of a service that is asked alone.
     """
     if not command.everywhere:
         socket = services.find(command.socket, command.instance)
@@ -147,7 +148,7 @@ def _print_json(
 
 
 def costs(found: Sequence[Cost], *, json: bool) -> None:
-    """What `-u … --dry-run` has found out."""
+    """Print the result of `-u … --dry-run`."""
     if json:
         common.emit(protocol.to_json({"sets": found}))
         return
