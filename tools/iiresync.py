@@ -78,7 +78,7 @@ def _check(waited: Waited) -> None:
     if waited.stopped:
         left = f"still to be copied: {count(waited.row.copy_bits, 'chunk')}"
         why = waited.row.offline_reason or left
-        way = state.way_out(waited.row.shadow, common.state_of(waited.row))
+        way = state.how_to_end_copy(waited.row.shadow, common.state_of(waited.row))
         raise errors.CopyStopped(waited.row.shadow, f"the copy was aborted or failed, {why}", way)
 
 

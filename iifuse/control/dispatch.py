@@ -17,7 +17,7 @@ from iifuse.control.rows import status, volumes
 from iifuse.control.turns import Handler, Turns
 from iifuse.core import missing
 from iifuse.core.naming import find
-from iifuse.core.state import Custody, Kind, Policy, Progress, Verb, check_known, way_out
+from iifuse.core.state import Custody, Kind, Policy, Progress, Verb, check_known, how_to_end_copy
 from iifuse.core.ticket import TicketEntry
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host import space
@@ -346,7 +346,7 @@ def _check_finished(sets: list[VolumeSet]) -> None:
 def _on(member: VolumeSet) -> str:
     """What makes a copy go on that has stopped, for people."""
     lacking = (missing.way_out(member.name, m) for m in member.missing.values() if not m.served)
-    return next(lacking, way_out(member.name, member.state))
+    return next(lacking, how_to_end_copy(member.name, member.state))
 
 
 def _check_group_name(name: str) -> None:

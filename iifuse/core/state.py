@@ -194,12 +194,13 @@ def check(name: str, state: SetState, verb: Verb, ticket: str | None = None) -> 
     if verb in PIT_VERBS:
         _check_pit(name, state, verb)
     elif state.restoring:
-        raise errors.Refused(name, f"{verb} is not possible {_doing(state)}", way_out(name, state))
+        why = f"{verb} is not possible {_doing(state)}"
+        raise errors.Refused(name, why, how_to_end_copy(name, state))
     elif verb is Verb.EXPORT:
         _check_export(name, state)
     elif state.copying:
         why = f"{verb} is not possible {_doing(state)}"
-        raise errors.CopyRunning(name, why, way_out(name, state))
+        raise errors.CopyRunning(name, why, how_to_end_copy(name, state))
 
 
 def restores_already(name: str, verb: str, other: str, state: SetState) -> errors.CopyRunning:
@@ -213,7 +214,7 @@ def restores_already(name: str, verb: str, other: str, state: SetState) -> error
         f"a restore of the same master from {other} stands aborted"
     )  # fmt: skip
     why = f"{verb} is not possible while {now}"
-    return errors.CopyRunning(name, why, way_out(other, state))
+    return errors.CopyRunning(name, why, how_to_end_copy(other, state))
 
 
 def check_known(name: str, state: SetState, export_number: int) -> None:
@@ -225,7 +226,7 @@ def check_known(name: str, state: SetState, export_number: int) -> None:
         raise errors.Refused(
             name,
             "is exported, and its bitmap volume is lost, which knew which export that is",
-            way_home(name, state),
+            how_to_end_custody(name, state),
         )
 
 
@@ -234,12 +235,12 @@ def _check_custody(name: str, state: SetState, verb: Verb, ticket: str | None) -
         return
     if state.custody is Custody.IMPORTED:
         raise errors.Refused(
-            name, f"{verb} is not possible on an imported shadow", way_home(name, state)
+            name, f"{verb} is not possible on an imported shadow", how_to_end_custody(name, state)
         )
     raise errors.Refused(
         name,
         f"{verb} is not possible while the shadow is exported",
-        way_home(name, state, ticket),
+        how_to_end_custody(name, state, ticket),
     )
 
 
@@ -247,12 +248,12 @@ def _check_pit(name: str, state: SetState, verb: Verb) -> None:
     if state.offline:
         names = named(state.offline)
         raise errors.Refused(
-            name, f"{verb} is not possible with {names} offline", way_back(name, state)
+            name, f"{verb} is not possible with {names} offline", how_to_bring_back(name, state)
         )
     other_way = state.progress is not Progress.IDLE and state.restoring is not verb.to_master
     if other_way or (state.restoring and state.copying):
         error = errors.CopyRunning if state.copying else errors.Refused
-        raise error(name, f"{verb} is not possible {_doing(state)}", way_out(name, state))
+        raise error(name, f"{verb} is not possible {_doing(state)}", how_to_end_copy(name, state))
 
 
 def _check_export(name: str, state: SetState) -> None:
@@ -261,10 +262,11 @@ def _check_export(name: str, state: SetState) -> None:
             name, "a dependent shadow cannot be exported", "only an independent one is whole"
         )
     if state.progress is not Progress.IDLE:
-        raise errors.CopyRunning(name, f"-E is not possible {_doing(state)}", way_out(name, state))
+        why = f"-E is not possible {_doing(state)}"
+        raise errors.CopyRunning(name, why, how_to_end_copy(name, state))
     if state.offline:
         raise errors.Refused(
-            name, "-E is not possible with a volume offline", way_back(name, state)
+            name, "-E is not possible with a volume offline", how_to_bring_back(name, state)
         )
 
 
@@ -273,20 +275,20 @@ def _doing(state: SetState) -> str:
     return f"while a copy to the {where} " + ("runs" if state.copying else "stands aborted")
 
 
-def way_out(name: str, state: SetState) -> str:
+def how_to_end_copy(name: str, state: SetState) -> str:
     """The commands that end the copy of a set, for people."""
     if state.copying:
         wait, abort = command("iiadm -w", name), command("iiadm -a", name)
         return f"wait for it with {wait}, or abort it with {abort}"
     if state.offline:
-        return way_back(name, state)
+        return how_to_bring_back(name, state)
     if not state.restoring:
         return f"finish it first with {command('iiadm -u s', name)}"
     finish, give_up = command("iiadm -u m", name), command("iiadm --give-up", name)
     return f"finish it first with {finish}, or give it up with {give_up}"
 
 
-def way_back(name: str, state: SetState) -> str:
+def how_to_bring_back(name: str, state: SetState) -> str:
     """The commands that bring back a volume that is offline, for people."""
     reset = command("iiadm -R", name)
     if state.is_aborted_restore:
@@ -298,7 +300,7 @@ def way_back(name: str, state: SetState) -> str:
     return f"bring it back with {reset}; {command('iiadm -i', name)} says why it is offline"
 
 
-def way_without(name: str, state: SetState) -> str:
+def how_to_do_without(name: str, state: SetState) -> str:
     """What can still be done when a volume will not come back, for people."""
     disable = f"disable the set with {command('iiadm -d', name)}"
     if not state.restoring:
@@ -306,13 +308,13 @@ def way_without(name: str, state: SetState) -> str:
     return f"give the restore up with {command('iiadm --give-up', name)}, then {disable}"
 
 
-def way_to_copy(name: str) -> str:
+def how_to_copy(name: str) -> str:
     """The commands that copy the chunks that count as different, for people."""
     to_shadow, to_master = command("iiadm -u s", name), command("iiadm -u m", name)
     return f"{to_shadow} copies them to the shadow, {to_master} to the master"
 
 
-def way_home(name: str, state: SetState, ticket: str | None = None) -> str:
+def how_to_end_custody(name: str, state: SetState, ticket: str | None = None) -> str:
     """The commands that end the export or import of a shadow, for people.
 
     `ticket`: the path of the ticket of the export, if it is known.

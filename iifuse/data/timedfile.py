@@ -35,7 +35,7 @@ class TimedFile:
         self.path: Final = path
         self.loop: Final = loop
         self.times = FileTimes(Times(0, 0, TIME_NS_MAX))
-        self.noting = trio.Lock()
+        self.times_lock = trio.Lock()
         """Held while the record of the times, or the content as a whole, is changed. It is taken
         before gates and header locks."""
         self.door = trio.Lock()

@@ -73,7 +73,7 @@ class Instance:
     """The registries; what people order stands in `iifuse/verbs`.
 
     `sets` is keyed by shadow path, `views` by volume path, `copiers`, those that have not ended,
-    by set UUID. `desk`: which verbs run side by side.
+    by set UUID. `verb_locks`: which verbs run side by side.
     """
 
     def __init__(

@@ -74,7 +74,7 @@ class Timekeeper:
         view.times = FileTimes(await self._loop.blocking(partial(self._first, view)))
         view.keeper = self
         stamp = await self._make_durable(view)  # after a kill the content may not be durable
-        async with view.noting:
+        async with view.times_lock:
             if stamp is None:
                 await self._keep(view, view.times.written(time.time_ns()), Stamp())
             else:
@@ -135,7 +135,7 @@ class Timekeeper:
 
     async def note(self, view: View, time_ns: int = 0) -> None:
         """Record that the file may change from now on, and that it may show `time_ns`."""
-        async with view.noting:
+        async with view.times_lock:
             if time_ns >= view.times.ceiling_ns:
                 await self._write(view, max(time.time_ns(), time_ns))
 
@@ -181,7 +181,7 @@ class Timekeeper:
 
     async def keep(self, view: View) -> None:
         """Record again what the file shows, because the record has another place now."""
-        async with view.noting:
+        async with view.times_lock:
             if view.times.ceiling_ns or view.concerned() or self._ordered:
                 await self._keep(view, view.times.record(), Stamp())
             else:  # the content may not be durable, and the state database does not know the boot
@@ -190,7 +190,7 @@ class Timekeeper:
 
     async def hand_over(self, view: View) -> None:
         """Let the state database keep the record, because the master's last set is disabled."""
-        async with view.noting:
+        async with view.times_lock:
             await self._keep_in_ledger(view, view.times.written(time.time_ns()), Stamp())
 
     @asynccontextmanager
@@ -200,7 +200,7 @@ class Timekeeper:
         That is in every set's header. A header that still had a stamp would take the copy for a
         write behind the service's back.
         """
-        async with view.noting:
+        async with view.times_lock:
             if not view.times.ceiling_ns:
                 await self._write(view, time.time_ns())
             yield
@@ -219,7 +219,7 @@ class Timekeeper:
 
     async def change(self, view: View, time_ns: int = 0) -> None:
         """Record that the content is another one, and show a later time."""
-        async with view.noting:
+        async with view.times_lock:
             record = view.times.written(max(time.time_ns(), time_ns))
             await self._keep(view, record, Stamp())
             self.moved(view, record, time_ns)
@@ -265,7 +265,7 @@ class Timekeeper:
 
     async def _look_at_written(self, view: View, changed_ns: int, since: float) -> None:
         if view in self._unnoted:
-            async with view.noting:
+            async with view.times_lock:
                 await self._write(view, time.time_ns())
         elif view.times.ctime_ns != changed_ns or view.is_changing or view.may_change:
             self._quiet[view] = view.times.ctime_ns, trio.current_time()
@@ -275,7 +275,7 @@ class Timekeeper:
 
     async def _renew(self, view: View) -> None:
         """Raise the ceiling in good time, so that no write has to wait for that."""
-        async with view.noting:
+        async with view.times_lock:
             now = max(time.time_ns(), view.times.ctime_ns)
             if now + self._ahead_ns // 2 >= view.times.ceiling_ns:
                 await self._write(view, now)
@@ -293,7 +293,7 @@ class Timekeeper:
         stamp = await self._make_durable(view)
         if stamp is None:
             return
-        async with view.noting:
+        async with view.times_lock:
             if view.is_changing or view.may_change or view.times.ctime_ns != shown_ns or view.gone:
                 return
             self.forget(view)

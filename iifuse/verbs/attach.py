@@ -15,7 +15,7 @@ from uuid import UUID
 
 from iifuse import errors
 from iifuse.core.header import Closure, Header
-from iifuse.core.state import Custody, way_back
+from iifuse.core.state import Custody, how_to_bring_back
 from iifuse.data.family import Family
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host import roles
@@ -59,7 +59,7 @@ async def attach(instance: Instance, paths: tuple[str, ...], group: str | None) 
             await _show_later_times(instance, member)
         recovery.start_copies(instance, members)
     return [
-        f"{s.name}: offline, {s.header.offline_reason}; {way_back(s.name, s.state)}"
+        f"{s.name}: offline, {s.header.offline_reason}; {how_to_bring_back(s.name, s.state)}"
         for s in members if s.state.offline
     ]  # fmt: skip
 

@@ -153,7 +153,7 @@ async def _begin(instance: Instance, family: Family, member: VolumeSet) -> float
     view = instance.views[family.master.path]
     await storage(instance.loop, partial(instance.hooks.sync_mounted, [view]))
     await storage(instance.loop, family.master.sync)
-    async with view.noting, family.locks.gate():
+    async with view.times_lock, family.locks.gate():
         began = time.monotonic()
         pit = Pit(1, uuid4(), time.time_ns())
         await storage(instance.loop, family.master.sync)

@@ -20,7 +20,7 @@ from iifuse.core.bits import Bits
 from iifuse.core.geometry import Geometry
 from iifuse.core.header import BitmapRole, Closure, Header, Pit, Stamp, pack
 from iifuse.core.sector import Region
-from iifuse.core.state import Custody, Kind, Progress, Verb, way_home
+from iifuse.core.state import Custody, Kind, Progress, Verb, how_to_end_custody
 from iifuse.core.ticket import TicketEntry
 from iifuse.core.times import times_of_import
 from iifuse.data.family import Family
@@ -105,7 +105,7 @@ async def _hand_over(instance: Instance, member: VolumeSet, view: View) -> str:
     path = await instance.loop.blocking(partial(ticket_path, instance, member.header))
     lent = ticket_entry(replace(member.header, export_number=number, **times))
     await storage(instance.loop, partial(_draft, path, shadow, lent))
-    async with view.noting, instance.family(member).locks.gate():
+    async with view.times_lock, instance.family(member).locks.gate():
         await sync(instance.loop, shadow, [member])
         try:
             await member.save_exact(
@@ -218,7 +218,7 @@ def _is_here(request: Borrowing, member: VolumeSet) -> errors.IifuseError:
         look = command("iiadm -i", member.name)
         return errors.InUse(request.shadow, "is a set of this service already", f"see {look}")
     done = "imported it already" if custody is Custody.IMPORTED else "exported it"
-    way = way_home(member.name, member.state, member.ticket)
+    way = how_to_end_custody(member.name, member.state, member.ticket)
     return errors.Refused(request.shadow, f"this service has {done}", way)
 
 

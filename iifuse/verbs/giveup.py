@@ -15,7 +15,7 @@ from iifuse.core import change as orders
 from iifuse.core import loss
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.bits import Bits
-from iifuse.core.state import Change, Custody, Role, way_out
+from iifuse.core.state import Change, Custody, Role, how_to_end_copy
 from iifuse.data.counting import counts
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host.instance import OPEN_TARGET, Instance
@@ -35,7 +35,8 @@ def check(member: VolumeSet) -> None:
             member.name, "no restore of it stands aborted", "there is nothing to give up"
         )
     if state.copying:
-        raise errors.CopyRunning(member.name, "its restore runs", way_out(member.name, state))
+        todo = how_to_end_copy(member.name, state)
+        raise errors.CopyRunning(member.name, "its restore runs", todo)
     member.check_answering()
 
 

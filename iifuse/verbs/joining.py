@@ -9,7 +9,7 @@ from iifuse import errors
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.header import BitmapRole, Closure, Header
 from iifuse.core.sector import Region
-from iifuse.core.state import Custody, Role, way_home
+from iifuse.core.state import Custody, Role, how_to_end_custody
 from iifuse.core.times import Times, after
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host import lentshadow, roles, unjoined
@@ -126,14 +126,16 @@ def _check_exported(member: VolumeSet) -> None:
     header = member.header
     if header.custody is Custody.IMPORTED:
         raise errors.Refused(
-            member.name, "is an import itself, not exported", way_home(member.name, member.state)
+            member.name,
+            "is an import itself, not exported",
+            how_to_end_custody(member.name, member.state),
         )
     if header.custody is Custody.EXPORTED and header.offline & Role.BITMAP:
         raise errors.Refused(
             member.name,
             "-J is not possible: its own bitmap volume has failed, and what was written to the "
             "master since the export is not known",
-            way_home(member.name, member.state),
+            how_to_end_custody(member.name, member.state),
         )
     if not header.export_number:
         raise errors.Refused(member.name, "is not exported", "only an exported set can be joined")

@@ -229,8 +229,8 @@ class _Making:
         """Close the gates. From now on nobody writes to the volumes, nor a header of the sets."""
         keeper = self.instance.timekeeper
         for view in filter(None, self.targets):
-            noting = keeper.counted_as_written(view) if view.role is Role.MASTER else view.noting
-            await self._gates.enter_async_context(noting)
+            lock = keeper.counted_as_written(view) if view.role is Role.MASTER else view.times_lock
+            await self._gates.enter_async_context(lock)
         for family in _families(self.instance, self.changes):
             await self._gates.enter_async_context(family.locks.gate())
         self._began = time.monotonic()

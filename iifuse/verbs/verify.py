@@ -12,7 +12,15 @@ from typing import Final
 from iifuse import errors
 from iifuse.core.bitmap import runs_of
 from iifuse.core.geometry import CHUNK_BYTES
-from iifuse.core.state import Custody, Kind, Progress, Role, way_back, way_home, way_out
+from iifuse.core.state import (
+    Custody,
+    Kind,
+    Progress,
+    Role,
+    how_to_bring_back,
+    how_to_end_copy,
+    how_to_end_custody,
+)
 from iifuse.core.touch import Side, Touch
 from iifuse.data.chunklock import Mode
 from iifuse.data.family import Family
@@ -39,16 +47,16 @@ def check_comparable(instance: Instance, member: VolumeSet) -> Family:
     if state.custody is not Custody.LOCAL:
         raise errors.Refused(
             member.name, f"is {state.custody.name.lower()}: only one of its volumes is here",
-            way_home(member.name, state, member.ticket),
+            how_to_end_custody(member.name, state, member.ticket),
         )  # fmt: skip
     if state.offline:
         roles = " and ".join(role.name.lower() for role in state.offline if role.name)
         raise errors.Refused(
-            member.name, f"has its {roles} offline", way_back(member.name, state)
+            member.name, f"has its {roles} offline", how_to_bring_back(member.name, state)
         )
     if state.progress is not Progress.IDLE:
         how = "runs" if state.copying else "stands aborted"
-        raise errors.Refused(member.name, f"its copy {how}", way_out(member.name, state))
+        raise errors.Refused(member.name, f"its copy {how}", how_to_end_copy(member.name, state))
     return instance.family(member)
 
 
