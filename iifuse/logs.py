@@ -222,7 +222,7 @@ def _tell_of_thread(what: threading.ExceptHookArgs) -> None:
 
 
 def _tell_of_object(what: "sys.UnraisableHookArgs") -> None:
-    text = what.err_msg or "nobody could be told of a defect in"
+    text = what.err_msg or "a defect could not be reported, in"
     log.error("%s %r", text, what.object, exc_info=what.exc_value)
 
 

@@ -73,7 +73,7 @@ def main() -> int:
 
 
 def _run(service: "Service") -> int:
-    """Its exit code, whatever happens; what there is to be said is said when this returns."""
+    """Run the service. Returns its exit code. Errors are printed before this returns."""
     try:
         return trio.run(service.run)
     except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - it is told
@@ -237,7 +237,7 @@ class Service:
                 await self.loop.blocking(self.mount.close)
 
     async def _end_anyway(self, instance: Instance, told: float) -> None:
-        """What waits for a volume that does not answer keeps the service from its end."""
+        """End the service although a request waits for a volume that does not answer."""
         await trio.sleep(stopping.REQUESTS_S)
         if not self._is_ending:
             log.error("a request does not come to its end, and is cut off as by a crash")
@@ -254,7 +254,7 @@ class Service:
             self._leave(UNSAVED)
 
     def _leave(self, code: int) -> NoReturn:
-        """Threads wait for volumes, and the interpreter would for the threads."""
+        """End the process at once: the interpreter would wait for threads that hang."""
         self.mount.close()
         self.let_go()
         stopping.end(code)

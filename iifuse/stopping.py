@@ -72,7 +72,7 @@ async def told(signals: AsyncIterator[int]) -> None:
 
 
 async def close(instance: Instance) -> bool:
-    """No verb begins any more. False: one hangs, which is not waited for (K8)."""
+    """Let no verb begin any more, and wait for those that run. False: one hangs (K8)."""
     with instance.loop.limits.move_on_after(VERBS_S) as waiting:
         await instance.verb_locks.close()
     if waiting.cancelled_caught:
@@ -85,7 +85,8 @@ async def prepare(
 ) -> bool:
     """Wait for open files, name who holds them, and let their dirty pages arrive.
 
-    `stop_wait`: seconds; told once more to stop, it waits no longer. Were all files closed?
+    `stop_wait`: in seconds; a second signal ends the waiting. Returns whether all files were
+    closed.
     """
     views = list(instance.views.values())
     async with trio.open_nursery() as nursery:

@@ -20,12 +20,12 @@ async def concerns(instance: Instance, mountpoint: str) -> list[Concern]:
     found += of_programs(instance.hooks.programs)
     behind = sorted(instance.notes.behind())
     return found + [
-        Concern(name, "the state database has not been told what became of it", _MAKE_ROOM)
+        Concern(name, "the state database does not have its latest state", _MAKE_ROOM)
         for name in behind
     ]
 
 
-_MAKE_ROOM = "make room in the state directory, or mend it; it is told as soon as it can be"
+_MAKE_ROOM = "make room in the state directory, or mend it; then it is noted by itself"
 
 
 def of_programs(programs: Programs) -> Iterator[Concern]:

@@ -68,7 +68,7 @@ class Server:
                 with trio.CancelScope() as listening:
                     nursery.start_soon(self._watch, listening)
                     await self._accept(nursery)
-                log.warning("%s: was removed, and is made anew", self.path)
+                log.warning("%s: was removed, and is made again", self.path)
                 await self._listen_anew()
 
     async def _watch(self, listening: trio.CancelScope) -> None:

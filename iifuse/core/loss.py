@@ -40,7 +40,7 @@ def check(losses: Sequence[Loss], *, sure: bool) -> None:
 def point_in_time(header: Header) -> str:
     """The point in time that a shadow holds, for people."""
     if not header.pit.number:
-        return "a point in time that nobody knows any more"
+        return "an unknown point in time"
     return f"point in time {header.pit.number} of {format_time(header.pit.time_ns)}"
 
 

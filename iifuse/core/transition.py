@@ -57,8 +57,8 @@ def _following(transition: Transition, member: Member, header: Header) -> Header
     if header.pit.number != member.old_pit:
         raise errors.BadBitmap(
             header.bitmap,
-            f"is at point in time {header.pit.number}, the group command that was cut short made "
-            f"{member.new_pit} of {member.old_pit}",
+            f"is at point in time {header.pit.number}, but the group command that was cut short "
+            f"leads from {member.old_pit} to {member.new_pit}",
         )
     return replace(
         header,

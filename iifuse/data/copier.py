@@ -195,7 +195,8 @@ class Copier:
         except Exception as error:  # noqa: BLE001 - raised where it is waited for
             self._sync_failed = error
             if self._stop.is_set():
-                log.error("%s: the last sync of its copy: %s", self.member.name, words(error))  # noqa: TRY400
+                name, why = self.member.name, words(error)
+                log.error("%s: the last sync of its copy failed: %s", name, why)  # noqa: TRY400
         finally:
             ended.set()
 

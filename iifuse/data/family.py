@@ -159,7 +159,7 @@ class Family:
             if member.lacks(Role.BITMAP):
                 await member.give_up(Role.BITMAP, _why_lost(member, Role.BITMAP))
 
-    def ahead(self, run: Run) -> Run:
+    def run_to_preserve(self, run: Run) -> Run:
         """The run of chunks that a first touch of `run` should preserve; it may be longer.
 
         If long writes follow each other, the next write will touch the next chunks. To preserve
@@ -329,10 +329,10 @@ class Family:
         refuse = for_write and member.policy.break_write and role is not Role.MASTER
         if isinstance(error, OutOfResources) and (for_write or role is not Role.BITMAP):
             # No volume has failed. (A clear is different: it has changed bits in memory already.)
-            log.error("%s: no thread or no memory for it: %s", member.name, error)
+            log.error("%s: there was no thread or no memory for it: %s", member.name, error)
             refuse = True
         elif refuse:
-            log.error("%s: a write fails for it: %s", member.name, error)
+            log.error("%s: a write to the master fails because of it: %s", member.name, error)
         elif role is Role.MASTER:  # the writer gets the error of the master, and the copy stops
             await member.end_copy()
         else:

@@ -135,7 +135,8 @@ class View(TimedFile):
             return await self._write_held(run, offset, data)
         touch = None if self.note_if_ready(*run) else self.touch(*run)
         if touch is not None and not self.family.touch_at_once(touch):
-            return await self._write_held(self.family.ahead(run), offset, data, touch)
+            wide = self.family.run_to_preserve(run)
+            return await self._write_held(wide, offset, data, touch)
         try:
             return target.write(offset, data)
         finally:

@@ -144,8 +144,8 @@ class VolumeSet:
         if role is not Role.BITMAP:
             await self.take_offline(role, reason)
             return
-        log.error("%s: its bitmap is waited for no more: %s", self.name, reason)
-        self.tell(self.header, "offline", why=f"the bitmap, which is waited for no more: {reason}")
+        log.error("%s: it does not wait for its bitmap any more: %s", self.name, reason)
+        self.tell(self.header, "offline", why=f"the bitmap, which was missing: {reason}")
         await self.loop.blocking(partial(self.log.note_elsewhere, reason))
         roles, self.bits = without_bits(self.state, self.bits.chunks)
         self.bits_known = False

@@ -106,7 +106,7 @@ class Operations(pyfuse3.Operations):
         try:
             await self._view(fh >> 1).suspect(defect)
         except Exception:
-            log.exception("a set that a defect met cannot be marked")
+            log.exception("a set cannot be marked as suspect after a defect")
 
     async def fsync(self, fh: FileHandleT, datasync: bool) -> None:  # noqa: ARG002
         """Sync a file. Without this handler the kernel would treat every fsync as done."""

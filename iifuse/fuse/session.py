@@ -172,7 +172,7 @@ class Mount:
             except errors.ServiceError:  # then do it here, although that may hang
                 linux.unmount(path, linux.MNT_DETACH)
         except OSError as error:
-            log.warning("%s: what is mounted over it stays there: %s", path, error)
+            log.warning("%s: the file that is mounted over it stays there: %s", path, error)
 
     def mounted_path(self, view: View) -> str:
         """The path under which programs find a view."""
@@ -236,7 +236,7 @@ def clean_up_dead(paths: Iterable[str], children: Nursery) -> None:
             if children.unmount_dead(path):
                 log.warning("%s: a dead mount was cleaned up", path)
         except OSError as error:
-            log.warning("%s: whether a dead mount is there cannot be told: %s", path, error)
+            log.warning("%s: cannot find out whether a dead mount is there: %s", path, error)
 
 
 def _clean_up_killed(mountpoint: str, children: Nursery) -> None:

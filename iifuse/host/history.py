@@ -69,7 +69,7 @@ class History:
                 await self._loop.blocking(partial(self._db.record, lines))
             except errors.StorageError as error:
                 told = ", ".join(f"'{e.what}' of {e.subject or 'the service'}" for e in lines)
-                log.warning("the history lacks %s: %s", told, error)
+                log.warning("the history will not have %s: %s", told, error)
 
     async def keep_up(self) -> None:
         """Write events that no verb waits for, as long as the service runs."""

@@ -51,7 +51,7 @@ class Hooks(Protocol):
 
     @property
     def programs(self) -> Programs:
-        """Whoever lets programs of the host look at volumes."""
+        """Runs programs of the host that look at volumes."""
 
     async def appear(self, view: View) -> None:
         """A file comes to the mount."""
@@ -126,7 +126,7 @@ class Instance:
         self._expect_stamp(family)
 
     def _expect_stamp(self, family: Family) -> None:
-        """Of a master that has a further set, which knows nothing of it yet."""
+        """Let a new set's header get the stamp of its master."""
         view = self.master_view(family)
         if view is not None:
             self.timekeeper.record_stamp_later(view)
@@ -295,7 +295,7 @@ class Instance:
         self.nursery.start_soon(self._run_copy, copier, name=f"copy {member.name}")
 
     async def _run_copy(self, copier: Copier) -> None:
-        """Afterwards nothing keeps it, nor the bits of a set that may be disabled by then."""
+        """Run a copier. Then forget it: it would keep the bits of a disabled set in memory."""
         key = copier.member.key
         await copier.run()
         if self.copiers.get(key) is copier:

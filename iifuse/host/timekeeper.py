@@ -174,7 +174,7 @@ class Timekeeper:
             await self._loop.blocking(keep)
         except (errors.StorageError, OSError) as error:
             if view not in self._unnoted:
-                log.error("%s: that it is written cannot be recorded: %s", view.path, error)  # noqa: TRY400
+                log.error("%s: its times cannot be recorded: %s", view.path, error)  # noqa: TRY400
             self._unnoted.add(view)
         else:
             self._unnoted.discard(view)

@@ -46,7 +46,7 @@ class Nursery:
 
     They raise OSError, ETIMEDOUT with the path when there was no answer in time: the child is left
     behind then, and what it does when it can is done behind everybody's back. When the process has
-    ended they raise ServiceError: a new one would have to be forked by who has volumes open.
+    ended they raise ServiceError: a new one would have to be forked while volumes are open.
     """
 
     def __init__(self, line: socket.socket, pid: int) -> None:
@@ -82,7 +82,7 @@ class Nursery:
         os.close(self.end)
 
     def bury(self) -> None:
-        """It has ended: nothing is left of it."""
+        """Reap the process, which has ended."""
         with suppress(ChildProcessError):
             os.waitpid(self.pid, os.WNOHANG)
 

@@ -75,7 +75,7 @@ class HeaderLog:
             self.elsewhere(reason)
         except (errors.IifuseError, OSError) as error:
             log.critical(
-                "%s: that can be noted nowhere, writes fail now: %s", self.header.shadow, error
+                "%s: this cannot be noted anywhere, writes fail now: %s", self.header.shadow, error
             )
             self.is_unnoted = True
 

@@ -12,8 +12,8 @@ import msgspec
 NAME: Final = "iifuse-nursery"
 """The name of the process that runs the programs, as ps(1) shows it."""
 GONE: Final = (
-    "this process of the service has ended, without which it can neither look at volumes that come "
-    "in nor sync open files for a point in time"
+    "this process of the service has ended; without it the service can neither look at new volumes "
+    "nor sync open files for a point in time"
 )
 RESTART: Final = "stop the service and start it again when it suits; it serves all files until then"
 

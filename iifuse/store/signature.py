@@ -157,7 +157,7 @@ def signatures(volume: Volume, programs: Programs) -> list[Signature]:
         found = msgspec.json.decode(said.out or b"{}", type=_Wipefs).signatures
         return [Signature(each.type, int(each.offset, 0)) for each in found]
     except (msgspec.MsgspecError, ValueError) as error:
-        raise errors.BadVolume(volume.path, f"wipefs says what nobody expects ({error})") from error
+        raise errors.BadVolume(volume.path, f"wipefs has an unexpected answer ({error})") from error
 
 
 def _ask(

@@ -88,7 +88,7 @@ async def export(instance: Instance, member: VolumeSet) -> TicketEntry:
         raise errors.StorageError(
             path,
             f"the set is exported, but its ticket cannot be put here ({error.strerror})",
-            f"use {path}.draft, or make room and start the service anew",
+            f"use {path}.draft, or make room and start the service again",
         ) from error
     return await instance.loop.blocking(partial(lent_again, instance, member.header))
 

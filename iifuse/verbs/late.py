@@ -58,7 +58,7 @@ async def look_at_open_volumes(instance: Instance) -> None:
 
 
 async def look_for_missing(instance: Instance, claim: AbstractSet[str] | None) -> None:
-    """Raises nothing: what fails of one set is that set's, and the others have their look."""
+    """Look for missing volumes. This never raises: a failure concerns only its own set."""
     with instance.lookout.apart("volumes", "the look at those that are missing"):
         await _look_for_missing(instance, claim)
 
@@ -154,9 +154,9 @@ async def _gate(*families: Family) -> AsyncIterator[bool]:
 def _returning(
     instance: Instance, name: str, what: str, members: Iterable[VolumeSet]
 ) -> Iterator[None]:
-    """What is missing is said to be until the files are on the mount, where people look.
+    """Let volumes count as missing for people until the files are on the mount.
 
-    What fails in it is the affair of these sets alone.
+    An error inside concerns only these sets.
     """
     members = list(members)
     for member in members:
@@ -218,9 +218,9 @@ def _close(log: HeaderLog) -> None:
 async def _bring_closed(
     instance: Instance, member: VolumeSet, row: SetRow, log: HeaderLog
 ) -> None:
-    """The bitmap that is back says that its set is none any more: as at a start (recovery).
+    """Take a set apart whose bitmap has come back closed, as a start does (recovery).
 
-    While somebody has the shadow open it goes on to wait.
+    While somebody has the shadow open, the set goes on waiting.
     """
     header = log.header
     view, family = instance.views.get(member.name), instance.family(member)

@@ -77,7 +77,7 @@ async def bring_back(instance: Instance, rows: Iterable[SetRow]) -> list[VolumeS
 
 
 async def put_in_use(instance: Instance, members: Iterable[VolumeSet]) -> None:
-    """Whoever could be written from now on says so durably, which a start heeds after a crash.
+    """Note in the headers of sets that could be written from now on that they are in use.
 
     The database knows a new session before the first header has it, and forgets the one before
     after the last has: a start that is cut short finds every header known. A set that nobody can
@@ -105,7 +105,7 @@ async def put_in_use(instance: Instance, members: Iterable[VolumeSet]) -> None:
 
 
 async def note_use(instance: Instance, members: Iterable[VolumeSet]) -> None:
-    """Volumes have come back or are new: also who was in use notes which they are."""
+    """Note which volumes are in use, after some have come back or are new."""
     members = list(members)
     for member in members:
         if member.in_use:
@@ -126,7 +126,7 @@ def could_be_written(instance: Instance, member: VolumeSet) -> bool:
 
 
 async def _quietly(instance: Instance, call: Callable[[], None]) -> None:
-    """For what a later start makes up for."""
+    """Make a call whose failure is only logged, because a later start repeats it."""
     try:
         await instance.loop.blocking(call)
     except (errors.StorageError, OSError) as error:
@@ -145,7 +145,8 @@ async def show(instance: Instance, family: Family) -> None:
 async def stop(instance: Instance, limit_s: float = inf) -> bool:
     """Let copies rest, make everything durable, write exact bits, mark all clean, close.
 
-    What has volumes that do not answer is left as by a crash after `limit_s` seconds: False.
+    After `limit_s` seconds, sets whose volumes do not answer are left as by a crash. Returns False
+    then.
     """
     ended = {family: trio.Event() for family in instance.families}
     for family, event in ended.items():

@@ -117,7 +117,7 @@ async def _take_back(instance: Instance, member: VolumeSet) -> list[str]:
     async with instance.family(member).locks.gate():
         member.bits.shadow.fill()
         try:
-            times = after([member.header.shadow_times], time.time_ns())  # who knows who wrote it
+            times = after([member.header.shadow_times], time.time_ns())  # others may have written
             await member.save_exact(
                 mended=mended, custody=Custody.LOCAL, shadow_times=times,
                 shadow_file=file_of(shadow),
