@@ -356,7 +356,7 @@ def set_in_the_database_as_if_it_had_a_header():
 @bug("offline_reset-dep", "offline_reset-ind")
 def offline_noted_in_memory_only():
     async def take_offline(self, role, reason):
-        roles = self.state.offline | self._drags(role)
+        roles = self.state.offline | self._offline_with(role)
         self.amend(replace(self.header, offline=roles, offline_reason=reason, copying=False))
 
     with patch.object(VolumeSet, "take_offline", take_offline):
