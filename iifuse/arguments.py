@@ -1,4 +1,4 @@
-"""Wrong words on a command line, told better than argparse does. Pure."""
+"""Explains wrong words on a command line better than argparse does."""
 
 import argparse
 import re
@@ -8,9 +8,9 @@ from iifuse.units import nearest
 
 
 def explained(parser: argparse.ArgumentParser, message: str, given: Sequence[str]) -> str:
-    """What argparse says of `given`, with the near word.
+    """The message of argparse about the words `given`, with a similar word that is right.
 
-    An unknown option comes first: argparse would rather complain that something is missing.
+    An unknown option is reported first. argparse often complains about a missing word instead.
     """
     known = options(parser)
     unknown = next((word for word in _options_in(given) if not _is_known(word, known)), "")
@@ -23,7 +23,7 @@ def explained(parser: argparse.ArgumentParser, message: str, given: Sequence[str
 
 def options(parser: argparse.ArgumentParser) -> list[str]:
     """Every option of a parser."""
-    actions = parser._actions  # noqa: SLF001  # argparse tells no other way
+    actions = parser._actions  # noqa: SLF001  # argparse has no public name for this
     return sorted(word for action in actions for word in action.option_strings)
 
 

@@ -1,7 +1,7 @@
-"""The service in the background: the command returns when the mount is ready (`--daemon`).
+"""Runs the service in the background: the command returns when the mount is ready (`--daemon`).
 
-The service is started anew as a program of its own and says by sd_notify(3) that it is ready, as it
-says to systemd. Until then it has the terminal's standard error, for what goes wrong at the start.
+The service is started again as a program of its own. It says with sd_notify(3) that it is ready, as
+it does to systemd. Until then its standard error is the terminal, for errors of the start.
 """
 
 import os
@@ -13,16 +13,16 @@ import tempfile
 from typing import Final
 
 _DETACHED: Final = "IIFUSE_DETACHED"
-"""The variable by which the service is told that it was started so."""
+"""The environment variable that tells the service that it was started by `start`."""
 
 
 def is_detached() -> bool:
-    """Was this process started by `start`? Asked once: its children are not."""
+    """Was this process started by `start`? The variable is removed, for the process's children."""
     return os.environ.pop(_DETACHED, None) is not None
 
 
 def start() -> int:
-    """Start the program's own command line in the background; its exit code if it fails."""
+    """Start this program again in the background. Returns 0, or its exit code if it fails."""
     with tempfile.TemporaryDirectory(prefix="iifuse-") as folder:
         path = os.path.join(folder, "ready")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
@@ -42,7 +42,7 @@ def _await(service: subprocess.Popen[bytes], ready: socket.socket) -> int:
         while True:
             heard = select.select([ready.fileno(), end], [], [])[0]
             if ready.fileno() in heard and b"READY=1" in ready.recv(4096):
-                service.returncode = 0  # it goes on without us
+                service.returncode = 0  # so that Popen does not warn of a process that still runs
                 return 0
             if end in heard:
                 code = service.wait()
@@ -52,7 +52,7 @@ def _await(service: subprocess.Popen[bytes], ready: socket.socket) -> int:
 
 
 def let_go() -> None:
-    """The service is ready: it holds the terminal, and the way to whoever waited, no longer."""
+    """Give up the terminal and the socket of the process that has waited. The service is ready."""
     os.environ.pop("NOTIFY_SOCKET", None)
     os.chdir("/")
     nowhere = os.open(os.devnull, os.O_RDWR)

@@ -1,4 +1,4 @@
-"""Every failure that a user may see, as one tree. One class, one exit code, one row in iifuse(7).
+"""Every failure that a user may see. Each class has an exit code, and a row in iifuse(7).
 
     IifuseError                 2  EIO
       UsageError                1  EINVAL   the words of a command are wrong
@@ -32,7 +32,8 @@ from typing import ClassVar
 class IifuseError(Exception):
     """A failure that is explained to the user without a traceback.
 
-    `subject` is a path, set or group; `why` says what is wrong with it; `todo` says what to do.
+    `subject`: a path, a set or a group; it may be empty. `why`: what is wrong with it. `todo`: what
+    to do about it; it may be empty.
     """
 
     exit_code: ClassVar[int] = 2
@@ -99,7 +100,7 @@ class BadSecondary(IifuseError):
 
 
 class AlreadyJoined(BadSecondary):
-    """A secondary bitmap was merged before: a command that is given again passes over it."""
+    """A secondary bitmap was merged before. A command that is repeated leaves it out."""
 
 
 class NotClosed(BadSecondary):
@@ -175,9 +176,9 @@ class InternalError(IifuseError):
 
 
 def words(error: Exception, path: str = "") -> str:
-    """What has failed, as a part of a sentence: an OSError's own text begins with a number.
+    """An error as a part of a sentence. The text of an OSError itself begins with a number.
 
-    `path`: where nothing names one.
+    `path` is used if the error has no path.
     """
     if not isinstance(error, OSError) or not error.strerror:
         return str(error)
@@ -197,4 +198,4 @@ def _tree(base: type[IifuseError]) -> dict[str, type[IifuseError]]:
 
 
 BY_NAME: dict[str, type[IifuseError]] = _tree(IifuseError)
-"""Class by name, for errors that cross the control socket."""
+"""Name -> class, for errors that come over the control socket."""

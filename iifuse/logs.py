@@ -1,8 +1,8 @@
-"""The lines of the log: with time and level for people, with a priority for the journal.
+"""Writes the log: with time and level for people, or with a priority for the journal.
 
-Who reads the log may stop reading: a terminal after Ctrl-S, a collector that is stuck. Whoever
-writes into a pipe that is full stands still, and here everybody's volumes with it. So once volumes
-are served, lines wait in memory, and a thread of their own writes them.
+The reader of the log may stop reading, such as a terminal after Ctrl-S, or a log collector that
+hangs. A process that writes into a full pipe stops, and every volume of the service would stop with
+it. So while volumes are served, lines wait in memory, and only one thread writes them.
 """
 
 import errno
@@ -24,23 +24,23 @@ from iifuse.units import count
 log = logging.getLogger("iifuse")
 
 SYSLOG: Final = "syslog"
-"""Instead of a file: syslog(3), which on most systems is the journal."""
+"""This word instead of a file means syslog(3), which on most systems is the journal."""
 _DEVICE: Final = "/dev/log"
 _PRIORITIES: Final = (
     (logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6),
 )  # fmt: skip
-"""Of syslog(3): at which level a line has which, the most severe first."""
+"""(level of a line, priority of syslog(3)), the most severe first."""
 _DEBUG: Final = 7
 _LINES_MAX: Final = 4096
-"""So many lines wait to be written; those that come then are lost, and counted."""
+"""The most lines that wait to be written. Further lines are lost, and counted."""
 _END_SECONDS: Final = 1.0
-"""So long the end of the service waits for them."""
+"""Seconds that the end of the service waits until all lines are written."""
 
 
 def usual(state: str) -> str:
-    """Where a service in the background writes when nothing was said: syslog, if there is one.
+    """Where a service in the background writes its log by default: to syslog, if there is one.
 
-    Else a file in its state directory, and standard error says so.
+    Otherwise this is a file in the state directory, and a line on standard error says so.
     """
     if _answers():
         return SYSLOG
@@ -60,9 +60,9 @@ def _answers() -> bool:
 
 
 def set_up(log: str | None = None) -> None:
-    """Let everything go to a file or syslog; None: to standard error. Raises ServiceError.
+    """Write the log to a file or to syslog; None: to standard error. Raises ServiceError.
 
-    A file that is moved away (logrotate) is made anew.
+    If the file is moved away (logrotate), it is made again.
     """
     try:
         handler = _handler(log)
@@ -76,7 +76,7 @@ def set_up(log: str | None = None) -> None:
 
 
 def in_words(record: logging.LogRecord) -> bool:
-    """A call that failed is told without its number; every line passes."""
+    """Replace an OSError in a line by words without its number. Every line passes this filter."""
     if isinstance(record.args, tuple):
         record.args = tuple(
             errors.words(one) if isinstance(one, OSError) else one for one in record.args
@@ -97,7 +97,7 @@ def _handler(log: str | None) -> logging.Handler:
 
 
 def _is_journal() -> bool:
-    """Does standard error lead to the journal? systemd says to which file it does, if it does."""
+    """Does standard error lead to the journal? systemd names the file that does."""
     told = os.environ.get("JOURNAL_STREAM", "")
     try:
         found = os.fstat(2)
@@ -106,10 +106,10 @@ def _is_journal() -> bool:
     return told == f"{found.st_dev}:{found.st_ino}"
 
 
-class Aside:
-    """The log as a thread writes it, which alone waits for whoever reads it.
+class LogWriter:
+    """Writes the log in a thread. Only that thread waits for the reader of the log.
 
-    Until `start` each line is written where it is said, so that a start that fails is explained.
+    Until `start` each line is written at once, so that a failed start is explained.
     """
 
     def __init__(self, lines_max: int = _LINES_MAX) -> None:
@@ -119,10 +119,9 @@ class Aside:
         self._ends = False
 
     def start(self) -> None:
-        """From now on nobody waits for the log. Raises ServiceError where no thread is to be had.
+        """Let the thread write the log from now on. Raises ServiceError if there is no thread.
 
-        What Python itself would say on standard error, of threads and of objects that go, is said
-        in the log too.
+        Python's own messages about failed threads and destructors go to the log as well.
         """
         try:
             self._thread.start()
@@ -135,20 +134,20 @@ class Aside:
         sys.unraisablehook = _tell_of_object
 
     def say(self, text: str) -> None:
-        """To standard error, after all that was logged; lost where nobody reads for a second."""
+        """Write a line to standard error after the log. It is lost if nobody reads for a second."""
         with suppress(Full):
             self._waiting.queue.put(text, timeout=_END_SECONDS)
 
-    def settle(self) -> None:
-        """Return when all is written that was said before, or after a second."""
+    def wait_until_written(self) -> None:
+        """Return when everything is written that was logged before, or after a second."""
         queue = self._waiting.queue
         with queue.all_tasks_done:
             queue.all_tasks_done.wait_for(lambda: not queue.unfinished_tasks, _END_SECONDS)
 
     def end(self) -> None:
-        """Return when all is written, or after a second: then nobody reads it."""
+        """End the thread when everything is written, or give it up after a second."""
         self._ends = True
-        with suppress(Full):  # then there is something to wake the thread
+        with suppress(Full):  # if the queue is full the thread is awake already
             self._waiting.queue.put_nowait(None)
         self._thread.join(_END_SECONDS)
 
@@ -170,11 +169,11 @@ class Aside:
 
 
 _Line = logging.LogRecord | str | None
-"""What waits to be written: a line of the log, or of standard error; None: nothing."""
+"""What waits to be written: a line of the log, or one for standard error; None: nothing."""
 
 
 class _Waiting(QueueHandler):
-    """Lets lines wait where there is room, and counts those for which there is none."""
+    """The lines that wait to be written. If there is no room for a line, it is counted as lost."""
 
     queue: Queue[_Line]
 
@@ -185,7 +184,7 @@ class _Waiting(QueueHandler):
         self._counting = threading.Lock()
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        """Never waits. What was lost is told in its place, before the first line that is not."""
+        """Add a line, without waiting. Before it comes a line about those that were lost."""
         with self._counting:
             try:
                 if self._lost:
@@ -196,13 +195,13 @@ class _Waiting(QueueHandler):
                 self._lost += 1
 
     def loss(self) -> logging.LogRecord | None:
-        """The line that tells of lost ones, where no other has told of them yet."""
+        """The line about lost lines, if there are any that no line has reported yet."""
         with self._counting:
             lost, self._lost = self._lost, 0
         return _loss(lost) if lost else None
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """A line that is wrong in itself; logging would complain of it to standard error."""
+        """Log that a line is wrong in itself. By default this goes to standard error."""
         why = traceback.format_exc().rstrip()
         self.enqueue(_line(logging.ERROR, f"a line of the log is wrong: {record.msg!r}\n{why}"))
 
@@ -223,13 +222,13 @@ def _tell_of_thread(what: threading.ExceptHookArgs) -> None:
 
 
 def _tell_of_object(what: "sys.UnraisableHookArgs") -> None:
-    text = what.err_msg or "nobody could be told of a defect in"
+    text = what.err_msg or "a defect could not be reported, in"
     log.error("%s %r", text, what.object, exc_info=what.exc_value)
 
 
 class _Syslog(SysLogHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Syslog that is gone for a while costs lines; there is nobody to whom it could be said."""
+        """While syslog is not there, lines are lost. There is no place to report that."""
 
 
 class _ForPeople(logging.Formatter):
@@ -238,7 +237,7 @@ class _ForPeople(logging.Formatter):
 
 
 class _ForJournal(logging.Formatter):
-    """`<N>` before each line, those of a traceback too: sd-daemon(3)."""
+    """Puts `<N>` before each line, also before those of a traceback (sd-daemon(3))."""
 
     def format(self, record: logging.LogRecord) -> str:
         priority = next((n for level, n in _PRIORITIES if record.levelno >= level), _DEBUG)

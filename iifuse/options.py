@@ -1,4 +1,4 @@
-"""The words of the command line of `iifuse`."""
+"""The command line of `iifuse`."""
 
 import argparse
 import os
@@ -9,7 +9,7 @@ from typing import Final, NoReturn
 
 from iifuse import __version__, arguments, errors, logs
 from iifuse.control.protocol import DEFAULT_SOCKET, SOCKET_VARIABLE
-from iifuse.store.transport import Said
+from iifuse.store.transport import DeclaredPlaces
 
 DEFAULT_STATE: Final = "/var/lib/iifuse"
 _OPTIONS: Final = (
@@ -20,19 +20,19 @@ _OPTIONS: Final = (
 
 @dataclass(frozen=True)
 class Options:
-    """What `-o` says. `stop_wait`: seconds that SIGTERM waits for open files."""
+    """The options of `-o`. `stop_wait`: seconds that SIGTERM waits for open files."""
 
     stop_wait: float = 30.0
     ordered: bool = True
     writeback_cache: bool = False
     in_place: bool = False
-    said: Said = field(default_factory=Said)
+    declared: DeclaredPlaces = field(default_factory=DeclaredPlaces)
 
 
 def parse_options(words: list[str]) -> Options:
-    """Read `-o a,b=c` words. Raises UsageError."""
+    """Read the words of `-o`, such as `a,b=c`. Raises UsageError."""
     found: dict[str, float | bool] = {}
-    said: dict[str, list[str]] = {"local": [], "remote": []}
+    declared: dict[str, list[str]] = {"local": [], "remote": []}
     for word in ",".join(words).split(",") if words else []:
         name, _, value = word.partition("=")
         if name == "stop_wait" and re.fullmatch(r"\d+(\.\d+)?", value):
@@ -42,19 +42,19 @@ def parse_options(words: list[str]) -> Options:
         elif name in ("writeback_cache", "in_place") and not value:
             found[name] = True
         elif name in ("local", "remote") and value.startswith("/"):
-            said[name].append(os.path.normpath(value))
+            declared[name].append(os.path.normpath(value))
         else:
             raise errors.UsageError(
                 f"-o {word}",
                 "is not an option of the mount",
                 _OPTIONS,
             )
-    places = Said(tuple(said["local"]), tuple(said["remote"]))
-    return Options(**found, said=places)  # type: ignore[arg-type]
+    places = DeclaredPlaces(tuple(declared["local"]), tuple(declared["remote"]))
+    return Options(**found, declared=places)  # type: ignore[arg-type]
 
 
 class _Parser(argparse.ArgumentParser):
-    """Wrong words are a UsageError, as in every program of ours."""
+    """A parser that raises UsageError for wrong words."""
 
     def error(self, message: str) -> NoReturn:
         if sys.stderr is not None:
@@ -64,7 +64,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line of `iifuse`."""
+    """The parser for the command line of `iifuse`."""
     p = _Parser(
         prog="iifuse",
         description="Present volumes and their point-in-time copies as files under MOUNTPOINT.",

@@ -56,7 +56,7 @@ def main() -> int:
         logs.set_up(arguments.log or (logs.usual(state) if detached else None))
         children = Nursery.start()  # before any volume is open and any thread runs
         threading.stack_size(_STACK_BYTES)  # locked memory: a thread's whole stack is resident
-        written = logs.Aside()
+        written = logs.LogWriter()
         written.start()
         service = Service(
             children,
@@ -73,7 +73,7 @@ def main() -> int:
 
 
 def _run(service: "Service") -> int:
-    """Its exit code, whatever happens; what there is to be said is said when this returns."""
+    """Run the service. Returns its exit code. Errors are printed before this returns."""
     try:
         return trio.run(service.run)
     except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - it is told
@@ -110,7 +110,7 @@ class Service:
     def __init__(
         self,
         children: Nursery,
-        written: logs.Aside,
+        written: logs.LogWriter,
         *,
         mountpoint: str,
         state: str,
@@ -165,12 +165,12 @@ class Service:
                 nursery=nursery,
                 boot_id=_boot_id(),
                 ordered=self.options.ordered,
-                said=self.options.said,
+                declared=self.options.declared,
             )
             place = self.mount.mountpoint, self.state, self.socket
             await surroundings.look(instance, *place, self.children)
             info = ServiceInfo(__version__, os.getpid(), *place)
-            self._server = Server(self.socket, Dispatcher(instance, info).answer, self.loop.clock)
+            self._server = Server(self.socket, Dispatcher(instance, info).answer, self.loop.limits)
             await self._server.open()
             try:
                 await self._run_mount(instance, signals)
@@ -196,7 +196,7 @@ class Service:
                 mounted.start_soon(watch.watch, instance)
                 mounted.start_soon(self._watch_children)
                 log.info("ready at %s, %s", self.mount.mountpoint, count(len(instance.sets), "set"))
-                await self.loop.blocking(self.written.settle)
+                await self.loop.blocking(self.written.wait_until_written)
                 sdnotify.SystemdNotifier().notify("READY=1")
                 self._when_ready()
                 await stopping.told(signals)
@@ -216,7 +216,7 @@ class Service:
                 await self.loop.blocking(self.mount.close)
 
     async def _end_anyway(self, instance: Instance, told: float) -> None:
-        """What waits for a volume that does not answer keeps the service from its end."""
+        """End the service although a request waits for a volume that does not answer."""
         await trio.sleep(stopping.REQUESTS_S)
         if not self._is_ending:
             log.error("a request does not come to its end, and is cut off as by a crash")
@@ -308,7 +308,7 @@ def _harden(loop: Loop) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # three descriptors a set
     try:
-        loop.keep_in_reserve()
+        loop.start_reserve_threads()
     except OSError as error:
         raise errors.ServiceError(
             "threads", f"cannot be started ({error.strerror})", "allow it more (pids, TasksMax)"

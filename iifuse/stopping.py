@@ -75,9 +75,9 @@ async def told(signals: AsyncIterator[int]) -> None:
 
 
 async def close(instance: Instance) -> bool:
-    """No verb begins any more. False: one hangs, which is not waited for (K8)."""
-    with instance.loop.clock.move_on_after(VERBS_S) as waiting:
-        await instance.desk.close()
+    """Let no verb begin any more, and wait for those that run. False: one hangs (K8)."""
+    with instance.loop.limits.move_on_after(VERBS_S) as waiting:
+        await instance.verb_locks.close()
     if waiting.cancelled_caught:
         log.error("a verb does not come to its end, and is cut off as by a crash")
     return not waiting.cancelled_caught
@@ -88,12 +88,13 @@ async def prepare(
 ) -> bool:
     """Wait for open files, name who holds them, and let their dirty pages arrive.
 
-    `stop_wait`: seconds; told once more to stop, it waits no longer. Were all files closed?
+    `stop_wait`: in seconds; a second signal ends the waiting. Returns whether all files were
+    closed.
     """
     views = list(instance.views.values())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_hurry, signals, nursery.cancel_scope)
-        with instance.loop.clock.move_on_after(stop_wait):
+        with instance.loop.limits.move_on_after(stop_wait):
             await _wait(mount, views, stop_wait)
         nursery.cancel_scope.cancel()
     still = [view for view in views if view.opens]

@@ -1,17 +1,17 @@
-"""Standard streams that somebody has closed (`>&-`)."""
+"""Handles standard streams that the caller has closed (`>&-`)."""
 
 import os
 from contextlib import suppress
 
 
 def hold_places() -> None:
-    """Let nothing that is opened later take the number of a standard stream that is closed.
+    """Open /dev/null in the place of each standard stream that is closed.
 
-    A library that complains to number 2 would write into a volume. What Python thinks of the
-    stream stays: `sys.stdout` is None.
+    Otherwise a volume could be opened as descriptor 2, and a library that writes a message to
+    standard error would write into the volume. Python still has None for such a stream.
     """
     for number in (0, 1, 2):
         with suppress(OSError):
             os.fstat(number)
             continue
-        os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free
+        os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest free number

@@ -1,4 +1,4 @@
-"""Messages on a terminal: broken between words. In a pipe each stays one line, for scripts."""
+"""Breaks messages between words on a terminal. In a pipe each message stays one line."""
 
 import os
 import re
@@ -10,22 +10,22 @@ _BLANK: Final = "\0"
 
 
 def fitted(text: str, stream: TextIO) -> str:
-    """The text as lines that fit the terminal behind `stream`; where there is none, as it is.
+    """The text in lines that fit the terminal behind `stream`. Without a terminal it is unchanged.
 
-    A path or a command in quotes stays in one piece, so that it can be copied: one that is too long
-    the terminal breaks itself.
+    A path or a command in quotes is not broken, so that it can be copied. If it is too long, the
+    terminal breaks it.
     """
     width = _columns(stream)
     return "\n".join(_wrapped(line, width) for line in text.split("\n")) if width else text
 
 
 def is_seen(stream: TextIO | None) -> bool:
-    """Does a person see what goes there? Not what rich takes for that: FORCE_COLOR in a log."""
+    """Is this stream a terminal? (rich would also say so of a log with FORCE_COLOR.)"""
     return stream is not None and stream.isatty()
 
 
 def _columns(stream: TextIO) -> int:
-    """0 where it is no terminal, or one that does not know."""
+    """The width of the terminal in columns; 0: it is not known, or this is no terminal."""
     try:
         return os.get_terminal_size(stream.fileno()).columns if stream.isatty() else 0
     except (OSError, ValueError):

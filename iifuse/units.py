@@ -1,4 +1,4 @@
-"""Names for the numbers that must not be mixed up; how people read sizes, times and commands."""
+"""Units: names for numbers, runs of chunks, and how people read sizes, times and commands."""
 
 import difflib
 import re
@@ -15,10 +15,26 @@ ChunkIndex = NewType("ChunkIndex", int)
 """Number of a chunk, counted from 0."""
 
 Run = tuple[int, int]
-"""(first chunk, number of chunks), the second at least 1."""
+"""(first chunk, number of chunks). A run has one chunk at least."""
+
+def stop_of(run: Run) -> int:
+    """Where a run ends: the number of the first chunk after it."""
+    first, chunks = run
+    return first + chunks
+
+
+def chunks_in(runs: Iterable[Run]) -> int:
+    """How many chunks some runs have together."""
+    return sum(chunks for _, chunks in runs)
+
+
+def ceil_div(number: int, step: int) -> int:
+    """Divide and round up: how many steps are needed for `number`."""
+    return (number + step - 1) // step
+
 
 Path = Annotated[str, msgspec.Meta(pattern=r"\A/[^\0]*\Z", max_length=4095)]
-"""In a message or a ticket: absolute, and no longer than the kernel takes."""
+"""A path in a message or a ticket: absolute, and not longer than the kernel allows."""
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -30,7 +46,7 @@ _SIZE: Final = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([kmgtpe]?)(?:i?b)?\s*$", re.I
 
 
 def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str:
-    """The known word that was probably meant; empty when none is like it (difflib's measure)."""
+    """The known word that is most similar; empty: none is. `likeness`: 0 to 1, as of difflib."""
     return next(iter(difflib.get_close_matches(word, list(known), 1, likeness)), "")
 
 
@@ -43,7 +59,7 @@ def format_size(size_bytes: int) -> str:
 
 
 def count(number: int, what: str) -> str:
-    """So many of something: '1 chunk', '2 chunks'."""
+    """A number of things in words: '1 chunk', '2 chunks'."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
@@ -53,10 +69,10 @@ def format_time(time_ns: int) -> str:
 
 
 def command(program: str, *words: str) -> str:
-    """A command that can be typed, for a message: 'iiadm -R /srv/vol01', in single quotes.
+    """A command for a message, in single quotes, that the user can type: 'iiadm -R /srv/vol01'.
 
-    `program`: with its options; it stands as it is. In `words` is escaped what a shell would take
-    for something else.
+    `program`: the program with its options; this is not escaped. `words`: in these, characters that
+    have a meaning for a shell are escaped.
     """
     return f"'{' '.join((program, *map(_escaped, words)))}'"
 
@@ -66,7 +82,7 @@ def _escaped(word: str) -> str:
 
 
 def _sign(sign: str) -> str:
-    if not sign.isprintable():  # a backslash before the end of a line would take both away
+    if not sign.isprintable():  # a shell removes a backslash together with the line's end
         return "$'" + "".join(f"\\x{byte:02x}" for byte in sign.encode(errors="replace")) + "'"
     return f"\\{sign}" if sign.isascii() else sign
 

@@ -1,4 +1,4 @@
-"""Questions before something is done that cannot be taken back."""
+"""Asks the user before something is done that cannot be undone."""
 
 import sys
 from collections.abc import Callable
@@ -10,9 +10,9 @@ R = TypeVar("R")
 
 
 def agree(question: str, risk: str) -> None:
-    """Return after a yes. Raises Declined after a no, or where there is no terminal to ask on.
+    """Ask, and return after a yes. Raises Declined after a no, or without a terminal to ask on.
 
-    `risk`: what the command does, for a refusal: 'this would overwrite a master'.
+    `risk`: what the command would do, for the message: 'this would overwrite a master'.
     """
     if sys.stdin is None or sys.stderr is None or not sys.stdin.isatty():
         raise errors.Declined(
@@ -25,14 +25,14 @@ def agree(question: str, risk: str) -> None:
 
 
 def _answer(question: str) -> str:
-    """'no' for an empty line, some letters of yes or no, or '' to ask again."""
+    """The beginning of 'yes' or 'no'; 'no' for an empty line; empty: ask again."""
     asked = terminal.fitted(f"{question} (yes/no)", sys.stderr)
     word = _line(asked).strip().lower() or "no"
     return word if "yes".startswith(word) or "no".startswith(word) else ""
 
 
 def _line(asked: str) -> str:
-    """What is typed then. The next words begin a line of their own, after Ctrl-C and Ctrl-D too."""
+    """The line that the user types. After Ctrl-C and Ctrl-D the output begins a new line too."""
     line = ""
     try:
         print(asked, end=" ", file=sys.stderr, flush=True)
@@ -44,9 +44,10 @@ def _line(asked: str) -> str:
 
 
 def when_asked(act: Callable[[bool], R], *, sure: bool) -> R:
-    """Send a request; if the service answers with a question, ask it and send the request again.
+    """Send a request. If the service answers with a question, ask it and send the request again.
 
-    `act` is given whether the user is sure. Raises Declined, and what `act` raises.
+    `act` sends the request; its argument says whether the user is sure. Raises Declined, and what
+    `act` raises.
     """
     try:
         return act(sure)
@@ -57,10 +58,10 @@ def when_asked(act: Callable[[bool], R], *, sure: bool) -> R:
 
 
 def unless_closed(act: Callable[[bool], R], *, sure: bool) -> tuple[R, bool]:
-    """Join or check a join; ask when the bitmap was not closed on the other host.
+    """Join, or check a join, and ask if the bitmap was not closed on the other host.
 
-    `act` is given whether an unclosed bitmap is accepted. The second result says whether it had to
-    be. Raises Declined, and what `act` raises.
+    The argument of `act` says whether an unclosed bitmap is accepted. Returns the result of `act`,
+    and whether the bitmap had to be accepted. Raises Declined, and what `act` raises.
     """
     try:
         return act(False), False

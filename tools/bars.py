@@ -1,4 +1,4 @@
-"""Progress bars on a terminal, and nothing where stderr is none. What they count are bytes."""
+"""Progress bars on a terminal; without a terminal there are none. They count bytes."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -23,16 +23,16 @@ from iifuse.units import format_size
 
 
 class _Speed(ProgressColumn):
-    """Bytes a second in binary units, as the sizes beside it; rich knows only decimal ones."""
+    """Bytes per second in binary units, like the sizes beside it; rich has only decimal units."""
 
     def render(self, task: Task) -> Text:
-        """Nothing as long as nobody knows."""
+        """The text for a task; empty: its speed is not known yet."""
         speed = task.finished_speed or task.speed
         return Text(f"{format_size(int(speed))}/s" if speed else "", style="progress.data.speed")
 
 
 def bars() -> Progress:
-    """A display of bars; the caller starts it, or uses it with `with`."""
+    """A display of bars. The caller starts it, or uses it with `with`."""
     columns = (
         "{task.description}", BarColumn(20), TaskProgressColumn(),
         DownloadColumn(binary_units=True), _Speed(), TimeRemainingColumn(),
@@ -43,7 +43,7 @@ def bars() -> Progress:
 
 @contextmanager
 def of_copies(rows: Sequence[SetStatus]) -> Iterator[Callable[[Sequence[SetStatus]], None]]:
-    """One bar for each running copy that has something to copy; what it gives moves them."""
+    """Show a bar for each copy that runs. Yields a function that moves the bars to new rows."""
     with bars() as display:
         tasks = {
             row.shadow: display.add_task(escape(row.shadow), total=_total(row))
@@ -62,6 +62,6 @@ def of_copies(rows: Sequence[SetStatus]) -> Iterator[Callable[[Sequence[SetStatu
 
 
 def _total(row: SetStatus) -> int:
-    """Bytes to copy, from the first to the last."""
+    """Bytes of the whole copy, with those that are copied already."""
     chunks = row.copied_chunks + row.copy_bits
     return min(chunks * row.chunk_bytes, row.size_bytes)

@@ -1,4 +1,4 @@
-"""`iiadm -i` on a terminal: at most four lines a set, the state in colour."""
+"""`iiadm -i` on a terminal: four lines at most for each set, with the state in colour."""
 
 import io
 import sys
@@ -18,7 +18,7 @@ _WIDTH: Final = 1 << 14
 
 
 def statuses(rows: Iterable[SetStatus]) -> str:
-    """A few lines for each set."""
+    """The text for some sets: a few lines for each."""
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=sys.stdout.isatty(), width=_WIDTH)
     for row in rows:
@@ -66,7 +66,7 @@ def _point_in_time(row: SetStatus) -> str:
 
 
 def _note(row: SetStatus) -> str:
-    """What else there is to say, in one line."""
+    """What else there is to say about a set, in one line."""
     parts = [row.offline_reason or "", *show.policy(row)]
     if row.progress != "idle":
         parts.insert(0, show.copied(row))

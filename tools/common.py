@@ -1,4 +1,4 @@
-"""What every program shares: one way to end, to talk, to read words and to name sets."""
+"""What all programs share: how they end, print, read their words and name sets."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ from iifuse.control import protocol, services
 from iifuse.control.client import Client
 from iifuse.core import state
 
-from .asking import Asking
+from .trackingclient import TrackingClient
 
 INTERRUPTED: Final = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as shells count."""
@@ -26,18 +26,18 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class OutputClosed(Exception):  # it ends the program quietly, it is no failure
+class OutputClosed(Exception):  # no IifuseError, because the program has to end quietly
     """Nobody reads our output any more."""
 
 
 def run(program: str, summary: str, body: Callable[[], None], *, asks: bool = True) -> int:
-    """Run a program's body; the exit code. Whatever it raises becomes one line on stderr.
+    """Run a program's body. Returns the exit code. An exception becomes one line on stderr.
 
-    `summary`: how to call the program, said after a UsageError that names no way out itself.
-    `asks`: the service.
+    `summary`: how to call the program; it is printed after a UsageError without a remedy. `asks`:
+    does the program ask the service?
     """
     streams.hold_places()
-    Asking.begun = False
+    TrackingClient.begun = False
     try:
         body()
     except SystemExit as done:  # how argparse ends after --help and --version
@@ -61,18 +61,21 @@ def run(program: str, summary: str, body: Callable[[], None], *, asks: bool = Tr
 
 
 def _what_goes_on() -> str:
-    return "; what the service has begun goes on" if Asking.begun else "; nothing was done"
+    return "; what the service has begun goes on" if TrackingClient.begun else "; nothing was done"
 
 
 def _forget_output() -> None:
-    # Else the interpreter syncs what is left in the buffer at exit, and complains.
+    # Otherwise the interpreter writes the rest of its buffer at exit, and reports an error.
     sink = os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, sys.stdout.fileno())
     os.close(sink)
 
 
 def emit(text: str, end: str = "\n") -> None:
-    """Print a result on stdout, now. Raises OutputClosed, or StorageError: full, or `>&-`."""
+    """Print a result on stdout at once.
+
+    Raises OutputClosed if nobody reads it, and StorageError if it cannot be written.
+    """
     if sys.stdout is None:
         raise errors.StorageError("standard output", "is closed")
     try:
@@ -85,19 +88,19 @@ def emit(text: str, end: str = "\n") -> None:
 
 
 def say(text: str) -> None:
-    """Talk to the user, on stderr. Where nobody can hear it, what was done is done all the same."""
+    """Print a message for the user on stderr. If that is not possible, it is left out."""
     if sys.stderr is not None:
         with suppress(OSError):
             print(terminal.fitted(text, sys.stderr), file=sys.stderr, flush=True)
 
 
 def client(args: argparse.Namespace) -> Client:
-    """The service that is meant. Raises ServiceError, UsageError."""
-    return Asking(services.find(args.socket, args.instance))
+    """A client for the service that the user means. Raises ServiceError, UsageError."""
+    return TrackingClient(services.find(args.socket, args.instance))
 
 
 def tell(client: Client, request: protocol.AnyRequest) -> tuple[str, ...]:
-    """Send a request that answers with remarks at most; say them, and return them."""
+    """Send a request that is answered with remarks. Print them on stderr, and return them."""
     notes = client.notes(request)
     for note in notes:
         say(note)
@@ -105,19 +108,19 @@ def tell(client: Client, request: protocol.AnyRequest) -> tuple[str, ...]:
 
 
 def say_unjoined(rows: Iterable[protocol.SetStatus]) -> None:
-    """Why an update has copied everything."""
+    """Say why an update copies everything, if an import is not joined."""
     for row in rows:
         for bitmap in row.unjoined:
             say(f"{row.shadow}: everything is copied: the import with {bitmap} is not joined")
 
 
 class Parser(argparse.ArgumentParser):
-    """The options that every program has, and usage errors in our own tree."""
+    """A parser with the options that every program has. It raises UsageError for wrong words."""
 
     def __init__(
         self, program: str, form: str, about: str, *, codes: str = EXIT_CODES, asks: bool = True
     ) -> None:
-        """`form`: the words after the options, for the usage line. `asks`: the service."""
+        """`form`: the words after the options, for the usage line. `asks`: see `run`."""
         super().__init__(
             program,
             usage=f"{program} [option...] {form}",
@@ -133,28 +136,28 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--version", action="version", version=version(program))
 
     def error(self, message: str) -> NoReturn:
-        """Raise UsageError, where argparse would exit with 2; the near word is named."""
+        """Raise UsageError, where argparse would exit with 2. The message names a similar word."""
         raise errors.UsageError("", arguments.explained(self, message, self._given))
 
     def _print_message(self, message: str, _file: object = None) -> None:
-        # For --help and --version. argparse's own hides it when the output cannot be written.
+        # For --help and --version. argparse's own function ignores an error of the output.
         emit(message, end="")
 
     def add_sets(self) -> None:
-        """Take `-g GRP` or the names of sets; target() reads them."""
+        """Accept `-g GRP` or the names of sets; target() reads them."""
         self.add_argument("-g", dest="group", metavar="GRP", help="all sets of this group")
         self.add_argument("words", metavar="SET", nargs="*", help="a set, named by its shadow")
 
     def add_no_question(self) -> None:
-        """Take `-n`."""
+        """Accept `-n`."""
         self.add_argument("-n", dest="sure", action="store_true", help="do not ask, go ahead")
 
     def options(self) -> list[str]:
-        """Every option, for the comparison with the man page."""
+        """All options, for the test that compares them with the man page."""
         return arguments.options(self)
 
     def main(self, body: Callable[[argparse.Namespace], None], argv: Sequence[str] | None) -> int:
-        """Read the words, run the body; the exit code."""
+        """Read the words and run the body. Returns the exit code."""
         self._given = list(sys.argv[1:] if argv is None else argv)
 
         def words() -> None:
@@ -164,13 +167,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def version(program: str) -> str:
-    """The answer to --version."""
+    """The text for --version."""
     return f"{program} (iifuse) {__version__}"
 
 
 @contextmanager
 def removed_on_error(path: str) -> Iterator[None]:
-    """Half a new file would pass for a whole one, and be in the way of the next try."""
+    """Remove a new file after an error: half a file could be taken for a whole one."""
     try:
         yield
     except BaseException:
@@ -180,12 +183,12 @@ def removed_on_error(path: str) -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    """A text that a terminal shows and does not obey: what is not printable is escaped."""
+    """A text with all unprintable characters escaped, which a terminal could obey."""
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 def absolute(word: str) -> str:
-    """A path as typed, made absolute; links stay. Raises UsageError when it cannot be sent."""
+    """An absolute path for a word. Links stay. Raises UsageError for a name that is no path."""
     if not word:
         raise errors.UsageError("", "an empty name is not a path")
     try:
@@ -196,7 +199,7 @@ def absolute(word: str) -> str:
 
 
 def volumes(words: Iterable[str]) -> tuple[str, ...]:
-    """The absolute paths in some words, each once; a word may be a list with commas."""
+    """The absolute paths in some words, without repetition. A word may be a list with commas."""
     paths = [absolute(name) for word in words for name in _names(word)]
     return tuple(dict.fromkeys(paths))
 
@@ -209,7 +212,7 @@ def _names(word: str) -> list[str]:
 
 
 def target(words: Iterable[str], group: str | None) -> protocol.Target:
-    """Sets by name, or all of a group. Raises UsageError unless it is exactly one of the two."""
+    """The target: sets by name, or a group. Raises UsageError unless it is exactly one of them."""
     sets = volumes(words)
     if group == "":
         raise errors.UsageError("", "the name of the group is empty")
@@ -227,7 +230,10 @@ def members(client: Client, wanted: protocol.Target) -> list[protocol.SetStatus]
 
 
 def state_of(row: protocol.SetStatus) -> state.SetState:
-    """What decides over the verbs of a set. What is waited for may be back when they come."""
+    """The state of a set, for the state table.
+
+    Volumes that are missing do not count as offline, because they may be back when the verb comes.
+    """
     awaited = (*(row.waiting or ()), *(row.replaced or ()))
     offline = state.NOTHING_OFFLINE
     for role in row.offline:
@@ -245,9 +251,9 @@ def state_of(row: protocol.SetStatus) -> state.SetState:
 def one_by_one(
     done: str, items: Sequence[T], name: Callable[[T], str], act: Callable[[T], R]
 ) -> list[R]:
-    """Act on each item and stop at the first error, after saying how far it came.
+    """Act on each item. At the first error say how far this came, and stop.
 
-    `done`: the word for an item that worked, such as 'exported'.
+    `done`: the word for an item that was finished, such as 'exported'.
     """
     results: list[R] = []
     try:

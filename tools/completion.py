@@ -1,8 +1,8 @@
-"""What bash and zsh complete for the programs, made from their parsers.
+"""The completion of the programs' words for bash and zsh, made from their parsers.
 
-`python -m iitools.completion bash|zsh` prints it; `make install` puts it where the shells look.
-Both get the same tables and the same few lines that read them, which ask the service, quietly and
-for two seconds at most, for the names of its sets and groups.
+`python -m iitools.completion bash|zsh` prints it, and `make install` installs it. Both shells get
+the same tables and the same lines that read them. These lines ask the service for the names of its
+sets and groups, without messages and for two seconds at most.
 """
 
 import argparse
@@ -24,16 +24,16 @@ _KINDS: Final = {
     "FILE": FILE, "PATH": FILE, "DIR": FILE, "MOUNTPOINT": FILE, "TICKET": FILE, "VOLUME": FILE,
     "BITMAP": FILE, "ARGUMENT": FILE, "SET": SET, "GRP": GROUP, "NAME": INSTANCE,
 }  # fmt: skip
-"""What the word for people stands for. Of any other nothing is known."""
+"""Word of a usage line -> what it stands for. Nothing is known of other words."""
 
 Table = dict[str, str]
 
 
 class Tables:
-    """What may stand where. Keys begin with the program.
+    """The words that may come at each place of a command line. Keys begin with the program.
 
-    `options`: all of a program. `after`: what follows an option. `words`: what else it takes, in
-    general or once an option or a first word was given.
+    `options`: all options of a program. `after`: what may follow an option. `words`: what else may
+    come, in general, or after a certain option or first word.
     """
 
     def __init__(self) -> None:
@@ -74,18 +74,19 @@ class Tables:
         tunings = re.findall(r"^ {22}(\w+=(?=[A-Z])|[\w=]+)", verbs.HELP, re.MULTILINE)
         self.after["iiadm -o"] = " ".join(tunings)
         for letter, words in verbs.CHOICES.items():
-            self.after[f"iiadm -{letter}"] = " ".join(words) + f" {SET}" * (letter == "u")
+            taken = [*words, SET] if letter == "u" else words  # -u may do without its word
+            self.after[f"iiadm -{letter}"] = " ".join(taken)
         self.words["iiadm"] = SET
         for letter, shape in verbs.ACTIONS.items():
             self.words[f"iiadm -{letter}"] = _taken(shape.what)
 
 
 def _own(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    return parser._actions  # noqa: SLF001  # argparse tells no other way
+    return parser._actions  # noqa: SLF001  # argparse has no public name for this
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """All of a parser, and of those for its verbs."""
+    """All actions of a parser, and of the parsers for its verbs."""
     for action in _own(parser):
         yield action
         below = action.choices if isinstance(action.choices, dict) else {}
@@ -104,7 +105,7 @@ def _choices(parser: argparse.ArgumentParser) -> list[str]:
 
 
 def _what(action: argparse.Action) -> str:
-    """What may stand for the value of an action."""
+    """What may be the value of an action."""
     if action.choices is not None:
         return " ".join(map(str, action.choices))
     metavar = action.metavar if isinstance(action.metavar, str) else ""
@@ -124,7 +125,7 @@ def _listed(text: str) -> Iterator[str]:
 
 
 def _taken(form: str) -> str:
-    """What the words of an action may be: sets, with their own word for all, or files."""
+    """What the words of an action of iiadm may be: sets, or files."""
     if not form:
         return NOTHING
     if not form.strip("[").startswith("SET"):
@@ -134,7 +135,7 @@ def _taken(form: str) -> str:
 
 
 def tables() -> Tables:
-    """Of all programs that are installed."""
+    """The tables of all programs that are installed."""
     found = Tables()
     for entry in distribution("iifuse").entry_points:
         found.add(entry)
@@ -150,12 +151,12 @@ def _assigned(table: Table) -> str:
 
 
 def bash() -> str:
-    """The file for bash; it completes all programs."""
+    """The file for bash, for all programs."""
     return _filled(BASH, tables(), _assigned)
 
 
 def zsh() -> str:
-    """The file for zsh, which is to be named `_iifuse`."""
+    """The file for zsh, for all programs. Its name has to be `_iifuse`."""
     return _filled(ZSH, tables(), _pairs)
 
 

@@ -1,4 +1,4 @@
-"""The lines for each shell that read the tables of `completion`."""
+"""The lines that read the tables of `completion`, for each shell."""
 
 from typing import Final
 
@@ -32,7 +32,7 @@ _iifuse_kinds() {
     echo "$found"
 }
 """
-"""Both shells understand this."""
+"""The lines that are the same for both shells."""
 
 BASH: Final = (
     r"""# Completion for iifuse and its tools; made by iitools.completion.

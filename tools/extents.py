@@ -1,4 +1,4 @@
-"""What an aborted restore has not brought, as extents of the master, for people and scripts."""
+"""What an aborted restore has not restored, as extents of the master."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ _PAGE_CHUNKS: Final = 1 << 20
 
 
 class NotRestored(msgspec.Struct, frozen=True):
-    """The rest of a restore; `extents` are (offset, length) in bytes, ascending."""
+    """What was not restored. `extents` are (offset, length) in bytes, ascending."""
 
     set: str
     master: str | None
@@ -31,7 +31,7 @@ class NotRestored(msgspec.Struct, frozen=True):
 
 
 def not_restored(client: Client, shadow: str) -> NotRestored:
-    """Ask the service for all of it, in pieces that fit into an answer. Raises its refusals."""
+    """Ask the service for all extents, in parts that fit into an answer. Raises its refusals."""
     row = client.status(protocol.Target((shadow,)))[0]
     extents: list[tuple[int, int]] = []
     chunks = 0
@@ -46,21 +46,24 @@ def not_restored(client: Client, shadow: str) -> NotRestored:
 
 
 def _add(extents: list[tuple[int, int]], start: int, stop: int, size_bytes: int) -> None:
-    """One more, joined with the last one where they meet; the last chunk may be short."""
-    if extents and sum(extents[-1]) == start:
-        start = extents.pop()[0]
+    """Add an extent, and join it with the last one if they touch. The last chunk may be short."""
+    if extents:
+        offset, length = extents[-1]
+        if offset + length == start:
+            extents.pop()
+            start = offset
     extents.append((start, min(stop, size_bytes) - start))
 
 
 def text(found: NotRestored, *, json: bool) -> str:
-    """A line for each, offset and length; or a JSON object."""
+    """A line with offset and length for each extent, or a JSON object."""
     if json:
         return protocol.to_json(found) + "\n"
     return "".join(f"{offset} {length}\n" for offset, length in found.extents)
 
 
 def show(content: str) -> None:
-    """Print it, durably where that goes to a file. Raises StorageError, OutputClosed."""
+    """Print a text. If stdout is a file it is made durable. Raises StorageError, OutputClosed."""
     try:
         common.emit(content, end="")
     except errors.StorageError as error:
@@ -68,16 +71,16 @@ def show(content: str) -> None:
     try:
         _sync(sys.stdout.fileno())
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS):  # no file, but a pipe
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS):  # these mean: a pipe
             raise _unprinted(f"{error.strerror}") from error
 
 
 def _sync(descriptor: int) -> None:
-    """And of a file its name, which the shell may have made just now. Raises OSError."""
+    """Sync a descriptor and, if it is a file, its name, which may be new. Raises OSError."""
     os.fsync(descriptor)
     found = os.fstat(descriptor)
     if stat.S_ISREG(found.st_mode) and found.st_nlink:
-        with suppress(FileNotFoundError):  # whoever has opened it sees another tree of files
+        with suppress(FileNotFoundError):  # the file may be in another mount namespace
             _sync_folder(os.readlink(f"/proc/self/fd/{descriptor}"))
 
 
@@ -96,7 +99,7 @@ def _unprinted(why: str) -> errors.StorageError:
 
 
 def keep(path: str, content: str) -> None:
-    """Write a new file, durably; one that is there is left alone. Raises StorageError."""
+    """Write a new file, durably. It never replaces a file. Raises StorageError."""
     try:
         with open(path, "x", encoding="utf-8") as file, common.removed_on_error(path):
             file.write(content)

@@ -1,6 +1,7 @@
-"""The words of iiadm, read. Pure: words in, a Command or a UsageError out.
+"""Reads the words of iiadm into a Command.
 
-By hand, because `-u` may be followed by s, m or the first set, and `-g` by a group or by -L.
+argparse cannot do this: `-u` may be followed by s, by m or by the first set, and `-g` may be
+followed by a group or by -L.
 """
 
 import math
@@ -19,17 +20,17 @@ _LETTERS: Final = (*ACTIONS, "g", "n")
 _WORDS: Final = {
     shape.word: f"-{letter}" if letter != "L" else "-g -L" for letter, shape in ACTIONS.items()
 } | {"info": "-i", "group": "-g", "snapshot": "-u", "restore": "-u m", "resync": "-u"}
-"""What people type for an action when they do not know its letter."""
+"""Word -> the action that a user may mean by it."""
 _BEHIND: Final = {"o": "OPT,...", "w": "[--timeout S]", "-history": "[--last N]"}
-"""What a usage line shows between an action and its words."""
+"""Action -> what its usage line shows before the words."""
 
 
 @dataclass
 class Command:
-    """One call of iiadm. `action` is its letter, L for `-g -L`.
+    """One call of iiadm. `action`: its letter, or L for `-g -L`.
 
-    `choice`: ind or dep for e, s or m for u and c. `words`: as typed. `timeout`: seconds.
-    `everywhere`: ask every service that runs.
+    `choice`: ind or dep after -e; s or m after -u and -c. `words`: the other words, as typed.
+    `timeout`: in seconds. `everywhere`: ask every service that runs.
     """
 
     action: str = ""
@@ -51,7 +52,7 @@ class Command:
 
 
 def parse(argv: Sequence[str]) -> Command:
-    """Raises UsageError."""
+    """The command that the words of a call mean. Raises UsageError."""
     reader = _Reader(argv)
     reader.read()
     command = reader.command
@@ -66,9 +67,9 @@ def parse(argv: Sequence[str]) -> Command:
 
 
 def usage(argv: Sequence[str]) -> str:
-    """One line on how the action is called that these words are about, as far as one is seen."""
+    """A line about the usage of the action in these words, or of iiadm if there is none."""
     for word in argv:
-        letter = LONG_ACTIONS.get(word) or word[1:2] * (word[:1] == "-")
+        letter = LONG_ACTIONS.get(word) or (word[1:2] if word.startswith("-") else "")
         if letter in ACTIONS and letter != "L":
             choice = "|".join(CHOICES.get(letter, ()))
             choice = f"[{choice}]" if letter == "u" else choice or _BEHIND.get(letter, "")
@@ -78,7 +79,7 @@ def usage(argv: Sequence[str]) -> str:
 
 
 def _tune(command: Command, words: list[str]) -> None:
-    """`-o` goes with -e, or is an action of its own."""
+    """Read the words of `-o`, which goes with -e or is an action of its own. Raises UsageError."""
     if command.action not in ("", "e"):
         raise _wrong(f"-o is for -e or by itself, not for -{command.action}")
     found = dict(_tuning(word) for word in words)
@@ -109,13 +110,13 @@ def _wrong(text: str, todo: str = "") -> errors.UsageError:
 
 
 def _near(word: str, known: Sequence[str]) -> str:
-    """'did you mean X?', or nothing."""
+    """'did you mean X?' with a similar word; empty: none is similar."""
     found = nearest(word, known)
     return f"did you mean {found}?" if found else ""
 
 
 def _unknown(option: str) -> errors.UsageError:
-    """An option that there is not; the near one is named."""
+    """The error for an unknown option. It names a similar one."""
     if not option.startswith("--"):
         other = option.swapcase()
         near = f"did you mean {other}?" if other[1:] in _LETTERS else ""
@@ -151,7 +152,7 @@ def _check(command: Command) -> None:
 
 
 def _check_direction(word: str) -> None:
-    """A first set with such a name is rather a direction that was meant."""
+    """Raise UsageError if the first set looks like a direction, since probably that was meant."""
     if word in CHOICES["u"]:
         raise _wrong(
             f"{word} has to stand right behind -u: -u {word}", f"a set of this name is ./{word}"
@@ -256,7 +257,7 @@ class _Reader:
         self.command.action = letter
 
     def _choice(self, letter: str, attached: str) -> str:
-        """Take the word that belongs to a letter; the letters that are left."""
+        """Take the word that belongs to a letter. Returns the letters that are left."""
         known = CHOICES.get(letter, ())
         if attached in known:
             self.command.choice = attached
@@ -292,4 +293,4 @@ def _seconds(text: str) -> float:
 
 
 _READ: Final = {"--timeout": _seconds, "--last": _count}
-"""Option -> what reads its value, where that is more than text."""
+"""Option -> the function that reads its value, if the value is not just text."""

@@ -1,4 +1,4 @@
-"""What has happened, one line an event: `iiadm --history`."""
+"""The text of `iiadm --history`: a line for each event."""
 
 from iifuse.control import protocol
 from iifuse.control.client import Client
@@ -10,7 +10,7 @@ from .common import printable
 
 
 def rows(client: Client, target: protocol.Target) -> list[HistoryRow]:
-    """All that the service knows of these, oldest first; it answers a part at a time."""
+    """All events of a target, the oldest first. The service sends them in several answers."""
     found: list[HistoryRow] = []
     while part := client.call(
         protocol.History(target, found[-1].number if found else 0), list[HistoryRow]
@@ -20,7 +20,7 @@ def rows(client: Client, target: protocol.Target) -> list[HistoryRow]:
 
 
 def line(row: HistoryRow) -> str:
-    """One event for people, in local time."""
+    """The line for an event, with its local time."""
     subject = f"{row.subject}: " if row.subject else ""
     return printable(f"{show.short_time(row.time, zone=True)} {subject}{'; '.join(_parts(row))}")
 

@@ -9,17 +9,17 @@ from iifuse import errors
 from iifuse.control import protocol, services
 from iifuse.control.client import Client
 from iifuse.control.protocol import Cost
-from iifuse.core.ticket import Lent
+from iifuse.core.ticket import TicketEntry
 
 from . import ask, common, extents, grammar, reports, show, verbs, waiting
-from .asking import Asking
 from .grammar import Command
+from .trackingclient import TrackingClient
 
 options = verbs.options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The program; returns its exit code."""
+    """Run the program. Returns its exit code."""
     words = sys.argv[1:] if argv is None else argv
     return common.run("iiadm", grammar.usage(words), lambda: _act(grammar.parse(words)))
 
@@ -34,7 +34,7 @@ def _act(command: Command) -> None:
 
 
 def _client(command: Command) -> Client:
-    return Asking(services.find(command.socket, command.instance))
+    return TrackingClient(services.find(command.socket, command.instance))
 
 
 def _target(command: Command) -> protocol.Target:
@@ -60,7 +60,7 @@ def _enable(client: Client, command: Command) -> None:
 def _tell(
     client: Client, command: Command, request: Callable[[bool], protocol.AnyRequest]
 ) -> None:
-    """Send a request about which the service may ask first; it is given the answer."""
+    """Send a request. The service may answer with a question; then it is sent again."""
     ask.when_asked(lambda sure: common.tell(client, request(sure)), sure=command.sure)
 
 
@@ -80,7 +80,7 @@ def _update(client: Client, command: Command) -> None:
         reports.costs(costs, json=command.json)
         return
 
-    def flip(sure: bool) -> None:
+    def update(sure: bool) -> None:
         request = protocol.Update(direction, full, target, sure)
         rows = client.call(request, list[protocol.SetStatus])
         common.say_unjoined(rows)
@@ -88,7 +88,7 @@ def _update(client: Client, command: Command) -> None:
             for row in rows:
                 common.say(f"{row.shadow}: {row.master} is restored from it, {show.amount(row)}")
 
-    ask.when_asked(flip, sure=command.sure)
+    ask.when_asked(update, sure=command.sure)
 
 
 def _abort(client: Client, command: Command) -> None:
@@ -105,7 +105,7 @@ def _export(client: Client, command: Command) -> None:
     target = _target(command)
     before = client.status(target)
     again = target.group is not None or len(before) > 1
-    client.call(protocol.Export(target, again), list[Lent])
+    client.call(protocol.Export(target, again), list[TicketEntry])
     done = {row.shadow for row in before if row.custody == "exported"}
     for row in client.status(target):
         if row.shadow in done:
@@ -135,7 +135,7 @@ def _reset(client: Client, command: Command) -> None:
 
 
 def _give_up(client: Client, command: Command) -> None:
-    """The list first, and durably: the service forgets it with the restore."""
+    """Give a restore up. Its list is written first, as the service does not have it afterwards."""
     shadow = common.absolute(command.words[0])
     path = None if command.extents is None else common.absolute(command.extents)
 
@@ -205,5 +205,5 @@ _REPORTS: Final[dict[str, Callable[[Command], None]]] = {
     "-health": reports.health,
     "-history": reports.past,
 }
-"""What may ask several services."""
+"""The actions that may ask several services."""
 _ALONE: Final = {"h": _help, "v": _version}

@@ -1,4 +1,4 @@
-"""iibitmap: work on the bitmap volumes of a stopped service."""
+"""iibitmap: works on bitmap volumes while the service is stopped."""
 
 import argparse
 import os
@@ -18,7 +18,7 @@ from .iibitmap_check import Checked, check
 from .iibitmap_read import reading, size_of
 
 UNKNOWN: Final = 3
-"""Exit code of `changed` when nobody can know what has changed."""
+"""The exit code of `changed` when it is not known what has changed."""
 
 CODES: Final = (
     "exit codes: 0 done; 1 wrong words, or check has found something wrong; 2 failed, or check "
@@ -32,7 +32,7 @@ FORMS: Final = {
     "changed": "BITMAP",
     "finish": "BITMAP MASTER SHADOW",
 }
-"""What follows the first word."""
+"""First word -> the words after it."""
 
 _SIZE_MAX: Final = 1 << 60
 
@@ -49,12 +49,12 @@ def _parser() -> common.Parser:
 
 
 def options() -> list[str]:
-    """Every option, for the comparison with the man page."""
+    """All options, for the test that compares them with the man page."""
     return _parser().options()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The program; returns its exit code."""
+    """Run the program. Returns its exit code."""
     return _parser().main(_act, argv)
 
 
@@ -71,7 +71,7 @@ def _act(args: argparse.Namespace) -> None:
 
 
 def _put(args: argparse.Namespace, result: object, lines: Iterable[str]) -> None:
-    """The result, as JSON or as text."""
+    """Print a result as JSON or as text."""
     if args.json:
         common.emit(protocol.to_json(result))
     else:

@@ -1,4 +1,4 @@
-"""`iibitmap changed`: what was written since the point in time, or why nobody can know."""
+"""`iibitmap changed`: what was written since the point in time, or why that is not known."""
 
 import os
 
@@ -13,10 +13,10 @@ Extent = tuple[int, int]
 
 
 def unknown(found: BitmapReading) -> str | None:
-    """Why the bits do not answer the question, or None when they do.
+    """Why the bits do not say what has changed; None: they do.
 
-    They answer it in an idle set alone: a copy takes bits away as it goes, and what it has brought
-    stands nowhere.
+    They do so only in an idle set. A copy clears bits while it runs, and then nothing says which
+    chunks it has copied.
     """
     header = found.header
     reasons = {
@@ -42,7 +42,10 @@ def _copies(found: BitmapReading) -> bool:
 
 
 def _written_meanwhile(header: Header) -> bool:
-    """As far as the files tell; an imported shadow goes back to its owner and changes there."""
+    """Do the files show that they were written while the service was down?
+
+    Of an import this says nothing: its shadow goes back to its owner, and changes there.
+    """
     if header.role is BitmapRole.IMPORTED or not header.clean:
         return False
     pairs = (header.master, header.master_stamp), (header.shadow, header.shadow_stamp)
@@ -51,7 +54,7 @@ def _written_meanwhile(header: Header) -> bool:
 
 
 def _stamp(path: str) -> Stamp:
-    """What a file looks like; a file that is not on this host tells nothing."""
+    """The stamp of a file. If the file is not on this host, the stamp is unknown."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):

@@ -6,7 +6,7 @@ from iifuse.core.believe import Meaning, meaning
 from iifuse.core.header import Closure
 from iifuse.core.sector import Region
 from iifuse.core.state import Change, Progress
-from iifuse.units import command, count
+from iifuse.units import chunks_in, command, count, stop_of
 
 from . import common
 from .iibitmap_dump import roles
@@ -14,7 +14,7 @@ from .iibitmap_read import BitmapReading
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """`wrong`: what a service would not believe, or has to mend; `notes`: what is worth knowing."""
+    """What was found. `wrong`: what a service would have to repair. `notes`: other remarks."""
 
     bitmap: str
     wrong: tuple[str, ...] = ()
@@ -23,7 +23,7 @@ class Checked(msgspec.Struct, frozen=True):
 
 
 def check(found: BitmapReading) -> Checked:
-    """Look at header and bits; nothing is written."""
+    """Check the header and the bits. Nothing is written."""
     wrong = [*_slots(found), *_bits(found), *_header(found)]
     return Checked(found.volume.path, tuple(wrong), tuple(_notes(found)))
 
@@ -46,7 +46,7 @@ def _bits(found: BitmapReading) -> list[str]:
     for region in Region:
         name = region.name.lower()
         if damaged := found.damaged(region):
-            chunks = sum(count for _, count in damaged)
+            chunks = chunks_in(damaged)
             wrong.append(f"the {name} bits of {count(chunks, 'chunk')} are damaged: {meaning}")
         if found.stray_bits(region):
             wrong.append(f"{name} bits are set past the last chunk: they are ignored")
@@ -58,7 +58,9 @@ def _meaning(found: BitmapReading) -> str:
     return {
         Meaning.NOTHING: "harmless: a point in time that was cut short clears them",
         Meaning.DIFFERENT: "these chunks count as different; the next update copies them",
-        Meaning.STANDS_IN: "the other bitmap stands in, and some chunks are copied in vain",
+        Meaning.OTHER_BITMAP_COUNTS: (
+            "the other bitmap stands in, and some chunks are copied in vain"
+        ),
         Meaning.RESTORED_ANEW: f"the restore brings them anew; {reset} goes on with it",
         Meaning.SHADOW_LOST: f"nobody knows what the shadow holds there; {reset} begins anew",
         Meaning.MASTER_LOST: "nobody knows on which volume they are right; get the master from a "
@@ -73,7 +75,9 @@ def _reset(found: BitmapReading) -> str:
 def _both(found: BitmapReading) -> bool:
     """Are bits of the same chunks damaged in both bitmaps?"""
     shadow, copy = found.damaged(Region.SHADOW), found.damaged(Region.COPY)
-    return any(a < d + m and d < a + n for a, n in shadow for d, m in copy)
+    return any(
+        one[0] < stop_of(other) and other[0] < stop_of(one) for one in shadow for other in copy
+    )
 
 
 def _header(found: BitmapReading) -> list[str]:
@@ -97,7 +101,7 @@ def _notes(found: BitmapReading) -> list[str]:
         notes.append(f"a point in time was cut short ({name}); the service completes it")
     elif header.progress is not Progress.IDLE:
         where = "shadow" if header.progress is Progress.TO_SHADOW else "master"
-        left = sum(count for _, count in found.runs(Region.COPY))
+        left = chunks_in(found.runs(Region.COPY))
         notes.append(f"a copy to the {where} is not complete: {count(left, 'chunk')} to come")
     if header.closure is not Closure.OPEN:
         notes.append("is closed: the set was disabled")

@@ -1,4 +1,4 @@
-"""`iibitmap dump`: everything that a bitmap volume says, for people and for scripts."""
+"""`iibitmap dump`: the content of a bitmap volume, for people and for scripts."""
 
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ Json = dict[str, object]
 
 
 def dump(found: BitmapReading, *, bits: bool) -> Json:
-    """The header, what is wrong with its slots, and with `bits` the extents of both bitmaps."""
+    """The header, errors of its slots and, if `bits` is set, the extents of both bitmaps."""
     result: Json = {
         "bitmap": found.volume.path,
         "bitmap_bytes": found.volume.size_bytes,
@@ -40,7 +40,7 @@ def _extents(found: BitmapReading, runs: list[tuple[int, int]]) -> list[Json]:
 
 
 def header(found: Header) -> Json:
-    """The fields under the names of iifuse-bitmap(5)."""
+    """The fields of a header, under their names in iifuse-bitmap(5)."""
     return {one.name: _plain(getattr(found, one.name)) for one in fields(found)}
 
 
@@ -60,12 +60,12 @@ def _plain(value: object) -> object:
 
 
 def roles(value: Role) -> list[str]:
-    """The names of some volumes of a set."""
+    """The names of some roles."""
     return [role.name.lower() for role in Role if role & value and role.name]
 
 
 def _time(time_ns: int) -> str | None:
-    """ISO 8601 with a zone; None where no calendar reaches."""
+    """A time as ISO 8601 with a zone; None: it is out of range."""
     try:
         return datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat(timespec="microseconds")
     except (OverflowError, OSError, ValueError):
@@ -73,7 +73,7 @@ def _time(time_ns: int) -> str | None:
 
 
 def text(result: Json) -> str:
-    """One line for each value; what is inside another value has its name before it."""
+    """A line for each value. A value inside another one has that one's name before its own."""
     return "\n".join(_lines("", result))
 
 

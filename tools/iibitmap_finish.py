@@ -1,11 +1,12 @@
-"""`iibitmap finish`: complete a copy that was cut short, without the service.
+"""`iibitmap finish`: completes a copy that was cut short, without the service.
 
-The order is that of the service (touch.copied): the target is durable before a copy bit goes, and
-the bitmap of zeros before the header says idle. So it may be killed at any moment and run again.
+The order is that of the service (touch.end_of_stretch): the target is durable before a copy bit is
+cleared, and the bitmap of zeros before the header says idle. So the tool may be killed at any
+moment and run again.
 
-A restore that this completes is noted in the header of the set (`restored_offline`), and the next
-start doubts the other sets of the master for it: the tool knows one bitmap, and only the service
-knows the family. Stamps do not tell: a killed service leaves none, and devices have none.
+If it completes a restore, it notes that in the header of the set (`restored_offline`). The next
+start then doubts the other sets of the master. The tool knows only one bitmap, while the service
+knows the family. Stamps would not be enough: a killed service leaves none, and devices have none.
 """
 
 import os
@@ -37,7 +38,7 @@ from iifuse.store.identity import identify
 from iifuse.store.presence import file_of
 from iifuse.store.stamp import stamp, written_since
 from iifuse.store.volume import Volume
-from iifuse.units import Run, command
+from iifuse.units import Run, chunks_in, command, stop_of
 
 from .bars import bars
 from .iibitmap_read import BitmapReading, boot_id, opened, read
@@ -49,13 +50,13 @@ _SERVICE: Final = "start the service, which completes it"
 
 
 class Finished(msgspec.Struct, frozen=True):
-    """What was copied; `chunks` is 0 when there was nothing to do."""
+    """What was copied. `chunks` is 0 if there was nothing to do."""
 
     bitmap: str
     direction: str
     chunks: int
     bytes: int
-    """Without the holes."""
+    """Bytes of data, without holes."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Parts:
 
     @property
     def direction(self) -> tuple[Volume, Volume]:
-        """(source, target) of the copy."""
+        """The (source, target) of the copy."""
         source, _ = copy_direction(self.found.header.state)
         if source is Role.MASTER:
             return self.master, self.shadow
@@ -76,7 +77,10 @@ class Parts:
 
 
 def open_parts(bitmap: str, master: str, shadow: str, stack: ExitStack) -> Parts:
-    """Open, lock and check the three. Raises UsageError, BadVolume, BadBitmap, Refused, ..."""
+    """Open, lock and check the three volumes.
+
+    Raises UsageError, BadVolume, BadBitmap, Refused, InUse, Busy.
+    """
     _check_names(bitmap, master, shadow)
     found = read(stack.enter_context(opened(bitmap)))
     _check_header(found)
@@ -117,7 +121,7 @@ def _check_header(found: BitmapReading) -> None:
 
 
 def _check_roles(header: Header, master: str, shadow: str) -> None:
-    """The two in the wrong order would overwrite the truth."""
+    """Raise UsageError for the wrong order: the copy would overwrite what it has to copy."""
     for path, other in ((master, header.shadow), (shadow, header.master)):
         if os.path.exists(other) and identify(path).is_same(identify(other)):
             raise errors.UsageError(
@@ -138,7 +142,7 @@ def _check_sizes(header: Header, master: Volume, shadow: Volume) -> None:
 
 
 def _check_unwritten(header: Header, master: Volume, shadow: Volume) -> None:
-    """The new stamps would hide for ever that the two differ where no bit says so."""
+    """Raise Refused if a volume was written since. New stamps would hide that for ever."""
     what = written_since(header, master, shadow)
     if header.progress is Direction.IDLE or not what:
         return
@@ -160,10 +164,10 @@ def _check_unwritten(header: Header, master: Volume, shadow: Volume) -> None:
 
 
 def losses(parts: Parts) -> list[loss.Loss]:
-    """What the copy would overwrite that may be the only copy of something."""
+    """What the copy would overwrite, if it may be the only copy of something."""
     header, (source, target) = parts.found.header, parts.direction
     header = replace(header, master=parts.master.path, shadow=parts.shadow.path)
-    chunks = sum(count for _, count in parts.found.runs(Region.COPY))
+    chunks = chunks_in(parts.found.runs(Region.COPY))
     found = []
     if target is parts.master:
         found = [loss.of_restore(header, chunks), loss.of_siblings(header)]
@@ -174,7 +178,7 @@ def losses(parts: Parts) -> list[loss.Loss]:
 
 
 def finish(parts: Parts) -> Finished:
-    """Copy what the copy bits name. Raises StorageError; what is done stays done."""
+    """Copy all chunks whose copy bits are set. Raises StorageError; then the rest can be copied."""
     header = parts.found.header
     name = header.progress.name.lower()
     if header.progress is Direction.IDLE:
@@ -190,7 +194,7 @@ def finish(parts: Parts) -> Finished:
 
 
 class _Run:
-    """One copy from its first chunk to the header that says idle."""
+    """One copy, from its first chunk to the header that says idle."""
 
     def __init__(self, parts: Parts, display: Progress) -> None:
         self.parts, self.display = parts, display
@@ -200,7 +204,7 @@ class _Run:
         self.bits, _ = self.bitmap.read_bits(self.log.header, Region.COPY)
 
     def all(self) -> tuple[int, int]:
-        """(chunks, bytes of data) that were copied. Raises OSError."""
+        """Copy. Returns how much was copied, as (chunks, bytes of data). Raises OSError."""
         self._begin()
         total, copied = self.bits.count(), 0
         task = self.display.add_task(
@@ -211,12 +215,12 @@ class _Run:
             copied += sum(copying.extent(*self.log.header.geometry.extent(run)) for run in stretch)
             self.target.sync()
             self._clear(stretch)
-            self.display.advance(task, CHUNK_BYTES * sum(count for _, count in stretch))
+            self.display.advance(task, CHUNK_BYTES * chunks_in(stretch))
         self._end()
         return total, copied
 
     def _begin(self) -> None:
-        """From here on the volumes are not what they were at the last clean stop."""
+        """Note in the header that the volumes change from now on."""
         self.source.sync()
         self.bitmap.volume.sync()
         self.log.commit(
@@ -229,7 +233,7 @@ class _Run:
         )
 
     def _clear(self, runs: list[Run]) -> None:
-        """Invariant 5: the chunks are durable."""
+        """Clear copy bits, durably. Their chunks are durable already (invariant 5)."""
         self.bits.clear_runs(runs)
         extents = [
             self.bitmap.encode(
@@ -254,13 +258,13 @@ class _Run:
 
 
 def _stretches(bits: Bitmap) -> Iterator[list[Run]]:
-    """The runs of set bits, cut and gathered to what shares a sync; bits may go meanwhile."""
+    """The runs of set bits, in lists that share a sync. Bits may be cleared meanwhile."""
     gathered: list[Run] = []
     room, at = STRETCH_CHUNKS, 0
     while (first := bits.next_set(at)) is not None:
         run = first, bits.run_from(first, room)
         gathered.append(run)
-        at, room = sum(run), room - run[1]
+        at, room = stop_of(run), room - run[1]
         if not room:
             yield gathered
             gathered, room = [], STRETCH_CHUNKS

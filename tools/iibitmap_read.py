@@ -1,4 +1,4 @@
-"""A bitmap volume of a stopped service, read by somebody who expects the worst of it."""
+"""Reads a bitmap volume of a stopped service, even if it is damaged."""
 
 import os
 import time
@@ -13,24 +13,25 @@ import numpy as np
 from iifuse import errors
 from iifuse.core import header as fmt
 from iifuse.core import sector
-from iifuse.core.believe import are_overtaken
+from iifuse.core.believe import bits_may_be_lost
 from iifuse.core.bitmap import SECTOR_BIT_BYTES, SECTOR_CHUNKS, Bitmap, Packed, sectors_for
 from iifuse.core.header import Header
 from iifuse.core.sector import SECTOR_BYTES, Region
 from iifuse.store.volume import Volume, open_volume
-from iifuse.units import Run
+from iifuse.units import Run, stop_of
 
 BLOCK_SECTORS: Final = 2048
 _LEASE_S: Final = 2.0
-"""Seconds that a file which was just closed may still count as open."""
+"""For so many seconds a file may still count as open after it was closed."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some sectors of a bitmap: the first one's number, the bits, and the damaged ones.
+    """Some sectors of a bitmap, the first of which has the number `first`.
 
-    `rows`: shape (sectors, 508), dtype uint8; damaged rows are zeros. `bad`: runs of sectors; the
-    last block names there what lies beyond the end of the file, and has no rows for it.
+    `rows`: their bits, shape (sectors, 508), dtype uint8; damaged rows are zeros. `bad`: the
+    damaged sectors, as runs. The last block has there the sectors beyond the end of the file,
+    without rows.
     """
 
     first: int
@@ -40,7 +41,7 @@ class Block:
 
 @dataclass(frozen=True)
 class BitmapReading:
-    """A bitmap volume with at least one valid header. `slots`: what is wrong with each, or None."""
+    """A bitmap volume with a valid header. `slots`: what is wrong with each slot; None: nothing."""
 
     volume: Volume
     header: Header
@@ -48,23 +49,24 @@ class BitmapReading:
 
     @property
     def chunks(self) -> int:
-        """Chunks of the set."""
+        """The number of chunks of the set."""
         return self.header.geometry.chunks
 
     @property
     def need_bytes(self) -> int:
-        """Bytes that the volume has to have."""
+        """How many bytes the volume has to have."""
         return sector.bitmap_bytes(self.chunks)
 
     @property
     def sectors(self) -> int:
-        """Sectors of one bitmap."""
+        """The number of sectors of one bitmap."""
         return sectors_for(self.chunks)
 
     def piece(self, region: Region, first: int, count: int) -> tuple[Packed, list[int]]:
-        """(bits of some sectors, numbers of the damaged ones, which are zeros).
+        """Some sectors: (their bits, numbers of the damaged ones, which are zeros).
 
-        shape (count, 508), dtype uint8. What lies beyond the end of the file is damaged.
+        The bits have the shape (count, 508) and the dtype uint8. Sectors beyond the end of the file
+        count as damaged.
         """
         there = min(count, max(0, self._there(region) - first))
         start = sector.region_offset(region, self.chunks)
@@ -75,12 +77,12 @@ class BitmapReading:
         return rows, bad
 
     def _there(self, region: Region) -> int:
-        """Sectors of a bitmap that the file is long enough for."""
+        """How many sectors of a bitmap the file is long enough for."""
         left = max(0, self.volume.size_bytes - sector.region_offset(region, self.chunks))
         return min(self.sectors, left // SECTOR_BYTES)
 
     def blocks(self, region: Region) -> Iterator[Block]:
-        """A whole bitmap, block by block, however much of it the file has."""
+        """A whole bitmap, block by block, even if the file is too short."""
         there = self._there(region)
         for first in range(0, there, BLOCK_SECTORS):
             rows, bad = self.piece(region, first, min(BLOCK_SECTORS, there - first))
@@ -90,7 +92,7 @@ class BitmapReading:
             yield Block(there, nothing, ((there, self.sectors - there),))
 
     def _read(self, at: int, count: int) -> tuple[bytes, list[int]]:
-        """(sectors, numbers of those that cannot be read, which are zeros)."""
+        """Read sectors: (bytes, numbers of those that cannot be read, which are zeros)."""
         try:
             return self.volume.read(at, count * SECTOR_BYTES), []
         except OSError:
@@ -105,7 +107,7 @@ class BitmapReading:
             return None
 
     def runs(self, region: Region) -> Iterator[Run]:
-        """The runs of set bits, ascending and merged; damaged sectors read as 0."""
+        """The runs of set bits, ascending and merged. The bits of damaged sectors are 0."""
         return merged(run for block in self.blocks(region) for run in self._runs_in(block))
 
     def _runs_in(self, block: Block) -> Iterator[Run]:
@@ -136,15 +138,15 @@ class BitmapReading:
 
     @property
     def distrusted(self) -> bool:
-        """Under durability=process a power loss may have overtaken the bits."""
-        return are_overtaken(self.header, UUID(boot_id()))
+        """May a power loss have come before the bits were durable (durability=process)?"""
+        return bits_may_be_lost(self.header, UUID(boot_id()))
 
 
 def merged(runs: Iterator[Run]) -> Iterator[Run]:
-    """Ascending runs with neighbours put together."""
+    """The runs, with those joined that touch each other. They must be ascending."""
     held: Run | None = None
     for run in runs:
-        if held is not None and sum(held) == run[0]:
+        if held is not None and stop_of(held) == run[0]:
             held = held[0], held[1] + run[1]
             continue
         if held is not None:
@@ -155,7 +157,7 @@ def merged(runs: Iterator[Run]) -> Iterator[Run]:
 
 
 def boot_id() -> str:
-    """32 hexadecimal digits; another one after each start of the machine."""
+    """The boot id: 32 hexadecimal digits, which differ after each start of the machine."""
     with open("/proc/sys/kernel/random/boot_id") as file:
         return file.read().strip().replace("-", "")
 
@@ -212,7 +214,7 @@ def _wrong(path: str, slot: bytes) -> str | None:
 
 
 def size_of(path: str) -> int:
-    """Bytes of a file or block device that may be in use. Raises BadVolume."""
+    """The size in bytes of a file or block device, which may be in use. Raises BadVolume."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:

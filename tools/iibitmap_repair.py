@@ -1,4 +1,4 @@
-"""`iibitmap repair`: a new bitmap volume out of a damaged one. The old one is only read."""
+"""`iibitmap repair`: makes a new bitmap volume from a damaged one. The old one is only read."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from dataclasses import replace
 import msgspec
 
 from iifuse import errors
-from iifuse.core.believe import OFFLINE, Meaning, make_up, meaning
+from iifuse.core.believe import OFFLINE, Meaning, meaning, replace_lost_bits
 from iifuse.core.bitmap import SECTOR_CHUNKS, Bitmap, Packed, count_ones
 from iifuse.core.header import Header
 from iifuse.core.sector import Region
@@ -26,19 +26,22 @@ REASON = "sectors of its bitmap were damaged"
 
 
 class Repaired(msgspec.Struct, frozen=True):
-    """What the new bitmap says that the old one did not."""
+    """What differs between the new bitmap and the old one."""
 
     bitmap: str
     new: str
     damaged_sectors: int
     different_chunks: int
-    """Bits that are set only because nobody knows: copied in vain, at the worst."""
+    """Chunks that count as different only because their bits were lost."""
     offline: tuple[str, ...]
     """Volumes that the new header says are offline."""
 
 
 def repair(found: BitmapReading, new: str) -> Repaired:
-    """Write the new bitmap volume, durably. Raises BadVolume, StorageError, and leaves nothing."""
+    """Write the new bitmap volume, durably.
+
+    Raises BadVolume, StorageError, Refused; then no new file is left.
+    """
     _check_repairable(found)
     _check_room(found, new)
     with _made(new, found.need_bytes) as volume:
@@ -51,7 +54,7 @@ def repair(found: BitmapReading, new: str) -> Repaired:
 
 
 def _check_room(found: BitmapReading, new: str) -> None:
-    """Nothing is replaced, and a header that asks for any size must not fill the disk first."""
+    """Raise BadVolume if the file exists, or if there is no room: a bad header may ask for much."""
     if os.path.lexists(new):
         raise errors.BadVolume(new, "exists already", "name a new file")
     folder = os.path.dirname(os.path.abspath(new))
@@ -67,7 +70,7 @@ def _check_room(found: BitmapReading, new: str) -> None:
 
 @contextmanager
 def _made(path: str, size_bytes: int) -> Iterator[Volume]:
-    """A new file, gone again if it does not become a whole bitmap volume."""
+    """Make a new file, and remove it again after an error."""
     create_file(path, size_bytes, sparse=False)
     try:
         with opened(path) as volume:
@@ -80,7 +83,7 @@ def _made(path: str, size_bytes: int) -> Iterator[Volume]:
 
 
 class _Mending:
-    """Writes the bits of the new bitmap volume (core.believe), and counts what it made up."""
+    """Writes the bits of the new bitmap volume, and counts those that replace lost ones."""
 
     def __init__(self, found: BitmapReading, target: BitmapFile) -> None:
         self.found, self.target = found, target
@@ -88,7 +91,7 @@ class _Mending:
         self.meanings: set[Meaning] = set()
 
     def all(self) -> None:
-        """Every sector. Raises OSError."""
+        """Write every sector. Raises OSError."""
         for first in range(0, self.found.sectors, BLOCK_SECTORS):
             self._block(first, min(BLOCK_SECTORS, self.found.sectors - first))
 
@@ -100,7 +103,7 @@ class _Mending:
         shadow, copy = shadow & inside, copy & inside
         before = count_ones(shadow) + count_ones(copy)
         damage = [n - first for n in bad_shadow], [n - first for n in bad_copy]
-        self.meanings |= make_up(self.found.header, shadow, copy, inside, damage)
+        self.meanings |= replace_lost_bits(self.found.header, shadow, copy, inside, damage)
         self.different += count_ones(shadow) + count_ones(copy) - before
         for region, rows in ((Region.SHADOW, shadow), (Region.COPY, copy)):
             extent = self.target.encode(self.found.header, region, rows, first)
@@ -108,14 +111,14 @@ class _Mending:
 
 
 def _inside(found: BitmapReading, first: int, count: int) -> Packed:
-    """Ones for the chunks that there are; shape (count, 508), dtype uint8."""
+    """Bits with a 1 for each chunk that exists: shape (count, 508), dtype uint8."""
     bits = Bitmap(min(count * SECTOR_CHUNKS, found.chunks - first * SECTOR_CHUNKS))
     bits.fill()
     return bits.packed
 
 
 def _check_repairable(found: BitmapReading) -> None:
-    """In a dependent set that restores, a lost bit leaves both volumes without their truth."""
+    """Raise Refused for a dependent set in a restore: its lost bits cannot be replaced."""
     if meaning(found.header, both=True) is not Meaning.MASTER_LOST:
         return
     if any(found.damaged(region) for region in Region):
@@ -128,9 +131,10 @@ def _check_repairable(found: BitmapReading) -> None:
 
 
 def _header(header: Header, meanings: set[Meaning]) -> Header:
-    """After a loss `-R` begins anew, or goes on with a restore.
+    """The header of the new bitmap, with the volumes offline that `-R` has to bring back.
 
-    Its number stays (a commit adds one): by it the service knows an older header when it sees one.
+    Its sequence number stays the same; a commit adds one. By that number the service recognises an
+    older header.
     """
     header = replace(header, sequence=max(0, header.sequence - 1))
     offline = header.offline

@@ -1,4 +1,4 @@
-"""iiexport: lend shadows to another host, all on one ticket."""
+"""iiexport: exports shadows to another host, all on one ticket."""
 
 import argparse
 import os
@@ -10,7 +10,7 @@ from iifuse import errors
 from iifuse.control import protocol
 from iifuse.control.protocol import SetStatus
 from iifuse.core import state
-from iifuse.core.ticket import Lent, Ticket
+from iifuse.core.ticket import Ticket, TicketEntry
 
 from . import common, ticketfile, waiting
 
@@ -24,12 +24,12 @@ def _parser() -> common.Parser:
 
 
 def options() -> list[str]:
-    """Every option, for the comparison with the man page."""
+    """All options, for the test that compares them with the man page."""
     return _parser().options()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The program; returns its exit code."""
+    """Run the program. Returns its exit code."""
     return _parser().main(_export, argv)
 
 
@@ -45,9 +45,9 @@ def _export(args: argparse.Namespace) -> None:
     rows = [waited.row for waited in waiting.for_copies(client, rows)]
     _check(row for row in rows if row.shadow not in done)
     names = tuple(row.shadow for row in rows)
-    # All or none; and those that an earlier run has exported are on the ticket as well.
+    # Either all are exported or none. Those of an earlier run are on the ticket as well.
     request = protocol.Export(protocol.Target(names), again=True)
-    lent = client.call(request, list[Lent])
+    lent = client.call(request, list[TicketEntry])
     for name, entry in zip(names, lent, strict=True):
         if name in done:
             common.say(f"{name}: was exported already, ticket {_own_ticket(entry, folder)}")
@@ -59,9 +59,9 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _place(args: argparse.Namespace, first: SetStatus, folder: str) -> str | None:
-    """Where the ticket for all goes; None when each shadow's own is enough.
+    """The path of the ticket for all sets; None: each shadow's own ticket is enough.
 
-    A group's goes beside its first shadow. Beside a device nothing can be kept: `folder` then.
+    The ticket of a group is beside its first shadow, or in `folder` if that is a device.
     """
     if args.ticket:
         return common.absolute(args.ticket)
@@ -80,17 +80,17 @@ def _is_file(path: str) -> bool:
         raise errors.BadVolume(path, f"cannot be looked at ({error.strerror})") from error
 
 
-def _own_ticket(lent: Lent, folder: str) -> str:
-    """Where the service has put the ticket of this shadow alone."""
+def _own_ticket(lent: TicketEntry, folder: str) -> str:
+    """The path of the ticket that the service has written for this shadow alone."""
     if _is_file(lent.shadow):
         return lent.shadow + ticketfile.SUFFIX
     return os.path.join(folder, f"{lent.uuid}.json")
 
 
 def _check(rows: Iterable[SetStatus]) -> None:
-    """Raise what the service would raise on -E, before any set is exported.
+    """Raise what the service would raise for -E, before any set is exported.
 
-    A copy to the shadow that runs is no obstacle: we shall wait for it.
+    A running copy to the shadow is no obstacle, because iiexport waits for it.
     """
     for row in rows:
         waits = row.copying and row.progress == "to_shadow"
@@ -100,7 +100,7 @@ def _check(rows: Iterable[SetStatus]) -> None:
 
 
 def _report(
-    args: argparse.Namespace, lent: Sequence[Lent], own: Sequence[str], place: str | None
+    args: argparse.Namespace, lent: Sequence[TicketEntry], own: Sequence[str], place: str | None
 ) -> None:
     if args.json:
         common.emit(protocol.to_json({"sets": lent, "tickets": own, "ticket": place}))

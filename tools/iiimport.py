@@ -1,4 +1,4 @@
-"""iiimport: take in the shadows that another host lends, as its ticket says."""
+"""iiimport: imports the shadows of a ticket from another host."""
 
 import argparse
 import os
@@ -13,7 +13,7 @@ from iifuse.control.client import Client
 from iifuse.control.protocol import SetStatus
 from iifuse.core.geometry import Geometry
 from iifuse.core.sector import bitmap_bytes
-from iifuse.core.ticket import Lent, Ticket
+from iifuse.core.ticket import Ticket, TicketEntry
 from iifuse.units import format_size
 
 from . import ask, common, ticketfile
@@ -23,13 +23,13 @@ BITMAP_SUFFIX: Final = ".iibm"
 
 @dataclass(frozen=True)
 class Loan:
-    """An entry of the ticket, and where its volumes are on this host.
+    """An entry of the ticket, and the paths of its volumes on this host.
 
-    `here`: it has been imported by an earlier run already. `sure`: what its bitmap overwrites was
-    agreed to.
+    `here`: an earlier run has imported it already. `sure`: the user has agreed to what its bitmap
+    overwrites.
     """
 
-    lent: Lent
+    lent: TicketEntry
     shadow: str
     bitmap: str
     here: bool
@@ -47,12 +47,12 @@ def _parser() -> common.Parser:
 
 
 def options() -> list[str]:
-    """Every option, for the comparison with the man page."""
+    """All options, for the test that compares them with the man page."""
     return _parser().options()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The program; returns its exit code."""
+    """Run the program. Returns its exit code."""
     return _parser().main(_import_all, argv)
 
 
@@ -63,7 +63,7 @@ def _import_all(args: argparse.Namespace) -> None:
     _check_room_for_all(loans)
     ticketfile.check_place(path)
     loans = [_checked(client, path, loan, sure=args.sure) for loan in loans]
-    # The ticket first: whatever happens later, it names every bitmap that may hold changes.
+    # The ticket comes first, so that it always names every bitmap that may hold changes.
     ticketfile.write(path, ticketfile.with_bitmaps(ticket, [loan.bitmap for loan in loans]))
     common.one_by_one(
         "imported", loans, lambda loan: loan.shadow, lambda loan: _take(client, path, loan)
@@ -75,7 +75,7 @@ def _import_all(args: argparse.Namespace) -> None:
 
 
 def _loans(args: argparse.Namespace, ticket: Ticket, rows: Sequence[SetStatus]) -> list[Loan]:
-    """All entries, each checked. Raises UsageError, BadVolume, Refused."""
+    """All entries of the ticket, checked. Raises UsageError, BadVolume, Refused."""
     folder = None if args.bitmaps is None else common.absolute(args.bitmaps)
     names = ticketfile.Names(args.map)
     loans = [_loan(lent, names.here(lent.shadow), folder, rows) for lent in ticket.sets]
@@ -91,7 +91,7 @@ def _check_distinct(paths: Sequence[str], why: str) -> None:
             raise errors.UsageError(path, why)
 
 
-def _loan(lent: Lent, shadow: str, folder: str | None, rows: Sequence[SetStatus]) -> Loan:
+def _loan(lent: TicketEntry, shadow: str, folder: str | None, rows: Sequence[SetStatus]) -> Loan:
     for row in rows:
         if row.shadow == shadow and _same(row, lent):
             return Loan(lent, shadow, row.bitmap, here=True)
@@ -99,8 +99,8 @@ def _loan(lent: Lent, shadow: str, folder: str | None, rows: Sequence[SetStatus]
     return Loan(lent, shadow, _bitmap(lent, shadow, folder), here=False)
 
 
-def _same(row: SetStatus, lent: Lent) -> bool:
-    """Is this set an import of this very export?"""
+def _same(row: SetStatus, lent: TicketEntry) -> bool:
+    """Is this set an import of this export?"""
     identity = (row.custody, row.uuid, row.export_number)
     return identity == ("imported", lent.uuid, lent.export_number)
 
@@ -131,8 +131,8 @@ def _size(path: str) -> int:
         os.close(descriptor)
 
 
-def _bitmap(lent: Lent, shadow: str, folder: str | None) -> str:
-    """Where the bitmap goes. Raises Refused when the ticket names another one."""
+def _bitmap(lent: TicketEntry, shadow: str, folder: str | None) -> str:
+    """The path of the bitmap. Raises Refused if the ticket names another one."""
     stem = shadow if folder is None else os.path.join(folder, os.path.basename(shadow))
     bitmap = stem + BITMAP_SUFFIX
     if lent.bitmap not in (None, bitmap):
@@ -160,9 +160,9 @@ def _check_room(shadow: str, bitmap: str) -> None:
 
 
 def _check_room_for_all(loans: Sequence[Loan]) -> None:
-    """Each bitmap by itself is the service's affair; the last may find no room beside the others.
+    """Raise BadVolume if there is no room for all bitmaps together, before any is made.
 
-    Raises BadVolume, before anything is made.
+    The service checks only the room for each bitmap alone.
     """
     wanted: dict[int, int] = {}
     for loan in loans:
@@ -181,12 +181,15 @@ def _check_room_for_all(loans: Sequence[Loan]) -> None:
             )
 
 
-def _bitmap_bytes(lent: Lent) -> int:
+def _bitmap_bytes(lent: TicketEntry) -> int:
     return bitmap_bytes(Geometry(lent.size_bytes).chunks)
 
 
 def _checked(client: Client, path: str, loan: Loan, *, sure: bool) -> Loan:
-    """The loan, after all that the service checks. Raises its errors, or Declined."""
+    """Let the service check a loan. Returns it, perhaps with `sure`.
+
+    Raises the errors of the service, or Declined.
+    """
     if loan.here:
         return loan
     with ticketfile.fitting(path, loan.lent, loan.shadow) as ticket:

@@ -1,4 +1,4 @@
-"""iijoin: take back the shadows of a ticket and merge the other host's bitmaps."""
+"""iijoin: takes back the shadows of a ticket, and merges the bitmaps of the other host."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from iifuse import errors
 from iifuse.control import protocol
 from iifuse.control.client import Client
-from iifuse.core.ticket import Lent
+from iifuse.core.ticket import TicketEntry
 from iifuse.units import command
 
 from . import ask, common, ticketfile
@@ -16,9 +16,10 @@ from . import ask, common, ticketfile
 
 @dataclass(frozen=True)
 class Pair:
-    """A shadow, its secondary bitmap, and whether that one is merged though it was not closed.
+    """A shadow and its secondary bitmap.
 
-    `done`: it was merged by an earlier run.
+    `unclosed`: the bitmap was not closed, and is merged all the same. `done`: an earlier run has
+    merged it.
     """
 
     shadow: str
@@ -37,12 +38,12 @@ def _parser() -> common.Parser:
 
 
 def options() -> list[str]:
-    """Every option, for the comparison with the man page."""
+    """All options, for the test that compares them with the man page."""
     return _parser().options()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The program; returns its exit code."""
+    """Run the program. Returns its exit code."""
     return _parser().main(_join_all, argv)
 
 
@@ -56,7 +57,7 @@ def _join_all(args: argparse.Namespace) -> None:
     _report(args, pairs)
 
 
-def _pair(client: Client, path: str, lent: Lent, names: ticketfile.Names) -> Pair:
+def _pair(client: Client, path: str, lent: TicketEntry, names: ticketfile.Names) -> Pair:
     shadow = names.here(lent.shadow)
     if lent.bitmap is not None:
         return Pair(shadow, names.here(lent.bitmap))
@@ -75,9 +76,9 @@ def _pair(client: Client, path: str, lent: Lent, names: ticketfile.Names) -> Pai
     return Pair(shadow, (left or noted)[-1])
 
 
-def _noted(lent: Lent, shadow: str) -> list[str]:
-    """The bitmaps of imports that have noted themselves: `iiadm -I` does it beside the shadow."""
-    known: tuple[Lent, ...] = ()
+def _noted(lent: TicketEntry, shadow: str) -> list[str]:
+    """The bitmaps of imports that have added themselves to a ticket, as `iiadm -I` does."""
+    known: tuple[TicketEntry, ...] = ()
     with suppress(errors.BadTicket):
         known = ticketfile.entries(f"{shadow}{ticketfile.SUFFIX}")
     return [made.bitmap for made in ticketfile.with_imports(lent, known).imports]
@@ -94,7 +95,10 @@ def _is_joined(client: Client, shadow: str, bitmap: str) -> bool:
 
 
 def _checked(client: Client, pair: Pair, *, sure: bool) -> Pair:
-    """The pair, after all that the service checks. Raises its errors, or Declined."""
+    """Let the service check a pair. Returns it, perhaps with `unclosed` or `done`.
+
+    Raises the errors of the service, or Declined.
+    """
 
     def check(accept: bool) -> None:
         common.tell(client, protocol.CheckJoin(pair.shadow, pair.bitmap, accept))
@@ -118,5 +122,5 @@ def _report(args: argparse.Namespace, pairs: Sequence[Pair]) -> None:
         common.emit(protocol.to_json({"sets": pairs}))
         return
     for pair in pairs:
-        if not pair.done:  # of the others it was said
+        if not pair.done:  # the others were reported before
             common.emit(f"{pair.shadow}: joined, bitmap {pair.bitmap}")

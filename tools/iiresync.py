@@ -1,4 +1,4 @@
-"""iiresync: update sets, wait for the copies, say what they cost."""
+"""iiresync: updates sets, waits for the copies, and says how much was copied."""
 
 import argparse
 import time
@@ -20,7 +20,7 @@ DIRECTIONS: Final = ("s", "m")
 
 
 class Resynced(msgspec.Struct, frozen=True):
-    """What the update of one set cost; `percent` is of the volume."""
+    """What the update of a set has copied. `percent`: the share of the volume."""
 
     shadow: str
     chunks: int
@@ -39,12 +39,12 @@ def _parser() -> common.Parser:
 
 
 def options() -> list[str]:
-    """Every option, for the comparison with the man page."""
+    """All options, for the test that compares them with the man page."""
     return _parser().options()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The program; returns its exit code."""
+    """Run the program. Returns its exit code."""
     return _parser().main(_resync, argv)
 
 
@@ -54,11 +54,11 @@ def _resync(args: argparse.Namespace) -> None:
     client, target = common.client(args), common.target(words, args.group)
     to = cast("Literal['s', 'm']", direction)
 
-    def flip(sure: bool) -> tuple[float, list[SetStatus]]:
+    def update(sure: bool) -> tuple[float, list[SetStatus]]:
         request = protocol.Update(to, full=False, target=target, sure=sure)
         return time.monotonic(), client.call(request, list[SetStatus])
 
-    began, rows = ask.when_asked(flip, sure=args.sure)
+    began, rows = ask.when_asked(update, sure=args.sure)
     common.say_unjoined(rows)
     ended = waiting.for_copies(client, rows, began)
     _report(args, [_resynced(waited) for waited in ended])
@@ -78,7 +78,7 @@ def _check(waited: Waited) -> None:
     if waited.stopped:
         left = f"still to be copied: {count(waited.row.copy_bits, 'chunk')}"
         why = waited.row.offline_reason or left
-        way = state.way_out(waited.row.shadow, common.state_of(waited.row))
+        way = state.how_to_end_copy(waited.row.shadow, common.state_of(waited.row))
         raise errors.CopyStopped(waited.row.shadow, f"the copy was aborted or failed, {why}", way)
 
 

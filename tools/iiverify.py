@@ -1,4 +1,4 @@
-"""iiverify: do the bits tell the truth? Compares what they call equal, on sets in use."""
+"""iiverify: compares the chunks that the bits call equal, on sets that are in use."""
 
 import argparse
 import time
@@ -24,14 +24,14 @@ WINDOW_CHUNKS: Final = 1024
 
 
 class Extent(msgspec.Struct, frozen=True):
-    """Bytes that differ though the bits say equal."""
+    """An extent in bytes that differs although the bits say equal."""
 
     offset: int
     length: int
 
 
 class Verified(msgspec.Struct):
-    """What was found in one set; `complete`: all of it was compared."""
+    """What was found in a set. `marked`: was it marked? `complete`: was everything compared?"""
 
     shadow: str
     differing: list[Extent]
@@ -49,12 +49,12 @@ def _parser() -> common.Parser:
 
 
 def options() -> list[str]:
-    """Every option, for the comparison with the man page."""
+    """All options, for the test that compares them with the man page."""
     return _parser().options()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The program; returns its exit code."""
+    """Run the program. Returns its exit code."""
     return _parser().main(_verify, argv)
 
 
@@ -69,7 +69,7 @@ def _verify(args: argparse.Namespace) -> None:
                 results.append(Verified(row.shadow, [], args.mark))
                 _one(client, row, results[-1], display, rate)
     finally:
-        _report(args, results)  # also what was found before a failure
+        _report(args, results)  # after a failure too: something may have been found before it
     found = sum(len(result.differing) for result in results)
     if found:
         names = [result.shadow for result in results if result.differing]
@@ -94,7 +94,7 @@ def _rate(word: str | None) -> int | None:
 def _one(
     client: Client, row: SetStatus, result: Verified, display: Progress, rate: int | None
 ) -> None:
-    """Go through one set, window by window."""
+    """Compare one set, one window after the other."""
     geometry = Geometry(row.size_bytes)
     window = WINDOW_CHUNKS if rate is None else min(WINDOW_CHUNKS, rate // row.chunk_bytes + 1)
     task = display.add_task(escape(row.shadow), total=row.size_bytes)
@@ -113,7 +113,7 @@ def _one(
 
 
 def _add(result: Verified, geometry: Geometry, runs: Sequence[Run]) -> None:
-    """Note extents; those that touch become one."""
+    """Add extents to the result, and join those that touch."""
     for offset, length in map(geometry.extent, runs):
         last = result.differing[-1] if result.differing else None
         if last is not None and last.offset + last.length == offset:

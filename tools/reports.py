@@ -1,4 +1,4 @@
-"""What iiadm tells of one service or of all: -i, -l, --health, --history, --dry-run."""
+"""The reports of iiadm about one service or all: -i, -l, --health, --history, --dry-run."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeVar
@@ -12,12 +12,12 @@ from iifuse.control.protocol import Concern, Cost, HistoryRow, SetStatus
 from iifuse.units import count, format_size
 
 from . import common, history, show
-from .asking import Asking
 from .grammar import Command
+from .trackingclient import TrackingClient
 from .verbs import EVERY
 
 SOMETHING: Final = 1
-"""Exit code of `--health` when something needs attention."""
+"""The exit code of `--health` if something needs attention."""
 
 R = TypeVar("R")
 
@@ -109,20 +109,21 @@ def past(command: Command) -> None:
 def _ask(
     command: Command, ask: Callable[[Client], list[R]]
 ) -> tuple[list[tuple[services.Place, list[R]]], int]:
-    """(what one service answers, or all; the exit code: one that fails keeps none from answering).
+    """Ask one service, or all services. Returns (answers, exit code).
 
-    Raises ServiceError where none runs, and what the only one raises that is asked.
+    With --all, a service that fails sets the exit code, and the others are asked all the same.
+    Raises ServiceError if no service runs, and the error of a service that is asked alone.
     """
     if not command.everywhere:
         socket = services.find(command.socket, command.instance)
-        return [(services.Place(socket), ask(Asking(socket)))], 0
+        return [(services.Place(socket), ask(TrackingClient(socket)))], 0
     places = services.running()
     if not places:
         raise errors.ServiceError(services.RUN_DIRECTORY, "no service answers", "start iifuse")
     answers, code = [], 0
     for place in places:
         try:
-            answers.append((place, ask(Asking(place.socket))))
+            answers.append((place, ask(TrackingClient(place.socket))))
         except errors.IifuseError as error:
             common.say(f"iiadm: {place}: {error}")
             code = error.exit_code
@@ -147,7 +148,7 @@ def _print_json(
 
 
 def costs(found: Sequence[Cost], *, json: bool) -> None:
-    """What `-u … --dry-run` has found out."""
+    """Print the result of `-u … --dry-run`."""
     if json:
         common.emit(protocol.to_json({"sets": found}))
         return

@@ -1,4 +1,4 @@
-"""What a set looks like to people: the status of `iiadm -i` and the list of `iiadm -l`."""
+"""How sets are shown to people: the status of `iiadm -i` and the list of `iiadm -l`."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -10,10 +10,10 @@ from iifuse.units import count, format_size
 
 RULE: Final = "-" * 78
 BLOCK_BYTES: Final = 512
-"""Volume sizes are shown in these, as they always were, and in binary units."""
+"""A unit in which sizes are shown, as the original does, beside binary units."""
 _COLUMNS: Final = ("kind", "master", "shadow", "bitmap", "group", "state")
 _FEW_COLUMNS: Final = ("kind", "master", "shadow", "group", "state")
-"""Of `iiadm -l`."""
+"""The columns of `iiadm -l` on a narrow terminal."""
 
 
 def statuses(rows: Iterable[SetStatus]) -> str:
@@ -37,14 +37,14 @@ def _status(row: SetStatus) -> list[str]:
     if row.progress != "idle":
         lines.append(copied(row))
     lines.append(f"Percent of bitmap set: {int(row.percent)}")
-    # Tells 0 from a little more than 0.
+    # By this line 0 differs from a little more than 0.
     marked = row.shadow_bits or row.copy_bits
     lines.append("\t(bitmap dirty)" if marked else "\t(bitmap clean)")
     return lines
 
 
 def _point_in_time(row: SetStatus) -> str:
-    """Where the bitmap volume is lost, or waited for, nobody knows it."""
+    """The point in time of a set. It is unknown if the bitmap volume is lost or missing."""
     if not row.pit:
         return "unknown (point in time unknown)"
     return f"{local_time(row.pit_time)} (point in time {row.pit})"
@@ -56,14 +56,14 @@ def on_terminal() -> bool:
 
 
 def percent(value: float) -> str:
-    """A share that is neither 0 nor 100 is shown as neither."""
+    """A percentage. Only an exact 0 or 100 is shown as 0 or 100."""
     if 0 < value < 0.1:
         return "less than 0.1%"
     return f"{min(value, 99.9) if value < 100 else value:.3g}%"
 
 
 def policy(row: SetStatus) -> list[str]:
-    """What differs from what every set has at first, and a file system that fills."""
+    """Lines about everything that is unusual: the policy, imports, remote volumes, a full disk."""
     lines = []
     if row.break_write:
         lines.append("When the shadow fails: writes to the master fail")
@@ -103,7 +103,7 @@ def state_words(row: SetStatus) -> list[str]:
 
 
 def local_time(stamp: str | None) -> str:
-    """The local time of an ISO 8601 stamp; what cannot be read is shown as it is."""
+    """The local time of an ISO 8601 text. A text that cannot be read is returned as it is."""
     if stamp is None:
         return "unknown"
     try:
@@ -113,7 +113,7 @@ def local_time(stamp: str | None) -> str:
 
 
 def short_time(stamp: str | None, *, zone: bool = False) -> str:
-    """The same in digits, the zone only where it is asked for."""
+    """The local time in digits. `zone`: add the time zone."""
     form = f"%Y-%m-%d %H:%M:%S{' %Z' if zone else ''}"
     if stamp is None:
         return "unknown"
@@ -124,28 +124,28 @@ def short_time(stamp: str | None, *, zone: bool = False) -> str:
 
 
 def amount(row: SetStatus) -> str:
-    """How much a copy that has just begun has to bring."""
+    """How much a copy that has just begun has to copy, for people."""
     chunks = row.copied_chunks + row.copy_bits
     size = format_size(min(chunks * row.chunk_bytes, row.size_bytes))
     return f"{count(chunks, 'chunk')} ({size})"
 
 
 def copied_percent(row: SetStatus) -> int:
-    """How much of its copy a set has behind it."""
+    """How much of a set's copy is done, in percent."""
     total = row.copied_chunks + row.copy_bits
     return 100 * row.copied_chunks // total if total else 100
 
 
 def copied(row: SetStatus) -> str:
-    """How far a copy has come."""
+    """How far a copy is, for people."""
     total = row.copied_chunks + row.copy_bits
     return f"Chunks copied: {row.copied_chunks} of {total} ({copied_percent(row)}%)"
 
 
 def listing(rows: Iterable[SetStatus]) -> str:
-    """The text of `iiadm -l`: a table on a terminal that has room for it, else plain lines.
+    """The text of `iiadm -l`: a table if the terminal is wide enough, and plain lines otherwise.
 
-    A narrow one gets the table without the bitmaps, which can be found with `-i`.
+    On a narrow terminal the table lacks the bitmaps, which `-i` shows.
     """
     rows = list(rows)
     if not on_terminal():

@@ -1,4 +1,4 @@
-"""svadm: volumes on the mount that belong to no set."""
+"""svadm: puts volumes on the mount that belong to no set."""
 
 import argparse
 from collections.abc import Sequence
@@ -26,12 +26,12 @@ def _parser() -> common.Parser:
 
 
 def options() -> list[str]:
-    """Every option, for the comparison with the man page."""
+    """All options, for the test that compares them with the man page."""
     return _parser().options()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The program; returns its exit code."""
+    """Run the program. Returns its exit code."""
     return _parser().main(_act, argv)
 
 

@@ -1,4 +1,4 @@
-"""A table on the terminal that standard output is."""
+"""A table on the terminal of standard output."""
 
 import io
 import os
@@ -15,12 +15,12 @@ _WIDE: Final = 1 << 14
 
 
 def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str | None:
-    """None where the terminal is too narrow: it breaks long lines, and leaves paths whole."""
+    """The table; None: the terminal is too narrow for it."""
     found = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
         found.add_column(heading, no_wrap=True)
     for row in rows:
-        found.add_row(*map(Text, row))  # not str: a name may hold what rich takes for markup
+        found.add_row(*map(Text, row))  # rich would take some names for markup if they were str
     screen = io.StringIO()
     width = os.get_terminal_size(sys.stdout.fileno()).columns
     console = Console(file=screen, force_terminal=True, width=width or None)

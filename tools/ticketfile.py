@@ -1,4 +1,4 @@
-"""Tickets as files, and the names that their volumes have on this host."""
+"""Reads and writes ticket files, and maps their paths to paths on this host."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ import msgspec
 
 from iifuse import errors
 from iifuse.core import ticket as tickets
-from iifuse.core.ticket import Lent, Ticket
+from iifuse.core.ticket import Ticket, TicketEntry
 
 from . import common
 
@@ -33,17 +33,17 @@ def read(path: str) -> Ticket:
     bitmaps = [lent.bitmap for lent in ticket.sets if lent.bitmap is not None]
     if not all(bitmap.startswith("/") for bitmap in bitmaps):
         raise errors.BadTicket(path, "names a bitmap by no absolute path")
-    # They go to the user's terminal, and another host wrote them.
+    # The names will be printed on a terminal, and another host has written them.
     if any(unicodedata.category(sign) == "Cc" for sign in "".join([*names, *bitmaps])):
         raise errors.BadTicket(path, "a name in it holds a control character")
     return ticket
 
 
 def check_place(path: str, own_folder: str = "") -> None:
-    """Can a ticket be written here? Asked before anything is exported.
+    """Check that a ticket can be written here, before anything is exported.
 
-    `own_folder`: the service's for tickets, which is made when it is wanted and not there yet.
-    Raises StorageError, and BadTicket where it would replace a file that is no ticket.
+    `own_folder`: the service's directory for tickets, which is made if it is needed. Raises
+    StorageError, and BadTicket if the ticket would replace another kind of file.
     """
     folder = os.path.dirname(path)
     if os.path.isdir(path):
@@ -59,7 +59,7 @@ def check_place(path: str, own_folder: str = "") -> None:
 
 
 def write(path: str, ticket: Ticket) -> None:
-    """Write a ticket, durably; after a crash the file is the old one or the new one.
+    """Write a ticket, durably. After a crash there is either the old file or the new one.
 
     Only its owner may read it. Raises StorageError.
     """
@@ -73,7 +73,7 @@ def write(path: str, ticket: Ticket) -> None:
 
 
 def _scratch(folder: str, ticket: Ticket) -> str:
-    """A new durable file that holds the ticket."""
+    """Write a ticket to a new temporary file, durably. Returns its path."""
     descriptor, name = tempfile.mkstemp(prefix=".ticket-", suffix=SUFFIX, dir=folder)
     with common.removed_on_error(name), os.fdopen(descriptor, "wb") as file:
         file.write(tickets.encode(ticket))
@@ -97,13 +97,13 @@ def with_bitmaps(ticket: Ticket, bitmaps: Sequence[str]) -> Ticket:
     return msgspec.structs.replace(ticket, sets=sets)
 
 
-def entries(path: str) -> tuple[Lent, ...]:
-    """What stands on the ticket that is here already; nothing, if none is. Raises BadTicket."""
+def entries(path: str) -> tuple[TicketEntry, ...]:
+    """The entries of the ticket at a path; empty: there is no ticket. Raises BadTicket."""
     return read(path).sets if os.path.exists(path) and os.path.getsize(path) else ()
 
 
-def with_imports(lent: Lent, known: Iterable[Lent]) -> Lent:
-    """An entry that is written anew, with what importers have added to it since that export."""
+def with_imports(lent: TicketEntry, known: Iterable[TicketEntry]) -> TicketEntry:
+    """An entry, with what importers have added to it in the ticket `known`."""
     for old in known:
         names = (old.uuid, old.export_number, old.shadow)
         if names == (lent.uuid, lent.export_number, lent.shadow):
@@ -114,11 +114,11 @@ def with_imports(lent: Lent, known: Iterable[Lent]) -> Lent:
 
 
 @contextmanager
-def fitting(path: str, lent: Lent, shadow: str) -> Iterator[str]:
-    """The path of a ticket in which the service finds `shadow`.
+def fitting(path: str, lent: TicketEntry, shadow: str) -> Iterator[str]:
+    """Yield the path of a ticket in which the service finds `shadow`.
 
-    Under its own name that is the ticket itself. Under another one it is a file for the moment
-    with this entry alone, because an entry that stands alone fits any name.
+    If the shadow has the name in the ticket, this is the ticket itself. Otherwise it is a temporary
+    file with this entry only: a single entry fits every name.
     """
     if shadow == lent.shadow:
         yield path
@@ -135,7 +135,7 @@ def fitting(path: str, lent: Lent, shadow: str) -> Iterator[str]:
 
 
 def add_map(parser: argparse.ArgumentParser) -> None:
-    """Take `--map OLD=NEW`, as often as needed; Names reads them."""
+    """Accept `--map OLD=NEW`, also several times. `Names` reads them."""
     parser.add_argument(
         "--map",
         metavar="OLD=NEW",
@@ -146,7 +146,7 @@ def add_map(parser: argparse.ArgumentParser) -> None:
 
 
 class Names:
-    """How the ticket's paths read on this host; the longest OLD that fits counts."""
+    """Maps paths of the ticket to paths on this host. The longest OLD that fits counts."""
 
     def __init__(self, words: Iterable[str]) -> None:
         """`words`: OLD=NEW. Raises UsageError."""
@@ -163,7 +163,7 @@ class Names:
         return path
 
     def check_used(self) -> None:
-        """Raise UsageError for a --map that fitted nothing: a slip of the pen, most likely."""
+        """Raise UsageError for a --map that has fitted no path: probably it is mistyped."""
         for old in sorted(self._unused):
             raise errors.UsageError("", f"--map {old}=...: the ticket has no such path")
 

@@ -1,6 +1,6 @@
-"""What iiadm knows: its actions, what each takes, its options, its help. Pure, and all of it here.
+"""The tables of iiadm: its actions, the words that each takes, its options and its help.
 
-The parser (`grammar`), the help and the completion of shells are made from these tables.
+The parser (`grammar`), the help and the shells' completion are made from these tables.
 """
 
 from dataclasses import dataclass
@@ -82,7 +82,7 @@ with something to say; 2 failed
 MANY: Final = 1 << 30
 
 Count = tuple[int, int]
-"""How many words an action takes: at least, at most."""
+"""(the fewest, the most) words that an action takes."""
 
 SETS: Final = (1, MANY)
 NONE: Final = (0, 0)
@@ -90,9 +90,9 @@ NONE: Final = (0, 0)
 
 @dataclass(frozen=True)
 class Shape:
-    """What an action takes with no group (`alone`) and in a group; None: not possible.
+    """The words of an action, without a group (`alone`) and with one; None: not possible.
 
-    `word`: what people call it, for those who type that instead of the letter.
+    `what`: its words in a usage line. `word`: a word that users may type instead of its letter.
     """
 
     alone: Count | None
@@ -124,7 +124,7 @@ ACTIONS: Final = {
     "h": Shape(NONE, None, "", "help"),
     "v": Shape(NONE, None, "", "version"),
 }
-"""Letter -> shape; of a long option without its first dash."""
+"""Letter -> shape. A long option stands here without its first dash."""
 
 LONG_ACTIONS: Final = {
     "--attach": "-attach", "--give-up": "-give-up", "--health": "-health",
@@ -134,7 +134,7 @@ LONG_ACTIONS: Final = {
 """Long option -> action."""
 
 CHOICES: Final = {"e": ("ind", "dep"), "c": ("s", "m"), "u": ("s", "m")}
-"""The word that has to follow some letters; for -u it may be left out."""
+"""Letter -> the words of which one has to follow. After -u it may be left out."""
 
 EVERY: Final = "all"
 """The word for every set in `-i all`."""
@@ -142,10 +142,10 @@ EVERY: Final = "all"
 
 @dataclass(frozen=True)
 class Modifier:
-    """An option that goes with an action. `name`: its field of a Command.
+    """An option that is used with an action. `name`: its field in Command.
 
-    `value`: what follows it, for people; empty: nothing. `actions`: those that it is for; empty:
-    all.
+    `value`: what follows the option, in a usage line; empty: nothing. `actions`: the actions that
+    it can be used with; empty: all.
     """
 
     name: str
@@ -166,10 +166,10 @@ MODIFIERS: Final = {
     "--dry-run": Modifier("dry_run", "", ("u", "c")),
     "--all": Modifier("everywhere", "", ("i", "l", "-health", "-history")),
 }
-"""Long option -> what it means."""
+"""Long option -> what it is."""
 
 
 def options() -> list[str]:
-    """Every option, for the comparison with the man page."""
+    """All options, for the test that compares them with the man page."""
     letters = (*(letter for letter in ACTIONS if not letter.startswith("-")), "g", "n")
     return sorted([*(f"-{letter}" for letter in letters), *LONG_ACTIONS, *MODIFIERS])

@@ -1,4 +1,4 @@
-"""Waiting for running copies, with a progress bar on a terminal."""
+"""Waits for running copies, with a progress bar on a terminal."""
 
 import sys
 import time
@@ -13,15 +13,15 @@ from iifuse.control.client import Client
 from iifuse.control.protocol import SetStatus
 
 GLANCE_S: Final = 0.25
-"""Seconds after which the service is asked again how far it is."""
+"""Seconds after which the service is asked again how far the copies are."""
 
 Show = Callable[[Sequence[SetStatus]], None]
-"""Shows how far sets are."""
+"""Shows how far the copies of some sets are."""
 
 
 @dataclass(frozen=True)
 class Waited:
-    """A set whose copy has ended, and the seconds that we waited for it."""
+    """A set whose copy has ended, and how many seconds that has taken."""
 
     row: SetStatus
     seconds: float
@@ -38,10 +38,10 @@ def for_copies(
     began: float | None = None,
     until: float = float("inf"),
 ) -> list[Waited]:
-    """Wait until no copy runs in these sets; those whose copies have ended, in their order.
+    """Wait until no copy of these sets runs. Returns the sets whose copies have ended.
 
-    `began`: the time.monotonic() from which the seconds count; now without it. `until`: the one at
-    which nobody waits any longer.
+    `began`: the time.monotonic() from which seconds are counted; None: now. `until`: the
+    time.monotonic() at which this stops waiting.
     """
     began = time.monotonic() if began is None else began
     names = tuple(row.shadow for row in rows)
@@ -54,7 +54,7 @@ def for_copies(
             running = tuple(name for name in names if name not in ended)
             if not running or time.monotonic() >= until:
                 return [ended[name] for name in names if name in ended]
-            # The service sleeps for us, and wakes us at once when the copies end.
+            # The service answers at once when the copies end, and otherwise after GLANCE_S.
             with suppress(errors.WaitTimedOut, errors.CopyStopped):
                 client.notes(protocol.Wait(protocol.Target(running), GLANCE_S))
             rows = client.status(protocol.Target(running))
@@ -63,7 +63,7 @@ def for_copies(
 def watch(client: Client, target: protocol.Target, timeout: float | None) -> None:
     """Show bars until the copies of a target end, for `timeout` seconds at most.
 
-    Where nobody sees them the service is asked nothing.
+    Without a terminal there are no bars, and the service is not asked.
     """
     if not terminal.is_seen(sys.stderr):
         return
@@ -72,7 +72,7 @@ def watch(client: Client, target: protocol.Target, timeout: float | None) -> Non
 
 
 def _bars(rows: Sequence[SetStatus]) -> AbstractContextManager[Show]:
-    """Shows how far the sets are, where anybody sees it."""
+    """A display of bars. Without a terminal it shows nothing."""
     if not terminal.is_seen(sys.stderr):
         return nullcontext(lambda _: None)
     from . import bars  # noqa: PLC0415 - rich takes a third of the time of a short command

@@ -12,7 +12,7 @@ from iifuse.control.protocol import Target
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.sector import Region
 from iifuse.core.state import Verb
-from iifuse.core.ticket import Lent
+from iifuse.core.ticket import TicketEntry
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.volume import open_volume
 
@@ -112,7 +112,7 @@ class _Group(_Contender):
         """Every chunk of every set differs, as far as the bits know."""
         wait = protocol.Wait(self.group)
         self.service.client.notes(wait)
-        self.service.client.call(protocol.Export(self.group), list[Lent])
+        self.service.client.call(protocol.Export(self.group), list[TicketEntry])
         for shadow in self.shadows:
             bitmap = shadow.with_suffix(".secondary")
             self.other.client.notes(protocol.Import(str(shadow), str(bitmap)))

@@ -1,4 +1,4 @@
-"""How a tool talks to the service: blocking, one connection for each request."""
+"""How a tool talks to the service. It blocks, and makes a connection for each request."""
 
 import socket
 from typing import TypeVar
@@ -12,17 +12,17 @@ T = TypeVar("T")
 
 
 class Client:
-    """The service behind a control socket.
+    """The service behind a control socket. `path`: that of the socket.
 
-    `path`: the socket. Every call raises the error that the service raised, or ServiceError when
-    it cannot be reached.
+    Every call raises the error that the service has raised, or ServiceError if the service cannot
+    be reached.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
 
     def call(self, request: protocol.AnyRequest, answer: type[T]) -> T:
-        """Send a request and wait for its answer, which must be of type `answer`."""
+        """Send a request and wait for its answer, which must have the type `answer`."""
         with self._connect() as connection:
             self._send(connection, lines.encode_request(request))
             line = self._receive(connection)
@@ -32,11 +32,11 @@ class Client:
             raise errors.ProtocolError(self.path, f"unexpected answer ({error})") from error
 
     def notes(self, request: protocol.AnyRequest) -> tuple[str, ...]:
-        """Send a request whose answer is Noted; the remarks are for stderr."""
+        """Send a request whose answer is Noted. Returns the remarks, which are for stderr."""
         return self.call(request, protocol.Noted).notes
 
     def status(self, target: protocol.Target | None = None) -> list[protocol.SetStatus]:
-        """The sets of a target; of the whole service without one."""
+        """The status of the sets of a target. Without a target: of all sets of the service."""
         request = protocol.Status(target or protocol.Target())
         return self.call(request, list[protocol.SetStatus])
 
@@ -62,7 +62,7 @@ class Client:
         try:
             connection.sendall(line)
         except BrokenPipeError:
-            return  # it has heard enough, and has said why
+            return  # the service has refused the request early, and its answer says why
         except OSError as error:
             raise self._broken(error) from error
 

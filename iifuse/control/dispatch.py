@@ -1,4 +1,4 @@
-"""From a request to a verb, and from what that answers to rows for people."""
+"""Calls the verb for each request, and turns its result into an answer."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -17,8 +17,8 @@ from iifuse.control.rows import status, volumes
 from iifuse.control.turns import Handler, Turns
 from iifuse.core import missing
 from iifuse.core.naming import find
-from iifuse.core.state import Custody, Kind, Policy, Progress, Verb, check_known, way_out
-from iifuse.core.ticket import Lent
+from iifuse.core.state import Custody, Kind, Policy, Progress, Verb, check_known, how_to_end_copy
+from iifuse.core.ticket import TicketEntry
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host import space
 from iifuse.host.instance import Instance
@@ -49,12 +49,12 @@ _KINDS: Final = {"ind": Kind.INDEPENDENT, "dep": Kind.DEPENDENT}
 _GROUP_CHARACTERS_MAX: Final = 255
 
 
-_DISABLED: Final = (Verb.DISABLE.told, "-d")
-"""What the history says of a set that was disabled, now and as earlier versions wrote it."""
+_DISABLED: Final = (Verb.DISABLE.in_history, "-d")
+"""The event of a disable in the history. Earlier versions wrote the second text."""
 
 
 class Dispatcher:
-    """Answers requests; verbs on the same masters run one after the other (host.desk)."""
+    """Answers requests. Verbs on the same masters run one after the other (host.verblocks)."""
 
     def __init__(self, instance: Instance, info: protocol.ServiceInfo) -> None:
         self._instance, self._info = instance, info
@@ -91,7 +91,7 @@ class Dispatcher:
         }
 
     async def answer(self, request: AnyRequest) -> object:
-        """What the verb answers. Raises IifuseError."""
+        """The answer to a request. Raises IifuseError."""
         return await self._handlers[type(request)](request)
 
     # -- asking -----------------------------------------------------------------------------
@@ -129,8 +129,8 @@ class Dispatcher:
             copier = self._instance.running(member)
             if copier is not None:
                 await copier.wait()
-            else:  # a new PIT is being made just now, and the copy starts after it
-                async with self._instance.desk.claimed({self._instance.claim_of(member)}):
+            else:  # perhaps a new PIT is made just now, and its copy starts after that
+                async with self._instance.verb_locks.claimed({self._instance.claim_of(member)}):
                     lost = member.header.copying and self._instance.running(member) is None
                 if lost:
                     why = next((f": {m.words(r)}" for r, m in member.missing.items()), "")
@@ -180,13 +180,16 @@ class Dispatcher:
         return Noted(tuple(notes))
 
     async def _without_disabled(self, target: Target) -> tuple[Target, list[str]]:
-        """A command that stopped half-way and is given again passes over what it has done."""
+        """The target without sets that are disabled already, and remarks about those.
+
+        A command that has stopped half-way can be repeated by this.
+        """
         there = [name for name in target.sets if self._is_there(name)]
         gone = [name for name in target.sets if name not in there]
         for name in gone:
             events = await self._instance.loop.blocking(partial(self._instance.db.history, name))
             if not there or not events or events[-1][0] not in _DISABLED:
-                return target, []  # a slip of the pen, which is refused
+                return target, []  # the name is wrong, so the verb has to refuse it
         return Target(tuple(there), target.group), [f"{name}: is disabled already" for name in gone]
 
     def _is_there(self, name: str) -> bool:
@@ -198,7 +201,7 @@ class Dispatcher:
 
     @asynccontextmanager
     async def _all_ready(self, sets: Sequence[VolumeSet], verb: Verb) -> AsyncIterator[None]:
-        """What would refuse one set refuses all, before the first is touched; none is opened."""
+        """Check all sets before the first is changed, and keep their files closed meanwhile."""
         for member in sets:
             member.check(verb)
             await member.try_shadow()
@@ -222,7 +225,7 @@ class Dispatcher:
         sets = self._select(request.target)
         for member in sets:
             await self._instance.abort(member)
-        for member in sets:  # when all others are aborted: they are not to wait for this one
+        for member in sets:  # in a second loop, so that a refusal does not keep others running
             if member.header.progress is not Progress.IDLE:
                 missing.check_noted(member.name, member.missing, "-a")
         return Noted()
@@ -260,7 +263,7 @@ class Dispatcher:
 
     # -- exchange ---------------------------------------------------------------------------
 
-    async def _export(self, request: protocol.Export) -> list[Lent]:
+    async def _export(self, request: protocol.Export) -> list[TicketEntry]:
         sets, found = self._select(request.target), {}
         done = [s for s in sets if request.again and s.header.custody is Custody.EXPORTED]
         todo = [s for s in sets if s not in done]
@@ -341,9 +344,9 @@ def _check_finished(sets: list[VolumeSet]) -> None:
 
 
 def _on(member: VolumeSet) -> str:
-    """How a copy that stands still goes on."""
+    """What makes a copy go on that has stopped, for people."""
     lacking = (missing.way_out(member.name, m) for m in member.missing.values() if not m.served)
-    return next(lacking, way_out(member.name, member.state))
+    return next(lacking, how_to_end_copy(member.name, member.state))
 
 
 def _check_group_name(name: str) -> None:

@@ -1,4 +1,4 @@
-"""What needs attention (`iiadm --health`): each thing in a sentence, with the way out."""
+"""What needs attention (`iiadm --health`): a sentence for each thing, with the remedy."""
 
 from collections.abc import Iterator
 
@@ -11,31 +11,31 @@ from iifuse.units import command, count
 
 
 async def concerns(instance: Instance, mountpoint: str) -> list[Concern]:
-    """Of the whole service, in the order of its sets; none when all is well."""
+    """All concerns of the service, in the order of its sets; none if all is well."""
     found: list[Concern] = []
     for member in list(instance.sets.values()):
         found += of_set(await status(instance, member))
     for row in await volumes(instance, mountpoint):
         found += of_volume(row)
     found += of_programs(instance.hooks.programs)
-    late = sorted(instance.notes.late())
+    behind = sorted(instance.notes.behind())
     return found + [
-        Concern(name, "the state database has not been told what became of it", _MAKE_ROOM)
-        for name in late
+        Concern(name, "the state database does not have its latest state", _MAKE_ROOM)
+        for name in behind
     ]
 
 
-_MAKE_ROOM = "make room in the state directory, or mend it; it is told as soon as it can be"
+_MAKE_ROOM = "make room in the state directory, or mend it; then it is noted by itself"
 
 
 def of_programs(programs: Programs) -> Iterator[Concern]:
-    """The service runs no program itself."""
+    """A concern if no program can be run, because the nursery has ended."""
     if not programs.is_there:
         yield Concern(NAME, GONE, RESTART)
 
 
 def of_set(row: SetStatus) -> Iterator[Concern]:
-    """What is not as it should be with a set."""
+    """The concerns about a set."""
     waiting, replaced = row.waiting or (), row.replaced or ()
     for role in row.replaced or ():
         held = role not in row.offline
@@ -97,7 +97,7 @@ def _of_rest(row: SetStatus) -> Iterator[Concern]:
 
 
 def of_volume(row: VolumeStatus) -> Iterator[Concern]:
-    """A volume with no set; those of sets are told of with their sets."""
+    """A concern about a volume without a set. `of_set` has those about other volumes."""
     if row.role == "none" and row.missing:
         yield Concern(
             row.path,

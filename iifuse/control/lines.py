@@ -1,4 +1,4 @@
-"""JSON lines over a unix socket: one request, one reply. Pure: bytes to structs and back."""
+"""Encodes and decodes the JSON lines of the control socket: a line for each request and reply."""
 
 from typing import Final
 
@@ -12,7 +12,7 @@ REPLY_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """An error of the tree in errors.py, on its way to the client."""
+    """An error (errors.py) as the client gets it."""
 
     error: str
     subject: str
@@ -21,7 +21,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """Exactly one of the two is there."""
+    """The reply to a request: a result, or a failure."""
 
     result: msgspec.Raw = msgspec.Raw(b"null")
     failure: Failure | None = None
@@ -32,12 +32,12 @@ _replies = msgspec.json.Decoder(Reply)
 
 
 def encode_request(request: AnyRequest) -> bytes:
-    """One line."""
+    """The line for a request."""
     return msgspec.json.encode(request) + b"\n"
 
 
 def decode_request(line: bytes) -> AnyRequest:
-    """Raises ProtocolError."""
+    """The request in a line. Raises ProtocolError."""
     try:
         return _requests.decode(line)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -45,18 +45,18 @@ def decode_request(line: bytes) -> AnyRequest:
 
 
 def encode_result(result: object) -> bytes:
-    """One line for a verb that worked."""
+    """The line with the result of a verb."""
     return msgspec.json.encode(Reply(result=msgspec.Raw(msgspec.json.encode(result)))) + b"\n"
 
 
 def encode_failure(error: errors.IifuseError) -> bytes:
-    """One line for a verb that failed."""
+    """The line with the error of a verb."""
     failure = Failure(type(error).__name__, error.subject, error.why, error.todo)
     return msgspec.json.encode(Reply(failure=failure)) + b"\n"
 
 
 def decode_reply(line: bytes) -> bytes:
-    """The result's JSON. Raises the error that the service raised, or ProtocolError."""
+    """The result in a line, as JSON. Raises the service's error, or ProtocolError."""
     try:
         reply = _replies.decode(line)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:

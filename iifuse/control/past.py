@@ -1,21 +1,24 @@
-"""What `iiadm --history` asks for."""
+"""Answers `iiadm --history`."""
 
 from functools import partial
 from typing import Final
 
 from iifuse import errors
 from iifuse.control.protocol import HistoryRow, Target
-from iifuse.core.naming import below, find
+from iifuse.core.naming import find, volume_path
 from iifuse.host.instance import Instance
 
 ROWS_MAX: Final = 1000
-"""Rows of one answer, which has to fit into a message; whoever wants more asks again."""
+"""The most rows of one answer, which has to fit into a message. The client asks for more."""
 
 
 async def history(
     instance: Instance, target: Target, mountpoint: str, after: int
 ) -> list[HistoryRow]:
-    """Oldest first. Raises NotFound, UsageError, StorageError."""
+    """The events of a target after number `after`, the oldest first.
+
+    Raises NotFound, UsageError, StorageError.
+    """
     subjects = await _subjects(instance, target, mountpoint)
     await instance.history.note()
     found = await instance.loop.blocking(partial(instance.db.events, subjects, after, ROWS_MAX))
@@ -37,11 +40,11 @@ async def _subjects(instance: Instance, target: Target, mountpoint: str) -> list
 
 
 async def _subject(instance: Instance, name: str, mountpoint: str) -> str:
-    """A set under any of its names, or what was one once."""
+    """The shadow's path of a set that exists or existed, or the path of a volume."""
     try:
         return find(instance.sets, name, mountpoint).name
     except errors.NotFound:
-        path = below(mountpoint, name)
+        path = volume_path(mountpoint, name)
         if await instance.loop.blocking(partial(instance.db.events, [path], 0, 1)):
             return path
         raise

@@ -1,10 +1,10 @@
-"""What is asked of the service, and what it answers. Pure: only structs (`lines` has the bytes).
+"""The requests to the service and its answers. `lines` turns these structs into bytes.
 
-A target names sets by their shadows' paths, or a group, or (with neither) every set where the
-verb allows it. Paths are absolute: the client completes them.
+A target names sets by the paths of their shadows, or it names a group. If it names neither, it
+means every set, where the verb allows that. Paths are absolute: the client makes them so.
 
-A request that would overwrite what may be the only copy of something is answered with Question
-unless it is `sure`. The service knows what is at stake; the tool asks, and sends it again.
+A request that would overwrite what may be the only copy of something is answered with Question,
+unless it is `sure`. Then the tool asks its user and sends the request again.
 """
 
 import json
@@ -16,38 +16,38 @@ import msgspec
 from iifuse.units import Path
 
 Chunks = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
-"""A chunk's number, or how many of them."""
+"""The number of a chunk, or a number of chunks."""
 LIMIT_S_MAX: Final = 86_400
 DEFAULT_SOCKET: Final = "/run/iifuse/control.sock"
 SOCKET_VARIABLE: Final = "IIFUSE_SOCKET"
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The sets that a verb is about: `sets`, or all members of `group`."""
+    """The sets that a verb works on: `sets`, or all sets of `group`."""
 
     sets: tuple[Path, ...] = ()
     group: str | None = None
 
 
 class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """See state.Policy; what is None stays as it is. `limit_s` in seconds, 0 for no limit."""
+    """A change of a policy (state.Policy). A field that is None stays as it is."""
 
     break_write: bool | None = None
     limit_s: Annotated[int, msgspec.Meta(ge=0, le=LIMIT_S_MAX)] | None = None
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="verb"):
-    """Base of all requests."""
+    """The base class of all requests."""
 
 
 class Hello(Request, frozen=True, tag="hello"):
-    """Who are you? Answered with ServiceInfo."""
+    """Asks which service this is. Answered with ServiceInfo."""
 
 
 class Enable(Request, frozen=True, tag="enable"):
-    """`-e`: make a set; with `group` it becomes a member. Answered with Noted.
+    """`-e`: make a set, and put it into `group`. Answered with Noted.
 
-    `reserve`: all of the shadow's space is allocated now.
+    `reserve`: allocate all of the shadow's space now.
     """
 
     kind: Literal["ind", "dep"]
@@ -61,28 +61,28 @@ class Enable(Request, frozen=True, tag="enable"):
 
 
 class Attach(Request, frozen=True, tag="attach"):
-    """`--attach`: take sets in again of which only the bitmap volumes know. Answered with Noted."""
+    """`--attach`: bring back the sets of these bitmap volumes. Answered with Noted."""
 
     bitmaps: tuple[Path, ...]
     group: str | None = None
 
 
 class Tune(Request, frozen=True, tag="tune"):
-    """`-o`: what a failing or slow shadow means for the master's writers. Answered with Noted."""
+    """`-o`: change what a failing or slow shadow means for writers. Answered with Noted."""
 
     target: Target
     tuning: Tuning
 
 
 class Disable(Request, frozen=True, tag="disable"):
-    """`-d`. Answered with Noted."""
+    """`-d`: take sets apart. Answered with Noted."""
 
     target: Target
     sure: bool = False
 
 
-class Update(Request, frozen=True, tag="flip"):
-    """`-u`, `-c` (`full`): a new PIT on all sets at one instant; answered with SetStatus rows."""
+class Update(Request, frozen=True, tag="flip"):  # the tag stays, for tools of other versions
+    """`-u` and `-c` (`full`): make a new PIT on all sets. Answered with SetStatus rows."""
 
     direction: Literal["s", "m"]
     full: bool
@@ -91,7 +91,7 @@ class Update(Request, frozen=True, tag="flip"):
 
 
 class DryRun(Request, frozen=True, tag="dry_run"):
-    """`-u`, `-c` with `--dry-run`: what they would copy, or their refusal. Answered with Costs."""
+    """`-u` and `-c` with `--dry-run`: say what they would copy. Answered with Cost rows."""
 
     direction: Literal["s", "m"]
     full: bool
@@ -99,28 +99,28 @@ class DryRun(Request, frozen=True, tag="dry_run"):
 
 
 class Abort(Request, frozen=True, tag="abort"):
-    """`-a`. Answered with Noted."""
+    """`-a`: abort the running copies. Answered with Noted."""
 
     target: Target
 
 
 class Wait(Request, frozen=True, tag="wait"):
-    """`-w`: answered when no copy of the target runs, at the latest after `timeout` seconds."""
+    """`-w`: wait for the copies, `timeout` seconds at most. Answered with Noted."""
 
     target: Target
     timeout: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
 
 class Status(Request, frozen=True, tag="status"):
-    """`-i`, `-l`: answered with SetStatus rows; an empty target means every set."""
+    """`-i` and `-l`. Answered with a SetStatus for each set. An empty target means every set."""
 
     target: Target
 
 
 class History(Request, frozen=True, tag="history"):
-    """`--history`: answered with the first HistoryRows, so many, after number `after`.
+    """`--history`: answered with some HistoryRows, the first after number `after`.
 
-    A set that is no more is named by its shadow, a volume by itself; an empty target: everything.
+    A disabled set is named by its shadow, and a volume by its path. An empty target means all.
     """
 
     target: Target
@@ -128,28 +128,25 @@ class History(Request, frozen=True, tag="history"):
 
 
 class Health(Request, frozen=True, tag="health"):
-    """`--health`: answered with Concerns; none when all is well."""
+    """`--health`: answered with Concerns, or none if all is well."""
 
 
 class Reset(Request, frozen=True, tag="reset"):
-    """`-R`: bring back what is offline, or take back a lent shadow. Answered with Noted."""
+    """`-R`: bring back what is offline, or take back an exported shadow. Answered with Noted."""
 
     target: Target
     sure: bool = False
 
 
 class GiveUp(Request, frozen=True, tag="give_up"):
-    """`--give-up`: end an aborted restore half-way. Answered with Noted; it always asks."""
+    """`--give-up`: end an aborted restore. Answered with Noted; unless `sure`, with Question."""
 
     shadow: Path
     sure: bool = False
 
 
 class NotRestored(Request, frozen=True, tag="not_restored"):
-    """What an aborted restore has not brought, out of `count` chunks from `first` on.
-
-    Answered with Compared; `count` is 1,048,576 at the most.
-    """
+    """Asks which of `count` chunks from `first` on are not restored. Answered with Compared."""
 
     shadow: Path
     first: Chunks
@@ -157,7 +154,7 @@ class NotRestored(Request, frozen=True, tag="not_restored"):
 
 
 class Compare(Request, frozen=True, tag="compare"):
-    """Compare what the bits call equal, in `count` chunks from `first`; answered with Compared."""
+    """Compare, of `count` chunks from `first` on, those with equal bits. Answered with Compared."""
 
     shadow: Path
     first: Chunks
@@ -165,16 +162,16 @@ class Compare(Request, frozen=True, tag="compare"):
 
 
 class MarkChanged(Request, frozen=True, tag="mark_changed"):
-    """Count these (first chunk, count) as different. Answered with Noted."""
+    """Count these runs, (first chunk, count), as different. Answered with Noted."""
 
     shadow: Path
     runs: tuple[tuple[Chunks, Chunks], ...]
 
 
 class Export(Request, frozen=True, tag="export"):
-    """`-E`: answered with the ticket's entries (ticket.Lent) of the sets, or nothing was done.
+    """`-E`. Answered with the TicketEntry of each set; otherwise no set was exported.
 
-    `again`: those that are exported already are passed over, and answered with as well.
+    `again`: sets that are exported already are left as they are, and are in the answer as well.
     """
 
     target: Target
@@ -194,7 +191,7 @@ class Import(Request, frozen=True, tag="import"):
 
 
 class CheckImport(Request, frozen=True, tag="check_import"):
-    """Everything that Import checks, and nothing done."""
+    """Do all checks of Import, but change nothing. Answered with Noted."""
 
     shadow: Path
     bitmap: Path
@@ -203,7 +200,7 @@ class CheckImport(Request, frozen=True, tag="check_import"):
 
 
 class CheckJoin(Request, frozen=True, tag="check_join"):
-    """Everything that Join checks, and nothing done."""
+    """Do all checks of Join, but change nothing. Answered with Noted."""
 
     shadow: Path
     bitmap: Path
@@ -211,7 +208,7 @@ class CheckJoin(Request, frozen=True, tag="check_join"):
 
 
 class Join(Request, frozen=True, tag="join"):
-    """`-J`: merge a secondary bitmap. Raises NotClosed unless it was closed or is accepted so."""
+    """`-J`: merge a secondary bitmap, which has to be closed or accepted. Answered with Noted."""
 
     shadow: Path
     bitmap: Path
@@ -226,11 +223,11 @@ class Move(Request, frozen=True, tag="move"):
 
 
 class Groups(Request, frozen=True, tag="groups"):
-    """`-g -L`: answered with the sorted names."""
+    """`-g -L`: answered with the names of all groups, sorted."""
 
 
 class Control(Request, frozen=True, tag="control"):
-    """`svadm -e`: volumes on the mount with no set. Answered with Noted."""
+    """`svadm -e`: put volumes on the mount without a set. Answered with Noted."""
 
     volumes: tuple[Path, ...]
 
@@ -243,7 +240,7 @@ class Release(Request, frozen=True, tag="release"):
 
 
 class Volumes(Request, frozen=True, tag="volumes"):
-    """`svadm -i`: answered with VolumeStatus rows."""
+    """`svadm -i`: answered with a VolumeStatus for each file of the mount."""
 
 
 AnyRequest = (
@@ -270,17 +267,20 @@ class Noted(msgspec.Struct, frozen=True):
 
 
 class Compared(msgspec.Struct, frozen=True):
-    """(first chunk, count) of the chunks that were asked for.
+    """Runs of chunks, as (first chunk, count).
 
-    Compare: their bits say equal and their bytes differ. NotRestored: the restore has still to
-    bring them.
+    After Compare: the chunks whose bits say equal and whose bytes differ. After NotRestored: the
+    chunks that the restore has not restored.
     """
 
     runs: tuple[tuple[int, int], ...]
 
 
 class Concern(msgspec.Struct, frozen=True):
-    """Something that needs attention: a set, a volume or a file; what it is; the way out."""
+    """Something that needs attention.
+
+    `subject`: a set, a volume or a file. `what`: what is wrong. `todo`: what to do about it.
+    """
 
     subject: str
     what: str
@@ -288,7 +288,10 @@ class Concern(msgspec.Struct, frozen=True):
 
 
 class HistoryRow(msgspec.Struct, frozen=True):
-    """An event (core.event.Event). `subject`: None for the service itself. `number`: counts up."""
+    """An event (core.event.Event).
+
+    `subject`: None for an event of the service itself. `number` rises from row to row.
+    """
 
     number: int
     time: str
@@ -304,7 +307,7 @@ class HistoryRow(msgspec.Struct, frozen=True):
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """What an update or a copy of a set would copy from `source` to `target`, and why so much."""
+    """What an update or a copy of a set would copy, and why so much."""
 
     shadow: str
     source: str
@@ -317,8 +320,8 @@ class Cost(msgspec.Struct, frozen=True):
 class VolumeStatus(msgspec.Struct, frozen=True):
     """One file of the mount. `role`: master, shadow or none (pass-through).
 
-    `missing`: why the path does not lead to the volume: it is late, and has no size yet, or it was
-    replaced while in use.
+    `missing`: why the path does not lead to the volume. Either the volume is still missing, and its
+    size is not known, or it was replaced while in use.
     """
 
     path: str
@@ -330,14 +333,15 @@ class VolumeStatus(msgspec.Struct, frozen=True):
 
 
 SPACE_TOLD_PERCENT: Final = 80
-"""How full the file system of a sparse shadow is when people are told."""
+"""From this percentage on, people are told how full the file system of a sparse shadow is."""
 
 
 class SetStatus(msgspec.Struct, frozen=True):
-    """One row of `iiadm -i --json` (iiadm(8)). What is absent is None.
+    """One row of `iiadm -i --json` (iiadm(8)). A field that does not apply is None.
 
-    `shadow_bits` and `copy_bits` count chunks; `percent` is (shadow OR copy) of all chunks;
-    `pit_time` is ISO 8601 with a zone, None of a point in time that nobody knows (`pit` is 0 then).
+    `shadow_bits` and `copy_bits` are numbers of chunks. `percent` is the share of chunks with
+    either bit. `pit_time` is ISO 8601 with a zone. If the point in time is not known, `pit` is 0
+    and `pit_time` is None.
     """
 
     master: str | None
@@ -364,22 +368,22 @@ class SetStatus(msgspec.Struct, frozen=True):
     out_of_space: bool
     export_number: int | None = None
     copied_chunks: int = 0
-    """Chunks that the running or the last copy has brought since its PIT."""
+    """Chunks that the running or the last copy has copied since its PIT."""
     break_write: bool = False
     limit_s: int | None = None
     unjoined: tuple[str, ...] = ()
-    """Bitmaps of imports of the last export that are known and not joined: while there are any,
-    an update copies everything."""
+    """The bitmaps of known imports of the last export that are not joined. If there is one, an
+    update copies everything."""
     space_percent: int | None = None
-    """How full the file system of a sparse shadow is."""
+    """How full the file system of a sparse shadow is, in percent."""
     waiting: tuple[str, ...] | None = None
-    """Those of `offline` that are not there, and are taken back when they are."""
+    """Volumes of `offline` that are missing. The set takes them back when they return."""
     replaced: tuple[str, ...] | None = None
-    """Volumes in whose place something else stands; offline too, unless the old one is open."""
+    """Volumes whose paths lead to another file. Each is offline too, unless it is still open."""
     ticket: str | None = None
-    """Where the ticket of an exported set lies."""
+    """The path of the ticket of an exported set."""
     remote: tuple[str, ...] = ()
-    """Volumes on which a call may wait for somebody far away."""
+    """Volumes on which a call may have to wait for another machine."""
 
     @property
     def fills(self) -> bool:
@@ -388,5 +392,5 @@ class SetStatus(msgspec.Struct, frozen=True):
 
 
 def to_json(value: object) -> str:
-    """JSON for people and scripts: indented, two spaces."""
+    """JSON for people and scripts, indented by two spaces."""
     return json.dumps(msgspec.to_builtins(value), indent=2)

@@ -1,4 +1,4 @@
-"""What the service tells of its sets and volumes, as rows for people and scripts."""
+"""The status of sets and volumes, as rows for people and scripts."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -15,7 +15,7 @@ from iifuse.host.tickets import iso_time
 
 
 async def status(instance: Instance, member: VolumeSet) -> SetStatus:
-    """The row of a set; its bits are the exact counts in memory."""
+    """The row of a set. Its bits are exact counts of those in memory."""
     shadow_bits, copy_bits, changed = await counts(member)
     header, bits = member.header, member.bits
     imported = header.custody is Custody.IMPORTED
@@ -72,9 +72,9 @@ def _names(roles: Iterable[Role]) -> tuple[str, ...]:
 
 
 async def volumes(instance: Instance, mountpoint: str) -> list[VolumeStatus]:
-    """The files of the mount, and pass-through volumes that are late."""
+    """The rows of all files of the mount, and of pass-through volumes that are missing."""
     rows = [_volume(instance, view, mountpoint) for view in list(instance.views.values())]
-    # Asked only where one waits: a state directory that fails is no reason to say nothing.
+    # The database is asked only if a volume is missing: if it fails, the other rows are still told.
     kept = await instance.loop.blocking(instance.db.volumes) if instance.volumes_wait else []
     late = [path for path in kept if path not in instance.views]
     return rows + [

@@ -1,4 +1,4 @@
-"""The unix socket that root and the service's user may speak to; nobody else."""
+"""The control socket. Only root and the user of the service may use it."""
 
 import errno
 import logging
@@ -16,18 +16,19 @@ from iifuse import errors
 from iifuse.control import lines
 from iifuse.control.lines import MESSAGE_BYTES_MAX
 from iifuse.control.protocol import AnyRequest
-from iifuse.loop.clock import Clock
+from iifuse.loop.timelimits import TimeLimits
 
 log = logging.getLogger(__name__)
 
 Answer = Callable[[AnyRequest], Awaitable[object]]
 
 _REQUEST_SECONDS: Final = 30.0
-"""How long a client may take to send its request."""
+"""How long a client may take to send a request."""
 
 _FAREWELL_SECONDS: Final = 1.0
+"""How long a client that is sent away may take to read why."""
 _LOOK_SECONDS: Final = 2.0
-"""How often the service looks whether its socket is still there."""
+"""Seconds between two looks whether the socket is still there."""
 _PAUSE_SECONDS: Final = 0.2
 _FULL: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -35,21 +36,21 @@ _PEERS: Final = struct.Struct("3i")  # pid, uid, gid
 
 
 class Server:
-    """Listens at `path`; each connection carries requests, one after the other."""
+    """Listens at `path`. A connection carries one request after the other."""
 
-    def __init__(self, path: str, answer: Answer, clock: Clock) -> None:
-        self.path, self._answer, self._clock = path, answer, clock
+    def __init__(self, path: str, answer: Answer, limits: TimeLimits) -> None:
+        self.path, self._answer, self._limits = path, answer, limits
         self._listener: trio.socket.SocketType | None = None
         self._own: tuple[int, int] | None = None
-        """Device and inode of our socket: another one may take its place."""
+        """Device and inode of our socket, because another one may take its place."""
         self._spare = _descriptor()
-        """With it a client can be told that there are no descriptors left."""
+        """A spare descriptor. With it a client can be told that there are no descriptors left."""
 
     async def open(self) -> None:
-        """Bind the socket, mode 0600. Raises ServiceError when a service answers there."""
+        """Bind the socket with mode 0600. Raises ServiceError if another service answers there."""
         _clear_the_way(self.path)
         listener = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        mask = os.umask(0o177)  # nobody may connect, not even for a moment
+        mask = os.umask(0o177)  # nobody else may connect, not even for a moment
         try:
             await listener.bind(self.path)
         except OSError as error:
@@ -61,13 +62,13 @@ class Server:
         self._listener, self._own = listener, _at(self.path)
 
     async def run(self) -> None:
-        """Serve until cancelled; where somebody removes the socket, at a new one."""
+        """Serve until this is cancelled. If somebody removes the socket, it is made again."""
         async with trio.open_nursery() as nursery:
             while True:
                 with trio.CancelScope() as listening:
                     nursery.start_soon(self._watch, listening)
                     await self._accept(nursery)
-                log.warning("%s: was removed, and is made anew", self.path)
+                log.warning("%s: was removed, and is made again", self.path)
                 await self._listen_anew()
 
     async def _watch(self, listening: trio.CancelScope) -> None:
@@ -84,7 +85,7 @@ class Server:
                 await self.open()
             except (errors.ServiceError, OSError) as error:
                 if str(error) != told:
-                    log.error("%s", error)  # noqa: TRY400 - no defect
+                    log.error("%s", error)  # noqa: TRY400 - this is no defect
                 told = str(error)
                 await trio.sleep(_LOOK_SECONDS)
 
@@ -101,11 +102,11 @@ class Server:
                 nursery.start_soon(self._serve, trio.SocketStream(connection))
 
     async def _turn_away(self, error: OSError) -> None:
-        """Let one client know, by the descriptor that is kept for that."""
+        """Tell one client that there is no room, with the spare descriptor."""
         if self._spare is not None:
             os.close(self._spare)
         try:
-            with self._clock.move_on_after(_PAUSE_SECONDS):
+            with self._limits.move_on_after(_PAUSE_SECONDS):
                 assert self._listener is not None
                 connection, _ = await self._listener.accept()
                 async with trio.SocketStream(connection) as stream:
@@ -119,7 +120,7 @@ class Server:
             self._spare = _descriptor()
 
     def close(self) -> None:
-        """Remove the socket, if it is still ours."""
+        """Close the socket, and remove it if it is still ours."""
         if self._listener is not None:
             self._listener.close()
             with suppress(OSError):
@@ -139,7 +140,7 @@ class Server:
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return  # the client has gone
             except Exception:
-                log.exception("defect in a connection")  # one client's, not the service's end
+                log.exception("defect in a connection")  # it must not end the service
 
     async def _talk(self, stream: trio.SocketStream) -> None:
         rest = bytearray()
@@ -157,7 +158,7 @@ class Server:
             await stream.send_all(reply)
 
     async def _while_connected(self, stream: trio.SocketStream, line: bytes) -> bytes | None:
-        """The reply; None if the client hung up. A verb that has begun is finished all the same."""
+        """The reply; None: the client has hung up. A verb that has begun is finished anyway."""
         reply: bytes | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_on_hangup, stream.socket, nursery.cancel_scope)
@@ -180,15 +181,15 @@ class Server:
             return lines.encode_failure(failure)
 
     async def _send_away(self, stream: trio.SocketStream, error: errors.IifuseError) -> None:
-        """Say why, and take in what is still on its way: unread, it would undo the answer."""
-        with self._clock.move_on_after(_FAREWELL_SECONDS):
+        """Send an error, and read what the client still sends: unread data would lose the error."""
+        with self._limits.move_on_after(_FAREWELL_SECONDS):
             await stream.send_all(lines.encode_failure(error))
             await stream.send_eof()
             while await stream.receive_some(1 << 16):
                 pass
 
     async def _receive_line(self, stream: trio.SocketStream, rest: bytearray) -> bytes | None:
-        with self._clock.move_on_after(_REQUEST_SECONDS):
+        with self._limits.move_on_after(_REQUEST_SECONDS):
             while b"\n" not in rest:
                 if len(rest) > MESSAGE_BYTES_MAX:
                     raise errors.ProtocolError("request", "is too long")
@@ -203,7 +204,7 @@ class Server:
 
 
 async def _cancel_on_hangup(connection: trio.socket.SocketType, scope: trio.CancelScope) -> None:
-    """A client that is interrupted while it waits is not waited for."""
+    """Stop waiting for a verb if its client goes away."""
     try:
         if await connection.recv(1, socket.MSG_PEEK):
             return  # its next request
@@ -213,14 +214,14 @@ async def _cancel_on_hangup(connection: trio.socket.SocketType, scope: trio.Canc
 
 
 def _descriptor() -> int | None:
-    """One of nothing; None: somebody else was quicker to take the last."""
+    """A new descriptor; None: there are none left."""
     with suppress(OSError):
         return os.open(os.devnull, os.O_RDONLY)
     return None
 
 
 def _at(path: str) -> tuple[int, int] | None:
-    """Device and inode of what stands there; None: nothing does."""
+    """Device and inode of what is at a path; None: nothing is there."""
     with suppress(OSError):
         found = os.lstat(path)
         return found.st_dev, found.st_ino
@@ -234,7 +235,7 @@ def _is_allowed(connection: trio.socket.SocketType) -> bool:
 
 
 def _clear_the_way(path: str) -> None:
-    """Remove the socket of a service that is gone; refuse one that answers."""
+    """Remove the socket of a service that has ended. Raises ServiceError if one answers."""
     try:
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
         if not stat.S_ISSOCK(os.lstat(path).st_mode):

@@ -1,4 +1,4 @@
-"""Which service a tool talks to, and which there are."""
+"""Finds the services that run, and the one that a tool has to talk to."""
 
 import glob
 import os
@@ -15,7 +15,7 @@ _NAME: Final = os.path.basename(DEFAULT_SOCKET)
 
 @dataclass(frozen=True)
 class Place:
-    """Where a service is asked. `instance`: NAME of iifuse@NAME; None: it is none of those."""
+    """The control socket of a service. `instance`: NAME of iifuse@NAME; None: it has no name."""
 
     socket: str
     instance: str | None = None
@@ -32,10 +32,10 @@ def of_instance(name: str) -> str:
 
 
 def find(path: str | None, instance: str | None) -> str:
-    """The control socket that is meant: what was typed, IIFUSE_SOCKET, the default one.
+    """The control socket that the user means.
 
-    Where nobody answers there, the only service that runs. Raises ServiceError where there are
-    several.
+    It is the one that was typed, or IIFUSE_SOCKET, or the default one. If nobody answers there, it
+    is that of the only service that runs. Raises ServiceError if several run.
     """
     if path is not None:
         return path
@@ -54,7 +54,7 @@ def find(path: str | None, instance: str | None) -> str:
 
 
 def running() -> list[Place]:
-    """The services that answer below /run/iifuse; the default one first."""
+    """The services that answer below /run/iifuse, the default one first."""
     sockets = sorted(glob.glob(os.path.join(glob.escape(RUN_DIRECTORY), "*.sock")))
     places = [Place(path) for path in dict.fromkeys((DEFAULT_SOCKET, *sockets))]
     for path in sorted(glob.glob(os.path.join(glob.escape(RUN_DIRECTORY), "*", _NAME))):

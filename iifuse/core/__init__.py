@@ -1,1 +1,1 @@
-"""Pure decisions: no input or output, no trio, no pyfuse3."""
+"""Pure decisions: no module here does input or output, or knows a clock or an event loop."""

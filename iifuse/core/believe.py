@@ -1,8 +1,8 @@
-"""Which bits of a bitmap volume count: one answer for a start, `iibitmap check` and `repair`.
+"""Which bits of a bitmap volume count. The start, `iibitmap check` and `repair` all ask here.
 
-A sector with a wrong checksum says nothing, and under durability=process a power loss may have
-overtaken every one. What that means for the chunks depends on what the bits are needed for; in most
-states a bit that is set in vain only costs a copy.
+Bits can be lost in two ways: a sector has a wrong checksum, or a power loss under
+durability=process came before any of the bits was durable. What a loss means depends on what the
+bits are needed for. In most states a bit that is set without need only costs the copy of a chunk.
 """
 
 from collections.abc import Collection
@@ -18,33 +18,33 @@ from iifuse.core.state import Change, Kind, Progress, Role
 class Meaning(Enum):
     """What it means that the bits of some chunks are lost."""
 
-    NOTHING = "a point in time that was cut short clears them anyhow"
+    NOTHING = "the pending point in time clears these bits in any case"
     DIFFERENT = "the chunks count as different"
-    STANDS_IN = "the other bitmap stands in: what it does not claim may be the lost one's"
-    RESTORED_ANEW = "a restore brings the chunks anew; what was written to them since is lost"
+    OTHER_BITMAP_COUNTS = "a bit that is clear in the other bitmap counts as set in the lost one"
+    RESTORED_ANEW = "a restore copies the chunks again; what was written to them since is lost"
     SHADOW_LOST = "nobody knows what the shadow holds"
     MASTER_LOST = "nobody knows on which volume the chunks are right"
 
 
 OFFLINE: Final = {Meaning.RESTORED_ANEW: Role.BITMAP, Meaning.SHADOW_LOST: Role.SHADOW}
-"""What goes offline by it, until -R begins anew or goes on with the restore."""
+"""Meaning of a loss -> the volume that goes offline because of it, until `iiadm -R`."""
 
 
-def are_hints(header: Header) -> bool:
-    """Do bits only say where the volumes may differ? Then more of them do no harm."""
-    return header.kind is Kind.INDEPENDENT and header.progress is Progress.IDLE
+def bits_may_be_lost(header: Header, boot_id: UUID) -> bool:
+    """May a power loss have come before the bits were durable (durability=process)?
 
-
-def are_overtaken(header: Header, boot_id: UUID) -> bool:
-    """May a power loss have overtaken the bits? `boot_id`: of the machine as it runs now."""
+    `boot_id` is that of the machine as it runs now.
+    """
     return header.process_durability and not header.clean and header.boot_id != boot_id
 
 
 def meaning(header: Header, *, both: bool) -> Meaning:
-    """Of lost bits, before a change that is pending is repeated. `both`: of either bitmap.
+    """What it means that bits are lost, while a pending change has not been repeated yet.
 
-    While a change is pending an independent set's bits may have moved from one bitmap to the other,
-    and it sets what is missing. While a copy runs no chunk has both bits.
+    `both`: the chunks' bits are lost in both bitmaps, not only in one.
+
+    While a change is pending, bits of an independent set may stand in either bitmap, so nothing can
+    be concluded from the other one. While a copy runs, no chunk has a bit in both bitmaps.
     """
     if header.pending is Change.CLEAR:
         return Meaning.NOTHING
@@ -53,7 +53,7 @@ def meaning(header: Header, *, both: bool) -> Meaning:
     if header.pending is not Change.NONE or header.progress is Progress.IDLE:
         return Meaning.DIFFERENT
     if not both:
-        return Meaning.STANDS_IN
+        return Meaning.OTHER_BITMAP_COUNTS
     restores = header.progress is Progress.TO_MASTER
     return Meaning.RESTORED_ANEW if restores else Meaning.SHADOW_LOST
 
@@ -69,14 +69,14 @@ Damage = tuple[Collection[int], Collection[int]]
 """Numbers of sectors whose shadow bits, and whose copy bits, are lost."""
 
 
-def make_up(
+def replace_lost_bits(
     header: Header, shadow: Packed, copy: Packed, inside: Packed, damage: Damage
 ) -> set[Meaning]:
-    """Set what has to count in place of the lost bits; what the losses mean.
+    """Set the bits that have to count in place of lost ones. Returns what the losses mean.
 
-    `shadow`, `copy`: the bits of some sectors, changed in place; lost ones are zeros, or whatever
-    was read where they were overtaken. `inside`: ones for the chunks that there are. Each has the
-    shape (sectors, 508), dtype uint8. `damage`: by row.
+    `shadow` and `copy` are the bits of some sectors and are changed in place. `inside` has a 1 for
+    each chunk that exists. Each of the three has the shape (sectors, 508) and the dtype uint8.
+    `damage` names rows of them. Lost bits are zeros, or whatever was read after a power loss.
     """
     found: set[Meaning] = set()
     for row in sorted({*damage[0], *damage[1]}):
@@ -88,8 +88,8 @@ def make_up(
         elif means is Meaning.RESTORED_ANEW:
             shadow[row] = 0
             copy[row] |= inside[row]
-        elif means is Meaning.STANDS_IN and row in damage[0]:
+        elif means is Meaning.OTHER_BITMAP_COUNTS and row in damage[0]:
             shadow[row] |= inside[row] & ~copy[row]
-        elif means is Meaning.STANDS_IN:
+        elif means is Meaning.OTHER_BITMAP_COUNTS:
             copy[row] |= inside[row] & ~shadow[row]
     return found

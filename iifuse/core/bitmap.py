@@ -1,7 +1,8 @@
 """Bitmaps: one bit for each chunk, packed. A bitmap has 1/262144 of the size of its volume.
 
-For a request, bits are Python integers cut from a byte buffer: small numpy arrays cost about a
-microsecond an operation, more than the whole test. For whole bitmaps they are numpy's.
+A request takes its bits as a Python integer from a byte buffer. A small numpy array would cost
+about a microsecond for each operation, which is more than the whole test. Whole bitmaps are handled
+with numpy.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,17 +11,19 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from iifuse.units import Run
+from iifuse.units import Run, ceil_div, stop_of
 
 SECTOR_CHUNKS: Final = 4064
-"""Chunks whose bits share one 512-byte sector of a bitmap volume, in 508 bytes of it."""
+"""Chunks whose bits stand in one 512-byte sector of a bitmap volume, in 508 bytes of it."""
 
 SECTOR_BIT_BYTES: Final = SECTOR_CHUNKS // 8
+"""Bytes of bits in one sector; the other 4 bytes are the checksum."""
 
 _SEARCH_BYTES: Final = 64 * 1024
+"""Bytes of a bitmap that are searched for a set bit at a time."""
 
 GATHER_CHUNKS: Final = 1 << 14
-"""Chunks whose bits are looked at in one go for scattered runs: 512 MiB, 50 microseconds."""
+"""Chunks among which scattered runs are looked for at a time: 512 MiB, in 50 microseconds."""
 
 Packed = npt.NDArray[np.uint8]
 """shape (sectors, 508), dtype uint8, bit n of byte b of sector s is chunk 4064 s + 8 b + n."""
@@ -34,16 +37,16 @@ Rows = npt.NDArray[np.bool_]
 
 def sectors_for(chunks: int) -> int:
     """Number of sectors that hold the bits of `chunks` chunks."""
-    return -(-chunks // SECTOR_CHUNKS)
+    return ceil_div(chunks, SECTOR_CHUNKS)
 
 
 def words_of(rows: Packed) -> Words:
-    """The same rows as 32-bit words, on which numpy works several times as fast as on bytes."""
+    """The same rows as 32-bit words: numpy handles these several times as fast as bytes."""
     return np.ascontiguousarray(rows).view(np.uint32)
 
 
 def rows_set(words: Words) -> Rows:
-    """Tell for each row whether it has a bit set."""
+    """For each row: is a bit set in it?"""
     found: Rows = np.bitwise_or.reduce(words, axis=1) != 0
     return found
 
@@ -53,13 +56,24 @@ def count_ones(rows: Packed) -> int:
     return int(np.bitwise_count(words_of(rows)).sum(dtype=np.int64))
 
 
+def low_zeros(word: int) -> int:
+    """How many of the lowest bits of `word` are 0. The word must not be 0."""
+    lowest = word & -word
+    return lowest.bit_length() - 1
+
+
+def low_ones(word: int) -> int:
+    """How many of the lowest bits of `word` are 1."""
+    return low_zeros(~word)
+
+
 def runs_of(word: int, first: int) -> list[Run]:
     """The runs of set bits of `word`, whose bit 0 is chunk `first`, ascending."""
     runs: list[Run] = []
     while word:
-        skip = (word & -word).bit_length() - 1
+        skip = low_zeros(word)
         word >>= skip
-        ones = (~word & (word + 1)).bit_length() - 1
+        ones = low_ones(word)
         runs.append((first + skip, ones))
         word >>= ones
         first += skip + ones
@@ -67,16 +81,17 @@ def runs_of(word: int, first: int) -> list[Run]:
 
 
 class Bitmap:
-    """A mutable bitmap over `chunks` chunks, all clear at first.
+    """A bitmap over `chunks` chunks that can be changed. All bits are clear at first.
 
-    A word is a Python integer whose bit 0 is the first chunk asked for. Bits past the last chunk
-    are always 0. Not thread-safe: the service changes bits on its event loop only.
+    A *word* is a Python integer whose bit 0 belongs to the first chunk that was asked for. Bits
+    past the last chunk are always 0. The class is not safe for threads: the service changes bits on
+    its event loop only.
     """
 
     __slots__ = ("_bytes", "_view", "chunks", "packed")
 
     def __init__(self, chunks: int, packed: Packed | None = None) -> None:
-        """`packed`: adopt this array; shape (sectors_for(chunks), 508), dtype uint8."""
+        """Adopt the array `packed`: shape (sectors_for(chunks), 508), dtype uint8; None: zeros."""
         self.chunks = chunks
         self.packed: Packed = (
             np.zeros((sectors_for(chunks), SECTOR_BIT_BYTES), np.uint8)
@@ -88,14 +103,14 @@ class Bitmap:
 
     @classmethod
     def from_disk(cls, chunks: int, packed: Packed) -> "Bitmap":
-        """Adopt an array that somebody else wrote: bits past the last chunk do not count."""
+        """Adopt an array that was read from a disk. Bits past the last chunk are cleared."""
         assert packed.shape == (sectors_for(chunks), SECTOR_BIT_BYTES)
         bitmap = cls(chunks, packed)
         bitmap._clear_tail()
         return bitmap
 
     def copy(self, into: "Bitmap | None" = None) -> "Bitmap":
-        """An independent bitmap with the same bits. `into`: overwrite this one, of equal size."""
+        """A new bitmap with the same bits. `into`: overwrite this one instead, of equal size."""
         if into is None:
             return Bitmap(self.chunks, self.packed.copy())
         assert self.chunks == into.chunks
@@ -103,9 +118,9 @@ class Bitmap:
         return into
 
     def word(self, first: int, count: int) -> int:
-        """The bits of `count` chunks from `first` on, as an integer."""
+        """The bits of `count` chunks from `first` on, as a word."""
         shift = first & 7
-        if shift + count <= 8:  # a short request: one byte, and no integer to build
+        if shift + count <= 8:  # a short request: all bits stand in one byte
             return self._bytes[first >> 3] >> shift & ((1 << count) - 1)
         data = self._bytes[first >> 3 : (first + count + 7) >> 3]
         return int.from_bytes(data, "little") >> shift & ((1 << count) - 1)
@@ -115,7 +130,7 @@ class Bitmap:
         return self.word(first, count) == (1 << count) - 1
 
     def any(self, first: int, count: int) -> bool:
-        """Is one bit of the run set?"""
+        """Is any bit of the run set?"""
         return self.word(first, count) != 0
 
     def set(self, first: int, count: int) -> None:
@@ -195,22 +210,20 @@ class Bitmap:
             return None
         head = self._bytes[start] >> (first & 7)
         if head:
-            return first + (head & -head).bit_length() - 1
+            return first + low_zeros(head)
         for at in range(start + 1, len(self._view), _SEARCH_BYTES):
             block = self._view[at : at + _SEARCH_BYTES]
             found = int(np.argmax(block != 0))
             if block[found]:
-                byte = int(block[found])
-                return (at + found) * 8 + (byte & -byte).bit_length() - 1
+                return (at + found) * 8 + low_zeros(int(block[found]))
         return None
 
     def run_from(self, first: int, limit: int) -> int:
-        """How many set bits follow each other from `first` on, `limit` at the most."""
-        word = self.word(first, min(limit, self.chunks - first))
-        return (~word & (word + 1)).bit_length() - 1
+        """How many bits in a row are set from `first` on. At most `limit` are counted."""
+        return low_ones(self.word(first, min(limit, self.chunks - first)))
 
     def runs(self) -> Iterator[Run]:
-        """All runs of set bits, ascending; found by numpy, not chunk by chunk."""
+        """All runs of set bits, ascending."""
         yield from _runs(self._view, 0, self.chunks)
 
     def runs_in(self, first: int, stop: int) -> Iterator[Run]:
@@ -221,10 +234,10 @@ class Bitmap:
             yield from _fitting(runs, first, stop - first)
 
     def gather(self, first: int, stop: int, room: int) -> list[Run]:
-        """Find the next runs of set bits among chunks `first` to `stop - 1`; empty if none is left.
+        """Find the next runs of set bits among chunks `first` to `stop - 1`, ascending.
 
-        They ascend, and have `room` chunks in all at the most. It is one run, however long, or the
-        runs that lie within GATHER_CHUNKS chunks.
+        The runs have at most `room` chunks together. The result is one run of any length, or
+        several runs that lie within GATHER_CHUNKS chunks. It is empty if no bit is set.
         """
         start = self.next_set(first)
         if start is None or start >= stop:
@@ -233,7 +246,7 @@ class Bitmap:
         count = self.run_from(start, min(limit, GATHER_CHUNKS))
         if count == GATHER_CHUNKS:
             count = self.run_from(start, limit)
-        if count in (limit, room) or count >= GATHER_CHUNKS:
+        if count >= min(limit, GATHER_CHUNKS):  # one run is enough
             return [(start, count)]
         base = start & ~7
         length = min(GATHER_CHUNKS, stop - base, self.chunks - base)
@@ -241,7 +254,7 @@ class Bitmap:
 
 
 def _runs(view: Packed, base: int, count: int) -> Iterator[Run]:
-    """The runs of set bits among the first `count` of `view`, whose first bit is chunk `base`."""
+    """The runs of set bits among the first `count` bits of `view`; the first is chunk `base`."""
     bits = np.unpackbits(view[: (count + 7) >> 3], count=count, bitorder="little").view(np.int8)
     edges = np.diff(bits, prepend=0, append=0)
     starts, stops = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
@@ -249,7 +262,7 @@ def _runs(view: Packed, base: int, count: int) -> Iterator[Run]:
 
 
 def _fitting(runs: Iterable[Run], start: int, room: int) -> list[Run]:
-    """The first runs, from chunk `start` on, that have `room` chunks in all; the last one cut."""
+    """The first runs from chunk `start` on. They are cut to `room` chunks together."""
     found: list[Run] = []
     for first, count in runs:
         stop = first + count
@@ -263,7 +276,7 @@ def _fitting(runs: Iterable[Run], start: int, room: int) -> list[Run]:
 
 
 def sector_runs(runs: Iterable[Run]) -> list[Run]:
-    """(first sector, count) of the sectors that hold the bits of `runs`, merged and ascending."""
+    """The sectors that hold the bits of `runs`, as (first sector, count), merged and ascending."""
     runs = list(runs)
     if len(runs) == 1:
         first, count = runs[0]
@@ -272,7 +285,7 @@ def sector_runs(runs: Iterable[Run]) -> list[Run]:
     touched = sorted({s for first, count in runs for s in _sectors(first, count)})
     merged: list[Run] = []
     for sector in touched:
-        if merged and sum(merged[-1]) == sector:
+        if merged and stop_of(merged[-1]) == sector:
             merged[-1] = (merged[-1][0], merged[-1][1] + 1)
         else:
             merged.append((sector, 1))

@@ -1,4 +1,4 @@
-"""One line of the history: what happened to a set or a volume, or to the service itself."""
+"""One line of the history: what happened to a set, to a volume or to the service."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -6,16 +6,17 @@ from typing import Final
 from uuid import UUID
 
 SERVICE: Final = ""
-"""The subject of what the service does by itself."""
+"""The subject of an event that concerns the service itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """One event. A field that is not known, or does not apply, is None.
 
-    `subject`: the path of a set's shadow, or of a volume with no set. `time`: see `written`.
-    `held_ms`: how long writes were held. `chunks`, `bytes`: copied since the point in time, or
-    what else the event is about; `seconds`: how long that took. `why`: the reason, for people.
+    `subject`: the path of a set's shadow, or of a volume with no set. `time`: see `timestamp`.
+    `held_ms`: for how many milliseconds writes were held. `chunks` and `bytes`: how much was copied
+    since the point in time, or how much the event is about otherwise. `seconds`: how long that
+    took. `why`: the reason, for people.
     """
 
     time: str
@@ -30,7 +31,7 @@ class Event:
     why: str | None = None
 
 
-def written(time_s: float) -> str:
-    """ISO 8601 in UTC, milliseconds: two of them compare as the times do."""
+def timestamp(time_s: float) -> str:
+    """ISO 8601 in UTC with milliseconds. These texts are in the same order as their times."""
     text = datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")

@@ -6,7 +6,7 @@ from typing import Final
 from iifuse.units import Run
 
 CHUNK_BYTES: Final = 32 * 1024
-"""The unit of tracking and copying; the original's 64 blocks of 512 bytes."""
+"""The unit of tracking and copying. It is the original's: 64 blocks of 512 bytes."""
 
 CHUNK_SHIFT: Final = 15
 
@@ -23,7 +23,7 @@ class Geometry:
         return (self.size_bytes + CHUNK_BYTES - 1) >> CHUNK_SHIFT
 
     def span(self, offset: int, length: int) -> Run:
-        """The run of chunks that `length` >= 1 bytes at `offset` touch."""
+        """The run of chunks in which `length` bytes at `offset` lie; `length` is 1 at least."""
         first = offset >> CHUNK_SHIFT
         return first, ((offset + length - 1) >> CHUNK_SHIFT) - first + 1
 
@@ -33,6 +33,6 @@ class Geometry:
         return offset, min(run[1] << CHUNK_SHIFT, self.size_bytes - offset)
 
     def clip(self, offset: int, length: int) -> int:
-        """How many of `length` bytes at `offset` lie inside the volume (0 if none)."""
+        """How many of `length` bytes at `offset` lie inside the volume; 0 if none does."""
         left = self.size_bytes - offset
         return length if length <= left else max(0, left)

@@ -1,4 +1,4 @@
-"""The header of a bitmap volume: two slots, the newer one counts; specified in iifuse-bitmap(5)."""
+"""The header of a bitmap volume. It has two slots, of which the newer counts (iifuse-bitmap(5))."""
 
 import struct
 import zlib
@@ -20,19 +20,21 @@ from iifuse.core.state import (
     SetState,
 )
 from iifuse.core.times import TIME_NS_MAX, Times
+from iifuse.units import ceil_div
 
 MAGIC: Final = b"iifusebm"
 VERSION: Final = 2
-"""The version of every header that is written. One of version 1 lacks what follows `joined`."""
+"""The version of every header that is written. A header of version 1 ends with `joined`."""
 SLOT_BYTES: Final = 12 * 1024
 SLOT_OFFSETS: Final = (0, SLOT_BYTES)
 PATH_BYTES_MAX: Final = 4096
 PATHS_BYTES_MAX: Final = 9 * 1024
-"""The most for the three paths together, so that the reason of any failure still has room."""
+"""The most bytes for the three paths together, so that there is still room for a reason."""
 REASON_CHARACTERS_MAX: Final = 512
 JOINED_MAX: Final = 8
-"""Import ids that a header remembers as joined since the export."""
+"""How many imports of the last export a header remembers as joined."""
 
+_SECTOR_BYTES: Final = 512
 _NIL: Final = UUID(int=0)
 _PREFIX: Final = struct.Struct("<8sIIII")  # magic, version, length, crc, incompatible features
 _FIXED: Final = struct.Struct(
@@ -45,25 +47,29 @@ _ADDED: Final = struct.Struct("<6qQqQq")  # after `joined`, since version 2: tim
 
 
 class BitmapRole(IntEnum):
-    """Whose bitmap it is: of a set with its master, or of an imported shadow."""
+    """Whose bitmap this is: that of a set with its master, or that of an imported shadow."""
 
     MAIN = 1
     IMPORTED = 2
 
 
 class Closure(IntEnum):
-    """How far the life of a bitmap has come."""
+    """Whether a bitmap is still in use."""
 
     OPEN = 0
     CLOSED = 1
-    """Closed by `-d`: the bits are final."""
+    """`-d` has closed it: its bits do not change any more."""
     JOINED = 2
-    """Merged into the bitmap that it was made for."""
+    """`-J` has merged it into the bitmap of the set that was exported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pit:
-    """A point in time: its number in the set, an id common to a group command, UTC nanoseconds."""
+    """A point in time.
+
+    `number` counts the points in time of its set. `id` is common to all sets of one command.
+    `time_ns` is in nanoseconds since 1970, UTC.
+    """
 
     number: int = 0
     id: UUID = _NIL
@@ -72,10 +78,11 @@ class Pit:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What a volume's file looked like when the service had last written it (nanoseconds).
+    """Size and times of a volume's file after the service had last written it.
 
-    All 0: unknown. `ctime_ns` is 0 while the volume is in use, because others may rename the file
-    or change its owner then; the field counts only after a clean stop.
+    The times are in nanoseconds since 1970. If all fields are 0, the stamp is unknown. `ctime_ns`
+    is 0 while the volume is in use, because others may rename the file or change its owner then. So
+    that field counts only after a clean stop.
     """
 
     size_bytes: int = 0
@@ -83,7 +90,7 @@ class Stamp:
     ctime_ns: int = 0
 
     def differs(self, now: "Stamp") -> bool:
-        """Was the file written since, going by what it looks like now?"""
+        """Was the file written since then? `now` is its stamp at this moment."""
         if self == Stamp():
             return False
         return self != (now if self.ctime_ns else replace(now, ctime_ns=0))
@@ -91,7 +98,10 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class FileId:
-    """What tells a file from another one under its name: inode number, birth time (0: unknown)."""
+    """Inode number and birth time of a file, by which it differs from another of the same name.
+
+    `birth_ns` is in nanoseconds since 1970. A field of 0 is unknown.
+    """
 
     inode: int = 0
     birth_ns: int = 0
@@ -99,7 +109,7 @@ class FileId:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Everything that a set *is*. `sequence` rises by one with each commit."""
+    """Everything that defines a set. `sequence` rises by one with each commit."""
 
     uuid: UUID
     kind: Kind
@@ -118,7 +128,8 @@ class Header:
     process_durability: bool = False
     closure: Closure = Closure.OPEN
     restored_offline: bool = False
-    """`iibitmap finish` wrote to the master and knew no other set of it: those are in doubt."""
+    """`iibitmap finish` has written to the master. It knows no other set of that master, so the
+    next start has to doubt those."""
     pit: Pit = field(default_factory=Pit)
     export_number: int = 0
     import_id: UUID = _NIL
@@ -131,7 +142,8 @@ class Header:
     joined: tuple[UUID, ...] = ()
     policy: Policy = field(default_factory=Policy)
     session: int = 0
-    """Drawn anew by each start, and known to the state database: an older copy lacks it."""
+    """A random number that each start draws anew and keeps in the state database as well. By it the
+    service recognises an older copy of a bitmap volume."""
     master_times: Times = field(default_factory=Times)
     shadow_times: Times = field(default_factory=Times)
     master_file: FileId = field(default_factory=FileId)
@@ -139,7 +151,7 @@ class Header:
 
     @property
     def state(self) -> SetState:
-        """The part that decides what may be done."""
+        """The part of the header that decides what may be done with the set."""
         return SetState(self.kind, self.progress, self.copying, self.custody, self.offline)
 
     @property
@@ -148,7 +160,7 @@ class Header:
         return Geometry(self.size_bytes)
 
     def completed(self) -> "Header":
-        """The header after the pending change: the new PIT counts and the copy runs."""
+        """The header after the pending change: the new PIT counts, and its copy runs."""
         progress = self.pending.progress
         return replace(
             self,
@@ -161,7 +173,10 @@ class Header:
 
 
 def pack(header: Header) -> bytes:
-    """One slot, padded with zeros to whole 512-byte sectors. Raises UsageError on long paths."""
+    """The bytes of one slot, padded with zeros to whole sectors of 512 bytes.
+
+    Raises UsageError when the paths are too long.
+    """
     reason = header.offline_reason[:REASON_CHARACTERS_MAX]
     texts = [
         text.encode("utf-8", "surrogateescape")
@@ -181,7 +196,7 @@ def pack(header: Header) -> bytes:
     length = _PREFIX.size + len(body)
     crc = zlib.crc32(_PREFIX.pack(MAGIC, VERSION, length, 0, 0) + body)
     blob = _PREFIX.pack(MAGIC, VERSION, length, crc, 0) + body
-    return blob.ljust(-(-length // 512) * 512, b"\0")
+    return blob.ljust(ceil_div(length, _SECTOR_BYTES) * _SECTOR_BYTES, b"\0")
 
 
 def _fixed_fields(h: Header) -> tuple[object, ...]:
@@ -210,7 +225,10 @@ def _policy_fields(h: Header) -> tuple[int, int]:
 
 
 def unpack(path: str, slot: bytes) -> Header:
-    """Read one slot; no byte is believed before its CRC. `path`: for messages. Raises BadBitmap."""
+    """Read one slot. The CRC is checked before any other byte is used.
+
+    `path` is for messages. Raises BadBitmap.
+    """
     if len(slot) < _PREFIX.size:
         raise errors.BadBitmap(path, "too short for a header")
     magic, version, length, crc, incompatible = _PREFIX.unpack_from(slot)
@@ -246,7 +264,7 @@ def _unpack_body(body: bytes, added_bytes: int) -> Header:
     if chunk_bytes != CHUNK_BYTES or joined_count > JOINED_MAX or size <= 0 or size >= 1 << 60:
         raise ValueError("chunk size, volume size or joined imports")
     if max(sequence, pit, next_pit, export_number) >= 1 << 62:
-        raise ValueError("a number that nobody can have counted up to")
+        raise ValueError("a number that is too large")
     at = _FIXED.size
     joined = tuple(UUID(bytes=body[at + 16 * i : at + 16 * i + 16]) for i in range(joined_count))
     at += 16 * JOINED_MAX
@@ -271,19 +289,19 @@ def _unpack_body(body: bytes, added_bytes: int) -> Header:
 
 
 def _checked(header: Header) -> Header:
-    """Raise ValueError for values that cannot be: whoever can compute a CRC can write anything."""
+    """Raise ValueError for impossible values. A right CRC does not exclude them."""
     paths = (header.master, header.shadow, header.bitmap)
     if any("\0" in path or path[:1] not in ("", "/") for path in paths):
-        raise ValueError("a path that is none")
+        raise ValueError("a path that is not absolute")
     if sum(len(path.encode("utf-8", "surrogateescape")) for path in paths) > PATHS_BYTES_MAX:
         raise ValueError("length of the paths")
     if len(header.offline_reason) > REASON_CHARACTERS_MAX:
         raise ValueError("length of a reason")
     for times in (header.master_times, header.shadow_times):
         if max(map(abs, (times.mtime_ns, times.ctime_ns, times.ceiling_ns))) > TIME_NS_MAX:
-            raise ValueError("a time after the end of all times")
+            raise ValueError("a time that is out of range")
     if header.copying and header.progress is Progress.IDLE:
-        raise ValueError("a copy to nowhere")
+        raise ValueError("a copy without a direction")
     if (header.role is BitmapRole.IMPORTED) != (header.custody is Custody.IMPORTED):
         raise ValueError("role and custody")
     whole = header.progress is not Progress.TO_SHADOW and header.custody is Custody.LOCAL
@@ -309,7 +327,10 @@ def _texts(body: bytes, at: int, lengths: list[int]) -> list[str]:
 
 
 def newest(path: str, slots: list[bytes]) -> tuple[Header, int]:
-    """(newest valid header, index of its slot). Raises the first slot's BadBitmap if none is."""
+    """The newest valid header and the index of its slot.
+
+    Raises the BadBitmap of the first slot if no slot is valid.
+    """
     found: list[tuple[Header, int]] = []
     failure: errors.BadBitmap | None = None
     for index, slot in enumerate(slots):

@@ -1,7 +1,7 @@
-"""What a command would overwrite that may be the only copy of something, in words. Pure.
+"""The words for what a command would overwrite, if that may be the only copy of something.
 
-Whoever finds such a loss calls `check`: it refuses the request with the question, which a tool then
-asks on its terminal. The commands of an ordinary night find no loss, so they never ask.
+A verb that finds such a loss calls `check`. That refuses the request with a question, which a tool
+then asks on its terminal. The commands of an ordinary night find no loss, so they never ask.
 """
 
 from collections.abc import Sequence
@@ -18,14 +18,18 @@ _AGREE: Final = "a yes or -n goes ahead"
 
 @dataclass(frozen=True)
 class Loss:
-    """`path`: what would be overwritten. `what`: the rest of the sentence that begins with it."""
+    """Something that may be lost.
+
+    `path`: the volume that would be overwritten. `what`: the rest of a sentence that begins with
+    the path.
+    """
 
     path: str
     what: str
 
 
 def check(losses: Sequence[Loss], *, sure: bool) -> None:
-    """Raise Question when something may be lost and nobody has agreed to it."""
+    """Raise Question when something may be lost. `sure`: the user has agreed to it already."""
     if sure or not losses:
         return
     if len(losses) == 1:
@@ -34,22 +38,22 @@ def check(losses: Sequence[Loss], *, sure: bool) -> None:
 
 
 def point_in_time(header: Header) -> str:
-    """Name the point in time that a shadow holds, for people."""
+    """The point in time that a shadow holds, for people."""
     if not header.pit.number:
-        return "a point in time that nobody knows any more"
+        return "an unknown point in time"
     return f"point in time {header.pit.number} of {format_time(header.pit.time_ns)}"
 
 
 def amount(header: Header, chunks: int) -> str:
-    """So many chunks of a set, and how many bytes they are."""
+    """A number of chunks of a set and their size, for people."""
     size = format_size(min(chunks * CHUNK_BYTES, header.size_bytes))
     return f"{count(chunks, 'chunk')} ({size})"
 
 
 def of_restore(header: Header, chunks: int) -> Loss:
-    """A restore would begin, or an aborted one go on, with so many chunks to copy."""
+    """A restore would begin or go on, and would overwrite `chunks` chunks of the master."""
     source = f"{header.shadow}, which holds {point_in_time(header)}"
-    if header.state.resumes:
+    if header.state.is_aborted_restore:
         left = f"the {amount(header, chunks)} of it that are still to come from {source}"
         what = f"this would go on to overwrite a master: {left}; what is there now is lost"
         return Loss(header.master, what)
@@ -58,7 +62,7 @@ def of_restore(header: Header, chunks: int) -> Loss:
 
 
 def of_siblings(header: Header) -> Loss:
-    """A restore would go on while nobody preserves for the master's other sets."""
+    """A restore would go on without preserving chunks for the master's other sets."""
     return Loss(
         header.master,
         "if other sets of this master are dependent, they lose their points in time",
@@ -66,7 +70,7 @@ def of_siblings(header: Header) -> Loss:
 
 
 def of_stranger(header: Header, path: str, source: str, target: str) -> Loss:
-    """A copy would go on with another file in the place of one that it began with."""
+    """A copy would go on although one of its volumes is another file now."""
     part = "master" if path == header.master else f"shadow that holds {point_in_time(header)}"
     return Loss(
         target,
@@ -76,7 +80,10 @@ def of_stranger(header: Header, path: str, source: str, target: str) -> Loss:
 
 
 def of_filled_master(header: Header, holds: str) -> Loss:
-    """A master that was lost would be filled from its shadow. `holds`: what is known there now."""
+    """A lost master would be filled from its shadow.
+
+    `holds`: what was recognised at the master's path; empty: nothing.
+    """
     there = f"the {holds}" if holds else "all"
     return Loss(
         header.master,
@@ -87,7 +94,10 @@ def of_filled_master(header: Header, holds: str) -> Loss:
 
 
 def of_give_up(header: Header, left: int, *, known: bool) -> Loss:
-    """An aborted restore would never be finished. `known`: which chunks it has brought."""
+    """An aborted restore would never be finished.
+
+    `left`: chunks that it has not restored. `known`: is it known which ones?
+    """
     done = header.geometry.chunks - left
     parts = (
         f"{amount(header, left)} of it stay as they were before, and the other {done} are of "
@@ -101,7 +111,7 @@ def of_give_up(header: Header, left: int, *, known: bool) -> Loss:
 
 
 def of_given_up(header: Header) -> Loss:
-    """What an update, or a new shadow, would overwrite after a restore that was given up."""
+    """An update or a new shadow would overwrite the rest of a restore that was given up."""
     return Loss(
         header.shadow,
         f"this would overwrite the rest of {point_in_time(header)}, whose restore was given up: "
@@ -110,7 +120,7 @@ def of_given_up(header: Header) -> Loss:
 
 
 def of_lost_pit(header: Header) -> Loss:
-    """A dependent set whose bitmap volume failed would begin anew."""
+    """A dependent set whose bitmap volume has failed would begin a new point in time."""
     return Loss(
         header.shadow,
         f"this would overwrite what it has preserved of {point_in_time(header)}, and a new one "
@@ -119,7 +129,7 @@ def of_lost_pit(header: Header) -> Loss:
 
 
 def of_awaited(header: Header, role: str) -> Loss:
-    """A dependent set would not wait any longer for a volume that may come back."""
+    """A dependent set would stop waiting for a volume that may come back."""
     what = point_in_time(header) if header.pit.number else "its point in time"
     return Loss(
         header.shadow,
@@ -129,7 +139,7 @@ def of_awaited(header: Header, role: str) -> Loss:
 
 
 def of_wipe(header: Header, why: str) -> Loss:
-    """A disabled shadow that is incomplete would lose its beginning."""
+    """A disable would wipe the beginning of an incomplete shadow."""
     return Loss(
         header.shadow,
         f"this would wipe the beginning of it, and {why}; it may be all that is left of "
@@ -138,7 +148,10 @@ def of_wipe(header: Header, why: str) -> Loss:
 
 
 def of_nameless(path: str, why: str) -> Loss:
-    """A volume to which its path no longer leads would be closed; perhaps nobody else has it."""
+    """A verb would close a volume that its path does not lead to any more.
+
+    That may be the last way to its content.
+    """
     return Loss(
         path,
         f"this would close the file that the mount shows, which was replaced while in use: {why}; "
@@ -148,7 +161,7 @@ def of_nameless(path: str, why: str) -> Loss:
 
 
 def of_export(header: Header) -> Loss:
-    """A lent shadow would be taken back."""
+    """A verb would take back an exported shadow."""
     return Loss(
         header.shadow,
         f"this would take an exported shadow, {point_in_time(header)}, from its importer, which "

@@ -1,9 +1,9 @@
 """Volumes of a set that are not there, or in whose place something else stands.
 
-Nothing of this is durable: such a volume may be back at any moment, and nothing is lost until a
-write needs it. A set that can wait no longer is noted as offline, and not before: noted at once, a
-start before its disks would cost every dependent set its point in time. The stamps of such a volume
-stay in the header while it is not in use, and a set that nobody can write to is not touched at all.
+None of this is noted durably: such a volume may be back at any moment, and nothing is lost until a
+write needs it. A set is noted as offline only when it can wait no longer. If it were noted at once,
+a start that comes before its disks would cost every dependent set its point in time. The header
+keeps the stamps of such a volume, and a set that nobody can write to is not changed at all.
 """
 
 from collections.abc import Mapping
@@ -27,15 +27,15 @@ HELD_ONLY: Final = (
 class Missing:
     """Why a path does not lead to the volume that the set knows.
 
-    `stranger`: something else stands there. `served`: the set has had the right one open all the
-    time, and still has.
+    `stranger`: the path leads to another file. `served`: the set still has the right volume open,
+    and has had it open all the time.
     """
 
     why: str
     stranger: bool = False
     served: bool = False
     covered: str = field(default="", compare=False)
-    """`-o in_place` has mounted what stands there over this path: nothing can be put there."""
+    """`-o in_place` has mounted the other file over this path, so nothing can be put there now."""
 
     def words(self, role: Role) -> str:
         """The sentence for people."""
@@ -52,7 +52,7 @@ Lack = Mapping[Role, Missing]
 
 
 def same_file(known: FileId, found: FileId) -> bool:
-    """May these be one file? What is not known of one of them tells nothing."""
+    """May these be one file? A field that is unknown for one of them is not compared."""
     if 0 in (known.inode, found.inode):
         return True
     births = known.birth_ns, found.birth_ns
@@ -60,7 +60,7 @@ def same_file(known: FileId, found: FileId) -> bool:
 
 
 def check_whole(name: str, lack: Lack, verb: str) -> None:
-    """Raise Refused while a volume is missing: a verb could neither read it nor note its change."""
+    """Raise Refused while a volume is missing, as a verb can neither read nor change it."""
     for role, missing in lack.items():
         raise errors.Refused(
             name, f"{verb} is not possible: {missing.words(role)}", way_out(name, missing)
@@ -68,9 +68,9 @@ def check_whole(name: str, lack: Lack, verb: str) -> None:
 
 
 def check_noted(name: str, lack: Lack, verb: str) -> None:
-    """Raise Refused while a bitmap is waited for: a change of the header would be forgotten.
+    """Raise Refused while the bitmap volume is missing, because a change of state would be lost.
 
-    Until then the header is a stand-in, and the true one comes back as it was.
+    The header in memory only stands in for the true one, which comes back with the volume.
     """
     missing = lack.get(Role.BITMAP)
     if missing is not None and not missing.served:
@@ -78,7 +78,7 @@ def check_noted(name: str, lack: Lack, verb: str) -> None:
 
 
 def way_out(name: str, missing: Missing) -> str:
-    """What to do for a set that lacks a volume, or how it goes on without."""
+    """What to do about a volume that is missing, or how the set goes on without it."""
     give_up = command("iiadm -R", name)
     if missing.served:
         return HELD_ONLY
@@ -93,7 +93,7 @@ def way_out(name: str, missing: Missing) -> str:
 
 
 def lost_of(state: SetState, lack: Lack) -> Role:
-    """What a set has lost if it waits no longer for what is missing."""
+    """The volumes that a set has lost when it stops waiting for those that are missing."""
     lost = state.offline
     for role in lack:
         lost |= role
@@ -101,7 +101,7 @@ def lost_of(state: SetState, lack: Lack) -> Role:
 
 
 def hides_shadow(state: SetState, lack: Lack) -> bool:
-    """Is some of the shadow's content out of reach? A whole shadow needs no other volume."""
+    """Is a part of the shadow's content out of reach? A whole shadow needs no other volume."""
     gone = {role for role, missing in lack.items() if not missing.served}
     whole = _has_a_whole_shadow(state)
     if Role.SHADOW in gone or (Role.MASTER in gone and not whole):
@@ -110,12 +110,13 @@ def hides_shadow(state: SetState, lack: Lack) -> bool:
 
 
 def without_bits(state: SetState, chunks: int) -> tuple[Role, Bits]:
-    """(what is offline, bits) of a set whose bits will never be known: what is safe to show.
+    """What is safe to show of a set whose bits are lost: (volumes that are offline, bits).
 
-    Idle and independent: all chunks differ. An independent set that restored: the restore is begun
-    anew, the master shows its point in time, and takes writes again after -R. A dependent one that
-    restored: nobody knows which chunks of the master are right, so none is shown. Else nobody
-    knows what the shadow holds.
+    - Idle and independent: all chunks count as different.
+    - Independent, in a restore: the restore begins anew. The master shows the point in time, and
+      takes writes again after -R.
+    - Dependent, in a restore: nobody knows which chunks of the master are right, so none is shown.
+    - In any other state nobody knows what the shadow holds.
     """
     bits = Bits.blank(chunks)
     if state.progress is Progress.TO_MASTER:

@@ -1,10 +1,10 @@
-"""Which set somebody means. Pure.
+"""Which set a user means by a name.
 
-A set is named by its shadow. People have other names before them: the bitmap volume, the master,
-and what the mount shows of either; each will do as long as only one set has it. A master with
-several sets is refused: to take all of them would disable or restore more than was meant.
+A set is named by its shadow. The user may also name it by its bitmap volume, by its master, or by a
+file of the mount, as long as only one set has that name. A master with several sets is refused: to
+take all of them could disable or restore more than the user meant.
 
-The service asks this, no tool does: so there is one rule for every tool and verb, and only the
+Only the service asks this, and no tool. So the rule is the same for every tool, and only the
 service knows all sets and the mount point.
 """
 
@@ -22,32 +22,32 @@ _ALIKE_MAX: Final = 3
 
 
 class Named(Protocol):
-    """What has to be known of a set so that it can be found."""
+    """A set, as far as it has to be known to be found."""
 
     @property
     def header(self) -> Header:
-        """With the paths of its volumes."""
+        """Its header, which has the paths of its volumes."""
 
     @property
     def group(self) -> str | None:
-        """The name of the group that it is in."""
+        """The name of its group; None if it is in none."""
 
 
 S = TypeVar("S", bound=Named)
 
 
-def below(mountpoint: str, path: str) -> str:
-    """The path of the volume that a file of the mount stands for; any other path as it is."""
+def volume_path(mountpoint: str, path: str) -> str:
+    """The path of the volume behind a file of the mount. Any other path is returned as it is."""
     top = mountpoint.rstrip("/")
     return path.removeprefix(top) if top and path.startswith(f"{top}/") else path
 
 
 def find(sets: Mapping[str, S], name: str, mountpoint: str) -> S:
-    """The set that `name` means; `sets` by shadow.
+    """The set that `name` means. `sets` are the sets by the paths of their shadows.
 
-    Raises NotFound, which suggests the nearest name, and UsageError when several sets have it.
+    Raises NotFound, which suggests a similar name, and UsageError when several sets have the name.
     """
-    for path in dict.fromkeys((name, below(mountpoint, name))):
+    for path in dict.fromkeys((name, volume_path(mountpoint, name))):
         found = _having(sets, path)
         if len(found) == 1:
             return found[0]
@@ -61,14 +61,17 @@ def find(sets: Mapping[str, S], name: str, mountpoint: str) -> S:
 
 
 def _meant(sets: Mapping[str, S], name: str) -> str:
-    """A hint, or nothing. Tools send absolute paths: what was typed may be the last part alone."""
+    """A hint for a name that no set has; empty: there is none.
+
+    Tools make names absolute, so perhaps the user has typed only the last part of the path.
+    """
     last = posixpath.basename(name)
     if last and last in {s.group for s in sets.values()}:
         return f"{last} is a group: {command('-g', last)[1:-1]};"
     alike = sorted(shadow for shadow in sets if posixpath.basename(shadow) == last)
     if len(alike) > 1:
-        return near(name, alike) or f"did you mean {' or '.join(alike[:_ALIKE_MAX])}?"
-    return f"did you mean {alike[0]}?" if alike else near(name, sets)
+        return suggestion(name, alike) or f"did you mean {' or '.join(alike[:_ALIKE_MAX])}?"
+    return f"did you mean {alike[0]}?" if alike else suggestion(name, sets)
 
 
 def _having(sets: Mapping[str, S], path: str) -> list[S]:
@@ -79,12 +82,15 @@ def _having(sets: Mapping[str, S], path: str) -> list[S]:
 
 
 def _master(header: Header) -> str:
-    """Of an imported shadow it is on another host, and none of ours."""
+    """The path of a set's master. That of an imported shadow is on another host, so it is empty."""
     return "" if header.custody is Custody.IMPORTED else header.master
 
 
 def find_all(sets: Mapping[str, S], names: Sequence[str], mountpoint: str) -> list[S]:
-    """The sets of these names, in their order. Raises as `find`; none may be named twice."""
+    """The sets of these names, in their order.
+
+    Raises what `find` raises, and UsageError when a set is named twice.
+    """
     found = [find(sets, name, mountpoint) for name in names]
     for at, member in enumerate(found):
         if member in found[:at]:
@@ -92,7 +98,7 @@ def find_all(sets: Mapping[str, S], names: Sequence[str], mountpoint: str) -> li
     return found
 
 
-def near(name: str, known: Iterable[str]) -> str:
-    """'did you mean X?' of the nearest known name; empty when none is near."""
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """'did you mean X?' with the most similar known name; empty when none is similar."""
     found = nearest(name, known, 0.7)
     return f"did you mean {found}?" if found else ""

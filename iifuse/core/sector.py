@@ -1,8 +1,8 @@
-"""The 512-byte sectors in which a bitmap lies on disk; specified in iifuse-bitmap(5).
+"""The 512-byte sectors in which a bitmap stands on disk (iifuse-bitmap(5)).
 
-508 bytes of bits, then CRC-32 (little-endian) over set UUID, region, sector number and the bits.
-The disk keeps or loses a sector as a whole, so a wrong CRC means damage, never an honest crash,
-and a sector of another set, region or place is never believed.
+A sector has 508 bytes of bits, and then the CRC-32 (little-endian) over the set's UUID, the region,
+the sector number and the bits. A disk writes a sector as a whole or not at all. So a wrong CRC
+means damage and not a crash, and a sector of another set, region or place is never believed.
 """
 
 import struct
@@ -18,17 +18,18 @@ from iifuse.core.bitmap import SECTOR_BIT_BYTES, Packed, sectors_for, words_of
 
 SECTOR_BYTES: Final = 512
 HEADER_REGION_BYTES: Final = 24 * 1024
-"""The shadow bitmap begins here; the copy bitmap follows it."""
+"""Bytes before the shadow bitmap. The copy bitmap follows the shadow bitmap."""
 
 _PLACE: Final = struct.Struct("<BQ")
 _CRC: Final = struct.Struct("<I")
-_FEW: Final = 8
-"""Up to so many rows are encoded faster one by one."""
+_FEW_ROWS: Final = 8
+"""Up to this many rows are encoded faster one by one than with numpy."""
 
 Numbers = npt.NDArray[np.int64]
-"""shape (rows,): numbers of sectors."""
+"""Numbers of sectors: shape (rows,), dtype int64."""
 
 Sums = npt.NDArray[np.uint32]
+"""Checksums: shape (rows,), dtype uint32; or tables of them."""
 
 
 class Region(IntEnum):
@@ -45,13 +46,13 @@ def region_offset(region: Region, chunks: int) -> int:
 
 
 def bitmap_bytes(chunks: int) -> int:
-    """Bytes that a bitmap volume needs for `chunks` chunks."""
+    """How many bytes a bitmap volume needs for `chunks` chunks."""
     return HEADER_REGION_BYTES + 2 * sectors_for(chunks) * SECTOR_BYTES
 
 
 def encode(uuid: bytes, region: Region, first: int, bits: Packed) -> bytes:
-    """Sectors for rows of packed bits, the first of them being sector number `first`."""
-    if len(bits) > _FEW:
+    """The sectors for rows of packed bits, of which the first is sector number `first`."""
+    if len(bits) > _FEW_ROWS:
         return encode_rows(uuid, region, np.arange(first, first + len(bits)), bits).tobytes()
     begin, blob = zlib.crc32(uuid), bits.tobytes()
     parts: list[bytes] = []
@@ -63,7 +64,7 @@ def encode(uuid: bytes, region: Region, first: int, bits: Packed) -> bytes:
 
 
 def encode_rows(uuid: bytes, region: Region, numbers: Numbers, bits: Packed) -> Packed:
-    """Sectors for rows of packed bits, each with its own number; shape (rows, 512), uint8."""
+    """The sectors for rows of packed bits with these numbers: shape (rows, 512), dtype uint8."""
     sectors = np.empty((len(bits), SECTOR_BYTES), np.uint8)
     sectors[:, :SECTOR_BIT_BYTES] = bits
     sectors.view("<u4")[:, -1] = _checksums(uuid, region, numbers, bits)
@@ -71,7 +72,7 @@ def encode_rows(uuid: bytes, region: Region, numbers: Numbers, bits: Packed) -> 
 
 
 def decode(uuid: bytes, region: Region, first: int, blob: bytes) -> tuple[Packed, list[int]]:
-    """(packed bits, numbers of the damaged sectors); damaged rows come back as zeros."""
+    """Read sectors: (packed bits, numbers of the damaged sectors). Damaged rows are zeros."""
     rows = np.frombuffer(blob, np.uint8).reshape(-1, SECTOR_BYTES)
     bits = rows[:, :SECTOR_BIT_BYTES].copy()
     sums = _checksums(uuid, region, np.arange(first, first + len(bits)), bits)
@@ -83,18 +84,18 @@ def decode(uuid: bytes, region: Region, first: int, blob: bytes) -> tuple[Packed
 # -- checksums of many rows -----------------------------------------------------------------
 #
 # CRC-32 is linear: crc(data, start) == crc(data, 0) ^ shift(start), and shift() is an XOR of one
-# table entry for each byte of `start`. So what differs from row to row, its number, needs no loop,
-# and a row of zeros or of ones, which most are, needs no look at its bytes.
+# table entry for each byte of `start`. So no loop is needed for the number, which differs from row
+# to row. And a row of zeros or of ones, as most are, has a known checksum.
 
 
 def _checksums(uuid: bytes, region: Region, numbers: Numbers, bits: Packed) -> Sums:
     places = _look_up(_OF_NUMBER, numbers.astype("<u8"))
     places ^= np.uint32(zlib.crc32(_PLACE.pack(region, 0), zlib.crc32(uuid)))
-    return _look_up(_OF_START, places.astype("<u4")) ^ _plain(bits)
+    return _look_up(_OF_START, places.astype("<u4")) ^ _checksums_of_bits(bits)
 
 
 def _look_up(tables: Sums, values: npt.NDArray[Any]) -> Sums:
-    """XOR over the bytes of each value, the lowest first, of that byte's entry in its table."""
+    """For each value: the XOR of the table entries of its bytes. The first table is for byte 0."""
     by_byte = values.view(np.uint8).reshape(len(values), len(tables))
     found = np.zeros(len(values), np.uint32)
     for place, table in enumerate(tables):
@@ -102,8 +103,8 @@ def _look_up(tables: Sums, values: npt.NDArray[Any]) -> Sums:
     return found
 
 
-def _plain(bits: Packed) -> Sums:
-    """CRC-32 of each row by itself."""
+def _checksums_of_bits(bits: Packed) -> Sums:
+    """The CRC-32 of the bits of each row alone."""
     words = words_of(bits)
     some, every = np.bitwise_or.reduce(words, axis=1), np.bitwise_and.reduce(words, axis=1)
     full = every == _ONES
@@ -114,7 +115,7 @@ def _plain(bits: Packed) -> Sums:
 
 
 def _tables(length: int, crc: Callable[[int], int]) -> Sums:
-    """What each byte adds to `crc` of an integer: shape (length, 256), dtype uint32."""
+    """What each byte of an integer adds to its `crc`: shape (length, 256), dtype uint32."""
     nothing = crc(0)
     entries = [[crc(b << 8 * place) ^ nothing for b in range(256)] for place in range(length)]
     return np.array(entries, np.uint32)

@@ -1,14 +1,14 @@
-"""How lately a file system was written, by its superblock. Pure.
+"""When a file system was written last, as its superblock tells.
 
-Only two copies of one file system can be compared. The kernel writes these fields at an unmount or
-a freeze, so a file system that is mounted may be ahead of them.
+Only two copies of the same file system can be compared by this. The kernel writes these fields at
+an unmount or a freeze, so a file system that is mounted may be newer than they say.
 """
 
 import struct
 from typing import Final
 
 HEAD_BYTES: Final = 68 * 1024
-"""How much of the beginning of a volume `written` wants; of a smaller volume, all of it."""
+"""How many bytes of the beginning of a volume `last_write` needs, or all of a smaller volume."""
 
 _EXT: Final = 1024
 _EXT_MAGIC: Final = b"\x53\xef"
@@ -18,11 +18,11 @@ _BTRFS: Final = 64 * 1024
 _BTRFS_MAGIC: Final = b"_BHRfS_M"
 
 
-def written(head: bytes) -> int | None:
-    """A number that rises with each write; None: not known.
+def last_write(head: bytes) -> int | None:
+    """A number that rises with each write; None: the file system is not known.
 
-    It is a time (ext2 to ext4) or a count (XFS, btrfs). The time is in seconds, so the number of
-    KiB that ext4 has written in its life follows it.
+    For XFS and btrfs it is a count. For ext2 to ext4 it is the time of the last write, in seconds,
+    followed by the number of KiB that were ever written, because several writes fall into a second.
     """
     if head[_EXT + 0x38 : _EXT + 0x3A] == _EXT_MAGIC and len(head) > _EXT + 0x274:
         (low,) = struct.unpack_from("<I", head, _EXT + 0x30)  # s_wtime, s_wtime_hi

@@ -1,4 +1,4 @@
-"""The ticket that goes with an exported shadow; a JSON file that another host wrote is hostile."""
+"""The ticket that goes with an exported shadow: a JSON file. It may come from a hostile host."""
 
 from typing import Annotated, Final, Literal
 from uuid import UUID
@@ -23,19 +23,21 @@ Time = Annotated[int, msgspec.Meta(ge=-ASKED_NS_MAX, le=ASKED_NS_MAX)]
 
 
 class Import(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An import that was made of a ticket, and the secondary bitmap that notes its changes."""
+    """An import that was made with a ticket, and the secondary bitmap that notes its changes."""
 
     id: UUID
     bitmap: Path
 
 
-class Lent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One exported shadow. `bitmap` is filled in by the importer: its secondary bitmap.
+class TicketEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a ticket says of one exported shadow.
 
-    `imports`: those that could note themselves in the ticket. `joined`: the export is over.
-    `mtime_ns`, `ctime_ns`: what the shadow's file showed at the export, so the imported one does.
-    `fingerprint`: what tells this shadow from others.
-    A ticket of 0.1.0 has none of the last three, and stays one that 0.1.0 can read.
+    `bitmap`: the secondary bitmap; the importer fills it in. `imports`: the imports that could add
+    themselves to the ticket. `joined`: the export is over. `mtime_ns` and `ctime_ns`: the times
+    that the shadow's file showed at the export, so that the imported file shows the same.
+    `fingerprint`: checksums by which this shadow is recognised.
+
+    A ticket of version 0.1.0 lacks the last four. If it is rewritten it stays readable for 0.1.0.
     """
 
     uuid: UUID
@@ -56,7 +58,7 @@ class Lent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def times(self) -> Times:
-        """What the shadow's file showed at the export; all 0: unknown."""
+        """The times that the shadow's file showed at the export; all 0: unknown."""
         return Times(self.mtime_ns or 0, self.ctime_ns or 0)
 
     @property
@@ -66,16 +68,16 @@ class Lent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One export of one or of several sets. `group`: the group to make on the other host."""
+    """One export of one or several sets. `group`: the group that iiimport makes of them."""
 
-    sets: tuple[Lent, ...]
+    sets: tuple[TicketEntry, ...]
     group: str | None = None
     format: Literal["iifuse-ticket-1", "iifuse-ticket-2"] = "iifuse-ticket-2"
-    """0.1.0 wrote the first, which lacks some of the fields."""
+    """Version 0.1.0 wrote the first format, which lacks some fields."""
 
 
 def encode(ticket: Ticket) -> bytes:
-    """The ticket as JSON, indented for people."""
+    """The ticket as JSON text, indented for people."""
     return msgspec.json.format(msgspec.json.encode(ticket), indent=2) + b"\n"
 
 
@@ -97,10 +99,10 @@ def decode(path: str, blob: bytes) -> Ticket:
     return ticket
 
 
-def find(path: str, ticket: Ticket, shadow: str) -> Lent:
-    """The ticket's entry for a shadow. A ticket with one entry fits a shadow under another name.
+def find(path: str, ticket: Ticket, shadow: str) -> TicketEntry:
+    """The ticket's entry for a shadow. If there is only one entry, the name does not matter.
 
-    Raises BadTicket when several entries stand there and none bears the name.
+    Raises BadTicket when there are several entries and none of them has the name.
     """
     for lent in ticket.sets:
         if lent.shadow == shadow:

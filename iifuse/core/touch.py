@@ -1,17 +1,18 @@
-"""The order of a write to chunks that somebody may still need. It stands here and nowhere else.
+"""The order of a write to chunks that are still needed. It stands here and nowhere else.
 
-Every function answers with phases. Whoever executes them one after the other, each step of a phase
-in its order, and stops a set at its first failure, keeps the promises of the write path (invariants
-1 to 6; ARCHITECTURE.md lists them). One order serves every first touch:
+Every function returns phases. They have to be executed one after the other, with the steps of each
+in their order, and without the further steps of a set that has failed. That keeps the promises of
+the write path (invariants 1 to 6 in ARCHITECTURE.md). Every first touch has the same order:
 
     preserve + sync, mark + sync | restore + sync, mark + sync | write
 
-No step has to make memory and disk agree first: bits change only in steps that are synced before
-the next plan is made. Rejected: to clear copy bits lazily and make them agree before a touch, which
-costs the same syncs and one more case.
+No step is needed to make memory and disk agree first, because bits change only in steps that are
+synced before the next plan is made. Rejected: to clear copy bits lazily and to make them agree
+before a touch. That takes as many syncs, and is one more case.
 
-A dependent set preserves a chunk also when the write covers all of it. Rejected: to write the new
-data in its place. That saves a copy, but needs the bit after the data, and nothing else does.
+A dependent set preserves a chunk even if the write overwrites all of it. Rejected: to write the new
+data without preserving the old. That saves a copy, but then the bit has to be written after the
+data, which no other case needs.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,7 +28,7 @@ from iifuse.units import Run
 
 
 class Copy(msgspec.Struct, frozen=True):
-    """Copy chunks of a set from one of its volumes to the other; whole chunks, holes as zeros."""
+    """Copy whole chunks from one volume of a set to another. A hole is copied as zeros."""
 
     key: UUID
     source: Role
@@ -36,14 +37,17 @@ class Copy(msgspec.Struct, frozen=True):
 
 
 class Sync(msgspec.Struct, frozen=True):
-    """Make a volume of a set durable. `key` names one set of the family, also for the master."""
+    """Make a volume of a set durable. For the master, any set of the family may be named."""
 
     key: UUID
     role: Role
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """Shadow bits := 1 and copy bits := 0, in memory and on disk; `ahead`: regions to mark too."""
+    """Set shadow bits to 1 and copy bits to 0, on disk and then in memory.
+
+    `ahead`: the regions that are marked ahead with them (invariant 7).
+    """
 
     key: UUID
     runs: tuple[Run, ...]
@@ -51,14 +55,14 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 class Note(msgspec.Struct, frozen=True):
-    """Shadow bits := 1 in memory: on disk they were marked ahead (invariant 7)."""
+    """Set shadow bits to 1 in memory only: on disk they were marked ahead (invariant 7)."""
 
     key: UUID
     runs: tuple[Run, ...]
 
 
 class Clear(msgspec.Struct, frozen=True):
-    """Copy bits := 0, in memory and on disk: the target's chunks are durable (invariant 5)."""
+    """Set copy bits to 0, in memory and on disk. The target's chunks are durable (invariant 5)."""
 
     key: UUID
     runs: tuple[Run, ...]
@@ -67,9 +71,9 @@ class Clear(msgspec.Struct, frozen=True):
 Step = Copy | Sync | Mark | Note | Clear
 
 Phase = tuple[Step, ...]
-"""Steps that may be done in one go. Before the next phase it is known which sets have failed, and
-they are noted as offline: a restore writes to the raw master, which the others must have preserved
-or lost by then, and a clear says that a copy is durable (invariants 3, 5 and 9)."""
+"""Steps that may be done in one go. Before the next phase begins, every set that has failed must be
+noted as offline. A restore writes to the raw master, so each other set must have preserved its
+chunks by then, or be lost. And a clear says that a copy is durable (invariants 3, 5 and 9)."""
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -84,15 +88,15 @@ class Side(Enum):
     """What is about to be written."""
 
     MASTER = 1
-    """The master's view: every set of the family is concerned."""
+    """The master's view. This concerns every set of the family."""
     SHADOW = 2
     """The view of the shadow of set `key`."""
     RAW = 3
-    """The raw master, by the restore of set `key`: its siblings are concerned, it is not."""
+    """The raw master, by the restore of set `key`. This concerns the other sets of the family."""
 
 
 class Touch(msgspec.Struct, frozen=True):
-    """A write that is about to be done to a run of chunks, which the writer has locked."""
+    """A write to a run of chunks that is about to be done. The writer has locked the chunks."""
 
     side: Side
     key: UUID | None
@@ -101,7 +105,7 @@ class Touch(msgspec.Struct, frozen=True):
 
 
 class _Needs:
-    """Runs of one set, gathered over the touches of a batch."""
+    """What one set needs for all touches of a batch, as runs of chunks."""
 
     __slots__ = ("mark", "member", "note", "preserve", "restore")
 
@@ -116,14 +120,14 @@ class _Needs:
 def first_touch(
     members: Sequence[Member], touches: Iterable[Touch], *, ordered: bool
 ) -> list[Phase]:
-    """The phases that have to be done before the touches' writes; empty if none has to be.
+    """The phases that have to be done before the writes of these touches; empty if there are none.
 
-    `ordered`: with the syncs that survive a power loss (`durability=ordered`).
+    `ordered`: the phases contain the syncs that a power loss requires (`durability=ordered`).
     """
     needs = [_Needs(member) for member in members]
     for touch in touches:
         _gather(needs, touch)
-    # Notes come first: a mark may cool the very region that a note relies on.
+    # Notes come first, because a mark may cool the region that a note relies on.
     keep: list[Step] = [Note(n.member.key, tuple(n.note)) for n in needs if n.note]
     _preserve(keep, needs, ordered)
     _mark(keep, needs, ordered)
@@ -135,7 +139,7 @@ def first_touch(
 def _gather(needs: list[_Needs], touch: Touch) -> None:
     first, count = touch.first, touch.count
     mask = raw = (1 << count) - 1
-    if touch.side is Side.SHADOW:  # it comes to the raw master only with what a restore brings
+    if touch.side is Side.SHADOW:  # then only a restore that it requires writes to the raw master
         raw = 0
         for need in needs:
             raw |= _to_restore(need.member, touch, mask)
@@ -165,7 +169,7 @@ def _gather_untouched(need: _Needs, touch: Touch, untouched: int) -> None:
 
 
 def _to_restore(member: Member, touch: Touch, mask: int) -> int:
-    """Chunks that the member's restore must bring to the raw master before the touch."""
+    """The chunks that the member's restore must copy to the raw master before the touch."""
     if not member.state.restoring:
         return 0
     concerned = touch.side is Side.MASTER or (touch.side is Side.SHADOW and touch.key == member.key)
@@ -173,14 +177,17 @@ def _to_restore(member: Member, touch: Touch, mask: int) -> int:
 
 
 def _scope(member: Member, touch: Touch, mask: int, raw: int) -> int:
-    """Chunks in which the member's truth may be overwritten. `raw`: those of the raw master."""
+    """The chunks in which something may be overwritten that the member needs.
+
+    `raw`: the chunks that are written on the raw master.
+    """
     if touch.key is not None and touch.key == member.key:
         return 0 if touch.side is Side.RAW else mask
     return raw
 
 
 def _to_preserve(member: Member, touch: Touch, word: int) -> int:
-    """Those chunks of `word` whose PIT content is on the master only."""
+    """The chunks of `word` whose PIT content is on the master only."""
     copy = member.bits.copy.word(touch.first, touch.count)
     if member.state.kind is Kind.DEPENDENT:
         return word & ~(copy | member.bits.shadow.word(touch.first, touch.count))
@@ -188,10 +195,10 @@ def _to_preserve(member: Member, touch: Touch, word: int) -> int:
 
 
 def _is_lost(state: SetState) -> bool:
-    """A set whose shadow or bitmap is offline needs nothing any more; the master goes on.
+    """Is the shadow or the bitmap offline, so that the master may be written without this set?
 
-    Not so a dependent set that restores: its steps fail and with them the write
-    (docs/decisions/failures.md).
+    A dependent set in a restore is never lost in this sense: its steps fail, and the write with
+    them (docs/decisions/failures.md).
     """
     if not state.offline or (state.restoring and state.kind is Kind.DEPENDENT):
         return False
@@ -219,36 +226,38 @@ def _mark(steps: list[Step], needs: list[_Needs], ordered: bool) -> None:
 
 
 def _restore(steps: list[Step], needs: list[_Needs], ordered: bool) -> None:
-    """A chunk still to be restored is brought before either side writes it; one set at the most."""
+    """Restore chunks before either side writes them. At most one set of the family restores."""
     for need in needs:
         if need.restore:
             key, runs = need.member.key, tuple(need.restore)
             copy, mark = Copy(key, Role.SHADOW, Role.MASTER, runs), Mark(key, runs)
-            syncs = Sync(key, Role.MASTER), Sync(key, Role.BITMAP)
-            steps += [copy, syncs[0], mark, syncs[1]] if ordered else [copy, mark]
+            if ordered:
+                steps += [copy, Sync(key, Role.MASTER), mark, Sync(key, Role.BITMAP)]
+            else:
+                steps += [copy, mark]
 
 
 def copy_direction(state: SetState) -> tuple[Role, Role]:
-    """(source, target) of the set's copy."""
+    """The (source, target) of the set's copy."""
     if state.progress is Progress.TO_MASTER:
         return Role.SHADOW, Role.MASTER
     return Role.MASTER, Role.SHADOW
 
 
-def copy_ahead(member: Member, *runs: Run) -> Copy:
-    """One step of the background copy; its copy bits stay until `copied` is done."""
+def copy_step(member: Member, *runs: Run) -> Copy:
+    """One step of the background copy. The copy bits stay until `end_of_stretch` is done."""
     return Copy(member.key, *copy_direction(member.state), runs)
 
 
-def settle(member: Member) -> Phase:
-    """Make durable what a copy has brought so far."""
+def sync_target(member: Member) -> Phase:
+    """The phase that makes durable what a copy has copied so far."""
     return (Sync(member.key, copy_direction(member.state)[1]),)
 
 
-def copied(member: Member, runs: Iterable[Run]) -> tuple[Phase, Phase]:
-    """End a stretch of the background copy: its data is made durable, then bits (invariant 5).
+def end_of_stretch(member: Member, runs: Iterable[Run]) -> tuple[Phase, Phase]:
+    """The phases that end a stretch of the background copy: first data, then bits (invariant 5).
 
-    The second phase has to go into a batch with the first touches of others.
+    The second phase has to go through the family's batches, like the first touches of writers.
     """
     clear = Clear(member.key, tuple(runs))
-    return settle(member), (clear, Sync(member.key, Role.BITMAP))
+    return sync_target(member), (clear, Sync(member.key, Role.BITMAP))

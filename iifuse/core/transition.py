@@ -1,4 +1,4 @@
-"""The record of a change of whole bitmaps that is under way, and what a start has to repeat."""
+"""The record of a group command that is under way, and which change a start has to repeat."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,7 +12,7 @@ from iifuse.core.header import Header, Pit
 from iifuse.core.state import Change, Role
 
 Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
-"""The number of a PIT, or of nanoseconds, as in the header."""
+"""The number of a PIT, or a time in nanoseconds since 1970, as in the header."""
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -25,7 +25,7 @@ class Member(msgspec.Struct, frozen=True):
 
 
 class Transition(msgspec.Struct, frozen=True):
-    """A group command: every member gets the same id and time."""
+    """A group command. Every member gets the same PIT id and time."""
 
     id: UUID
     pit_id: UUID
@@ -34,20 +34,21 @@ class Transition(msgspec.Struct, frozen=True):
 
 
 def unfinished(transitions: Iterable[Transition], header: Header) -> Header | None:
-    """The header with the change that a start has to repeat as pending; None: there is none.
+    """The header with the pending change that a start has to repeat; None: there is none.
 
-    A set has the record of its change in its header, a group in a transition, which counts for a
-    member while its header shows the old PIT (invariant 6). Raises BadBitmap for a header that
+    The record of one set is in its header. The record of a group is a transition. It counts for a
+    member whose header still shows the old PIT (invariant 6). Raises BadBitmap for a header that
     shows neither the old nor the new one.
     """
     if header.pending is Change.GIVE_UP and not header.offline & Role.BITMAP:
-        return header  # the shadow is offline, most likely, and that is why
-    if header.offline & (Role.SHADOW | Role.BITMAP):  # its bits are in doubt; -R begins anew
+        return header  # a restore is mostly given up because its shadow is offline
+    if header.offline & (Role.SHADOW | Role.BITMAP):  # the bits are in doubt until -R
         return None
     for transition in transitions:
-        told = header.transition_id == transition.id  # done, or given up
+        is_over = header.transition_id == transition.id  # the set has followed, or must not
         for member in transition.members:
-            if member.uuid == header.uuid and not told and header.pit.number < member.new_pit:
+            is_meant = member.uuid == header.uuid and not is_over
+            if is_meant and header.pit.number < member.new_pit:
                 return _following(transition, member, header)
     return header if header.pending is not Change.NONE else None
 
@@ -56,8 +57,8 @@ def _following(transition: Transition, member: Member, header: Header) -> Header
     if header.pit.number != member.old_pit:
         raise errors.BadBitmap(
             header.bitmap,
-            f"is at point in time {header.pit.number}, the group command that was cut short made "
-            f"{member.new_pit} of {member.old_pit}",
+            f"is at point in time {header.pit.number}, but the group command that was cut short "
+            f"leads from {member.old_pit} to {member.new_pit}",
         )
     return replace(
         header,

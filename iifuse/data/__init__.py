@@ -1,4 +1,4 @@
-"""The data path: locks, first touches, files, background copies. It knows no verb and no registry.
+"""The path of data: locks, first touches, files, background copies. It knows no verb.
 
-Bits in memory change on the event loop only; threads do nothing but blocking I/O.
+Bits in memory change on the event loop only. Threads do nothing but blocking I/O.
 """

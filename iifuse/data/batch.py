@@ -1,4 +1,4 @@
-"""Group commit: whoever comes first does the work of all who wait at that moment."""
+"""Group commit: the first task that waits does the work of all tasks that wait at that moment."""
 
 from collections.abc import Awaitable, Callable
 from inspect import ismethod
@@ -10,10 +10,10 @@ import trio
 T = TypeVar("T")
 
 Work = Callable[[list[T]], Awaitable[list[Exception | None]]]
-"""Does what a batch is about; one error or None for each of its items."""
+"""Does the work for the items of a batch. It returns an error or None for each item."""
 
 BATCH_MAX: Final = 64
-"""The most items of a batch: what more of them need would keep the event loop for too long."""
+"""The most items of a batch. To plan for more would stop the event loop for too long."""
 
 
 class _Entry(Generic[T]):
@@ -26,7 +26,7 @@ class _Entry(Generic[T]):
         self.task: trio.lowlevel.Task | None = None
 
     async def wait(self) -> None:
-        """Return when it is done or, if it is not, when it is its turn to lead."""
+        """Return when the item is done, or when this task has to lead the next batch."""
         self.task = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(_never)
 
@@ -43,13 +43,16 @@ def _never(_: object) -> trio.lowlevel.Abort:
 class Batcher(Generic[T]):
     """Runs `work` on batches of items, one batch at a time, in order of arrival.
 
-    While a batch runs, later items gather and make up the next one, so that they share its syncs.
-    Whoever finds nobody at work goes through without a trip to the scheduler. Whoever has waited
-    is woken together with all others of the batch.
+    Items that come while a batch runs make up the next batch, so they share its syncs. A task that
+    finds no batch under way goes on without a trip to the scheduler. Tasks that wait are woken
+    together when their batch is done.
     """
 
     def __init__(self, work: Work[T]) -> None:
-        """A method is held weakly: its object has the batcher, and the two would never go."""
+        """`work`: a function or a method. A method is held weakly.
+
+        Its object usually holds this batcher, so the two would otherwise keep each other in memory.
+        """
         self._work: Callable[[], Work[T] | None]
         self._work = WeakMethod(work) if ismethod(work) else lambda: work
         self.is_led = False
@@ -57,10 +60,10 @@ class Batcher(Generic[T]):
         self._waiting: list[_Entry[T]] = []
 
     async def submit(self, item: T) -> None:
-        """Return when the item's batch is done; raise the item's error."""
+        """Return when the item's batch is done. Raises the error of the item."""
         entry = _Entry(item)
         self._waiting.append(entry)
-        with trio.CancelScope(shield=True):  # a step once begun is finished (F26)
+        with trio.CancelScope(shield=True):  # a step that has begun is always finished (F26)
             if self.is_led:
                 await entry.wait()
             if not entry.done:
@@ -73,19 +76,19 @@ class Batcher(Generic[T]):
         batch, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
         try:
             work = self._work()
-            assert work is not None, "whoever submits has the object"
+            assert work is not None, "the object is in use while somebody submits items"
             results = await work([entry.item for entry in batch])
-        except Exception as error:  # noqa: BLE001 - every waiter has to learn of it
+        except Exception as error:  # noqa: BLE001 - every task of the batch gets the error
             results = [error] * len(batch)
         for entry, result in zip(batch, results, strict=True):
             entry.done, entry.error = True, result
-        if self._pass_on():  # the next batch is at work before the writers of this one are
+        if self._pass_on():  # let the next batch begin before the writers of this one go on
             await trio.lowlevel.checkpoint()
         for entry in batch:
             entry.wake()
 
     def _pass_on(self) -> bool:
-        """Let the first of those who came meanwhile lead the next batch. False: nobody came."""
+        """Let the first task that came meanwhile lead the next batch. False: none has come."""
         self.is_led = bool(self._waiting)
         if self._waiting:
             self._waiting[0].wake()

@@ -1,7 +1,7 @@
 """Locks over runs of chunks of one master and all its shadows, and the gate (invariant 8).
 
-The gate is a mode of this lock. Rejected: a gate of its own, which would need its own count of
-running writes, and its own order against the locks of chunks.
+The gate is a mode of this lock. Rejected: a separate gate. It would need a count of running writes
+of its own, and an order between the gate and the locks of chunks.
 """
 
 from bisect import bisect_right
@@ -13,16 +13,17 @@ from typing import Final
 
 import trio
 
-from iifuse.units import Run
+from iifuse.units import Run, stop_of
 
 _EVERYTHING: Final = 1 << 62
 
 
 class Mode(Enum):
-    """What a holder does to its chunks.
+    """What the holder of a lock does to its chunks.
 
-    READ shares with READ. WRITE shares with nobody. GATE covers every chunk and stops writes only:
-    a reader sees what the views showed when it began, and keeps writers off its chunks until then.
+    Several readers may hold the same chunk (READ). A writer excludes all others (WRITE). The gate
+    (GATE) is for all chunks and excludes writers only: a reader sees what the view showed when it
+    began, and no writer changes its chunks until it has ended.
     """
 
     READ = 1
@@ -32,7 +33,7 @@ class Mode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ChunkLockStatistics:
-    """For tests and for the log of a stuck service."""
+    """How many requests hold a lock or wait for one. This is for tests and for finding defects."""
 
     held: int
     waiting: int
@@ -62,19 +63,23 @@ class _Request:
 
 
 class _Scattered(_Request):
-    """Several runs, ascending; a kind of its own, so that every write's test stays short."""
+    """A request for several runs, ascending.
+
+    It has a class of its own, because a request for one run, as every write makes it, is tested
+    faster.
+    """
 
     __slots__ = ("runs",)
 
     def __init__(self, mode: Mode, runs: Sequence[Run]) -> None:
-        super().__init__(mode, runs[0][0], sum(runs[-1]))
+        super().__init__(mode, runs[0][0], stop_of(runs[-1]))
         self.runs = runs
 
     def conflicts(self, mode: Mode, first: int, stop: int) -> bool:
         if not super().conflicts(mode, first, stop):
             return False
-        after = bisect_right(self.runs, first, key=sum)  # the first run that ends behind `first`
-        return after < len(self.runs) and self.runs[after][0] < stop
+        at = bisect_right(self.runs, first, key=stop_of)  # the first run that ends after `first`
+        return at < len(self.runs) and self.runs[at][0] < stop
 
     def waits_for(self, earlier: _Request) -> bool:
         if not super().waits_for(earlier):
@@ -83,43 +88,44 @@ class _Scattered(_Request):
 
 
 class ChunkLocks:
-    """First come, first served: a request waits for every earlier one that conflicts with it.
+    """The locks of one family. A request waits for every earlier one that conflicts with it.
 
-    One request covers all its runs at once, so two requests cannot wait for each other; the gate
-    is a request over all chunks, which drains the running writes and holds back the later ones.
+    A request is for all its runs at once, so two requests never wait for each other. The gate is a
+    request for all chunks: it waits until running writes have ended, and holds later ones.
     """
 
     def __init__(self) -> None:
         self._requests: list[_Request] = []  # by arrival, granted and waiting
 
     def free(self, mode: Mode, first: int, count: int) -> bool:
-        """Would a request be granted at once? True allows work that awaits nothing."""
+        """Would a request be granted at once? Work without an await needs no lock then."""
         if not self._requests:
             return True
         stop = first + count
         return not any(r.conflicts(mode, first, stop) for r in self._requests)
 
     def hold(self, mode: Mode, first: int, count: int) -> "Held":
-        """`async with locks.hold(...)`: chunks `first` to `first + count - 1` are ours."""
+        """`async with locks.hold(...)`: hold chunks `first` to `first + count - 1`."""
         return Held(self, _Request(mode, first, first + count))
 
     def hold_runs(self, mode: Mode, runs: Sequence[Run]) -> "Held":
-        """The same for several runs, ascending and at least one; what lies between stays free."""
+        """Hold one or more runs, ascending, and nothing of what is between them."""
         return Held(self, _Scattered(mode, runs))
 
     def gate(self) -> "Held":
-        """`async with locks.gate()`: no write runs, none begins."""
+        """`async with locks.gate()`: inside, no write runs and none begins."""
         return Held(self, _Request(Mode.GATE, 0, _EVERYTHING))
 
     def everything(self) -> "Held":
-        """`async with locks.everything()`: nothing is read or written, nothing begins."""
+        """`async with locks.everything()`: inside, nothing is read or written."""
         return Held(self, _Request(Mode.WRITE, 0, _EVERYTHING))
 
     def statistics(self) -> ChunkLockStatistics:
-        """What is held and waited for at this moment."""
-        waiting = sum(not self._first_come(i) for i in range(len(self._requests)))
+        """How many requests hold a lock or wait for one at this moment."""
+        every = range(len(self._requests))
+        held = len([index for index in every if self._first_come(index)])
         gate = any(r.mode is Mode.GATE for r in self._requests)
-        return ChunkLockStatistics(len(self._requests) - waiting, waiting, gate)
+        return ChunkLockStatistics(held, len(self._requests) - held, gate)
 
     def _first_come(self, index: int) -> bool:
         request = self._requests[index]
@@ -137,7 +143,7 @@ class ChunkLocks:
             raise
 
     def _release(self, request: _Request) -> None:
-        """Grant the later requests that waited for this one and now wait for none."""
+        """Remove a request, and grant the later ones that have waited for it and for no other."""
         place = self._requests.index(request)
         del self._requests[place]
         for index, waiting in enumerate(self._requests[place:], place):

@@ -1,8 +1,9 @@
-"""Exact counts of a set's bits, while others go on writing.
+"""Exact counts of a set's bits, while programs go on writing.
 
-They are made on the event loop, a slice at a time, and anew if a point in time comes in between: so
-nobody waits for more than a slice. Rejected: a count that is kept with each change, which costs
-every first touch; and a thread, which would see the two bits of a chunk at different moments.
+The bits are counted on the event loop in slices, so nobody waits for more than one slice. If a
+point in time comes in between, the count begins again. Rejected: a count that each change keeps up
+to date, which would cost every first touch some time; and a thread, which would see the two bits of
+a chunk at different moments.
 """
 
 from typing import Final
@@ -13,14 +14,14 @@ from iifuse.core.bitmap import sectors_for
 from iifuse.data.volumeset import VolumeSet
 
 _SECTORS: Final = 1024
-"""Sectors of a bitmap whose bits are counted before others may go on: 128 GiB of a volume."""
+"""Sectors of a bitmap that are counted before other tasks get a turn: 128 GiB of a volume."""
 
 
 async def counts(member: VolumeSet) -> tuple[int, int, int]:
-    """(shadow bits, copy bits, chunks with either), of the bits that the set has at the return.
+    """Count the bits of a set: (shadow bits, copy bits, chunks with either).
 
-    Others write meanwhile, so two chunks may be seen at different moments, but never the two bits
-    of one chunk.
+    Programs write meanwhile. So the bits of two chunks may be from different moments, but the two
+    bits of one chunk never are.
     """
     while True:
         bits, total = member.bits, (0, 0, 0)
@@ -29,5 +30,5 @@ async def counts(member: VolumeSet) -> tuple[int, int, int]:
                 await trio.lowlevel.checkpoint()
             found = bits.counts(first, _SECTORS)
             total = (total[0] + found[0], total[1] + found[1], total[2] + found[2])
-        if member.bits is bits:  # else a point in time has come in between
+        if member.bits is bits:  # else a point in time was made meanwhile
             return total

@@ -1,7 +1,7 @@
-"""A family: one master with all its shadows, which share locks, gate and group commit.
+"""A family: one master with all its shadows. They share locks, the gate and the group commit.
 
-Decisions: docs/decisions/durability.md (marks, long writes), failures.md (whose write fails) and
-waiting.md (what is done on the event loop).
+The decisions are in docs/decisions: durability.md (marks, long writes), failures.md (whose write
+fails) and waiting.md (what is done on the event loop).
 """
 
 import errno
@@ -24,9 +24,9 @@ from iifuse.data.batch import Batcher
 from iifuse.data.chunklock import ChunkLocks, Mode
 from iifuse.data.volumeset import VolumeSet
 from iifuse.errors import words
-from iifuse.loop.crew import Starved
+from iifuse.loop.calls import ShortCalls
 from iifuse.loop.loop import Loop
-from iifuse.loop.returned import ShortCalls
+from iifuse.loop.threadpool import OutOfResources
 from iifuse.store.copying import Copying, copy_cached
 from iifuse.store.volume import Volume
 from iifuse.units import Run
@@ -34,36 +34,38 @@ from iifuse.units import Run
 log = logging.getLogger(__name__)
 
 Work = list[tuple[Step, Callable[[], None]]]
+"""Steps with the blocking calls that execute them."""
 
 STREAM_CHUNKS: Final = 16
-"""Writes of at least so many chunks that follow each other are a stream: 512 KiB."""
+"""Writes of at least this many chunks that follow each other count as a stream: 512 KiB."""
 
 AHEAD_CHUNKS: Final = 256
-"""Chunks that a stream of writes preserves at a time, at the most: 8 MiB."""
+"""The most chunks that a stream of writes preserves at a time: 8 MiB."""
 
 RECENT_S: Final = 0.1
-"""If a volume has not done what a first touch asked of it for so many seconds, the next one asks in
-a thread: on the event loop a disk that does not answer would hold up every volume."""
+"""After a first touch a volume is used on the event loop for this many seconds. After a longer
+pause the next first touch uses a thread: a disk that has stopped answering would stop the loop, and
+with it every volume."""
 
 AT_ONCE_CHUNKS: Final = 64
-"""Chunks that may be copied on the event loop, from page cache to page cache: 2 MiB."""
+"""The most chunks that are copied on the event loop, from page cache to page cache: 2 MiB."""
 
 Failed = dict[UUID, tuple[Step, OSError]]
-"""The first failure of each set in a series of calls."""
+"""The first failure of each set, with the step that failed."""
 
 
 class TouchFailed(OSError):
-    """What a write needs could not be done, and so the write must not be done either.
+    """A step that a write needs has failed, so the write must fail too.
 
-    A chunk could not be restored, or the set's policy is break-write.
+    A chunk could not be restored, or the set's policy is break=write.
     """
 
 
 class Family:
-    """Executes the plans of one master; the only place where its chunks and bits change.
+    """Executes the plans for one master. Its chunks and bits change nowhere else.
 
-    `path` is the master's, None for an imported shadow; `master` is None while it cannot be
-    opened. `ordered`: `durability=ordered`.
+    `path` is the master's path, or None for an imported shadow. `master` is None while it cannot be
+    opened. `ordered`: the service runs with `durability=ordered`.
     """
 
     def __init__(
@@ -73,30 +75,30 @@ class Family:
         self.loop: Final = loop
         self.path, self.master, self.geometry, self.ordered = path, master, geometry, ordered
         self.meant = FileId()
-        """Which file a master that is not there was."""
+        """Which file the master was, if it is missing."""
         self.astray = ""
-        """Why the path of the open master leads to it no more."""
+        """Why the path of the open master does not lead to it any more; empty: it does."""
         self.sets: list[VolumeSet] = []
         self.locks = ChunkLocks()
         self._stream_stop, self._stream_chunks = -1, 0
         self._failed_at_once: dict[int, Failed] = {}
-        """By id of the touch: what failed at once, and its batch has to deal with."""
+        """id of a touch -> the failures of `touch_at_once`, which the touch's batch handles."""
         self._commits: Batcher[Touch | Phase] = Batcher(self._commit)
 
     @property
     def restoring(self) -> VolumeSet | None:
-        """The set that restores the master, of which there is one at the most."""
+        """The set that restores the master. There is one at the most."""
         return next((s for s in self.sets if s.restoring), None)
 
     def member(self, key: UUID) -> VolumeSet:
-        """The set of a key."""
+        """The set with this key. Raises KeyError."""
         for member in self.sets:
-            if member.key is key or member.key == key:  # every step of every first touch asks
+            if member.key is key or member.key == key:  # `is` is faster, and this is called often
                 return member
         raise KeyError(key)
 
     def volume(self, key: UUID, role: Role) -> Volume:
-        """The open volume that plays a role in a set. Raises OSError when it is not there."""
+        """The open volume that has a role in a set. Raises OSError when it is not open."""
         member = self.member(key)
         if role is Role.MASTER:
             found = self.master
@@ -105,26 +107,26 @@ class Family:
         else:
             found = member.bitmap.volume if member.bitmap else None
         if found is None:
-            raise OSError(errno.EIO, _missed(member, role))
+            raise OSError(errno.EIO, _why_lost(member, role))
         return found
 
     # -- group commit -----------------------------------------------------------------------
 
     async def touch(self, touch: Touch) -> None:
-        """Make chunks ready to be written; the caller holds their lock. Raises TouchFailed."""
+        """Make chunks ready to be written. The caller holds their lock. Raises TouchFailed."""
         try:
             await self._commits.submit(touch)
         finally:
             self._failed_at_once.pop(id(touch), None)
 
     async def clear(self, clear: Phase) -> None:
-        """Note that the background copy has brought chunks; their targets are durable."""
+        """Clear the copy bits of chunks that the background copy has copied durably."""
         await self._commits.submit(clear)
 
     async def _commit(self, items: list[Touch | Phase]) -> list[Exception | None]:
-        """One batch: first what has become true, then what the waiting writes need."""
+        """Do the work of one batch: first the clears, then the steps that the touches need."""
         touches = [item for item in items if isinstance(item, Touch)]
-        with suppress(TouchFailed):  # the set is offline then, which its copier sees
+        with suppress(TouchFailed):  # then the set is offline, and its copier sees that
             await self.execute([item for item in items if isinstance(item, tuple)])
         errors: dict[int, Exception | None] = {}
         try:
@@ -132,7 +134,7 @@ class Family:
         except TouchFailed as error:
             if len(touches) == 1:
                 return [error if isinstance(item, Touch) else None for item in items]
-            for touch in touches:  # only the writes that need the bad chunk may fail
+            for touch in touches:  # one by one: only the writes that need the bad chunk must fail
                 errors[id(touch)] = (await self._commit([touch]))[0]
         return [errors.get(id(item)) for item in items]
 
@@ -148,20 +150,20 @@ class Family:
         phases = orders.first_touch(members, touches, ordered=self.ordered)
         await self.execute(phases, for_write=True)
         for member in self.sets:
-            if member.unnoted:  # a restart would believe bits that lack these writes
+            if member.unnoted:  # the next start would believe bits that lack these writes
                 raise OSError(errno.EIO, member.header.offline_reason, member.name)
 
     async def _wait_no_longer(self) -> None:
-        """Wait for no bitmap any more: what is written to the master now could be noted nowhere."""
+        """Give up bitmaps that are missing: a write to the master could not be noted anywhere."""
         for member in self.sets:
             if member.lacks(Role.BITMAP):
-                await member.give_up(Role.BITMAP, _missed(member, Role.BITMAP))
+                await member.give_up(Role.BITMAP, _why_lost(member, Role.BITMAP))
 
-    def ahead(self, run: Run) -> Run:
-        """How much to preserve now for a first touch of `run`.
+    def run_to_preserve(self, run: Run) -> Run:
+        """The run of chunks that a first touch of `run` should preserve; it may be longer.
 
-        Long writes that follow each other come to chunks that nobody has written yet one after
-        the other; preserved in long runs they share their syncs.
+        If long writes follow each other, the next write will touch the next chunks. To preserve
+        those now saves syncs.
         """
         first, count = run
         follows, self._stream_stop = first == self._stream_stop, first + count
@@ -179,11 +181,11 @@ class Family:
     # -- at once ----------------------------------------------------------------------------
 
     def touch_at_once(self, touch: Touch) -> bool:
-        """Make free chunks ready without an await; False if that is not possible.
+        """Make chunks ready without an await. Nobody holds them. False: this is not possible.
 
-        It is not if a sync is needed, or anything may have to wait. Then `touch` has to follow,
-        which does again what was done here. A call that has failed is not tried again: the batch
-        begins with its failure (invariant 9).
+        It is not possible if a sync is needed or if anything may have to wait. Then the caller has
+        to call `touch`, which does all steps again. But a call that has failed here is not
+        repeated: the batch begins with its failure (invariant 9).
         """
         if self.ordered or self._commits.is_led or touch.count > AT_ONCE_CHUNKS:
             return False
@@ -207,7 +209,7 @@ class Family:
             member.bits.shadow.set_runs(step.runs)
             return True
         try:
-            volume = self.volume(step.key, _blamed(step))
+            volume = self.volume(step.key, _volume_to_blame(step))
             if now - volume.answered > RECENT_S:
                 return False
             if isinstance(step, Mark):
@@ -228,18 +230,19 @@ class Family:
     # -- executing steps --------------------------------------------------------------------
 
     async def execute(self, phases: Iterable[Phase], *, for_write: bool = False) -> None:
-        """Execute a plan as it is. A set drops out at its first failure and goes offline.
+        """Execute a plan. After its first failure a set goes offline, and its steps are left out.
 
-        `for_write`: a write waits for it, which may fail instead (Policy). Raises TouchFailed.
+        `for_write`: a write waits for the plan, and may fail instead (Policy). Raises TouchFailed.
         """
         for phase in phases:
             prepared = ((step, self._prepare(step)) for step in phase)
-            await self._work_off([(s, call) for s, call in prepared if call is not None], for_write)
+            calls = [(step, call) for step, call in prepared if call is not None]
+            await self._execute_phase(calls, for_write)
 
     def _prepare(self, step: Step) -> Callable[[], None] | None:
-        """The part of a step that blocks, if there is one.
+        """Begin a step. Returns the call that blocks, or None if there is none.
 
-        A clear changes bits in memory at once, a mark only when it is durable (`_settle`).
+        A clear changes bits in memory at once. A mark changes them when it is durable (`_settle`).
         """
         member = self.member(step.key)
         if isinstance(step, Note):
@@ -263,7 +266,7 @@ class Family:
         return member.clear(step.runs)
 
     def copy(self, step: Copy) -> None:
-        """In a thread: copy the chunks of a step. Raises OSError, which names the volume."""
+        """Copy the chunks of a step. Runs in a thread. Raises OSError with the volume's path."""
         source, target = self.volume(step.key, step.source), self.volume(step.key, step.target)
         copying = Copying(source, target)
         for run in step.runs:
@@ -272,15 +275,15 @@ class Family:
     def _sync(self, step: Sync) -> None:
         self.volume(step.key, step.role).sync()
 
-    async def _work_off(self, calls: Work, for_write: bool) -> None:
-        """Do the blocking calls of a phase in their order; then see who failed."""
+    async def _execute_phase(self, calls: Work, for_write: bool) -> None:
+        """Make the blocking calls of a phase in their order, and then handle their failures."""
         failed: Failed = {}
         for limited, part in groupby(calls, lambda call: self._limited(call[0])):
             await self._run(limited, list(part), failed)
         for step, _ in calls:
             if step.key not in failed:
-                with suppress(OSError):  # it has just been there
-                    self.volume(step.key, _blamed(step)).answered = trio.current_time()
+                with suppress(OSError):  # the volume was closed just now
+                    self.volume(step.key, _volume_to_blame(step)).answered = trio.current_time()
             if isinstance(step, Mark):
                 await self._settle(step, failed)
         await self._fail_all(failed, for_write)
@@ -291,28 +294,29 @@ class Family:
             raise error
 
     async def _settle(self, step: Mark, failed: Failed) -> None:
-        """Let bits in memory follow a mark that is durable; one that failed changes nothing."""
+        """Let the bits in memory follow a mark that is durable. One that failed changes nothing."""
         if step.key in failed:
             return
         member = self.member(step.key)
         member.settle(step.runs, step.ahead)
-        if member.is_lost:  # meanwhile: who noted it knew nothing of these marks
+        if member.is_lost:  # it went offline meanwhile, by a note that lacks these marks
             await member.note_again()
 
     def _limited(self, step: Step) -> VolumeSet | None:
-        """The set whose time limit a step has to keep.
+        """The set whose time limit holds for a step; None: there is no limit.
 
-        Never a restore's: a write that was given up would come late over what others wrote.
+        The write of a restore never has one. If it was given up, it could later overwrite what
+        programs have written.
         """
         member = self.member(step.key)
-        on_shadow = isinstance(step, Copy | Sync) and _blamed(step) is Role.SHADOW
+        on_shadow = isinstance(step, Copy | Sync) and _volume_to_blame(step) is Role.SHADOW
         return member if on_shadow and member.policy.limit_s else None
 
     async def _run(self, limited: VolumeSet | None, calls: Work, failed: Failed) -> None:
         short = ShortCalls()
         run = partial(_run_all, calls, failed.copy(), short)
         if limited is None:
-            failed.update(await self.loop.for_program(run, short))
+            failed.update(await self.loop.blocking_for_program(run, short))
             return
         try:
             failed.update(await limited.within_limit(run))
@@ -320,16 +324,16 @@ class Family:
             failed[limited.key] = (calls[0][0], error)
 
     async def _fail(self, step: Step, error: OSError, for_write: bool) -> TouchFailed | None:
-        """Take offline what failed, or answer with the error of the write that must fail."""
-        member, role = self.member(step.key), _blamed(step)
+        """Handle a failed step: take a volume offline, or return the error for the write."""
+        member, role = self.member(step.key), _volume_to_blame(step)
         refuse = for_write and member.policy.break_write and role is not Role.MASTER
-        if isinstance(error, Starved) and (for_write or role is not Role.BITMAP):
-            # Nobody is to blame. But a clear has changed bits in memory already.
-            log.error("%s: no thread or no memory for it: %s", member.name, error)
+        if isinstance(error, OutOfResources) and (for_write or role is not Role.BITMAP):
+            # No volume has failed. (A clear is different: it has changed bits in memory already.)
+            log.error("%s: there was no thread or no memory for it: %s", member.name, error)
             refuse = True
         elif refuse:
-            log.error("%s: a write fails for it: %s", member.name, error)
-        elif role is Role.MASTER:  # the error of the master goes to the caller; the copy stops
+            log.error("%s: a write to the master fails because of it: %s", member.name, error)
+        elif role is Role.MASTER:  # the writer gets the error of the master, and the copy stops
             await member.end_copy()
         else:
             await member.take_offline(role, words(error))
@@ -338,34 +342,35 @@ class Family:
         return None
 
 
-def _missed(member: VolumeSet, role: Role) -> str:
-    """Why a set has lost what it waited for."""
+def _why_lost(member: VolumeSet, role: Role) -> str:
+    """Why a set has lost a volume that it waited for, for people."""
     missing = member.missing.get(role)
     why = missing.why if missing else f"the {(role.name or '').lower()} is not available"
     return f"{why} when it was needed"
 
 
 def _is_preserved_ahead(member: VolumeSet) -> bool:
-    """May chunks of a set be preserved that nobody writes to yet?
+    """May chunks of a set be preserved before anybody writes to them?
 
-    Only in a dependent set, where a bit means that the chunk is preserved and nothing else; and
-    only where a failure costs the shadow, and not a write to other chunks.
+    Only in a dependent set, where a shadow bit means just that the chunk is preserved. And only if
+    a failure costs the shadow and not the write, which concerns other chunks.
     """
     dependent = member.header.kind is Kind.DEPENDENT
     return dependent and member.answers_at_once and not member.policy.break_write
 
 
-def _blamed(step: Step) -> Role:
-    """The volume that goes offline with a step. A master is never blamed for a lost shadow."""
+def _volume_to_blame(step: Step) -> Role:
+    """The volume that goes offline if a step fails. A copy from the master blames its target."""
     if isinstance(step, Copy):
         return step.target
     return step.role if isinstance(step, Sync) else Role.BITMAP
 
 
 def _run_all(calls: Work, failed: Failed, short: ShortCalls) -> Failed:
-    """In a thread: do the calls in order; a set's later calls are left out once one failed.
+    """Make the calls in their order. After a failure the set's further calls are left out.
 
-    Copies and marks mostly go to the page cache, and the first sync waits for a disk.
+    This runs in a thread. The calls before the first sync are short, because they mostly go to the
+    page cache.
     """
     for step, call in calls:
         if step.key in failed:
@@ -375,7 +380,7 @@ def _run_all(calls: Work, failed: Failed, short: ShortCalls) -> Failed:
         try:
             call()
         except MemoryError:
-            failed[step.key] = (step, Starved(code=errno.ENOMEM))
+            failed[step.key] = (step, OutOfResources(code=errno.ENOMEM))
         except OSError as error:
             failed[step.key] = (step, error)
     return failed

@@ -1,8 +1,8 @@
-"""What the mount shows of a volume: the files that programs read and write.
+"""The files of the mount: what programs read and write.
 
-The path of a byte: the view looks at the chunks of the request. If nobody holds them and all of
-them are ready, the byte goes to the raw volume at once, with no lock, no await and no thread.
-Otherwise the chunks are locked, the family makes them ready, and then the byte goes there.
+For each request the view looks at the chunks. If nobody holds them and all of them are ready, the
+data goes to the raw volume at once, without a lock, an await or a thread. Otherwise the view locks
+the chunks, the family makes them ready, and then the data goes to the raw volume.
 """
 
 import errno
@@ -18,11 +18,11 @@ from iifuse.core.state import Role
 from iifuse.core.touch import Side, Touch
 from iifuse.data.batch import Batcher
 from iifuse.data.chunklock import Mode
-from iifuse.data.dated import Dated
 from iifuse.data.family import Family
+from iifuse.data.timedfile import TimedFile
 from iifuse.data.volumeset import VolumeSet
 from iifuse.errors import words
-from iifuse.loop.crew import Starved
+from iifuse.loop.threadpool import OutOfResources
 from iifuse.store.volume import Buffer, Volume
 from iifuse.units import Run
 
@@ -32,11 +32,10 @@ Segment = tuple[Volume, int, int]
 """(raw volume, offset in bytes, length in bytes)."""
 
 
-class View(Dated):
-    """One file of the mount: a disk of `size_bytes` bytes that never changes its size.
+class View(TimedFile):
+    """One file of the mount. It behaves like a disk of `size_bytes` bytes.
 
-    `path`: the volume's, as the user named it. `opens` counts open handles. `times` move with
-    every change of the content, before it is answered (Dated).
+    `path`: the path of the volume, as the user named it. `opens`: the number of open handles.
     """
 
     def __init__(self, path: str, family: Family) -> None:
@@ -44,63 +43,67 @@ class View(Dated):
         self.family = family
         self.size_bytes: Final = family.geometry.size_bytes
         self.content = 0
-        """Counts changes behind the kernel's back: what it cached of an earlier one is old."""
+        """Counts the changes of the content that the kernel does not know. Pages that it has cached
+        of an earlier content are old."""
         self.opens = 0
         self._closed = trio.Event()
         self._syncs: Batcher[None] = Batcher(self._sync_all)
 
-    # -- for subclasses to say --------------------------------------------------------------
+    # -- what subclasses define -------------------------------------------------------------
 
     def segments(self, offset: int, length: int) -> list[Segment]:
-        """Where an extent is read. Raises OSError when a volume that it needs is offline."""
+        """From where an extent has to be read. Raises OSError if a volume is offline."""
         raise NotImplementedError
 
-    def covers(self, first: int, count: int) -> bool:
-        """May the chunks be written at once?"""
+    def note_if_ready(self, first: int, count: int) -> bool:
+        """May the chunks be written at once? If so, this notes the write in the bits."""
         raise NotImplementedError
 
     def touch(self, first: int, count: int) -> Touch:
-        """What to ask of the family before a first write."""
+        """The touch that the family has to do before a write to these chunks."""
         raise NotImplementedError
 
     def target(self) -> Volume:
-        """The raw volume that takes writes. Raises OSError when it is offline."""
+        """The raw volume that writes go to. Raises OSError when it is offline."""
         raise NotImplementedError
 
     def needed(self) -> list[Volume]:
-        """The volumes to sync, in this order, so that the view's content is durable."""
+        """The volumes that have to be synced, in this order, to make the content durable."""
         raise NotImplementedError
 
     async def suspect(self, defect: Exception) -> None:
-        """A defect cut a write short: what its sets know of those chunks may be wrong (F29)."""
+        """Take the sets offline after a defect in a write: their bits may be wrong (F29)."""
         for member in self.concerned():
             reason = f"suspect since a defect of the service ({defect!r}); its log says more"
             await member.take_offline(Role.SHADOW, reason)
 
     @property
     def has_limit(self) -> bool:
-        """Is a call on the raw volume given up when it takes too long?"""
+        """Do calls on the raw volume have a time limit?"""
         return False
 
     async def fetch(self, segments: list[Segment]) -> bytes:
-        """Read what is not in the page cache."""
-        return await self.loop.for_program(partial(_read, segments))
+        """Read segments that are not in the page cache."""
+        return await self.loop.blocking_for_program(partial(_read, segments))
 
     async def put(self, offset: int, data: Buffer) -> int:
-        """Write to the raw volume what may be written now."""
+        """Write data to the raw volume. Its chunks are locked and ready."""
         target = self.target()
         if not target.remote:
             return target.write(offset, data)
-        return await self.loop.for_program(partial(target.write, offset, data))
+        return await self.loop.blocking_for_program(partial(target.write, offset, data))
 
     def fails_with(self, volume: Volume) -> bool:
-        """Is the content in danger when this volume of `needed` cannot be synced?"""
+        """Does a failed sync of this volume mean that the content may not be durable?"""
         raise NotImplementedError
 
     # -- input and output -------------------------------------------------------------------
 
     async def read(self, offset: int, length: int) -> Buffer:
-        """Read at any offset; shorter at the end of the volume, empty past it. Raises OSError."""
+        """Read at any offset. The result is shorter at the end of the volume, and empty past it.
+
+        Raises OSError.
+        """
         length = self.family.geometry.clip(offset, length)
         if not length:
             return b""
@@ -113,9 +116,9 @@ class View(Dated):
             return await self.fetch(self.segments(offset, length))
 
     async def write(self, offset: int, data: Buffer) -> int:
-        """Write at any offset; the number of bytes taken. Past the end: ENOSPC, as on a device.
+        """Write at any offset. Returns how many bytes were written: fewer at the end of the volume.
 
-        Raises OSError.
+        Raises OSError; past the end it is ENOSPC, as for a device.
         """
         length = self.family.geometry.clip(offset, len(data))
         if length < len(data):
@@ -130,9 +133,10 @@ class View(Dated):
         target = self.target()
         if target.remote or self.has_limit or not self.family.locks.free(Mode.WRITE, *run):
             return await self._write_held(run, offset, data)
-        touch = None if self.covers(*run) else self.touch(*run)
+        touch = None if self.note_if_ready(*run) else self.touch(*run)
         if touch is not None and not self.family.touch_at_once(touch):
-            return await self._write_held(self.family.ahead(run), offset, data, touch)
+            wide = self.family.run_to_preserve(run)
+            return await self._write_held(wide, offset, data, touch)
         try:
             return target.write(offset, data)
         finally:
@@ -141,13 +145,13 @@ class View(Dated):
     async def _write_held(
         self, run: Run, offset: int, data: Buffer, tried: Touch | None = None
     ) -> int:
-        """Write with the chunks of `run` locked. `tried`: at once, and it may have failed."""
+        """Write with the chunks of `run` locked. `tried`: a touch that was not possible at once."""
         self._changing += 1
         try:
             async with self.family.locks.hold(Mode.WRITE, *run):
                 if tried is not None and tried.count == run[1]:
                     await self.family.touch(tried)
-                elif not self.covers(*run):
+                elif not self.note_if_ready(*run):
                     await self.family.touch(self.touch(*run))
                 return await self.put(offset, data)
         finally:
@@ -155,7 +159,7 @@ class View(Dated):
             self._changing -= 1
 
     async def sync(self) -> None:
-        """Make this volume durable, and the bits that its content needs (invariant 12)."""
+        """Make the content durable: this volume, and the bits that it needs (invariant 12)."""
         for volume in self.needed():
             if not volume.is_synced:
                 await self._syncs.submit(None)
@@ -165,21 +169,21 @@ class View(Dated):
         tried = [(volume, await self._sync_one(volume)) for volume in self.needed()]
         failed = [(volume, error) for volume, error in tried if error is not None]
         for volume, error in failed:
-            if isinstance(error, Starved):  # not tried: nothing is lost
+            if isinstance(error, OutOfResources):  # the sync was not tried, so nothing is lost
                 continue
             for member in self.family.sets:
-                await member.lose(volume.path, words(error))
+                await member.take_offline_by_path(volume.path, words(error))
         own = [error for volume, error in failed if self.fails_with(volume)]
         return [own[0] if own else None] * len(items)
 
     async def _sync_one(self, volume: Volume) -> OSError | None:
-        """A shadow has its time limit: with durability=process the master's fsync needs it."""
+        """Sync a volume. A shadow keeps its time limit, also when it is synced for the master."""
         try:
             for member in self.family.sets:
                 if member.shadow is volume and member.policy.limit_s:
                     await member.within_limit(volume.sync)
                     return None
-            await self.loop.for_program(volume.sync)
+            await self.loop.blocking_for_program(volume.sync)
         except OSError as error:
             return error
         return None
@@ -187,34 +191,34 @@ class View(Dated):
     # -- open handles -----------------------------------------------------------------------
 
     async def open(self) -> None:
-        """A handle is opened. Raises OSError when the file has left the mount meanwhile."""
+        """Count a handle that is opened. Raises OSError if the file has left the mount."""
         async with self.door:
             if self.gone:
                 raise OSError(errno.ESTALE, "has left the mount", self.path)
             self.opens += 1
 
     def released(self) -> None:
-        """A handle was released."""
+        """Count a handle that was released."""
         self.opens -= 1
         if self.opens == 0:
             self._closed.set()
             self._closed = trio.Event()
 
     async def wait_closed(self, seconds: float) -> bool:
-        """Wait until no handle is open; False when `seconds` were not enough (Clock)."""
-        with self.loop.clock.move_on_after(seconds):
+        """Wait until no handle is open. False: that took longer than `seconds` (TimeLimits)."""
+        with self.loop.limits.move_on_after(seconds):
             while self.opens:
                 await self._closed.wait()
         return self.opens == 0
 
     def changed(self, time_ns: int) -> None:
-        """The content is another one from this time on: what the kernel has cached is old."""
+        """Note that the content is another one from `time_ns` on, so cached pages are old."""
         self.content += 1
         self.times.change(time_ns)
 
 
 class MasterView(View):
-    """The live volume. With no set in its family it passes everything through."""
+    """The view of a master. If its family has no set, it passes everything through."""
 
     role = Role.MASTER
 
@@ -224,7 +228,7 @@ class MasterView(View):
         return self.family.master
 
     def segments(self, offset: int, length: int) -> list[Segment]:
-        """From the raw master, but chunks that a restore has still to bring from its shadow."""
+        """From the raw master. Chunks that are not restored yet are read from the shadow."""
         restoring = self.family.restoring
         if restoring is None:
             return [(self.target(), offset, length)]
@@ -235,41 +239,41 @@ class MasterView(View):
             for on_shadow, at, size in views.split(word, first, offset, length)
         ]
 
-    def covers(self, first: int, count: int) -> bool:
-        """Ready in every set of the family; a lost set needs nothing."""
-        for member in self.family.sets:  # no generator: every write asks
-            if not member.bits.covers(first, count) and not member.needs_nothing:
+    def note_if_ready(self, first: int, count: int) -> bool:
+        """The chunks must be ready in every set of the family, except sets that are lost."""
+        for member in self.family.sets:  # a loop is faster than a generator, and every write asks
+            if not member.bits.note_if_ready(first, count) and not member.needs_nothing:
                 return False
         return True
 
     def touch(self, first: int, count: int) -> Touch:
-        """A write to the master concerns every set."""
+        """A write to the master concerns every set of the family."""
         for member in self.family.sets:
             if member.unnoted or (member.restoring and member.lacks(Role.BITMAP)):
                 raise OSError(errno.EIO, member.why_hidden, self.path)
         return Touch(Side.MASTER, None, first, count)
 
     def target(self) -> Volume:
-        """The raw master, which is always served."""
+        """The raw master. A view exists only while it is open."""
         assert self.family.master is not None
         return self.family.master
 
     def needed(self) -> list[Volume]:
-        """With `durability=process` first what the first touches have left unsynced."""
+        """The raw master. With `durability=process` the sets' volumes come before it."""
         return [*_unsynced(self.family, self.family.sets), self.target()]
 
     def fails_with(self, volume: Volume) -> bool:
-        """Its own, and those of a restore, which hold part of its truth; not a mere shadow's."""
+        """The raw master, and the volumes of a restore, which hold a part of its content."""
         restoring = self.family.restoring
         return volume is self.target() or (restoring is not None and restoring.has(volume))
 
     def concerned(self) -> list[VolumeSet]:
-        """Every set of the master."""
+        """Every set of the family."""
         return list(self.family.sets)
 
 
 class ShadowView(View):
-    """The point-in-time copy, which may be written like any disk."""
+    """The view of a shadow: a point-in-time copy that may be written like any disk."""
 
     role = Role.SHADOW
 
@@ -283,7 +287,7 @@ class ShadowView(View):
         return self.member.shadow
 
     def segments(self, offset: int, length: int) -> list[Segment]:
-        """From the shadow or, for chunks that it has not got, from the raw master."""
+        """From the shadow. Chunks that it does not have are read from the raw master."""
         shadow = _online_shadow(self.member)
         first, count = self.family.geometry.span(offset, length)
         word = views.shadow_on_shadow(self.member.state, self.member.bits, first, count)
@@ -297,17 +301,17 @@ class ShadowView(View):
             raise OSError(errno.EIO, "the master is not available", self.path)
         return self.family.master
 
-    def covers(self, first: int, count: int) -> bool:
-        """Ready in this set."""
-        return self.member.bits.covers(first, count)
+    def note_if_ready(self, first: int, count: int) -> bool:
+        """The chunks must be ready in this set."""
+        return self.member.bits.note_if_ready(first, count)
 
     def touch(self, first: int, count: int) -> Touch:
-        """A write to the shadow concerns its set (and, during a restore, the siblings)."""
+        """A write to the shadow concerns its set and, during a restore, the other sets."""
         member = self.member
         lost = member.state.offline & Role.BITMAP or member.lacks(Role.BITMAP)
         if lost or (member.restoring and member.lacks(Role.MASTER)):
             raise OSError(errno.EIO, member.why_hidden, self.path)
-        self.target()  # a step for a shadow that is hidden would fail, and cost it
+        self.target()  # raises: a step for a hidden shadow would fail and take it offline
         return Touch(Side.SHADOW, self.member.key, first, count)
 
     def target(self) -> Volume:
@@ -316,17 +320,17 @@ class ShadowView(View):
 
     @property
     def has_limit(self) -> bool:
-        """Its set's."""
+        """Calls on the shadow have the time limit of the set's policy."""
         return self.member.policy.limit_s > 0
 
     async def fetch(self, segments: list[Segment]) -> bytes:
-        """A shadow that does not answer must not keep the chunks locked for the master."""
+        """Read with the shadow's time limit: the master must not wait for the chunks' locks."""
         if not any(volume is self.member.shadow for volume, _, _ in segments):
             return await super().fetch(segments)
         return await self._in_time(partial(_read, segments))
 
     async def put(self, offset: int, data: Buffer) -> int:
-        """See fetch."""
+        """Write with the shadow's time limit (see fetch)."""
         if not self.has_limit:
             return await super().put(offset, data)
         if self.member.stuck:
@@ -342,15 +346,15 @@ class ShadowView(View):
             raise
 
     def needed(self) -> list[Volume]:
-        """See MasterView.needed."""
+        """The raw shadow. With `durability=process` the set's volumes come before it."""
         return [*_unsynced(self.family, [self.member]), self.target()]
 
     def fails_with(self, volume: Volume) -> bool:  # noqa: ARG002
-        """Any of them."""
+        """The content of a shadow needs every one of the volumes."""
         return True
 
     def concerned(self) -> list[VolumeSet]:
-        """Its own set."""
+        """The shadow's own set."""
         return [self.member]
 
 
@@ -361,7 +365,10 @@ def _online_shadow(member: VolumeSet) -> Volume:
 
 
 def _unsynced(family: Family, sets: list[VolumeSet]) -> list[Volume]:
-    """Shadows, then bitmaps: a bit must not be durable before what it speaks of (invariant 4)."""
+    """The volumes that first touches leave unsynced (durability=process).
+
+    Shadows come before bitmaps: a bit must not be durable before its chunk (invariant 4).
+    """
     if family.ordered:
         return []
     live = [s for s in sets if not s.needs_nothing]

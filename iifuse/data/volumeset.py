@@ -18,8 +18,8 @@ from iifuse.core.state import Kind, Policy, Progress, Role, SetState, Verb, chec
 from iifuse.core.touch import Member
 from iifuse.data import bitwrites
 from iifuse.data.bitwrites import Write
+from iifuse.loop.limitedcalls import LimitedCalls
 from iifuse.loop.loop import Loop
-from iifuse.loop.stuck import Stuck
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.headerlog import HeaderLog
 from iifuse.store.volume import Volume
@@ -31,10 +31,10 @@ T = TypeVar("T")
 
 
 class VolumeSet:
-    """Master, shadow and bitmap volume, named by the shadow's path.
+    """Master, shadow and bitmap volume. A set is named by the path of its shadow.
 
-    `shadow` is None while the volume is exported or could not be opened; `bitmap` is None when it
-    could not be opened. The header in memory is always one that was committed.
+    `shadow` is None while the set is exported, or if the volume could not be opened. `bitmap` is
+    None if the volume could not be opened. The header in memory is always one that was committed.
     """
 
     def __init__(
@@ -44,65 +44,66 @@ class VolumeSet:
         self.loop: Final = loop
         self.log = log
         self.missing: dict[Role, Missing] = {}
-        """Volumes that are waited for or were replaced (`miss`); nothing of it is durable."""
+        """Volumes that are waited for or were replaced (`miss`). None of this is durable."""
         self.returning: Lack = {}
-        """What is being taken back: people are told so when the files are on the mount."""
+        """Volumes that are taken back just now. They count as missing for people until the files
+        are on the mount."""
         self.adopt(log.header)
         self.key: Final = log.header.uuid
         self.bits, self.shadow = bits, shadow
         self.group = group
         self.copied_chunks = 0
-        """Copy bits cleared since the PIT, by the background copy or for a writer."""
+        """How many copy bits were cleared since the PIT, by the background copy or for writers."""
         self.recovered: list[str] = []
-        """What the start had to do about it, for the history."""
+        """What the start has repaired in this set, for the history."""
         self.bits_known = True
-        """If not, the start did not believe the bitmap volume, and the bits are the safe ones."""
+        """False: the bitmap volume was not believed, and the bits are what is safe to assume."""
         self.in_use = False
-        """Does the header on disk say so? Not while nobody could write to any of the volumes."""
+        """Does the header on disk say that the set is in use? Not before somebody could write."""
         self.tell: Callable[..., None] = lambda *_, **__: None
-        """Lets the history know (History.tell)."""
+        """Adds an event to the history (History.tell)."""
         self.unjoined: tuple[str, ...] = ()
-        """Bitmaps of imports of the last export that are known and not joined (unjoined)."""
+        """The bitmaps of known imports of the last export that are not joined (host.unjoined)."""
         self.ticket: str | None = None
-        """Where that of the last export lies, while the set is exported."""
+        """The path of the ticket, while the set is exported."""
         self.space_percent: int | None = None
-        """How full the file system of a sparse shadow is."""
-        self.stuck = Stuck(loop)
-        """Calls on the shadow that took longer than the policy allows."""
+        """How full the file system of a sparse shadow is, in percent."""
+        self.shadow_calls = LimitedCalls(loop)
+        """Calls on the shadow, within the time limit of the policy."""
         self.header_lock = trio.Lock()
-        """Held by who writes the header: from what is in memory to what is to be there."""
+        """Held while the header is changed, until memory has the new one."""
 
     @property
     def name(self) -> str:
-        """The shadow's path."""
+        """The path of the shadow."""
         return self.header.shadow
 
     @property
     def header(self) -> Header:
-        """The one that counts."""
+        """The header that counts."""
         return self._header
 
     @property
     def bitmap(self) -> BitmapFile | None:
-        """None when its volume could not be opened."""
+        """The bitmap volume; None: it could not be opened."""
         return self.log.bitmap
 
     @property
     def unnoted(self) -> bool:
-        """It went offline and that could be noted nowhere: writes that need a bit get EIO."""
+        """It went offline and that could not be noted anywhere. Writes that need a bit get EIO."""
         return self.log.is_unnoted
 
     def amend(self, header: Header) -> None:
-        """Change the header in memory: it stands on the disk with the next commit."""
+        """Change the header in memory only. The next commit writes it to the disk."""
         self.adopt(self.log.amend(header))
 
     def adopt(self, header: Header) -> None:
-        """From now on this header counts: it is durable, or stands for one that is away."""
+        """Let this header count. It is durable, or it stands in for one that is missing."""
         self._header = header
         self.state: SetState = header.state
-        """What decides over verbs and write order; every first touch asks for it."""
+        """The state in the header. It is kept here because every first touch asks for it."""
         self.is_lost = bool(header.offline & (Role.SHADOW | Role.BITMAP))
-        """Is the shadow or the bitmap offline? Then writes of others need nothing of this set."""
+        """Is the shadow or the bitmap offline? Then writes to the master do not need this set."""
         self._is_plain = not header.policy.limit_s and not self.state.restoring
         for role in list(self.missing):
             if role & header.offline and not self.missing[role].served:
@@ -112,7 +113,7 @@ class VolumeSet:
     # -- volumes that are not there ---------------------------------------------------------
 
     def miss(self, role: Role, missing: Missing | None) -> None:
-        """Note that a volume is not there, or (None) is there again. People are told once."""
+        """Note that a volume is missing, or (None) that it is there again. It is logged once."""
         before = self.missing.pop(role, None)
         if missing is not None and not (role & self.state.offline and not missing.served):
             self.missing[role] = missing
@@ -125,12 +126,12 @@ class VolumeSet:
         self.is_hidden = hides_shadow(self.state, self.missing)
 
     def lacks(self, role: Role) -> bool:
-        """Can a volume not be used because it is not there?"""
+        """Is a volume missing, so that it cannot be used?"""
         return role in self.missing and not self.missing[role].served
 
     @property
     def why_hidden(self) -> str:
-        """Why the shadow cannot be read, or written, for people."""
+        """Why the shadow cannot be read or written, for people."""
         lacking = (m.words(role) for role, m in self.missing.items() if not m.served)
         return next(lacking, self.header.offline_reason or "offline")
 
@@ -139,12 +140,12 @@ class VolumeSet:
         check_whole(self.name, self.missing, verb)
 
     async def give_up(self, role: Role, reason: str) -> None:
-        """Count a volume that was waited for as lost, durably before anything relies on that."""
+        """Stop waiting for a volume: note durably that it is lost."""
         if role is not Role.BITMAP:
             await self.take_offline(role, reason)
             return
-        log.error("%s: its bitmap is waited for no more: %s", self.name, reason)
-        self.tell(self.header, "offline", why=f"the bitmap, which is waited for no more: {reason}")
+        log.error("%s: it does not wait for its bitmap any more: %s", self.name, reason)
+        self.tell(self.header, "offline", why=f"the bitmap, which was missing: {reason}")
         await self.loop.blocking(partial(self.log.note_elsewhere, reason))
         roles, self.bits = without_bits(self.state, self.bits.chunks)
         self.bits_known = False
@@ -156,21 +157,21 @@ class VolumeSet:
 
     @property
     def geometry(self) -> Geometry:
-        """How the set is cut into chunks."""
+        """How the volumes of the set are cut into chunks."""
         return self.header.geometry
 
     @property
     def restoring(self) -> bool:
-        """Is part of the master's truth on the shadow?"""
+        """Is a part of the master's content still on the shadow only?"""
         return self.header.progress is Progress.TO_MASTER
 
     @property
     def policy(self) -> Policy:
-        """What a failing or slow shadow means for the master's writers."""
+        """What a failing or slow shadow means for writes to the master."""
         return self.header.policy
 
     def check(self, verb: Verb) -> None:
-        """Raise Refused, CopyRunning or Busy unless the set allows the verb at this moment."""
+        """Raise Refused, CopyRunning or Busy unless the set allows the verb now."""
         if verb is Verb.DISABLE and self.is_beyond_repair:
             return
         if verb is not Verb.DISABLE:
@@ -180,15 +181,21 @@ class VolumeSet:
 
     @property
     def is_beyond_repair(self) -> bool:
-        """Is this a restore that nobody can finish? Which chunks of the master are right was lost.
+        """Can the restore of this dependent set not be finished any more?
 
-        The shadow holds only what was preserved, so it cannot be copied as a whole either. A bitmap
-        volume that is waited for may still know.
+        That is so if its bits are lost: nobody knows which chunks of the master are right. The
+        shadow holds only preserved chunks, so it cannot be copied as a whole either. If the bitmap
+        volume is only missing, it may still come back.
         """
-        if not self.restoring or self.state.offline & Role.MASTER:  # -R gives a restore up then
+        if not self.restoring or self.state.offline & Role.MASTER:  # then -R gives the restore up
             return False
         unknown = not self.bits_known or self.lacks(Role.BITMAP)
         return self.header.kind is Kind.DEPENDENT and unknown
+
+    @property
+    def stuck(self) -> bool:
+        """Does a call on the shadow still run that took too long and was given up?"""
+        return self.shadow_calls.hang
 
     def check_answering(self) -> None:
         """Raise Busy while a call that was given up may still write to the shadow."""
@@ -198,9 +205,9 @@ class VolumeSet:
             )
 
     async def try_shadow(self) -> None:
-        """Sync the shadow before a verb does it under the gate. Raises Busy when it hangs.
+        """Sync the shadow before a verb syncs it under the gate. Raises Busy when it hangs.
 
-        Any other failure the verb will find by itself.
+        Other failures are ignored: the verb will meet them itself.
         """
         if self.shadow is not None and self.policy.limit_s:
             with suppress(OSError):
@@ -209,18 +216,21 @@ class VolumeSet:
 
     @property
     def answers_at_once(self) -> bool:
-        """Can nothing of a first touch have to wait? Not so for a slow shadow, or in a restore."""
+        """Can a first touch be done without waiting?
+
+        It may have to wait in a restore, and for a volume that has a limit, is remote or missing.
+        """
         return self._is_plain and not (self.stuck or self.unnoted or self.missing or self.remote)
 
     @property
     def remote(self) -> bool:
-        """Is its shadow or its bitmap remote?"""
+        """Is the shadow or the bitmap volume remote?"""
         bitmap = self.bitmap.volume if self.bitmap is not None else None
         return any(volume is not None and volume.remote for volume in (self.shadow, bitmap))
 
     @property
     def needs_nothing(self) -> bool:
-        """May the master be written whatever this set's bits are? Yes if the set is lost."""
+        """May the master be written without looking at this set? Yes, if the set is lost."""
         return self.is_lost and not self.restoring and not self.unnoted
 
     @property
@@ -229,7 +239,10 @@ class VolumeSet:
         return Member(self.key, self.state, self.bits)
 
     async def commit(self, **changes: Any) -> None:
-        """As HeaderLog.commit. Raises OSError, and changes nothing then."""
+        """Change these fields of the header durably (HeaderLog.commit).
+
+        Raises OSError; then nothing has changed.
+        """
         async with self.header_lock:
             if self.bitmap is None:
                 self.adopt(self.log.commit(**changes))
@@ -237,30 +250,30 @@ class VolumeSet:
                 self.adopt(await self.loop.blocking(partial(self.log.commit, **changes)))
 
     async def within_limit(self, call: Callable[[], T]) -> T:
-        """Run a call on the shadow for as long as the policy allows. Raises OSError after that."""
-        return await self.stuck.blocking(call, self.policy.limit_s, self.name)
+        """Make a call on the shadow within the policy's time limit. Raises OSError after that."""
+        return await self.shadow_calls.blocking(call, self.policy.limit_s, self.name)
 
     async def note(self, **changes: Any) -> None:
-        """Commit a header with these fields changed; where that fails, the bitmap is lost."""
+        """Change these fields of the header durably. If that fails, the bitmap goes offline."""
         try:
             await self.commit(**changes)
         except OSError as error:
             await self.take_offline(Role.BITMAP, errors.words(error))
 
     async def end_copy(self) -> None:
-        """The copy stands aborted from now on."""
+        """Note durably that the copy is aborted."""
         await self.note(copying=False)
 
     @property
     def keeps_times(self) -> bool:
-        """Does its header keep times? If not, its files count as written at the next start."""
+        """Does its header record times? If not, its files count as written at the next start."""
         return self.bitmap is not None and not self.state.offline & Role.BITMAP
 
     async def take_offline(self, role: Role, reason: str) -> None:
-        """Note durably that a volume of the set cannot be trusted (invariant 9)."""
+        """Note durably that a volume of the set cannot be relied on any more (invariant 9)."""
         if self.lacks(Role.BITMAP):
             await self.give_up(Role.BITMAP, reason)
-        roles = self.state.offline | self._drags(role)
+        roles = self.state.offline | self._offline_with(role)
         if roles == self.state.offline:
             return
         log.error("%s: %s goes offline: %s", self.name, role.name, reason)
@@ -269,17 +282,18 @@ class VolumeSet:
         try:
             await self.commit(**changes)
         except OSError as error:
-            changes["offline"] = roles | self._drags(Role.BITMAP)
+            changes["offline"] = roles | self._offline_with(Role.BITMAP)
             log.error("%s: its header cannot be written: %s", self.name, error)  # noqa: TRY400
             await self.note_again(**changes)
 
     async def note_again(self, **changes: Any) -> None:
-        """Write header and bits anew, or note elsewhere: the header failed, or bits have changed.
+        """Write header and bits again, or note in the state database that they are in doubt.
 
-        The header in memory changes when the note is durable and not before: whoever sees the set
-        offline writes on without it.
+        This is for a header whose write failed, and for bits that changed after an offline header.
+        The header in memory changes only when the note is durable, because writes go on without
+        this set as soon as memory says that it is offline.
         """
-        async with self.header_lock:  # or an older one's sectors may come last
+        async with self.header_lock:  # else older sectors could be written last
             try:
                 await self._write_anew(changes)
             except OSError as error:
@@ -290,7 +304,7 @@ class VolumeSet:
                 self.amend(replace(header, offline=header.offline | self.state.offline))
 
     async def _write_anew(self, changes: dict[str, Any]) -> None:
-        """With what writes have marked meanwhile."""
+        """Write header and bits, and again if writes have marked chunks meanwhile."""
         extents, written = bitwrites.everything(self.bits, self.log), None
         while extents != written:
             header = await self.loop.blocking(partial(self.log.write_anew, extents, **changes))
@@ -298,38 +312,38 @@ class VolumeSet:
         self.adopt(header)
 
     def has(self, volume: Volume) -> bool:
-        """Is it the shadow or the bitmap of this set?"""
+        """Is this volume the shadow or the bitmap of the set?"""
         return volume is self.shadow or (self.bitmap is not None and volume is self.bitmap.volume)
 
-    async def lose(self, path: str, reason: str) -> None:
-        """A sync of a volume failed: if it is ours, nobody knows what it holds (invariant 9)."""
+    async def take_offline_by_path(self, path: str, reason: str) -> None:
+        """Take the volume with this path offline, if it is one of the set's (invariant 9)."""
         if self.shadow is not None and self.shadow.path == path:
             await self.take_offline(Role.SHADOW, reason)
         elif self.bitmap is not None and self.bitmap.volume.path == path:
             await self.take_offline(Role.BITMAP, reason)
 
-    def _drags(self, role: Role) -> Role:
-        """A bitmap whose bits are needed to read the shadow takes the shadow with it."""
+    def _offline_with(self, role: Role) -> Role:
+        """The volumes that go offline with a volume: often a shadow is unreadable without bits."""
         exact = self.state.kind is Kind.DEPENDENT or self.state.progress is not Progress.IDLE
         return role | Role.SHADOW if role & Role.BITMAP and exact else role
 
     def mark(self, runs: Sequence[Run], ahead: Sequence[int]) -> Write:
-        """Begin to mark; the result writes the sectors, in a thread, unsynced."""
+        """Begin to mark chunks. The result writes the sectors without a sync, in a thread."""
         return bitwrites.mark(self.bits, self.log, runs, ahead)
 
     def settle(self, runs: Sequence[Run], ahead: Sequence[int]) -> None:
-        """A mark is durable (Bits.settle): in memory it counts only now."""
+        """Let memory follow a mark that is durable now (Bits.settle)."""
         self.count_copied(runs)
         self.bits.settle(runs, ahead)
 
     def clear(self, runs: Sequence[Run]) -> Write:
-        """Copy bits := 0 in memory; the result writes their sectors, in a thread, unsynced."""
+        """Set copy bits to 0 in memory. The result writes them without a sync, in a thread."""
         return bitwrites.clear(self.bits, self.log, runs)
 
     async def save_exact(self, **changes: Any) -> None:
-        """Write the exact bits and commit a header with these fields changed (HeaderLog.commit).
+        """Write the exact bits, and then change these fields of the header (HeaderLog.commit).
 
-        Raises OSError; the bitmap is offline then.
+        Raises OSError; then the bitmap is offline.
         """
         self.bits.cool_all()
         write = partial(bitwrites.write_exact, self.bits, self.log, self.key)
@@ -341,17 +355,17 @@ class VolumeSet:
             raise
 
     async def renew_bits(self) -> None:
-        """Work out anew what is ready, under the gate, after whole bitmaps have changed."""
+        """Compute `ready` again after whole bitmaps have changed. The caller holds the gate."""
         bits = self.bits
         self.bits = await self.loop.blocking(partial(Bits, bits.shadow, bits.copy))
 
     def count_copied(self, runs: Iterable[Run]) -> None:
-        """Copy bits of these runs are about to be cleared: the copy has brought so many chunks."""
+        """Count the copy bits of these runs, which are about to be cleared, as copied chunks."""
         for run in runs:
             self.copied_chunks += self.bits.copy.word(*run).bit_count()
 
     def close(self) -> None:
-        """Give up the volumes of the set; the master belongs to the family."""
+        """Close the shadow and the bitmap volume. The master belongs to the family."""
         if self.shadow is not None:
             self.shadow.close()
         if self.bitmap is not None:

@@ -1,1 +1,1 @@
-"""The edge to the kernel: names and bytes in, bytes out; the only place that knows pyfuse3."""
+"""The interface to the kernel. Only this package knows pyfuse3."""

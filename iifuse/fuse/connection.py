@@ -1,16 +1,16 @@
-"""The mount and the descriptor by which the kernel talks to us; made here, not by libfuse.
+"""Makes the mount, and the descriptor through which the kernel talks to the service.
 
-So we can change what libfuse answers to the kernel's first request, INIT. It asks for
-FUSE_AUTO_INVAL_DATA, with which the kernel drops the cached pages of a file whenever its mtime
-moves, as ours does with each write: a file of 64 MiB was fetched again after every sync of a
-program. When pages have to go, the service knows, and says so at the next open.
+libfuse could make both. But here the answer to the kernel's first request, INIT, can be changed.
+libfuse asks for FUSE_AUTO_INVAL_DATA. With it the kernel drops the cached pages of a file whenever
+its mtime moves. Ours moves with each write, so a file of 64 MiB was read again after every sync of
+a program. The service knows when pages have to be dropped, and says so at the next open.
 
-And we ask that the kernel go by the access control lists of volumes and directories. A file system
-that has extended attributes is asked for one before each write, whether it gives the program more
-rights than the writer has, unless it says that it looks after that itself (HANDLE_KILLPRIV_V2): no
-file here gives anybody any rights.
+The answer also asks the kernel to apply the access control lists of volumes and directories. The
+kernel asks a file system that has extended attributes for one before each write: could the file
+give the program more rights than the writer has? We answer once that this cannot be
+(HANDLE_KILLPRIV_V2).
 
-For that one request libfuse talks to a pair of sockets instead of the kernel.
+For this one request libfuse talks to a pair of sockets instead of the kernel.
 """
 
 import os
@@ -35,10 +35,10 @@ _OFFERED_AT: Final = 40 + 12  # struct fuse_in_header, then flags of struct fuse
 
 
 class Connection:
-    """A mounted file system that nobody serves yet. `device`: of its files."""
+    """A mounted file system that is not served yet. `device`: the device number of its files."""
 
     def __init__(self, mountpoint: str) -> None:
-        """Mount. Raises OSError."""
+        """Mount at a directory. Raises OSError."""
         self.mountpoint = mountpoint
         self._kernel = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -55,18 +55,18 @@ class Connection:
         request = os.read(self._kernel, _REQUEST_BYTES_MAX)
         (offered,) = _FLAGS.unpack_from(request, _OFFERED_AT)
         self.lists = offered & _LISTS == _LISTS
-        """Does the kernel go by access control lists, which it asks for?"""
+        """Does the kernel apply access control lists?"""
         self._ours.send(request)
         self.is_served = trio.Event()
-        """The kernel has its answer: from now on it sends requests."""
+        """Is set when the kernel has its answer. From then on it sends requests."""
 
     @property
     def path(self) -> str:
-        """The mount point that libfuse is to be told: it finds its descriptor there."""
+        """The path that libfuse gets as its mount point. It stands for our descriptor."""
         return f"/dev/fd/{self._libfuse}"
 
     def greet(self) -> bool:
-        """Is there a request for libfuse yet, INIT? If it was there before, the kernel is next."""
+        """Is INIT still waiting for libfuse? The second call passes libfuse's answer on."""
         if self._is_asked:
             self._answer()
             return False
@@ -74,7 +74,7 @@ class Connection:
         return True
 
     def _answer(self) -> None:
-        """INIT is answered: the kernel gets that, and libfuse the kernel's descriptor."""
+        """Send libfuse's answer to INIT to the kernel, and give libfuse the kernel's descriptor."""
         answer = bytearray(self._ours.recv(_ANSWER_BYTES_MAX))
         (flags,) = _FLAGS.unpack_from(answer, _FLAGS_AT)
         flags = flags & ~_AUTO_INVAL_DATA | (_LISTS if self.lists else 0)

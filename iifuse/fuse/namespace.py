@@ -1,6 +1,6 @@
-"""Volumes as files under their absolute paths; the directories above them are synthesised.
+"""The tree of the mount: volumes as files under their absolute paths, and directories above them.
 
-Inode numbers are derived from the paths, so that a successor of this service gives the same ones.
+Inode numbers are made from the paths, so that they are the same after a restart of the service.
 """
 
 import os
@@ -16,9 +16,9 @@ _INODE_BYTES: Final = 7  # a file handle is an inode number and a flag bit, in 6
 
 
 class Node:
-    """A directory (`view` is None) or a file.
+    """A file, or a directory (`view` is None).
 
-    `access`: who may use it, as it was seen last. `is_link`: the volume of a file is named by one.
+    `access`: who may use it, as the last look has shown. `is_link`: the volume's path is a link.
     """
 
     __slots__ = ("access", "children", "inode", "is_link", "name", "parent", "view")
@@ -31,25 +31,25 @@ class Node:
 
     @property
     def path(self) -> str:
-        """Of the volume or the directory that it stands for."""
+        """The path of the volume or directory that it stands for."""
         above = self.parent.path.rstrip("/") if self.parent is not None else ""
         return f"{above}/{os.fsdecode(self.name)}"
 
     def up(self) -> "Iterator[Node]":
-        """Itself and every directory above it."""
+        """The node itself and every directory above it."""
         yield self
         if self.parent is not None:
             yield from self.parent.up()
 
 
 class Namespace:
-    """The tree; a directory is there as long as a file is below it."""
+    """The tree. A directory exists as long as there is a file below it."""
 
     def __init__(self) -> None:
         self.root = Node(ROOT, b"", None, None)
         self._nodes: dict[int, Node] = {ROOT: self.root}
         self.files: dict[int, View] = {}
-        """By inode number: for the path of a byte, which looks up nothing else."""
+        """The files by inode number. A read or write needs only this table."""
 
     def node(self, inode: int) -> Node | None:
         """The node of an inode number, if it is still there."""
@@ -87,7 +87,7 @@ class Namespace:
         return node
 
     def remove(self, view: View) -> Iterator[tuple[int, bytes]]:
-        """Take a file out; (parent inode, name) of it and of each directory emptied by that."""
+        """Remove a file and the directories that are empty then. Yields (parent inode, name)."""
         inode = self.inode(view)
         assert inode is not None
         del self.files[inode]

@@ -1,4 +1,4 @@
-"""The file system's handlers: they translate, and decide nothing."""
+"""The handlers of the file system. They translate between the kernel and views."""
 
 import errno
 import logging
@@ -31,29 +31,30 @@ from iifuse.fuse.permissions import Permissions
 from iifuse.loop.lookout import Lookout
 from iifuse.store.access import ACL, Access
 from iifuse.store.volume import Buffer
+from iifuse.units import ceil_div
 
 log = logging.getLogger(__name__)
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
 
 _SYNC_FLAG = 1
-"""Bit of a file handle: opened with O_SYNC or O_DSYNC."""
+"""The bit of a file handle that was opened with O_SYNC or O_DSYNC."""
 
 
 def _as_errno(error: BaseException) -> FUSEError:
-    """What the kernel is told. A defect is EIO to one caller; it must not end every mount."""
+    """The error for the kernel. A defect becomes EIO for one caller, and the service goes on."""
     if isinstance(error, FUSEError):
         return error
     if isinstance(error, OSError):
         return FUSEError(error.errno or errno.EIO)
-    if isinstance(error, MemoryError):  # a write that was cut short by it may come again
+    if isinstance(error, MemoryError):  # the program may repeat the request
         return FUSEError(errno.ENOMEM)
     log.error("defect in a file system handler", exc_info=error)
     return FUSEError(errno.EIO)
 
 
 def _handler(handler: Handler) -> Handler:
-    """Let nothing but FUSEError out: any other exception would end the service."""
+    """Let a handler raise only FUSEError, because any other exception would end the service."""
 
     @wraps(handler)
     async def guarded(*args: object) -> object:
@@ -66,7 +67,7 @@ def _handler(handler: Handler) -> Handler:
 
 
 class Operations(pyfuse3.Operations):
-    """Stateless but for the tree: a handle is an inode number and a flag bit."""
+    """The handlers. A file handle is an inode number and a flag bit, so there is no other state."""
 
     def __init__(self, namespace: Namespace, lookout: Lookout, *, writeback_cache: bool) -> None:
         super().__init__()
@@ -74,12 +75,12 @@ class Operations(pyfuse3.Operations):
         self._namespace, self._files = namespace, namespace.files
         self.permissions = Permissions(namespace, lookout)
         self._shown: WeakKeyDictionary[View, int] = WeakKeyDictionary()
-        """The content that the kernel may have cached since the last open."""
+        """View -> the content number that the kernel may have cached since the last open."""
 
     # -- data -------------------------------------------------------------------------------
 
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
-        """Bytes of a volume."""
+        """Read from a file."""
         try:
             view = self._files.get(fh >> 1) or self._view(fh >> 1)
             return cast(bytes, await view.read(off, size))
@@ -87,12 +88,12 @@ class Operations(pyfuse3.Operations):
             raise _as_errno(error) from error
 
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
-        """Bytes to a volume; on an O_SYNC handle durable when it returns."""
+        """Write to a file. With an O_SYNC handle the data is durable when this returns."""
         try:
             view = self._files.get(fh >> 1) or self._view(fh >> 1)
             done = await view.write(off, cast(Buffer, buf))
             if done < len(buf) and self.enable_writeback_cache:
-                raise FUSEError(errno.ENOSPC)  # a short answer to a writeback is not looked at
+                raise FUSEError(errno.ENOSPC)  # the kernel ignores a short answer to a writeback
             if fh & _SYNC_FLAG:
                 await view.sync()
         except Exception as error:
@@ -105,20 +106,20 @@ class Operations(pyfuse3.Operations):
         try:
             await self._view(fh >> 1).suspect(defect)
         except Exception:
-            log.exception("a set that a defect met cannot be marked")
+            log.exception("a set cannot be marked as suspect after a defect")
 
     async def fsync(self, fh: FileHandleT, datasync: bool) -> None:  # noqa: ARG002
-        """Sync; left out, the kernel would take every fsync for done, for ever."""
+        """Sync a file. Without this handler the kernel would treat every fsync as done."""
         try:
             await self._view(fh >> 1).sync()
         except Exception as error:
             raise _as_errno(error) from error
 
     async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
-        """Directories are made up: there is nothing to sync."""
+        """There is nothing to sync: directories exist in memory only."""
 
     async def flush(self, fh: FileHandleT) -> None:
-        """A close; what was written stands already where it belongs."""
+        """A close of a descriptor. There is nothing to do: what was written is not held back."""
 
     # -- files ------------------------------------------------------------------------------
 
@@ -129,7 +130,7 @@ class Operations(pyfuse3.Operations):
         flags: FlagT,
         ctx: RequestContext,  # noqa: ARG002
     ) -> FileInfo:
-        """Open a volume. The cache is kept while the content has not moved behind the kernel."""
+        """Open a file. The kernel keeps its cache if the content has not changed since the last."""
         if flags & os.O_TRUNC:
             raise FUSEError(errno.EPERM)
         view = self._view(inode)
@@ -142,7 +143,7 @@ class Operations(pyfuse3.Operations):
 
     @_handler
     async def release(self, fh: FileHandleT) -> None:
-        """The last use of a handle has gone."""
+        """Release a handle after its last use."""
         self._view(fh >> 1).released()
 
     @_handler
@@ -154,7 +155,7 @@ class Operations(pyfuse3.Operations):
         fh: FileHandleT | None,  # noqa: ARG002
         ctx: RequestContext,  # noqa: ARG002
     ) -> EntryAttributes:
-        """Times may be set; size, mode and owner are the volume's."""
+        """Set the times. Size, mode and owner are those of the volume and cannot be changed."""
         node = self._node(inode)
         view = node.view
         if view is None or (fields.update_size and attr.st_size != view.size_bytes):
@@ -181,7 +182,7 @@ class Operations(pyfuse3.Operations):
         name: FileNameT,
         ctx: RequestContext,  # noqa: ARG002
     ) -> EntryAttributes:
-        """A name in a directory."""
+        """Look up a name in a directory."""
         parent = self._node(parent_inode)
         if name == b".":
             return self._attributes(parent)
@@ -192,7 +193,7 @@ class Operations(pyfuse3.Operations):
 
     @_handler
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:  # noqa: ARG002
-        """Attributes of a node."""
+        """The attributes of a file or directory."""
         return self._attributes(self._node(inode))
 
     @_handler
@@ -202,7 +203,7 @@ class Operations(pyfuse3.Operations):
         name: FileNameT,
         ctx: RequestContext,  # noqa: ARG002
     ) -> bytes:
-        """The access control list, by which the kernel checks; there are no other attributes."""
+        """The access control list, which the kernel applies. There are no other attributes."""
         node = self._node(inode)
         if name != os.fsencode(ACL):
             raise FUSEError(errno.ENODATA)
@@ -212,13 +213,13 @@ class Operations(pyfuse3.Operations):
 
     @_handler
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:  # noqa: ARG002
-        """A directory's handle is its inode number."""
+        """Open a directory. Its handle is its inode number."""
         self._node(inode)
         return FileHandleT(inode)
 
     @_handler
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
-        """Entries by inode number, so that one that goes does not shift the others."""
+        """List a directory by inode number: then an entry that vanishes does not shift others."""
         children = sorted(self._node(fh).children.values(), key=lambda n: n.inode)
         left = [node for node in children if node.inode > start_id]
         for node in left:
@@ -227,20 +228,20 @@ class Operations(pyfuse3.Operations):
                 return
 
     async def releasedir(self, fh: FileHandleT) -> None:
-        """Nothing was kept."""
+        """There is nothing to release."""
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
-        """Nodes live as long as their volumes, whatever the kernel remembers."""
+        """There is nothing to do: nodes exist as long as their volumes are on the mount."""
 
     async def statfs(self, ctx: RequestContext) -> StatvfsData:  # noqa: ARG002
-        """A file system with no room of its own."""
+        """The file system has no space of its own."""
         data = StatvfsData()
         data.f_bsize = data.f_frsize = 4096
         data.f_namemax = 255
         return data
 
     async def _refuse(self, *args: object) -> Any:  # noqa: ARG002
-        """Volumes come and go by iiadm and svadm only."""
+        """Refuse a change of the tree: only iiadm and svadm add and remove files."""
         raise FUSEError(errno.EPERM)
 
     _refused: Any = _refuse
@@ -265,7 +266,7 @@ class Operations(pyfuse3.Operations):
 
 
 def _attributes(node: Node, access: Access) -> EntryAttributes:
-    """A device is shown as a file."""
+    """The attributes of a node. A device is shown as a regular file."""
     attr = EntryAttributes()
     attr.st_ino = InodeT(node.inode)
     attr.generation = 0
@@ -283,7 +284,7 @@ def _attributes(node: Node, access: Access) -> EntryAttributes:
     attr.st_mode = ModeT(stat.S_IFREG | access.mode)
     attr.st_nlink = 1
     attr.st_size = view.size_bytes
-    attr.st_blocks = -(-view.size_bytes // 512)
+    attr.st_blocks = ceil_div(view.size_bytes, 512)  # the unit of st_blocks
     attr.st_atime_ns = attr.st_mtime_ns = view.times.mtime_ns
     attr.st_ctime_ns = view.times.ctime_ns
     return attr

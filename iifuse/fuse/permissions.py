@@ -1,7 +1,8 @@
-"""Who may use a node of the mount: the kernel checks by what we have seen last (K10).
+"""Who may use a file or directory of the mount. The kernel checks by what was seen last (K10).
 
-Nobody who asks for attributes waits for a volume or a directory: those may lie on a disk that does
-not answer (K8). They are looked at when a file comes, when it is opened, and every few seconds.
+A request for attributes must not wait for the volume or the real directory, which may be on a disk
+that does not answer (K8). So those are looked at when a file comes to the mount, when it is opened,
+and every few seconds.
 """
 
 import logging
@@ -20,17 +21,18 @@ from iifuse.store.identity import Host
 log = logging.getLogger(__name__)
 
 EVERY_S: Final = 6.0
-"""How often all is looked at. With the kernel's own second a change shows within ten."""
+"""Seconds between two looks at everything. The kernel keeps attributes for one more second, so a
+change is visible within ten."""
 
 Tell = Callable[[list[Node]], Awaitable[None]]
-"""Lets the kernel forget what it knows of nodes."""
+"""Lets the kernel forget the attributes of nodes."""
 
 
 class Permissions:
-    """Looks at the real volumes and directories; one that does not answer keeps what it had.
+    """Looks at the real volumes and directories. If one does not answer, its access stays.
 
-    `lists`: does the kernel go by access control lists? Else where there is one nobody but owner
-    and root is let in, as the group's bits say what its mask says.
+    `lists`: does the kernel apply access control lists? If not, a file that has one is for its
+    owner and root only, because the group's bits of its mode are then the mask of the list.
     """
 
     def __init__(self, namespace: Namespace, lookout: Lookout) -> None:
@@ -38,7 +40,7 @@ class Permissions:
         self._namespace, self._lookout = namespace, lookout
 
     async def keep_fresh(self, tell: Tell) -> None:
-        """Look now and then, for as long as the service lives."""
+        """Look at everything now and then, as long as the service runs."""
         while True:
             await trio.sleep(EVERY_S)
             changed = await self.look(self._namespace.nodes())
@@ -46,20 +48,20 @@ class Permissions:
                 await tell(changed)
 
     async def look(self, nodes: Iterable[Node]) -> list[Node]:
-        """Look at nodes in a thread; those that are others than they were."""
+        """Look at nodes in a thread. Returns those whose access has changed."""
         sight, before = _Sight(), {node: node.access for node in nodes}
         how = {node.path: partial(sight.of, node) for node in before}
         try:
             found = await self._lookout.look(how)
-        except Exception as error:  # noqa: BLE001 - no thread to be had, for instance
-            log.debug("nobody can look at who may use what: %s", error)
+        except Exception as error:  # noqa: BLE001 - for example, there is no thread
+            log.debug("owners and modes cannot be looked at: %s", error)
             return []
         for node in before:
             node.access = found.get(node.path) or node.access
         return [node for node, access in before.items() if node.access != access]
 
     def of(self, node: Node) -> Access:
-        """Owner and mode to be shown."""
+        """Owner and mode that the mount shows for a node."""
         found = node.access
         if found.acl is None or self.lists:
             return found
@@ -67,14 +69,14 @@ class Permissions:
 
 
 class _Sight:
-    """One look at many nodes: what is mounted where is read once for all of them."""
+    """One look at many nodes. The list of mounts is read only once for all of them."""
 
     @cached_property
     def _host(self) -> Host:
         return Host()
 
     def of(self, node: Node) -> Access | None:
-        """None: there is nothing to be seen just now."""
+        """The access to the real file of a node; None: it cannot be seen now."""
         if node.view is None:
             return access.of_directory(node.path, self._host)
         raw = node.view.raw

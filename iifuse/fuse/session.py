@@ -1,4 +1,4 @@
-"""The mount: made, looked after and taken down. Its limits: docs/decisions/mount.md."""
+"""Makes the mount, serves it, and takes it down. docs/decisions/mount.md has its limits."""
 
 import contextlib
 import logging
@@ -30,17 +30,17 @@ log = logging.getLogger(__name__)
 
 _TASKS_MAX: Final = 256
 _TASKS_MIN: Final = 16
-"""Tasks that stay when they have nothing to do: beginning one costs more than a request."""
+"""Tasks that stay when they have nothing to do. To start a task costs more than a request."""
 _BACKGROUND_MAX: Final = 128
-"""Asynchronous requests under way, of all volumes; they have to leave tasks for the others."""
+"""The most asynchronous requests under way for all volumes. Other requests need tasks too."""
 
 
 class Mount:
-    """The file system at `mountpoint`; also an instance's way to the layers above it (Hooks).
+    """The file system at `mountpoint`. It is also the Hooks of an instance.
 
-    `in_place`: each regular file is also bind-mounted over the volume's own path. `children`: for
-    what asks the mount itself: a thread of ours that waits for our own mount could not be killed,
-    and with it the mount would outlive a kill of the service.
+    `in_place`: each regular file is also bind-mounted over the volume's own path. `children` makes
+    the calls that go to the mount itself. A thread of ours that waits for our own mount could not
+    be killed, so the mount would stay after a kill of the service.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Mount:
     # -- life -------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Mount. Raises ServiceError."""
+        """Make the mount. Raises ServiceError."""
         _clean_up_killed(self.mountpoint, self.programs)
         if _is_our_mount(self.mountpoint):
             raise errors.ServiceError(self.mountpoint, "another service is mounted here")
@@ -87,8 +87,8 @@ class Mount:
 
     async def run(self) -> None:
         """Serve requests until `stop`."""
-        waiter = Waiter(self._loop.are_running, self._loop.watchable)
-        self._loop.returned.stand_by = waiter.stand_by
+        waiter = Waiter(self._loop.has_waiters, self._loop.watchable_calls)
+        self._loop.finished.stand_by = waiter.stand_by
         waits.install(waiter, self._connection.greet)
         await pyfuse3.main(min_tasks=_TASKS_MIN, max_tasks=_TASKS_MAX)
 
@@ -97,11 +97,11 @@ class Mount:
         self._operations.permissions.lists = self._connection.lists
         await self._connection.is_served.wait()
         self._lift_limits()
-        # pyfuse3 starts the thread for this with the first call, when there may be none to be had.
+        # pyfuse3 starts a thread at the first such call. Later there might be no thread left.
         pyfuse3.invalidate_entry_async(pyfuse3.ROOT_INODE, FileNameT(b"none"), ignore_enoent=True)
 
     def _lift_limits(self) -> None:
-        """The kernel's defaults are made for a mount that nobody depends on."""
+        """Raise limits of the kernel that are too low for a mount with many volumes."""
         device = self._connection.device
         major, minor = os.major(device), os.minor(device)
         connection = f"{linux.FUSE_CONNECTIONS}/{minor}"
@@ -111,7 +111,7 @@ class Mount:
         for name in ("max_background", "congestion_threshold"):
             _tune(f"{connection}/{name}", _BACKGROUND_MAX)
         if self._operations.enable_writeback_cache:
-            # A FUSE mount may have 1 % of the dirty pages that a disk may have.
+            # By default a FUSE mount may have 1 % of the dirty pages that a disk may have.
             _tune(f"/sys/class/bdi/{major}:{minor}/strict_limit", 0)
 
     def stop(self) -> None:
@@ -119,15 +119,15 @@ class Mount:
         pyfuse3.terminate()
 
     def close(self) -> None:
-        """Unmount, lazily where the mount is busy; it may have been unmounted from outside."""
+        """Unmount, lazily if the mount is busy. Somebody may have unmounted it already."""
         if self.in_place:
             for view in self._namespace.views():
                 self._uncover(view.path)
-        pyfuse3.close(unmount=False)  # requests under way have failed from now on
+        pyfuse3.close(unmount=False)  # this lets requests fail that are under way
         self._unmount()
 
     def _unmount(self) -> None:
-        """Not what somebody else has mounted there since ours was taken down from outside."""
+        """Unmount our own mount only: somebody may have unmounted it and mounted another there."""
         try:
             self.programs.unmount_dead(self.mountpoint)
         except (OSError, errors.ServiceError):
@@ -139,7 +139,7 @@ class Mount:
     # -- the hooks of the instance ----------------------------------------------------------
 
     async def appear(self, view: View) -> None:
-        """A file comes to the mount."""
+        """Put a file on the mount."""
         node = self._namespace.add(view)
         node.is_link = await self._loop.blocking(partial(os.path.islink, view.path))
         await self._operations.permissions.look(node.up())
@@ -150,7 +150,7 @@ class Mount:
             )
 
     async def keep_fresh(self) -> None:
-        """Let the mount show who may use the volumes, for as long as the service lives."""
+        """Keep owners and modes of files up to date, as long as the service runs."""
         await self._operations.permissions.keep_fresh(self._forget)
 
     async def _forget(self, nodes: list[Node]) -> None:
@@ -158,34 +158,34 @@ class Mount:
         await self._loop.blocking(partial(_forget_attributes, inodes))
 
     async def vanish(self, view: View) -> None:
-        """A file leaves the mount; the kernel is told to forget its name."""
+        """Take a file off the mount, and let the kernel forget its name."""
         if self.in_place:
             await self._loop.blocking(partial(self._uncover, view.path))
         for parent, name in self._namespace.remove(view):
             pyfuse3.invalidate_entry_async(InodeT(parent), FileNameT(name), ignore_enoent=True)
 
     def _uncover(self, path: str) -> None:
-        """No file of ours is mounted over a volume any more."""
+        """Take down our mount over a volume's own path."""
         try:
             try:
                 self.programs.unmount(path)
-            except errors.ServiceError:  # better at the risk of a wait than not at all
+            except errors.ServiceError:  # then do it here, although that may hang
                 linux.unmount(path, linux.MNT_DETACH)
         except OSError as error:
-            log.warning("%s: what is mounted over it stays there: %s", path, error)
+            log.warning("%s: the file that is mounted over it stays there: %s", path, error)
 
     def mounted_path(self, view: View) -> str:
-        """Where programs find the view."""
+        """The path under which programs find a view."""
         return self.mountpoint + view.path
 
     def holders(self, view: View) -> list[Holder]:
-        """Programs and loop devices that have the view open, wherever it is mounted."""
+        """The programs and loop devices that have a view open, wherever it is mounted. Blocks."""
         return of_mounted(self._connection.device, view.path)
 
     async def times_moved(self, views: list[View]) -> None:
-        """The kernel forgets what it knows of the files' times before this returns.
+        """Let the kernel forget the times of files. When this returns, it has forgotten them.
 
-        With writeback_cache it goes by its own times, which are set through the mount.
+        With writeback_cache the kernel keeps times of its own. They are set through the mount.
         """
         inodes = [self._namespace.inode(view) for view in views]
         await self._loop.blocking(partial(_forget_attributes, [i for i in inodes if i is not None]))
@@ -200,12 +200,10 @@ class Mount:
             log.warning("%s: the mount still shows an earlier time: %s", view.path, error)
 
     def sync_mounted(self, views: list[View], limit_s: float = SYNC_SECONDS) -> None:
-        """Sync open files through the mount, so that their dirty pages arrive here.
+        """Sync open files through the mount, so that their dirty pages arrive here. Blocks.
 
-        Each may take `limit_s` seconds.
-
-        Its errors are the programs', told at their own fsync. Raises OSError when that takes too
-        long, and ServiceError.
+        Each file may take `limit_s` seconds. Errors of the syncs are ignored, because the programs
+        get them at their own fsync. Raises OSError if it takes too long, and ServiceError.
         """
         paths = [self.mounted_path(view) for view in views if view.opens]
         if not paths:
@@ -218,33 +216,33 @@ class Mount:
 
 
 def _tune(path: str, value: int) -> None:
-    """Set what the kernel shows as a file; slower without, on a kernel that has no such file."""
+    """Set a value that the kernel shows as a file. Without it the mount is only slower."""
     with contextlib.suppress(OSError), open(path, "w") as file:
         file.write(str(value))
 
 
 def _forget_attributes(inodes: list[int]) -> None:
     for inode in inodes:
-        with contextlib.suppress(OSError):  # the kernel knows nothing of it
+        with contextlib.suppress(OSError):  # the kernel has no attributes of it
             pyfuse3.invalidate_inode(InodeT(inode), attr_only=True)
 
 
 def clean_up_dead(paths: Iterable[str], children: Nursery) -> None:
     """Unmount what a killed service has left behind at these paths."""
     if not mounts().services:
-        return  # and no path is touched whose file server may be the next that hangs
+        return  # without looking at the paths, whose file servers may hang
     for path in paths:
         try:
             if children.unmount_dead(path):
                 log.warning("%s: a dead mount was cleaned up", path)
         except OSError as error:
-            log.warning("%s: whether a dead mount is there cannot be told: %s", path, error)
+            log.warning("%s: cannot find out whether a dead mount is there: %s", path, error)
 
 
 def _clean_up_killed(mountpoint: str, children: Nursery) -> None:
-    """The same of a mount, with its files that `-o in_place` has mounted over volumes.
+    """Unmount a dead mount, and its files that `-o in_place` has mounted over volumes.
 
-    The state directory that knew the volumes may be lost, so they are found by the mount's device.
+    They are found by the device of the mount, because the state directory may be lost.
     """
     before = {mount.device for mount in mounts().at(mountpoint) if mount.is_service}
     clean_up_dead([mountpoint], children)
@@ -254,7 +252,7 @@ def _clean_up_killed(mountpoint: str, children: Nursery) -> None:
 
 
 def _check_place(mountpoint: str) -> None:
-    """Raise ServiceError where each service would wait for the other."""
+    """Raise ServiceError for a mount point on another service: each would wait for the other."""
     try:
         Host().locate(mountpoint)
         hidden = os.listdir(mountpoint)

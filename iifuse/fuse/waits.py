@@ -1,6 +1,7 @@
-"""Lets pyfuse3 wait for requests in our way (loop.waiter).
+"""Lets pyfuse3 wait for requests with loop.waiter.
 
-Its own switch to asyncio replaces its module global `trio`; the same switch puts ours there.
+pyfuse3 has a global `trio` in its module, which its own asyncio mode replaces. This module replaces
+it in the same way.
 """
 
 from collections.abc import Awaitable, Callable
@@ -13,7 +14,7 @@ from iifuse.loop.waiter import Waiter
 
 
 class _Lowlevel:
-    """`trio.lowlevel` with our way of waiting."""
+    """`trio.lowlevel` with the waiter's functions."""
 
     wait_readable: Callable[[int], Awaitable[None]]
 
@@ -35,15 +36,15 @@ class _Trio:
 
     def __init__(self, waiter: Waiter, greet: Callable[[], bool]) -> None:
         self.lowlevel = _Lowlevel(waiter, greet)
-        self.Lock = lambda: waiter.baton  # pyfuse3 asks for one, once
+        self.Lock = lambda: waiter.reader_lock  # pyfuse3 makes exactly one lock
 
     def __getattr__(self, name: str) -> Any:
         return getattr(trio, name)
 
 
 def install(waiter: Waiter, greet: Callable[[], bool]) -> None:
-    """Let pyfuse3 wait in this way; before its main loop begins.
+    """Let pyfuse3 wait with the waiter. This is called before its main loop begins.
 
-    `greet()`: is there a request already, as there is until the kernel is greeted?
+    `greet()`: is the kernel's first request, INIT, still waiting for libfuse? (Connection.greet)
     """
     pyfuse3.trio = _Trio(waiter, greet)  # type: ignore[attr-defined]

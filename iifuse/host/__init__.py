@@ -1,1 +1,1 @@
-"""What one instance knows: its sets, files and volumes, and what it has noted of them."""
+"""What one instance knows: its sets, files and volumes, and what is recorded about them."""

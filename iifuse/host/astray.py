@@ -1,6 +1,7 @@
-"""Volumes that are open while something else, or nothing, has taken their place.
+"""Open volumes whose paths lead to another file now, or to nothing.
 
-What is written then goes to a file that may have no name any more: it ends with our descriptor.
+What is written then goes to a file that may have no name any more. It is lost when the service
+closes its descriptor.
 """
 
 import logging
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 async def look_at_open(instance: Instance) -> None:
-    """Tell the sets what stands in the places of their open volumes."""
+    """Compare all open volumes with what is at their paths now, and tell their sets."""
     volumes = {volume.path: volume for volume in _open_volumes(instance)}
     how = {path: partial(way_to_look(instance, v), v) for path, v in volumes.items()}
     found = await instance.lookout.look(how)
@@ -66,21 +67,24 @@ def _tell(member: VolumeSet, role: Role, why: str | None) -> None:
 
 
 async def _outdate(instance: Instance, member: VolumeSet) -> None:
-    """What stands in the bitmap's place now may be a copy of it, and is older from now on."""
+    """Write the header again: the file at the bitmap's path may be a copy, which is older now."""
     try:
         await member.commit()
         await instance.loop.blocking(partial(instance.db.remember, member.header))
     except (errors.StorageError, OSError) as error:
-        log.error("%s: %s", member.name, error)  # noqa: TRY400 - a disk's error, not a defect
+        log.error("%s: %s", member.name, error)  # noqa: TRY400 - the disk has failed, not the code
 
 
 def way_to_look(instance: Instance, volume: Volume) -> Callable[[Volume], str]:
-    """Where our own file is mounted over the path, to look there would be to ask ourselves."""
+    """The function that compares a volume with its path.
+
+    If our own file is mounted over the path, the path itself must not be looked at: it leads to us.
+    """
     return deleted if is_covered(instance, volume.path) else astray
 
 
 def is_covered(instance: Instance, path: str) -> bool:
-    """Is our own file mounted over a path (`-o in_place`)?"""
+    """Has `-o in_place` mounted our own file over a path?"""
     if not instance.hooks.in_place or path not in instance.views:
         return False
     volume = open_at(instance, path)
@@ -88,15 +92,15 @@ def is_covered(instance: Instance, path: str) -> bool:
 
 
 def open_at(instance: Instance, path: str) -> Volume | None:
-    """The volume behind a file of the mount."""
+    """The open volume behind a file of the mount; None: it is not open."""
     member = instance.sets.get(path)
     return instance.views[path].family.master if member is None else member.shadow
 
 
 def check(instance: Instance, volume: Volume, verb: str) -> None:
-    """In a thread: raise BadVolume if the path of a volume does not lead to it at this moment.
+    """Raise BadVolume if the path of a volume does not lead to it now. Runs in a thread.
 
-    Who names the path means what stands there now.
+    A user who names the path means the file that is there now.
     """
     why = way_to_look(instance, volume)(volume)
     if why:
@@ -112,10 +116,10 @@ def check(instance: Instance, volume: Volume, verb: str) -> None:
 
 @asynccontextmanager
 async def uncovered(instance: Instance, view: View | None, *, lost: bool) -> AsyncIterator[None]:
-    """As `Instance.closed`; and a lost file's name leads to what stands there, not to our mount.
+    """Like `Instance.closed`. If the file is `lost`, its path also leads to what is there now.
 
-    With `-o in_place` the file is off the mount then, and comes back only when this is left by an
-    error. Raises Busy.
+    With `-o in_place` the path leads to our mount otherwise. Then the file is taken off the mount,
+    and is put back only after an error. Raises Busy.
     """
     hidden: View | None = None
     try:
@@ -131,7 +135,7 @@ async def uncovered(instance: Instance, view: View | None, *, lost: bool) -> Asy
 
 
 def why_astray(instance: Instance, view: View) -> str:
-    """Why the path of a file's volume leads to that no more, for people; empty while it does."""
+    """Why the path of a view's volume does not lead to it any more, for people; empty: it does."""
     member = instance.sets.get(view.path)
     if member is None:
         return view.family.astray

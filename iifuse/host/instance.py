@@ -13,15 +13,15 @@ import trio
 from iifuse import errors
 from iifuse.core.geometry import Geometry
 from iifuse.core.header import Header
-from iifuse.core.naming import near
+from iifuse.core.naming import suggestion
 from iifuse.data.copier import Copier
 from iifuse.data.family import Family
 from iifuse.data.view import MasterView, ShadowView, View
 from iifuse.data.volumeset import VolumeSet
-from iifuse.host.desk import Desk
 from iifuse.host.history import History
 from iifuse.host.notes import Notes
 from iifuse.host.timekeeper import Timekeeper
+from iifuse.host.verblocks import VerbLocks
 from iifuse.loop.lookout import ANSWER_S, Lookout
 from iifuse.loop.loop import Loop
 from iifuse.store.bitmapfile import BitmapFile
@@ -32,7 +32,7 @@ from iifuse.store.presence import probe
 from iifuse.store.programs import Programs
 from iifuse.store.statedb import StateDB
 from iifuse.store.transitions import TransitionFile
-from iifuse.store.transport import Said
+from iifuse.store.transport import DeclaredPlaces
 from iifuse.store.volume import Volume, open_volume
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Hooks(Protocol):
 
     @property
     def programs(self) -> Programs:
-        """Whoever lets programs of the host look at volumes."""
+        """Runs programs of the host that look at volumes."""
 
     async def appear(self, view: View) -> None:
         """A file comes to the mount."""
@@ -74,7 +74,7 @@ class Instance:
     """The registries; what people order stands in `iifuse/verbs`.
 
     `sets` is keyed by shadow path, `views` by volume path, `copiers`, those that have not ended,
-    by set UUID. `desk`: which verbs run side by side.
+    by set UUID. `verb_locks`: which verbs run side by side.
     """
 
     def __init__(
@@ -88,15 +88,15 @@ class Instance:
         nursery: trio.Nursery,
         boot_id: UUID,
         ordered: bool = True,
-        said: Said | None = None,
+        declared: DeclaredPlaces | None = None,
     ) -> None:
         self.loop: Final = loop
         self.directory, self.db, self.transitions = directory, db, transitions
         self.hooks, self.nursery = hooks, nursery
-        self.boot_id, self.ordered, self._said = boot_id, ordered, said or Said()
+        self.boot_id, self.ordered, self._declared = boot_id, ordered, declared or DeclaredPlaces()
         self.session = 1 + secrets.randbelow((1 << 32) - 1)
         """In every header and in the state database, so that an older copy of a bitmap is known."""
-        self.desk = Desk()
+        self.verb_locks = VerbLocks()
         self.families: list[Family] = []
         self.sets: dict[str, VolumeSet] = {}
         self.views: dict[str, View] = {}
@@ -110,7 +110,7 @@ class Instance:
     def open_volume(self, path: str, *, exclusive: bool = True) -> Volume:
         """Open and lock a volume, and know whether it is remote. Blocks; see store.volume."""
         volume = open_volume(path, exclusive=exclusive)
-        volume.remote = self._said.why_remote(path, volume.remote)
+        volume.remote = self._declared.why_remote(path, volume.remote)
         return volume
 
     async def open_in_time(
@@ -139,10 +139,10 @@ class Instance:
         self._expect_stamp(family)
 
     def _expect_stamp(self, family: Family) -> None:
-        """Of a master that has a further set, which knows nothing of it yet."""
+        """Let a new set's header get the stamp of its master."""
         view = self.master_view(family)
         if view is not None:
-            self.timekeeper.expect(view)
+            self.timekeeper.record_stamp_later(view)
 
     def move(self, member: VolumeSet, family: Family) -> None:
         """Its master is the one of another family from now on; no write may run on either."""
@@ -174,7 +174,7 @@ class Instance:
         """The sets of a group. Raises NotFound when there is none."""
         found = [s for s in list(self.sets.values()) if s.group == group]
         if not found:
-            hint = near(group, {s.group for s in list(self.sets.values()) if s.group})
+            hint = suggestion(group, {s.group for s in list(self.sets.values()) if s.group})
             raise errors.NotFound(
                 group, "no such group", f"{hint} 'iiadm -g -L' lists all".strip()
             )
@@ -248,7 +248,7 @@ class Instance:
         nothing that needs the mount to answer may be awaited under this.
         """
         doors = [view for view in views if view is not None and not _is_ours(view.door)]
-        clock = self.loop.clock
+        clock = self.loop.limits
         deadline = clock.now() + CLOSE_SECONDS
         while True:
             for view in doors:
@@ -308,7 +308,7 @@ class Instance:
         self.nursery.start_soon(self._run_copy, copier, name=f"copy {member.name}")
 
     async def _run_copy(self, copier: Copier) -> None:
-        """Afterwards nothing keeps it, nor the bits of a set that may be disabled by then."""
+        """Run a copier. Then forget it: it would keep the bits of a disabled set in memory."""
         key = copier.member.key
         await copier.run()
         if self.copiers.get(key) is copier:

@@ -1,13 +1,14 @@
-"""What the state database is told, and when.
+"""What the state database is told about sets, and when.
 
-*Promises* decide what a start may show should a bitmap volume be missing: which sets there are,
-whether a copy runs, whether the shadow is lent. They are noted before a verb changes anything
-(`announce`, `enter`), so that a state directory that takes no notes refuses the verb, and a crash
-in between leaves a row that says more than the header ("perhaps lent"), which is safe to believe.
-A start forgets the row of a new set whose header never came; the other order would leave a bitmap
-that nobody knows, or half an import.
-How it has ended is noted after the header (`remember`); where that fails, it is made up for as
-soon as it can be, and until then the row says more. The history is no affair of theirs (`history`).
+If a bitmap volume is missing at a start, the database decides what may be shown: which sets there
+are, whether a copy runs, whether a shadow is exported. So this is noted before a verb changes
+anything (`announce`, `enter`). If the state directory takes no notes, the verb is refused. After a
+crash in between, the row says more than the header ("perhaps exported"), which is safe to believe.
+A start forgets the row of a new set whose header was never written. In the other order a crash
+could leave a bitmap that nobody knows, or half an import.
+
+How the verb has ended is noted after the header (`remember`). If that fails, it is tried again, and
+until then the row says more than the header. The history is kept elsewhere (`history`).
 """
 
 import logging
@@ -31,40 +32,43 @@ from iifuse.store.statedb import StateDB
 log = logging.getLogger(__name__)
 
 EVERY_S: Final = 10.0
-"""How often it is tried again to note what could not be noted."""
+"""Seconds after which a note that has failed is tried again."""
 
 Coming = Mapping[VolumeSet, tuple[Progress, Custody] | None]
-"""What the headers of sets are about to say; None: nothing that a start would have to know."""
+"""What the headers of sets are about to say; None: nothing that a start has to know."""
 
 
 class Notes:
-    """The only one who tells the state database what sets are and do."""
+    """Writes the notes on sets into the state database. Nothing else does."""
 
     def __init__(self, db: StateDB, loop: Loop) -> None:
         self.db, self._loop = db, loop
         self._behind: dict[str, Header] = {}
-        """By shadow: headers that the database has not been told of."""
+        """Path of a shadow -> a header that the database does not know yet."""
         self._unforgotten: set[str] = set()
-        """Sets that are gone and still in the database."""
+        """Sets that do not exist any more and are still in the database."""
         self._coming: set[str] = set()
-        """Sets of which a verb has announced what their headers will say."""
+        """Sets for which a verb has announced what their headers will say."""
         self._postponed: set[str] = set()
-        """Those of them of which there was more to remember meanwhile."""
+        """Sets of `_coming` about which there was something else to note meanwhile."""
         self._told: set[str] = set()
-        """Sets of which the log says that their notes are late."""
+        """Sets for which the log says already that their notes have failed."""
         self._lock = threading.RLock()
-        """So that of two notes on a set the newer one is written last."""
+        """Held during a note, so that of two notes on a set the newer one is written last."""
 
     # -- which sets there are, in a thread ----------------------------------------------------
 
     def enter(self, row: SetRow) -> None:
-        """Put a set into the database. Raises StorageError."""
+        """Put a set into the database. Blocks; raises StorageError."""
         with self._lock:
             self._forget_all()
             self.db.add_set(row)
 
     def forget(self, name: str) -> None:
-        """Take a set out of it; where that fails, as soon as it can be. Raises StorageError."""
+        """Take a set out of the database. If that fails, it is tried again later.
+
+        Blocks; raises StorageError.
+        """
         with self._lock:
             self._behind.pop(name, None)
             self._unforgotten.add(name)
@@ -77,9 +81,9 @@ class Notes:
 
     @asynccontextmanager
     async def entered(self, row: SetRow) -> AsyncIterator[None]:
-        """Enter a set whose bitmap volume is written next; forget it if that raises.
+        """Put a set into the database while its bitmap volume is written; remove it after an error.
 
-        Raises StorageError, and the bitmap volume is as it was then.
+        Raises StorageError before the bitmap volume is touched.
         """
         await self._loop.blocking(partial(self.enter, row))
         try:
@@ -93,9 +97,9 @@ class Notes:
 
     @asynccontextmanager
     async def announced(self, coming: Coming) -> AsyncIterator[None]:
-        """Note what a verb is about to do, before it changes anything; take it back if it raises.
+        """Note what a verb is about to do, before it changes anything. An error takes it back.
 
-        Raises StorageError, and the verb is refused then.
+        Raises StorageError; then the verb has to be refused.
         """
         members = {m.name: m for m, what in coming.items() if what is not None}
         self._coming |= members.keys()
@@ -119,10 +123,10 @@ class Notes:
             self.db.announce({member.name: what for member, what in coming.items()})
 
     async def remember(self, member: VolumeSet) -> None:
-        """What the header says now. Without a bitmap volume it is a stand-in and knows nothing.
+        """Note what the header says now. Without a bitmap volume the header does not count.
 
-        A copy that ends while a verb is about to change the header must not take back what that has
-        announced: the verb lets us know how it has ended.
+        If a copy ends while a verb is about to change the header, this must not undo what the verb
+        has announced. Then the note is made when the verb has ended.
         """
         if member.name in self._coming:
             self._postponed.add(member.name)
@@ -131,29 +135,29 @@ class Notes:
             await self.catch_up()
 
     async def copy_is_done(self, member: VolumeSet) -> None:
-        """The header is about to say so, and for once the row goes ahead with less.
+        """Note that a copy is complete, before the header says so.
 
-        Else a start without the bitmap volume would begin a complete restore anew, over what was
-        written since.
+        Here the row says less than the header for a moment. Otherwise a start without the bitmap
+        volume would repeat a complete restore, and overwrite what was written since.
         """
         idle = {member.name: (Progress.IDLE, member.header.custody)}
-        with suppress(errors.StorageError):  # the row says more, until `remember` has caught up
+        with suppress(errors.StorageError):  # then the row says more until it is noted later
             await self._loop.blocking(partial(self.db.announce, idle))
 
     async def catch_up(self) -> None:
-        """Note what could not be noted before; a failure is logged once for each set."""
+        """Make the notes that have failed before. A failure is logged once for each set."""
         try:
             await self._loop.blocking(self._catch_up)
         except errors.StorageError as error:
-            new = self.late() - self._told
+            new = self.behind() - self._told
             if new:
                 log.error("what became of %s is noted later: %s", ", ".join(sorted(new)), error)  # noqa: TRY400
             self._told |= new
         else:
             self._told.clear()
 
-    def late(self) -> set[str]:
-        """Sets of which the state database says more than is so."""
+    def behind(self) -> set[str]:
+        """The sets for which the state database is not up to date."""
         return {*self._behind, *self._unforgotten}
 
     def _catch_up(self) -> None:
@@ -165,7 +169,7 @@ class Notes:
                     del self._behind[name]
 
     async def keep_up(self) -> None:
-        """Try again now and then, for as long as the service lives."""
+        """Try failed notes again now and then, as long as the service runs."""
         while True:
             await trio.sleep(EVERY_S)
             if self._behind or self._unforgotten:
@@ -173,7 +177,7 @@ class Notes:
 
 
 def _safe(header: Header) -> Header:
-    """A shadow that is offline is not to be shown as whole by a start without the bitmap volume."""
+    """The header to note. A start without the bitmap volume must not show an offline shadow."""
     if header.offline & Role.SHADOW and header.progress is Progress.IDLE:
         return replace(header, progress=Progress.TO_SHADOW)
     return header

@@ -1,8 +1,9 @@
-"""Who uses which volume, and as what: one table, asked by every verb that brings a volume in.
+"""Which volume is used for what. Every verb that adds a volume asks this table.
 
-A volume has one part to play in one service; only a master may be that of several sets. Names do
-not hide what a volume is (store/identity.py). Against other services of the host each open volume
-is claimed (store/claims.py); what is not open, lent or offline, is known here alone.
+A volume has one role in one service. Only a master may belong to several sets. A volume is
+recognised under any name (store/identity.py). Other services of the host are kept away from open
+volumes by store/claims.py. Volumes that are not open, because they are exported or offline, are
+known only here.
 """
 
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -23,7 +24,7 @@ from iifuse.units import command
 
 
 class Part(Enum):
-    """What a volume is for. VOLUME: on the mount with no set, by svadm or while it is open."""
+    """What a volume is used for. VOLUME: it is on the mount and belongs to no set."""
 
     MASTER = "a master"
     SHADOW = "a shadow"
@@ -33,7 +34,7 @@ class Part(Enum):
 
 
 class Use(NamedTuple):
-    """A row of the table. `identity`: None when the volume is not open and not to be found."""
+    """A row of the table. `identity`: None if the volume is not open and cannot be found."""
 
     part: Part
     path: str
@@ -50,11 +51,11 @@ def check(
     own: VolumeSet | None = None,
     ticket: tuple[UUID, int] | None = None,
 ) -> None:
-    """In a thread: may these volumes play these parts?
+    """Check that these volumes may be used as wanted. Runs in a thread.
 
-    `own`: they are those of this set. `ticket`: set and export of the ticket that may lie beside
-    one. Raises UsageError or InUse when one has a part already, BadVolume when it is no volume or
-    lies on the mount of a service, Refused when it is lent.
+    `own`: the volumes belong to this set already. `ticket`: (set, export number) of a ticket that
+    may be beside one of them. Raises UsageError or InUse if a volume is used already, BadVolume if
+    it is no volume or is on the mount of a service, and Refused if it is exported.
     """
     if own is not None:
         ticket = own.key, own.header.export_number
@@ -83,7 +84,7 @@ def uses(instance: Instance, but: VolumeSet | None = None) -> Iterator[Use]:
             if member is not but:
                 yield from _uses_of(member, look)
     open_or_awaited = {family.path for family in list(instance.families)}
-    for path in instance.db.volumes():  # of svadm; one that is not there is known here alone
+    for path in instance.db.volumes():  # a missing volume of svadm is known only to the database
         if path not in open_or_awaited:
             yield Use(Part.VOLUME, path, look(path))
 
@@ -110,16 +111,22 @@ def _look(silent: Container[str], path: str) -> Identity | None:
 
 
 def _identity(table: list[Use], path: str) -> Identity | None:
-    """Of the open volume where there is one: with `-o in_place` its name leads to the mount."""
+    """The identity of the volume at a path.
+
+    If the volume is open, its own identity counts: with `-o in_place` the path leads to our mount.
+    """
     known = (use.identity for use in table if use.path == path and use.identity)
     return next(known, None) or identities.find(path)
 
 
 def _check_distinct(paths: list[str]) -> None:
-    if len(set(paths)) != len(paths):
-        parts = " and ".join(("master, shadow", "bitmap") if paths[2:] else ("shadow", "bitmap"))
-        many = "three" if paths[2:] else "two"
-        raise errors.UsageError(paths[0], f"{parts} must be {many} volumes")
+    if len(set(paths)) == len(paths):
+        return
+    has_master = len(paths) > 2
+    wanted = "master, shadow and bitmap must be three volumes" if has_master else (
+        "shadow and bitmap must be two volumes"
+    )  # fmt: skip
+    raise errors.UsageError(paths[0], wanted)
 
 
 def _check_against(new: Use, use: Use) -> None:
@@ -139,10 +146,11 @@ def _check_against(new: Use, use: Use) -> None:
 
 
 def _go_together(new: Use, use: Use) -> bool:
-    """A master may have several sets, and a volume of svadm sets of its own."""
+    """May a volume have both roles? A master may have several sets and be a volume of svadm."""
     if new.part is Part.MASTER:
         return use.part in (Part.MASTER, Part.VOLUME) and _is_same(new, use)
-    return new.part is use.part is Part.VOLUME and new.path == use.path
+    both_alone = new.part is Part.VOLUME and use.part is Part.VOLUME
+    return both_alone and new.path == use.path
 
 
 def _meet(new: Use, use: Use) -> bool:
@@ -163,5 +171,5 @@ def _is_same(new: Use, use: Use) -> bool:
 
 
 def identity_of(instance: Instance, path: str) -> Identity:
-    """In a thread: of a volume that has to be there. Raises BadVolume."""
+    """The identity of a volume that must exist. Runs in a thread. Raises BadVolume."""
     return _identity(list(uses(instance)), path) or identities.identify(path)

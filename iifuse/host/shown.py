@@ -1,4 +1,4 @@
-"""The times of files on the mount when their set learns of a record that it did not know."""
+"""Corrects the times of files when a set comes back with a record that was not known before."""
 
 from iifuse.core.header import Header
 from iifuse.core.state import Role
@@ -8,8 +8,8 @@ from iifuse.data.volumeset import VolumeSet
 from iifuse.host.instance import Instance
 
 
-async def rise_above(instance: Instance, view: View, known: Times) -> None:
-    """Nothing that the file has shown by that record comes again; the record is made anew."""
+async def show_later_times(instance: Instance, view: View, known: Times) -> None:
+    """Let a file show later times than those in the record `known`, and record them."""
     if known.next_ns > view.times.ctime_ns:
         await instance.changed(view, known.next_ns)
     else:
@@ -19,9 +19,9 @@ async def rise_above(instance: Instance, view: View, known: Times) -> None:
 async def show_other_times(
     instance: Instance, member: VolumeSet, lost: Role, recalled: Header | None
 ) -> None:
-    """The file of a volume that was replaced shows another content; all keep their times anew.
+    """Correct the times of a set's files after `lost` volumes were replaced, and record them.
 
-    `recalled`: a header that was not there when the files came to the mount.
+    `recalled`: a header of the set that was missing when the files came to the mount.
     """
     views = instance.master_view(instance.family(member)), instance.views.get(member.name)
     for view in filter(None, views):
@@ -29,4 +29,4 @@ async def show_other_times(
         if lost & view.role:
             await instance.changed(view, known.next_ns)
         else:
-            await rise_above(instance, view, known)
+            await show_later_times(instance, view, known)

@@ -1,7 +1,7 @@
-"""Watch the file systems of sparse shadows: a full one costs the point in time.
+"""Watches the file systems of sparse shadows, because a full one costs the point in time.
 
-A sparse shadow is made even where its master's data does not fit, and people are told: it may be
-meant so, as that of a dependent set is.
+A sparse shadow may be made even if its master's data does not fit on the file system. The user gets
+a remark, but it may be intended, above all for a dependent set.
 """
 
 import logging
@@ -24,7 +24,7 @@ EVERY_S: Final = 10.0
 
 
 async def watch(instance: Instance) -> None:
-    """Look now and then, for as long as the service lives."""
+    """Look at the file systems now and then, as long as the service runs."""
     while True:
         with instance.lookout.apart("sparse shadows", "the look at their file systems"):
             await _look(instance)
@@ -52,13 +52,13 @@ def _tell(member: VolumeSet, percent: int | None) -> None:
 
 
 async def remarks(instance: Instance, member: VolumeSet) -> list[str]:
-    """What to tell who makes a sparse shadow on a file system that the master does not fit on."""
+    """Remarks for the user if the file system of a sparse shadow is too small for the master."""
     shadow, master = member.shadow, instance.family(member).master
     if shadow is None or master is None:
         return []
     try:
         found = await instance.loop.blocking(partial(_lacking, shadow, master))
-    except OSError:  # whoever uses it next will say so
+    except OSError:  # the next use of the shadow will report it
         return []
     if found is None or found[0] <= found[1]:
         return []
@@ -72,7 +72,10 @@ async def remarks(instance: Instance, member: VolumeSet) -> list[str]:
 
 
 def _lacking(shadow: Volume, master: Volume) -> tuple[int, int] | None:
-    """In a thread: (what the shadow may still take, what is free); None: it has all its space."""
+    """(bytes that the shadow may still need, free bytes); None: it has all its space.
+
+    Runs in a thread.
+    """
     free = room.free_bytes(shadow.fd) if shadow.is_sparse() else None
     if free is None:
         return None
@@ -87,10 +90,12 @@ def _consequence(member: VolumeSet) -> str:
 def _percent_used(shadow: Volume) -> int | None:
     try:
         return shadow.percent_used() if shadow.is_sparse() else None
-    except OSError:  # closed, or gone: whoever uses it next will say so
+    except OSError:  # it was closed or has failed: the next use of the shadow will report it
         return None
 
 
 def level(percent: int | None) -> int:
-    """How many of the warnings are due."""
-    return sum(percent is not None and percent >= limit for limit in WARN_PERCENT)
+    """How many of the warnings are due. `percent`: how full the file system is."""
+    if percent is None:
+        return 0
+    return len([limit for limit in WARN_PERCENT if percent >= limit])

@@ -1,4 +1,4 @@
-"""Blocking calls on volumes for verbs: what fails is explained, and what it costs is noted."""
+"""Blocking calls on volumes for verbs. Their errors are explained and noted."""
 
 from collections.abc import Callable, Iterable
 
@@ -9,17 +9,17 @@ from iifuse.store.volume import Volume
 
 
 async def sync(loop: Loop, volume: Volume, sets: Iterable[VolumeSet]) -> None:
-    """Sync a volume of these sets; one that fails is offline. Raises StorageError."""
+    """Sync a volume of these sets. If that fails the volume goes offline. Raises StorageError."""
     try:
         await storage(loop, volume.sync)
     except errors.StorageError as error:
         for member in sets:
-            await member.lose(volume.path, error.why)
+            await member.take_offline_by_path(volume.path, error.why)
         raise
 
 
 async def storage(loop: Loop, call: Callable[[], object]) -> None:
-    """A blocking call whose OSError becomes a StorageError."""
+    """Make a blocking call in a thread. Its OSError is raised as a StorageError."""
     try:
         await loop.blocking(call)
     except OSError as error:
@@ -27,5 +27,5 @@ async def storage(loop: Loop, call: Callable[[], object]) -> None:
 
 
 def storage_error(error: OSError, todo: str) -> errors.StorageError:
-    """What a failed call looks like to people."""
+    """The StorageError for a failed call. `todo`: what the user has to know or do."""
     return errors.StorageError(str(error.filename or ""), error.strerror or str(error), todo)

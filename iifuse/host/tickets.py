@@ -1,7 +1,8 @@
-"""The ticket of an exported set: what it says, where it lies, how it gets there.
+"""The ticket of an exported set: what it says, where it is, and how it is written.
 
-It is written under another name before the header says exported, and renamed after that: it must
-neither be missing for an exported shadow nor exist for a local one. A restart writes a missing one.
+An exported shadow must have a ticket, and a local one must not. So the ticket is written under
+another name before the header says exported, and is renamed after that. A start writes a ticket
+that is missing.
 """
 
 import logging
@@ -19,8 +20,8 @@ from iifuse import errors
 from iifuse.core import ticket
 from iifuse.core.header import Header
 from iifuse.core.state import Custody
-from iifuse.core.ticket import Import, Lent, Ticket
-from iifuse.core.times import Times, asked
+from iifuse.core.ticket import Import, Ticket, TicketEntry
+from iifuse.core.times import Times, in_range
 from iifuse.host.instance import Instance
 from iifuse.store.files import sync_directory, write_file
 from iifuse.store.identity import real_path
@@ -30,14 +31,14 @@ log = logging.getLogger(__name__)
 
 
 def iso_time(time_ns: int) -> str:
-    """ISO 8601 with a zone, microseconds."""
+    """A time in nanoseconds since 1970 as ISO 8601 in UTC, with microseconds."""
     return datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat(timespec="microseconds")
 
 
-def lent_of(header: Header) -> Lent:
-    """The entry of a ticket for an exported set."""
+def ticket_entry(header: Header) -> TicketEntry:
+    """The entry in a ticket for an exported set."""
     times = header.shadow_times
-    return Lent(
+    return TicketEntry(
         uuid=header.uuid,
         shadow=header.shadow,
         master=header.master,
@@ -46,17 +47,18 @@ def lent_of(header: Header) -> Lent:
         pit_time=iso_time(header.pit.time_ns),
         export_number=header.export_number,
         size_bytes=header.size_bytes,
-        mtime_ns=asked(times.mtime_ns) if times != Times() else msgspec.UNSET,
-        ctime_ns=asked(times.ctime_ns) if times != Times() else msgspec.UNSET,
+        mtime_ns=in_range(times.mtime_ns) if times != Times() else msgspec.UNSET,
+        ctime_ns=in_range(times.ctime_ns) if times != Times() else msgspec.UNSET,
     )
 
 
 def ticket_path(instance: Instance, header: Header) -> str:
-    """Beside a shadow that is a regular file, else in the state directory.
+    """The path of a set's ticket: beside a regular file, or else in the state directory.
 
-    An open one is not looked at by its name, which leads to our own mount with `-o in_place`: who
-    waits there under a door, for which programs wait that take all that the mount can serve at
-    once, waits for ever. Raises OSError where the shadow is not to be found.
+    If the shadow is open, its path is not looked at: with `-o in_place` it leads to our own mount.
+    The caller may hold the door of a file, and programs that wait for that door may occupy all
+    tasks of the mount. Then the look would wait for ever. Raises OSError if the shadow cannot be
+    found.
     """
     member = instance.sets.get(header.shadow)
     shadow = member.shadow if member is not None else None
@@ -71,33 +73,32 @@ def _own_path(instance: Instance, header: Header) -> str:
 
 
 def remove_own_ticket(instance: Instance, header: Header) -> None:
-    """A set that is no more lends nothing: no ticket of it stays in the state directory. Blocks."""
+    """Remove the tickets of a disabled set from the state directory. Blocks."""
     for path in (_own_path(instance, header), f"{_own_path(instance, header)}.draft"):
         with suppress(OSError):
             if os.path.exists(path):
                 remove_file(path)
 
 
-def write_ticket(path: str, lent: Lent) -> None:
+def write_ticket(path: str, lent: TicketEntry) -> None:
     """Write the ticket of one set, durably. Blocks; raises OSError."""
     make_directory(os.path.dirname(path))
     write_file(path, ticket.encode(Ticket(sets=(lent,))))
 
 
 def publish_ticket(path: str) -> None:
-    """Let a draft be the ticket, durably. Blocks; raises OSError."""
+    """Rename the draft of a ticket to its name, durably. Blocks; raises OSError."""
     os.rename(f"{path}.draft", path)
     sync_directory(path)
 
 
-def settle_ticket(instance: Instance, header: Header) -> str | None:
-    """At start: what a crash has kept from the ticket of a set; its path while it is exported.
+def restore_ticket(instance: Instance, header: Header) -> str | None:
+    """Do at a start what a crash has left undone for a set's ticket. Blocks; raises OSError.
 
-    Raises OSError.
-
-    An exported set has one: the draft of the export, or at least a new one, which has no
-    fingerprint. The ticket of a set that is local again says so. An imported one names the import,
-    which could not be written when it was made, or was lost since.
+    Returns the path of the ticket if the set is exported. If the ticket is missing, the draft
+    becomes the ticket, or a new one is written, which has no fingerprint. The ticket of a set that
+    is local again gets the note that the export is over. The ticket of an imported shadow gets the
+    name of the import.
     """
     if header.custody is Custody.IMPORTED:
         unnamed = name_import(header)
@@ -106,24 +107,24 @@ def settle_ticket(instance: Instance, header: Header) -> str | None:
     if header.custody is Custody.LOCAL:
         end_export(instance, header)
     if header.custody is not Custody.EXPORTED or not header.export_number:
-        return None  # its bitmap volume is lost: only the ticket that is there knows the export
+        return None  # if the bitmap volume is lost, only the present ticket knows the export
     path = ticket_path(instance, header)
     found = _entry(path, header)
-    if found is not None and _as_written(found) == lent_of(header):
-        sync_directory(path)  # the crash may have come before that
+    if found is not None and _as_written(found) == ticket_entry(header):
+        sync_directory(path)  # the service may have been killed before it did this
         return path
     if _entry(f"{path}.draft", header) is not None:
         publish_ticket(path)
         return path
     kept = {} if found is None else {"fingerprint": found.fingerprint, "imports": found.imports}
-    write_ticket(path, msgspec.structs.replace(lent_of(header), **kept))
+    write_ticket(path, msgspec.structs.replace(ticket_entry(header), **kept))
     return path
 
 
 def end_export(instance: Instance, header: Header) -> None:
-    """The shadow is this host's again: its ticket keeps nobody from it any more. Blocks.
+    """Note in the ticket that the export is over, because the shadow is local again. Blocks.
 
-    Where it cannot be written so be it: each start looks at it again.
+    If the ticket cannot be written, that is logged, and the next start tries again.
     """
     if not header.export_number:
         return
@@ -137,10 +138,10 @@ def end_export(instance: Instance, header: Header) -> None:
 
 
 def check_not_lent(path: str, known: tuple[UUID, int] | None = None) -> None:
-    """Raise Refused when a ticket lies beside a volume, of an export that is not joined.
+    """Raise Refused if the ticket of an export that is not over is beside a volume. Blocks.
 
-    `known`: set and export of which a ticket may lie there; 0: which export it is, only the ticket
-    knows, because the bitmap volume of the set is lost. Blocks.
+    `known`: (set, export number) of a ticket that may be there. An export number of 0 stands for
+    any export: after the loss of the bitmap volume only the ticket knows the number.
     """
     for name in dict.fromkeys((path, real_path(path))):
         beside = f"{name}.iiticket"
@@ -155,12 +156,12 @@ def check_not_lent(path: str, known: tuple[UUID, int] | None = None) -> None:
                 )
 
 
-def _is_known(lent: Lent, known: tuple[UUID, int] | None) -> bool:
+def _is_known(lent: TicketEntry, known: tuple[UUID, int] | None) -> bool:
     return known is not None and known in ((lent.uuid, lent.export_number), (lent.uuid, 0))
 
 
-def _entries(beside: str, path: str) -> list[Lent]:
-    """What a ticket says of a volume that it lies beside; it may be one for many others."""
+def _entries(beside: str, path: str) -> list[TicketEntry]:
+    """The entries of a ticket that concern the volume beside it. Raises Refused."""
     try:
         found = read_ticket(beside)
     except (FileNotFoundError, IsADirectoryError):
@@ -176,13 +177,14 @@ def _entries(beside: str, path: str) -> list[Lent]:
 
 
 def name_import(header: Header, earlier: UUID | None = None) -> str:
-    """Name an import in the ticket beside the shadow, as far as there is one. Blocks.
+    """Add an import to the ticket beside the shadow, if there is a ticket. Blocks.
 
-    So that a join can tell that it is not the only one: before anything can be written to the
-    shadow, since one that is named and came to nothing only costs a full copy. `earlier`: one of
-    this export that has brought nothing, and whose bitmap volume is used again.
+    By this a join knows that there are other imports. It is done before anything can be written to
+    the shadow. If the import fails after that, the only harm is a full copy. `earlier`: an import
+    of the same export that has changed nothing and whose bitmap volume is used again; it is
+    removed.
 
-    What to tell people where the ticket cannot be written; empty: all is well.
+    Returns what to tell the user if the ticket cannot be written; empty: it was written.
     """
     try:
         _rewrite_imports(header, partial(_with_import, header, earlier))
@@ -196,49 +198,49 @@ def name_import(header: Header, earlier: UUID | None = None) -> str:
 
 
 def withdraw_import(header: Header) -> None:
-    """An import has come to nothing. Where it stays in the ticket, the next update is longer."""
+    """Remove a failed import from the ticket. If it stayed there, an update would copy more."""
     with suppress(OSError, errors.BadTicket):
         _rewrite_imports(header, partial(_without_import, header))
 
 
-def _rewrite_imports(header: Header, change: Callable[[Lent], Lent]) -> None:
+def _rewrite_imports(header: Header, change: Callable[[TicketEntry], TicketEntry]) -> None:
     path, own = f"{header.shadow}.iiticket", (header.uuid, header.export_number)
     try:
         found = read_ticket(path)
     except FileNotFoundError:
-        return  # it lies elsewhere, as that of a device
+        return  # there is none here, for example because the shadow is a device
     same = ((lent, (lent.uuid, lent.export_number) == own) for lent in found.sets)
     sets = tuple(change(lent) if is_own else lent for lent, is_own in same)
     if sets != found.sets:
         write_file(path, ticket.encode(msgspec.structs.replace(found, sets=sets)))
 
 
-def _with_import(header: Header, earlier: UUID | None, lent: Lent) -> Lent:
+def _with_import(header: Header, earlier: UUID | None, lent: TicketEntry) -> TicketEntry:
     if any(made.id == header.import_id for made in lent.imports):
         return lent
-    # Not by the bitmap's path: on another host that is another volume.
+    # The bitmap's path is not compared: on another host it is that of another volume.
     others = tuple(made for made in lent.imports if made.id != earlier)
     made = Import(header.import_id, header.bitmap)
     return msgspec.structs.replace(lent, imports=(*others, made))
 
 
-def _without_import(header: Header, lent: Lent) -> Lent:
+def _without_import(header: Header, lent: TicketEntry) -> TicketEntry:
     others = tuple(made for made in lent.imports if made.id != header.import_id)
     return msgspec.structs.replace(lent, imports=others)
 
 
-def ticket_of(instance: Instance, header: Header) -> Lent | None:
-    """What the ticket of a set's last export says, if there is one. Blocks."""
+def ticket_of(instance: Instance, header: Header) -> TicketEntry | None:
+    """The entry in the ticket of a set's last export; None: there is no ticket. Blocks."""
     try:
         return _entry(ticket_path(instance, header), header)
     except OSError:
         return None
 
 
-def with_beside(lent: Lent, shadow: str) -> Lent:
-    """What a ticket and the one beside the shadow know together of imports and joins. Blocks.
+def with_beside(lent: TicketEntry, shadow: str) -> TicketEntry:
+    """An entry, with the imports and the join that the ticket beside the shadow knows. Blocks.
 
-    Raises BadTicket when the one beside is of a later export.
+    Raises BadTicket if that ticket is of a later export.
     """
     try:
         beside = ticket.find("", read_ticket(f"{shadow}.iiticket"), shadow)
@@ -258,20 +260,20 @@ def with_beside(lent: Lent, shadow: str) -> Lent:
 
 
 def read_ticket(path: str) -> Ticket:
-    """Raises OSError and BadTicket."""
+    """Read the ticket at a path. Blocks; raises OSError and BadTicket."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with os.fdopen(fd, "rb") as file:
         return ticket.decode(path, file.read(ticket.TICKET_BYTES_MAX + 1))
 
 
-def lent_again(instance: Instance, header: Header) -> Lent:
-    """What the ticket of an exported set says, for the exporting host. Blocks."""
-    found = _entry(ticket_path(instance, header), header) or lent_of(header)
+def lent_again(instance: Instance, header: Header) -> TicketEntry:
+    """The entry in the ticket of an exported set, as the exporting host needs it. Blocks."""
+    found = _entry(ticket_path(instance, header), header) or ticket_entry(header)
     return msgspec.structs.replace(found, bitmap=None)
 
 
-def _entry(path: str, header: Header) -> Lent | None:
-    """What a ticket says of the last export of a set; None when it is of something else."""
+def _entry(path: str, header: Header) -> TicketEntry | None:
+    """The entry of a ticket for the last export of a set; None: it is of something else."""
     try:
         found = ticket.find(path, read_ticket(path), header.shadow)
     except (OSError, errors.BadTicket):
@@ -280,7 +282,7 @@ def _entry(path: str, header: Header) -> Lent | None:
     return found if same else None
 
 
-def _as_written(found: Lent) -> Lent:
-    """Without what only the export and importers can add."""
+def _as_written(found: TicketEntry) -> TicketEntry:
+    """An entry without the fields that only the export itself and importers add."""
     bare = {"bitmap": None, "imports": (), "joined": msgspec.UNSET, "fingerprint": msgspec.UNSET}
     return msgspec.structs.replace(found, **bare)

@@ -1,15 +1,16 @@
-"""The durable record of what times the files show (core.times): made before a file changes.
+"""The durable record of the times that files show (core.times). It is made before a file changes.
 
-Where it is kept: in the header of every set of a master, so that any one of them is enough (each
-may be disabled or lost); in its own set's for a shadow; in the state database for a volume with no
-set. Rejected: a place of its own for a master, which would be one more that can fail.
+For a master the record is in the header of every set, so that one of them is enough: each set may
+be disabled or lost. For a shadow it is in the header of its set. For a volume without a set it is
+in the state database. Rejected: a separate place for masters, which would be one more that can
+fail.
 
-A file counts as quiet only when its content is durable. Otherwise a power failure would bring back
-an older content under the recorded times.
+A file counts as quiet only when its content is durable. Otherwise a power loss could bring back an
+older content with the recorded times.
 
-The record of a quiet file also says what the raw file looks like (its stamp): by that a start finds
-out after a kill whether somebody has written past the service. The stamp goes with the record
-before the first write, and nothing else may write to the volume while it stands.
+The record of a quiet file also has the stamp of the raw file. By it a start finds out after a kill
+whether somebody has written to the volume behind the service's back. The stamp is removed with the
+record before the first write. While the record has a stamp, nothing may write to the volume.
 """
 
 import logging
@@ -36,18 +37,18 @@ EVERY_S: Final = 1.0
 QUIET_S: Final = 5.0
 """Seconds without a change after which the exact times are recorded."""
 AHEAD_PER_FILE_NS: Final = 100_000_000
-"""Ceilings are put so much higher for each file that is written: all of them together are raised
-some twenty times a second at the most, each with a sync."""
+"""Ceilings are higher by this much for each file that is being written. So all ceilings together
+are raised about twenty times a second at the most. Each time takes a sync."""
 
 
 class Ledger(Protocol):
-    """What the state database keeps of volumes with no set; it blocks."""
+    """Keeps the records of volumes without a set, in the state database. Its methods block."""
 
     def times(self, path: str) -> tuple[Times, Stamp, FileId]:
-        """The record of a volume, what its file looked like then, and which file it was."""
+        """The recorded times of a volume, its stamp at that time, and which file it was."""
 
     def keep_times(self, path: str, times: Times, stamp: Stamp, file: FileId) -> None:
-        """Record them, if the volume is one of them. Raises StorageError."""
+        """Record the times of a volume, if it is one without a set. Raises StorageError."""
 
 
 class Timekeeper:
@@ -56,34 +57,35 @@ class Timekeeper:
     def __init__(self, ledger: Ledger, loop: Loop, *, ordered: bool) -> None:
         self._ledger, self._loop, self._ordered = ledger, loop, ordered
         self._quiet: dict[View, tuple[int, float]] = {}
-        """Change time of each file whose record says written, and since when it is so."""
+        """Files whose records say that they are being written -> (change time, since when)."""
         self._unstamped: dict[View, float] = {}
-        """Files whose record is to say what they look like, and since when; written or not."""
-        self._late: set[View] = set()
-        """Files to which a write that was given up may still come."""
+        """Files whose records should get a stamp -> since when."""
+        self._hanging_writes: set[View] = set()
+        """Files that a write may still change which was given up."""
         self._looked_at: set[View] = set()
-        """Each for itself: one whose volume hangs holds up no other."""
+        """Files that a task looks at now. If its volume hangs, the others are not delayed."""
         self._unnoted: set[View] = set()
-        """Files that have changed although that could not be recorded."""
+        """Files that change although that could not be recorded."""
 
     # -- a file comes to the mount ----------------------------------------------------------
 
     async def begin(self, view: View) -> None:
-        """Let a file show the times that it had, or later ones, and record them."""
+        """Let a file that comes to the mount show its old times or later ones, and record them."""
         view.times = FileTimes(await self._loop.blocking(partial(self._first, view)))
         view.keeper = self
-        stamp = await self._make_durable(view)  # a killed service may have left it unsynced
-        async with view.noting:
+        stamp = await self._make_durable(view)  # after a kill the content may not be durable
+        async with view.times_lock:
             if stamp is None:
                 await self._keep(view, view.times.written(time.time_ns()), Stamp())
             else:
                 await self._keep_exact(view, stamp)
 
     async def _make_durable(self, view: View) -> Stamp | None:
-        """What the raw file looks like for good, as far as that is to be told. None: it failed.
+        """Make the content durable, and return the stamp of the raw file. None: this has failed.
 
-        Else after a power loss an older content would show the same times. With
-        durability=process a header says which boot it is of, and after another one is not believed.
+        Without it an older content could show the same times after a power loss. It is not needed
+        with durability=process: after another boot the times in a header are not believed then. The
+        stamp is unknown if the raw file must not have one.
         """
         is_told = view.has_stamp and not view.is_filled
         try:
@@ -95,7 +97,7 @@ class Timekeeper:
             return None
 
     async def _keep_exact(self, view: View, durable: Stamp) -> None:
-        """The record of a quiet file; `durable`: what it looked like when it was synced."""
+        """Record exact times for a quiet file. `durable`: its stamp when it was synced."""
         stamp = Stamp()
         if durable != Stamp() and not view.is_filled:
             with suppress(OSError):
@@ -103,15 +105,18 @@ class Timekeeper:
                 stamp = now if now == durable else stamp
         await self._keep(view, view.times.exact(), stamp)
         if stamp == Stamp():
-            self.expect(view)
+            self.record_stamp_later(view)
 
-    def expect(self, view: View) -> None:
-        """The record is to say what the raw file looks like, once it is quiet."""
+    def record_stamp_later(self, view: View) -> None:
+        """Let the record get a stamp as soon as the file is quiet."""
         if view.has_stamp:
             self._unstamped[view] = trio.current_time()
 
     def _first(self, view: View) -> Times:
-        """In a thread. What has no record yet was never shown with times that it has to keep."""
+        """The first times of a file that comes to the mount. Runs in a thread.
+
+        A file without a record was never on the mount, so there are no times to go on from.
+        """
         now = time.time_ns()
         records = [view.times_in(member.header) for member in view.concerned()]
         if not view.concerned():
@@ -129,8 +134,8 @@ class Timekeeper:
     # -- before it changes ------------------------------------------------------------------
 
     async def note(self, view: View, time_ns: int = 0) -> None:
-        """Record that the file may change from now on; it may show `time_ns` then."""
-        async with view.noting:
+        """Record that the file may change from now on, and that it may show `time_ns`."""
+        async with view.times_lock:
             if time_ns >= view.times.ceiling_ns:
                 await self._write(view, max(time.time_ns(), time_ns))
 
@@ -145,9 +150,9 @@ class Timekeeper:
         return max(AHEAD_NS, len(self._quiet) * AHEAD_PER_FILE_NS)
 
     async def _keep(self, view: View, record: Times, stamp: Stamp) -> None:
-        """Make the record durable wherever one is kept; again if a set was enabled meanwhile.
+        """Make the record durable in all its places, and in those that are added meanwhile.
 
-        `stamp`: for as long as the record stands nothing writes to the raw file.
+        `stamp`: nothing writes to the raw file as long as the record has it; unknown: none.
         """
         fields = view.as_fields(record, stamp)
         kept: list[VolumeSet] | None = None
@@ -169,32 +174,33 @@ class Timekeeper:
             await self._loop.blocking(keep)
         except (errors.StorageError, OSError) as error:
             if view not in self._unnoted:
-                log.error("%s: that it is written cannot be recorded: %s", view.path, error)  # noqa: TRY400
+                log.error("%s: its times cannot be recorded: %s", view.path, error)  # noqa: TRY400
             self._unnoted.add(view)
         else:
             self._unnoted.discard(view)
 
     async def keep(self, view: View) -> None:
-        """Record anew what the file shows: the record has another place now."""
-        async with view.noting:
+        """Record again what the file shows, because the record has another place now."""
+        async with view.times_lock:
             if view.times.ceiling_ns or view.concerned() or self._ordered:
                 await self._keep(view, view.times.record(), Stamp())
-            else:  # the sets had not to be synced, and the state database knows nothing of boots
+            else:  # the content may not be durable, and the state database does not know the boot
                 await self._write(view, time.time_ns())
-        self.expect(view)
+        self.record_stamp_later(view)
 
     async def hand_over(self, view: View) -> None:
-        """The last set of a master ends: what follows counts as written until it is recorded."""
-        async with view.noting:
+        """Let the state database keep the record, because the master's last set is disabled."""
+        async with view.times_lock:
             await self._keep_in_ledger(view, view.times.written(time.time_ns()), Stamp())
 
     @asynccontextmanager
-    async def unsettled(self, view: View) -> AsyncIterator[None]:
-        """While this is held the record says written: a copy to the volume may begin.
+    async def counted_as_written(self, view: View) -> AsyncIterator[None]:
+        """While this is held, the record says that the file is written. A copy to it may begin.
 
-        It stands in every set: one that still had the stamp would take the copy for a stranger's.
+        That is in every set's header. A header that still had a stamp would take the copy for a
+        write behind the service's back.
         """
-        async with view.noting:
+        async with view.times_lock:
             if not view.times.ceiling_ns:
                 await self._write(view, time.time_ns())
             yield
@@ -202,17 +208,18 @@ class Timekeeper:
     # -- it has changed behind the kernel's back --------------------------------------------
 
     def moved(self, view: View, record: Times, time_ns: int = 0) -> None:
-        """The content is another one; `record`, which says written, is durable.
+        """Show a later time, as the content is another one. `record` is durable already.
 
-        `time_ns`: before this one another host may have shown another content.
+        `time_ns`: the file must show a time at or after this one, as another host has shown earlier
+        ones.
         """
         view.times.ceiling_ns = record.ceiling_ns
         view.changed(max(time.time_ns(), time_ns))
         self._quiet[view] = view.times.ctime_ns, trio.current_time()
 
     async def change(self, view: View, time_ns: int = 0) -> None:
-        """The content is another one: record it, and show it."""
-        async with view.noting:
+        """Record that the content is another one, and show a later time."""
+        async with view.times_lock:
             record = view.times.written(max(time.time_ns(), time_ns))
             await self._keep(view, record, Stamp())
             self.moved(view, record, time_ns)
@@ -220,7 +227,7 @@ class Timekeeper:
     # -- when it is quiet again -------------------------------------------------------------
 
     async def watch(self) -> None:
-        """Look now and then, for as long as the service lives."""
+        """Look at all files now and then, as long as the service runs."""
         async with trio.open_nursery() as nursery:
             while True:
                 await trio.sleep(EVERY_S)
@@ -238,9 +245,9 @@ class Timekeeper:
 
     async def _look(self, view: View) -> None:
         if view.may_change:
-            self._late.add(view)
-        elif view in self._late:  # what was given up has ended, and may have changed something
-            self._late.discard(view)
+            self._hanging_writes.add(view)
+        elif view in self._hanging_writes:  # the write has ended, and may have changed something
+            self._hanging_writes.discard(view)
             view.times.change(time.time_ns())
         if view.gone:
             self.forget(view)
@@ -250,50 +257,50 @@ class Timekeeper:
             await self._look_at_written(view, *self._quiet[view])
 
     async def _look_for_stamp(self, view: View) -> None:
-        """The exact times are recorded, or nothing is: so far it was copied to."""
+        """Record a stamp, if the file has been quiet for long enough."""
         if view.is_filled or view.is_changing or view.may_change or not view.has_stamp:
-            self.expect(view)
+            self.record_stamp_later(view)
         elif trio.current_time() - self._unstamped[view] >= QUIET_S:
-            await self.settle(view)
+            await self.record_exact(view)
 
     async def _look_at_written(self, view: View, changed_ns: int, since: float) -> None:
         if view in self._unnoted:
-            async with view.noting:
+            async with view.times_lock:
                 await self._write(view, time.time_ns())
         elif view.times.ctime_ns != changed_ns or view.is_changing or view.may_change:
             self._quiet[view] = view.times.ctime_ns, trio.current_time()
             await self._renew(view)
         elif trio.current_time() - since >= QUIET_S:
-            await self.settle(view)
+            await self.record_exact(view)
 
     async def _renew(self, view: View) -> None:
-        """So that no write has to wait for it."""
-        async with view.noting:
+        """Raise the ceiling in good time, so that no write has to wait for that."""
+        async with view.times_lock:
             now = max(time.time_ns(), view.times.ctime_ns)
             if now + self._ahead_ns // 2 >= view.times.ceiling_ns:
                 await self._write(view, now)
 
     def forget(self, view: View) -> None:
-        """Nobody need look at it any more."""
+        """Stop looking at a file."""
         self._quiet.pop(view, None)
         self._unstamped.pop(view, None)
         self._unnoted.discard(view)
-        self._late.discard(view)
+        self._hanging_writes.discard(view)
 
-    async def settle(self, view: View) -> None:
-        """Record the exact times, unless the file changes just now."""
+    async def record_exact(self, view: View) -> None:
+        """Record the exact times of a file, unless it changes meanwhile."""
         shown_ns = view.times.ctime_ns
         stamp = await self._make_durable(view)
         if stamp is None:
             return
-        async with view.noting:
+        async with view.times_lock:
             if view.is_changing or view.may_change or view.times.ctime_ns != shown_ns or view.gone:
                 return
             self.forget(view)
-            view.times.ceiling_ns = 0  # whoever writes now waits to record that
+            view.times.ceiling_ns = 0  # from now on a write has to wait until it is recorded
             await self._keep_exact(view, stamp)
 
 
 def _keepers(view: View) -> list[VolumeSet]:
-    """The sets whose headers keep the times of a file."""
+    """The sets whose headers record the times of a file."""
     return [member for member in view.concerned() if member.keeps_times]

@@ -8,9 +8,8 @@ from iifuse.core.believe import (
     OFFLINE,
     Damage,
     Meaning,
-    are_hints,
-    are_overtaken,
-    make_up,
+    bits_may_be_lost,
+    replace_lost_bits,
 )
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.bits import Bits
@@ -24,14 +23,15 @@ from iifuse.store.setrow import SetRow
 log = logging.getLogger(__name__)
 
 Trouble = list[tuple[Role, str]]
-"""What has to go offline and why; or with no role, what was done about it."""
+"""(volumes that have to go offline, why). With no volume, the text says what was repaired."""
 
 
 def check_known(row: SetRow, header: Header, file: FileId) -> None:
-    """Raise BadBitmap unless it is the bitmap volume that this service last had in use (F14).
+    """Raise BadBitmap unless this is the bitmap volume that the service had in use last (F14).
 
-    A bitmap of its import has the set's UUID too; an older copy of its own lacks bits. A copy that
-    was made while the set was in use is known by its file: the header in it is the same.
+    The bitmap of an import has the UUID of the set as well. An older copy of the right volume lacks
+    bits. A copy that was made while the set was in use has the same header, and is recognised by
+    its file.
     """
     role = BitmapRole.MAIN if row.master else BitmapRole.IMPORTED
     pairs = (
@@ -59,32 +59,34 @@ def check_known(row: SetRow, header: Header, file: FileId) -> None:
 def believe(
     instance: Instance, header: Header, bits: Bits, damage: Damage, trouble: Trouble
 ) -> bool:
-    """Make up for bits that are lost (core.believe). True: bits were set.
+    """Replace lost bits by safe ones (core.believe). True: bits were set.
 
-    Raises BadBitmap for a dependent set that restores: nothing can be said of it.
+    Raises BadBitmap for a dependent set in a restore, whose lost bits cannot be replaced.
     """
     reason = "sectors of its bitmap are damaged"
-    if are_overtaken(header, instance.boot_id):
+    if bits_may_be_lost(header, instance.boot_id):
         everything = range(len(bits.shadow.packed))
         damage = (everything, everything)
         reason = "the machine went down under durability=process"
     inside = Bitmap(bits.chunks)
     inside.fill()
-    found = make_up(header, bits.shadow.packed, bits.copy.packed, inside.packed, damage)
+    found = replace_lost_bits(header, bits.shadow.packed, bits.copy.packed, inside.packed, damage)
     if Meaning.MASTER_LOST in found:
         raise errors.BadBitmap(header.bitmap, f"{reason} in the middle of a restore")
     trouble += [(OFFLINE.get(means, NOTHING_OFFLINE), _told(reason, means)) for means in found]
-    return bool(found & {Meaning.DIFFERENT, Meaning.STANDS_IN, Meaning.RESTORED_ANEW})
+    return bool(found & {Meaning.DIFFERENT, Meaning.OTHER_BITMAP_COUNTS, Meaning.RESTORED_ANEW})
 
 
 def _told(reason: str, means: Meaning) -> str:
     if means is Meaning.DIFFERENT:
         return f"{reason}: these chunks count as changed"
-    return f"{reason}: the other bitmap stands in" if means is Meaning.STANDS_IN else reason
+    if means is Meaning.OTHER_BITMAP_COUNTS:
+        return f"{reason}: the other bitmap stands in"
+    return reason
 
 
 async def doubt_siblings(restored: VolumeSet, sets: Iterable[VolumeSet]) -> None:
-    """A restore of `restored` wrote to the master while no service preserved for its other sets."""
+    """Doubt the other sets of a master: a restore has written to it without preserving for them."""
     for member in sets:
         if member is not restored:
             reason = f"its master was overwritten by 'iibitmap finish' of {restored.name}"
@@ -92,11 +94,12 @@ async def doubt_siblings(restored: VolumeSet, sets: Iterable[VolumeSet]) -> None
 
 
 async def doubt_all(member: VolumeSet, reason: str) -> None:
-    """The volumes of a set were, or may have been, written past us; nothing else runs on it.
+    """Handle a set whose volumes were written, or may have been, behind the service's back.
 
-    Idle and independent: all chunks differ. Else the point in time was in part on the master.
+    In an idle independent set all chunks count as different. Any other shadow goes offline, because
+    a part of its point in time was on the master. Nothing else may run on the set.
     """
-    if not are_hints(member.header) or member.lacks(Role.BITMAP):
+    if not member.state.bits_are_hints or member.lacks(Role.BITMAP):
         await member.take_offline(Role.SHADOW, reason)
         return
     log.warning("%s: %s: all chunks count as different", member.name, reason)

@@ -1,10 +1,10 @@
-"""Imports of an export that are known and were not joined.
+"""Known imports of an export that were not joined.
 
-What such an import has written to the shadow is noted in its own bitmap and nowhere else. While
-there is one, equal bits do not mean equal bytes, and an update copies everything. Known is an
-import by the ticket that it has noted itself in. What was read there once is kept in the state
-database: the ticket may go away, the writes do not. It ends when that import is joined, or with the
-next export, before which an update has copied everything.
+Only the bitmap of such an import says what it has written to the shadow. While there is one, equal
+bits do not mean equal bytes, so an update copies everything. An import adds itself to the ticket,
+and by that it is known. What was read in the ticket is kept in the state database, since the ticket
+may be deleted. This ends when the import is joined, or with the next export: before that an update
+has copied everything.
 """
 
 import logging
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 async def learn(instance: Instance, member: VolumeSet) -> None:
-    """Find out what is known now, and keep it. Raises StorageError when it cannot be kept."""
+    """Read which imports are known, and keep that. Raises StorageError if it cannot be kept."""
     header = member.header
     if header.role is BitmapRole.MAIN and header.export_number:
         known = await instance.loop.blocking(partial(_known, instance, header))
@@ -31,16 +31,16 @@ async def learn(instance: Instance, member: VolumeSet) -> None:
 
 
 async def learn_at_start(instance: Instance) -> None:
-    """For all sets; where it fails, the next verb says so."""
+    """Call `learn` for all sets. If it fails for one, the next verb on that set reports it."""
     for member in list(instance.sets.values()):
         try:
             await learn(instance, member)
         except errors.IifuseError as error:
-            log.error("%s: %s", member.name, error)  # noqa: TRY400 - a disk's error, not a defect
+            log.error("%s: %s", member.name, error)  # noqa: TRY400 - the disk has failed
 
 
 def look(instance: Instance, header: Header) -> tuple[str, ...]:
-    """In a thread: the bitmaps of those that `learn` would find; nothing is kept."""
+    """The bitmaps that `learn` would find, without keeping them. Runs in a thread."""
     if header.role is not BitmapRole.MAIN or not header.export_number:
         return ()
     known = instance.db.imports(header.uuid, header.export_number)
@@ -49,7 +49,7 @@ def look(instance: Instance, header: Header) -> tuple[str, ...]:
 
 
 def _known(instance: Instance, header: Header) -> dict[UUID, str]:
-    """In a thread: import id -> its bitmap, for the last export."""
+    """The known imports of the last export: id -> path of the bitmap. Runs in a thread."""
     known = instance.db.imports(header.uuid, header.export_number)
     new = {key: path for key, path in _named(instance, header).items() if key not in known}
     if new:
@@ -58,11 +58,11 @@ def _known(instance: Instance, header: Header) -> dict[UUID, str]:
 
 
 def _named(instance: Instance, header: Header) -> dict[UUID, str]:
-    """What the ticket of the last export says, as long as it lies there."""
+    """The imports in the ticket of the last export, if the ticket is still there."""
     lent = ticket_of(instance, header)
     return {made.id: made.bitmap for made in lent.imports} if lent else {}
 
 
 def are_known(instance: Instance, header: Header, but: UUID) -> bool:
-    """In a thread: is an import known, other than this one, that is not joined yet?"""
+    """Is an import known, other than `but`, that is not joined yet? Runs in a thread."""
     return not _known(instance, header).keys() <= {but, *header.joined}

@@ -1,1 +1,1 @@
-"""How the event loop waits: for requests, for threads, for time limits; trio, no pyfuse3."""
+"""How the event loop waits for requests, for threads and for time limits. It uses trio."""

@@ -1,6 +1,6 @@
-"""Looks at paths, in threads that are left alone when a file system does not answer.
+"""Looks at paths in threads. A thread is left behind when a file system does not answer.
 
-A failure at one path, or of one set, stays with that one: it is logged once, and the others go on.
+A failure concerns only its own path or set: it is logged once, and the others are looked at.
 """
 
 import logging
@@ -13,12 +13,13 @@ import outcome
 import trio
 
 from iifuse import errors
-from iifuse.loop.loop import Begun, Loop
+from iifuse.loop.loop import Loop, TrackedCall
 
 log = logging.getLogger(__name__)
 
 PATIENCE_S: Final = 1.0
-"""How long one path may take; then it is passed over until that look has ended."""
+"""How long a look at one path may take, in seconds. After that the path is left out until the look
+has ended."""
 
 ANSWER_S: Final = 5.0
 """How long somebody waits for the first answer of a volume while others could go on."""
@@ -27,26 +28,26 @@ PATIENT_S: Final = 20.0
 """The same where nobody else waits: a disk spins up, and a large bitmap takes seconds to read."""
 
 TOLD_MAX: Final = 4096
-"""The most failures that are remembered: sets come and go, and their paths come to no end."""
+"""The most failures that are remembered. New sets bring new paths, so there must be a bound."""
 
 T = TypeVar("T")
 
 
 class Lookout:
-    """Remembers which paths do not answer, so that each keeps one thread at the most."""
+    """Remembers which paths do not answer, so that each of them occupies one thread at the most."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._stuck: set[str] = set()
         self._told: dict[tuple[str, str], str] = {}
-        """(name, what was tried) -> why it failed the last time."""
+        """(name, what was tried) -> why it failed last time."""
 
     @contextmanager
     def apart(self, name: str, what: str) -> Iterator[None]:
-        """Log what fails in here, once, and go on. `what`: that which was tried with `name`."""
+        """Log what fails inside, once, and go on. `what` says what was tried with `name`."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - it must not keep us from the others
+        except Exception as error:  # noqa: BLE001 - the others have to be looked at
             self._tell(name, what, error)
         else:
             self._told.pop((name, what), None)
@@ -77,14 +78,17 @@ class Lookout:
         if path in self._stuck:
             raise _no_answer(path, "still does not answer")
         question = _Question(call, undo, lambda: self._stuck.discard(path))
-        with trio.CancelScope(shield=True), self._loop.clock.move_on_after(limit_s):
-            await self._loop.abandonable(Begun(question), trio.CapacityLimiter(1))
+        with trio.CancelScope(shield=True), self._loop.limits.move_on_after(limit_s):
+            await self._loop.blocking_abandonable(TrackedCall(question), trio.CapacityLimiter(1))
         if question.leave_alone(lambda: self._stuck.add(path)):
             raise _no_answer(path, f"has not answered within {limit_s:g} s")
         return question.answer()
 
     async def look(self, how: Mapping[str, Callable[[], T]]) -> dict[str, T]:
-        """What each look has answered; a path that hangs, or whose look fails, is left out."""
+        """Make the looks of `how`, by path. Returns what they answered.
+
+        A path that hangs, or whose look fails, is left out.
+        """
         found: dict[str, T] = {}
         left = [(path, look) for path, look in how.items() if path not in self._stuck]
         while left:
@@ -141,7 +145,7 @@ class _Question(Generic[T]):
 
 
 class _Walk(Generic[T]):
-    """Looks at one path after the other, in a thread."""
+    """Looks at one path after the other in a thread."""
 
     def __init__(
         self, loop: Loop, looks: list[tuple[str, Callable[[], T]]], stuck: set[str]
@@ -154,24 +158,24 @@ class _Walk(Generic[T]):
 
     @property
     def done(self) -> int:
-        """How many of the looks have come to their end."""
+        """How many of the looks have ended."""
         return len(self.found) + len(self.failed)
 
     async def watch(self) -> None:
-        """Return when all are looked at, or one has taken too long."""
+        """Return when all looks have ended, or when one takes too long."""
         async with trio.open_nursery() as nursery:
             ended = trio.Event()
             nursery.start_soon(self._walk, ended)
             while not ended.is_set():
                 before = self.done
-                with self._loop.clock.move_on_after(PATIENCE_S):
+                with self._loop.limits.move_on_after(PATIENCE_S):
                     await ended.wait()
                 if self.done == before and not ended.is_set() and self._leave_alone():
                     nursery.cancel_scope.cancel()
                     return
 
     async def _walk(self, ended: trio.Event) -> None:
-        limiter = trio.CapacityLimiter(1)  # one that hangs may not keep a thread from verbs
+        limiter = trio.CapacityLimiter(1)  # a look that hangs must not take a thread from verbs
         await trio.to_thread.run_sync(self._run, abandon_on_cancel=True, limiter=limiter)
         ended.set()
 
@@ -188,7 +192,7 @@ class _Walk(Generic[T]):
                     self.found[path] = cast("T", answer)
 
     def _leave_alone(self) -> bool:
-        """Give up waiting for the walk. False: it has just come to its end."""
+        """Give up waiting for the walk. False means that it has just ended."""
         with self._change:
             if self.done == len(self._looks):
                 return False
@@ -200,5 +204,5 @@ class _Walk(Generic[T]):
 def _try(look: Callable[[], T]) -> tuple[T | None, Exception | None]:
     try:
         return look(), None
-    except Exception as error:  # noqa: BLE001 - told by who waits for it
+    except Exception as error:  # noqa: BLE001 - raised where the look is waited for
         return None, error

@@ -1,4 +1,4 @@
-"""The ways from the event loop to calls that block, and what it has to wait with."""
+"""How the event loop has blocking calls made by threads."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
@@ -6,148 +6,157 @@ from typing import Final, Generic, TypeVar
 
 import trio
 
-from iifuse.loop.clock import Clock
-from iifuse.loop.crew import NO_THREAD, Crew
-from iifuse.loop.returned import Job, LooseJob, Returned, ShortCalls
+from iifuse.loop.calls import AbandonableJob, FinishedCalls, Job, ShortCalls
+from iifuse.loop.threadpool import NO_THREAD, ThreadPool
+from iifuse.loop.timelimits import TimeLimits
 
 T = TypeVar("T")
 
 STAND_STILL_S: Final = 0.000_5
-"""How long the event loop stands still for a thread's short calls, in seconds, at the most."""
+"""How long the event loop waits for a thread's short calls, in seconds, at the most."""
 
-IN_VAIN: Final = 16
-"""So often it does not after it did in vain: they were not short."""
+SKIPPED_WAITS: Final = 16
+"""After a wait for short calls that were not short, the loop skips this many such waits."""
 
 
 class Loop:
-    """What one event loop has to wait with. Made once, by whoever runs it, and passed on.
+    """The threads and time limits of one event loop. It is made once and passed on.
 
-    Each kind of call has threads of its own, so that those which wait for one another never wait
-    for one another's threads (crew).
+    Each kind of call has threads of its own. So calls that wait for each other never wait for each
+    other's threads (threadpool).
     """
 
     def __init__(self) -> None:
-        self.clock = Clock()
-        self.returned = Returned()
-        self._programs = Crew(4)
-        """For what programs wait for."""
-        self._verbs, self._shadows = Crew(2), Crew(2)
-        """For verbs and for calls on slow shadows, when trio can start no thread for them."""
-        self._of_trio = 0
-        """Callers that wait for one of trio's threads."""
-        self._left_out = 0
+        self.limits = TimeLimits()
+        self.finished = FinishedCalls()
+        self._programs = ThreadPool(4)
+        """Threads for calls that a program waits for."""
+        self._verbs, self._shadows = ThreadPool(2), ThreadPool(2)
+        """Threads for verbs, and for calls with a limit, when trio can start no thread for them."""
+        self._waiting_for_trio = 0
+        """Number of callers that wait for one of trio's threads."""
+        self._waits_to_skip = 0
 
     def __del__(self) -> None:
-        for crew in (self._programs, self._verbs, self._shadows):
-            crew.end()
+        for pool in (self._programs, self._verbs, self._shadows):
+            pool.end()
 
-    def keep_in_reserve(self) -> None:
-        """Start the threads that are there when none can be started. Raises Starved."""
-        for crew in (self._programs, self._verbs, self._shadows):
-            crew.fill()
+    def start_reserve_threads(self) -> None:
+        """Start the threads that serve when no new thread can be started. Raises OutOfResources."""
+        for pool in (self._programs, self._verbs, self._shadows):
+            pool.fill()
 
-    def are_running(self) -> bool:
-        """Does anybody wait for a thread? Whoever polls then would keep the interpreter from it."""
-        return self.returned.under_way > 0 or self._of_trio > 0
+    def has_waiters(self) -> bool:
+        """Does anybody wait for a thread? Then a task that polls would slow that thread down."""
+        return self.finished.under_way > 0 or self._waiting_for_trio > 0
 
-    def watchable(self) -> Returned | None:
-        """What to look at while threads are at work; None unless all of them are our own."""
-        return self.returned if self.returned.under_way and not self._of_trio else None
+    def watchable_calls(self) -> FinishedCalls | None:
+        """The calls under way, if they can be watched without trio.
+
+        None if there is no call, or if one of trio's own threads is at work as well.
+        """
+        return self.finished if self.finished.under_way and not self._waiting_for_trio else None
 
     async def blocking(
         self, call: Callable[[], T], limiter: trio.CapacityLimiter | None = None
     ) -> T:
-        """Run `call` in a thread and wait for it; it is never abandoned half-way."""
-        self._of_trio += 1
+        """Run `call` in a thread and wait until it is done. It is never abandoned half-way."""
+        self._waiting_for_trio += 1
         try:
-            return await self.in_background(call, limiter)
+            return await self.blocking_low_priority(call, limiter)
         finally:
-            self._of_trio -= 1
+            self._waiting_for_trio -= 1
 
     @asynccontextmanager
-    async def unwinding(self, undo: ExitStack) -> AsyncIterator[None]:
-        """As `with undo`, but for its calls being made in a thread: a close may hang."""
+    async def closing_in_thread(self, undo: ExitStack) -> AsyncIterator[None]:
+        """Like `with undo`, but its calls are made in a thread, because a close may hang."""
         try:
             yield
         finally:
             with trio.CancelScope(shield=True):
                 await self.blocking(undo.close)
 
-    async def in_background(
+    async def blocking_low_priority(
         self, call: Callable[[], T], limiter: trio.CapacityLimiter | None = None
     ) -> T:
-        """As `blocking`, for what no program waits for: whoever polls need not make way for it.
+        """Like `blocking`, for calls that no program waits for: tasks that poll go on polling.
 
-        What may go on for hours has a `limiter` of its own, or verbs would want for threads.
+        A caller whose calls go on for hours brings a `limiter` of its own. Otherwise it would take
+        the threads that verbs need.
         """
-        begun = Begun(call)
+        tracked = TrackedCall(call)
         try:
-            return await trio.to_thread.run_sync(begun, abandon_on_cancel=False, limiter=limiter)
+            return await trio.to_thread.run_sync(tracked, abandon_on_cancel=False, limiter=limiter)
         except NO_THREAD:
-            if begun:
+            if tracked.has_begun:
                 raise
-        return await self._in_crew(self._verbs, call)
+        return await self._in_pool(self._verbs, call)
 
-    async def for_program(self, call: Callable[[], T], short: ShortCalls | None = None) -> T:
-        """As `blocking`, but there and back in a third of the time: for what a write waits for.
+    async def blocking_for_program(
+        self, call: Callable[[], T], short: ShortCalls | None = None
+    ) -> T:
+        """Like `blocking`, in a third of the time, for calls that a program's request waits for.
 
-        `short`: those with which the call begins.
+        `short`: the short calls at the beginning of `call`, if there are any.
 
-        There are as many threads as there are calls under way, which is as many as the kernel has
-        requests under way at the most; fewer where no more can be started.
+        There is a thread for each call under way, unless no more threads can be started. The kernel
+        bounds their number, because it bounds the number of requests under way.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        return await self._in_crew(self._programs, call, short)
+        return await self._in_pool(self._programs, call, short)
 
-    async def abandonable(self, call: "Begun[T]", limiter: trio.CapacityLimiter) -> T:
-        """As `blocking`, but who is cancelled leaves the call alone. Raises Starved."""
+    async def blocking_abandonable(
+        self, call: "TrackedCall[T]", limiter: trio.CapacityLimiter
+    ) -> T:
+        """Like `blocking`, but a caller that is cancelled does not wait for the call to end.
+
+        Raises OutOfResources.
+        """
         try:
             return await trio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=limiter)
         except NO_THREAD:
-            if call:
+            if call.has_begun:
                 raise
         call.wants_thread = True
-        job = LooseJob(call, self.returned)
+        job = AbandonableJob(call, self.finished)
         self._shadows.hand(job)
         await job.ended.wait()
         return job.outcome()
 
-    async def _in_crew(
-        self, crew: Crew, call: Callable[[], T], short: ShortCalls | None = None
+    async def _in_pool(
+        self, pool: ThreadPool, call: Callable[[], T], short: ShortCalls | None = None
     ) -> T:
-        returned = self.returned
-        returned.under_way += 1
+        finished = self.finished
+        finished.under_way += 1
         try:
-            job = Job(call, returned, short)
-            crew.hand(job)
-            is_only_one = returned.under_way == 1 and not self._of_trio
-            if not (is_only_one and returned.catch(job)):
+            job = Job(call, finished, short)
+            pool.hand(job)
+            is_only_one = finished.under_way == 1 and not self._waiting_for_trio
+            if not (is_only_one and finished.wait_briefly(job)):
                 if short is not None:
-                    self._stand_still(short)
-                await returned.wait()
+                    self._wait_for_short_calls(short)
+                await finished.wait()
             return job.outcome()
         finally:
-            returned.under_way -= 1
+            finished.under_way -= 1
 
-    def _stand_still(self, short: ShortCalls) -> None:
-        if self._left_out:
-            self._left_out -= 1
+    def _wait_for_short_calls(self, short: ShortCalls) -> None:
+        if self._waits_to_skip:
+            self._waits_to_skip -= 1
         elif not short.wait(STAND_STILL_S):
-            self._left_out = IN_VAIN
+            self._waits_to_skip = SKIPPED_WAITS
 
 
-class Begun(Generic[T]):
-    """A call that knows whether it has begun: what fails before that is the want of a thread."""
+class TrackedCall(Generic[T]):
+    """A call that knows whether it has begun. If it has not, a failure is the lack of a thread."""
 
     def __init__(self, call: Callable[[], T]) -> None:
-        self._call, self._has_begun = call, False
+        self._call = call
+        self.has_begun = False
         self.wants_thread = False
         """trio could start no thread for it."""
 
-    def __bool__(self) -> bool:
-        return self._has_begun
-
     def __call__(self) -> T:
-        """In the thread."""
-        self._has_begun = True
+        """Make the call. This runs in the thread."""
+        self.has_begun = True
         return self._call()

@@ -1,9 +1,9 @@
-"""How the service waits for the kernel's next request: it looks a little before it sleeps.
+"""How the service waits for the kernel's next request: it polls for a moment before it sleeps.
 
-pyfuse3 waits for each request with a lock and the event loop's epoll, two trips through trio's
-scheduler, which cost more than the request itself; `fuse.waits` puts this in their place. Whoever
-finds a request waiting goes on with it at once; whoever finds none looks for some tens of
-microseconds and sleeps only then. What was measured stands in docs/decisions/waiting.md.
+pyfuse3 waits for each request with a lock and with the event loop's epoll. These are two trips
+through trio's scheduler, which cost more than the request itself; `fuse.waits` replaces them by
+this module. A task that finds a request serves it at once. A task that finds none polls for some
+tens of microseconds and sleeps only then. docs/decisions/waiting.md has the measurements.
 """
 
 import select
@@ -14,42 +14,45 @@ from typing import Final
 
 import trio
 
-from iifuse.loop.returned import Returned
-from iifuse.store.linux import Either
+from iifuse.loop.calls import FinishedCalls
+from iifuse.store.linux import PollTwo
 
 LOOK_NS_MAX: Final = 50_000
-"""How long to look before sleeping: a program at depth 1 is back with its next request by then."""
+"""How long to poll before sleeping, at the most. A program with one request under way has sent the
+next one by then."""
 
 _LOOK_NS_MIN: Final = 10_000
 _SOON_NS: Final = 150_000
-"""A sleep shorter than this was a mistake: it is mostly the way to sleep and back."""
+"""If a sleep is shorter than this, polling would have been better: the sleep itself takes most of
+that time."""
 
 IN_A_ROW_MAX: Final = 32
-"""So many requests are served one after the other before every other task gets its turn."""
+"""After this many requests in a row the other tasks get a turn."""
 
 IN_A_ROW_BUSY_MAX: Final = 8
-"""The same while a thread is at work, whose end would otherwise be noticed late."""
+"""The same while a thread is at work. With more in a row its end would be noticed late."""
 
 WATCH_S: Final = 0.001
 """How long to wait at a time for a request or a call without trio, in seconds."""
 
 WATCHES_MAX: Final = 2
-"""How often to wait so in vain before sleeping; what takes longer than 2 ms gains nothing by it."""
+"""After this many such waits without a result the task sleeps. A call that takes longer than 2 ms
+gains nothing by them."""
 
 STAND_BY_S: Final = 0.000_3
-"""How long to wait like this for the only call under way, before anybody else has a turn: longer
-than a disk's sync takes."""
+"""How long to wait without trio for the only call under way, in seconds. No other task gets a turn
+meanwhile. A disk's sync usually takes less."""
 
 STAND_BY_WORTH: Final = 8
-"""Standing by once counts as so many requests in a row."""
+"""One such wait counts like this many requests in a row."""
 
 
-class Baton:
-    """The task that has it reads the next request. It is a lock that need not be handed over.
+class ReaderLock:
+    """The lock for reading the next request.
 
-    trio's own lock goes to whoever waits, so two tasks would take turns at every request, with a
-    task switch each. Here the task that comes back first keeps it, and the others sleep until that
-    one has to wait for something.
+    trio's own lock goes to the task that waits, so two tasks would take turns at every request, and
+    each turn costs a task switch. Here the task that comes back first takes the lock again. The
+    others sleep until that task has to wait for something.
     """
 
     def __init__(self) -> None:
@@ -59,8 +62,10 @@ class Baton:
 
     @property
     def readers(self) -> int:
-        """How many tasks have it or wait for it."""
-        return len(self._others) + self._held + self._is_one_woken
+        """How many tasks have the lock or wait for it."""
+        holder = 1 if self._held else 0
+        on_its_way = 1 if self._is_one_woken else 0
+        return holder + on_its_way + len(self._others)
 
     async def __aenter__(self) -> None:
         while self._held:
@@ -75,23 +80,24 @@ class Baton:
         trace: TracebackType | None,
     ) -> None:
         self._held = False
-        if self._others and not self._is_one_woken:  # else all would wake for one request
+        if self._others and not self._is_one_woken:  # one is enough for one request
             self._is_one_woken = True
             self._others.unpark()
 
 
 class Patience:
-    """Decides how long to look before sleeping, by how long the last waits were.
+    """Decides how long to poll before sleeping, by how long the last waits were.
 
-    As KVM does before it puts a virtual processor to sleep: longer when the next request came just
-    after we slept, not at all when it came long after. So an idle service does not look at all.
+    KVM does the same before it puts a virtual processor to sleep. If a request comes soon after the
+    task has begun to sleep, the next poll is longer. If it comes late, the next poll is shorter. So
+    an idle service does not poll at all.
     """
 
     def __init__(self) -> None:
         self.look_ns = 0
 
     def slept(self, waited_ns: int) -> None:
-        """Learn that a wait which ended in sleep took so long, from its first look on."""
+        """Learn from a wait that ended in sleep. `waited_ns`: its whole length, in nanoseconds."""
         if waited_ns > _SOON_NS:
             self.look_ns //= 2
             if self.look_ns < _LOOK_NS_MIN:
@@ -103,24 +109,24 @@ class Patience:
 class Waiter:
     """Waits for requests.
 
-    `busy()`: is a thread at work, from which looking would keep the interpreter? `watchable()`:
-    the calls that come back from threads, to be waited for together with requests; or None.
+    `busy()`: is a thread at work? Polling would keep the interpreter lock from it. `calls()`: the
+    calls of threads that can be waited for together with requests; None if there are none.
     """
 
-    def __init__(self, busy: Callable[[], bool], watchable: Callable[[], Returned | None]) -> None:
-        self._busy, self._watchable = busy, watchable
+    def __init__(self, busy: Callable[[], bool], calls: Callable[[], FinishedCalls | None]) -> None:
+        self._busy, self._calls = busy, calls
         self._patience = Patience()
         self._poll = select.poll()
-        self._either = Either()
-        self.baton = Baton()
-        self._servants: trio.Nursery | None = None
-        """Of the tasks that serve requests."""
+        self._two = PollTwo()
+        self.reader_lock = ReaderLock()
+        self._request_tasks: trio.Nursery | None = None
+        """The nursery of the tasks that serve requests."""
         self._fd = -1
         self._in_a_row = 0
         self._is_closing = False
 
     def notify_closing(self, fd: int) -> None:
-        """Tell whoever waits, here or in trio, that the session ends."""
+        """Tell the tasks that wait, here or in trio, that the session ends."""
         self._is_closing = True
         trio.lowlevel.notify_closing(fd)
 
@@ -129,7 +135,7 @@ class Waiter:
         if fd != self._fd:
             self._poll, self._fd = select.poll(), fd
             self._poll.register(fd, select.POLLIN)
-            self._servants = trio.lowlevel.current_task().parent_nursery
+            self._request_tasks = trio.lowlevel.current_task().parent_nursery
         in_vain = 0
         while in_vain < WATCHES_MAX:
             busy = self._busy()
@@ -138,14 +144,15 @@ class Waiter:
                 return
             if self._is_closing or not busy:
                 break
-            await trio.lowlevel.checkpoint()  # who has something to do does it first
+            await trio.lowlevel.checkpoint()  # tasks that have something to do come first
             if not self._busy():
                 continue
-            calls = self._watchable()
+            calls = self._calls()
             if calls is None:
                 break
-            in_vain += not self._has_come(calls)
-        if self._is_closing:  # trio would wait for the next request
+            if not self._has_come(calls):
+                in_vain += 1
+        if self._is_closing:  # trio would wait for a request that never comes
             raise trio.ClosedResourceError("the session ends")
         self._in_a_row = 0
         began = time.perf_counter_ns()
@@ -153,7 +160,7 @@ class Waiter:
         self._patience.slept(time.perf_counter_ns() - began)
 
     async def _begin(self, in_a_row_max: int) -> None:
-        """A request is there: others have their turn only now and then."""
+        """A request is there. Other tasks get a turn only now and then."""
         self._in_a_row += 1
         if self._in_a_row >= in_a_row_max:
             self._in_a_row = 0
@@ -167,9 +174,9 @@ class Waiter:
                 return True
         return False
 
-    def _has_come(self, calls: Returned) -> bool:
-        """Watch. True if a call has come, or did so before, and who waits for it has to go on."""
-        if calls.is_somebody_back:
+    def _has_come(self, calls: FinishedCalls) -> bool:
+        """Watch for a moment. True if a call is done, so that its task has to go on."""
+        if calls.has_task_to_wake:
             return True
         self._watch(calls, WATCH_S)
         if not calls:
@@ -177,34 +184,34 @@ class Waiter:
         calls.drain()
         return True
 
-    def stand_by(self, calls: Returned) -> None:
-        """Watch for the only call under way, if it is part of the only request in hand.
+    def stand_by(self, calls: FinishedCalls) -> None:
+        """Watch for the only call under way, if it belongs to the only request that is served.
 
-        With more requests in hand, some might be about to be answered, and would have to wait for
-        the call. After a few times in a row the call goes through trio, and others have their turn.
+        Other requests that are served might be about to be answered, and would have to wait for
+        this call. After a few times in a row this does nothing, so that other tasks get a turn.
         """
         if self._in_a_row < IN_A_ROW_MAX and self._is_only_request():
             self._in_a_row += STAND_BY_WORTH
             self._watch(calls, STAND_BY_S)
 
     def _is_only_request(self) -> bool:
-        """Does this task serve a request, and has every other one that does nothing to do?"""
+        """Does this task serve a request, and do all other such tasks wait for one?"""
         task = trio.lowlevel.current_task()
-        if self._servants is None or task.parent_nursery is not self._servants:
+        if self._request_tasks is None or task.parent_nursery is not self._request_tasks:
             return False
-        return len(self._servants.child_tasks) - self.baton.readers == 1
+        return len(self._request_tasks.child_tasks) - self.reader_lock.readers == 1
 
-    def _watch(self, done: Returned, limit_s: float) -> None:
-        """Sleep, for a moment, until a request or a call comes.
+    def _watch(self, done: FinishedCalls, limit_s: float) -> None:
+        """Sleep until a request or a call comes, for `limit_s` seconds at most, without trio.
 
-        Without trio, which takes three trips through its scheduler to notice that a call is back.
-        Whoever gets something to do meanwhile has to wait, so the moment is a short one.
+        trio takes three trips through its scheduler until it notices that a call is done. But all
+        other tasks have to wait meanwhile, so `limit_s` has to be short.
         """
-        self._either.watch(self._fd, done.fd)
-        done.calm()  # who came while we stopped watching may have written late
+        self._two.watch(self._fd, done.fd)
+        done.clear_event()  # a call that ended just after the last watch may have set it
         done.watched = True
         try:
             if not done:
-                self._either.wait(limit_s)
+                self._two.wait(limit_s)
         finally:
-            done.watched = False  # or who waits for a call would never learn of its end
+            done.watched = False  # else the tasks would never learn that their calls are done

@@ -5,5 +5,5 @@ new one closes what it has inherited, which asks that server. So the service sta
 it opens any volume, and starts nothing itself from then on. Each child does one thing and ends; one
 that hangs is left behind, and nobody waits for it.
 
-It knows no event loop: whoever calls waits in a thread.
+The package knows no event loop: a caller waits in a thread.
 """

@@ -15,7 +15,7 @@ import msgspec
 from iifuse import errors
 from iifuse.nursery import frames, operations, process
 from iifuse.nursery.operations import Answer, Defect, Done, Failed, Found, Opened, Reached, Request
-from iifuse.store.programs import GONE, NAME, RESTART, Said
+from iifuse.store.programs import GONE, NAME, RESTART, ProgramOutput
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Nursery:
 
     They raise OSError, ETIMEDOUT with the path when there was no answer in time: the child is left
     behind then, and what it does when it can is done behind everybody's back. When the process has
-    ended they raise ServiceError: a new one would have to be forked by who has volumes open.
+    ended they raise ServiceError: a new one would have to be forked while volumes are open.
     """
 
     def __init__(self, line: socket.socket, pid: int) -> None:
@@ -82,7 +82,7 @@ class Nursery:
         os.close(self.end)
 
     def bury(self) -> None:
-        """It has ended: nothing is left of it."""
+        """Reap the process, which has ended."""
         with suppress(ChildProcessError):
             os.waitpid(self.pid, os.WNOHANG)
 
@@ -112,9 +112,9 @@ class Nursery:
         """Say when a file was changed last, its time of access left alone."""
         self.call(operations.SetTime(os.fsencode(path), mtime_ns), None, LOOK_SECONDS, path)
 
-    def ask(self, words: Sequence[str], fd: int, path: str, limit_s: float) -> Said:
+    def ask(self, words: Sequence[str], fd: int, path: str, limit_s: float) -> ProgramOutput:
         """See store.programs."""
-        return self.call(operations.Ask(list(words)), Said, limit_s, path, (fd,))
+        return self.call(operations.Ask(list(words)), ProgramOutput, limit_s, path, (fd,))
 
     def bind(self, source: str, target: str) -> None:
         """Mount a file over a regular file; over anything else it is not."""

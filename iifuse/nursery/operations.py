@@ -19,7 +19,7 @@ from iifuse import errors
 from iifuse.store import identity as identities
 from iifuse.store import linux
 from iifuse.store.identity import Identity
-from iifuse.store.programs import Said
+from iifuse.store.programs import ProgramOutput
 
 _ROUNDS_MAX: Final = 16
 """Dead mounts over one another that are taken down at once."""
@@ -180,7 +180,7 @@ def _ask(request: Ask, given: Given) -> Result:
         capture_output=True, check=False, env={**os.environ, "LC_ALL": "C"},
         preexec_fn=partial(linux.end_with, os.getpid()),
     )  # fmt: skip
-    return Result(Said(done.returncode, done.stdout, done.stderr))
+    return Result(ProgramOutput(done.returncode, done.stdout, done.stderr))
 
 
 def _bind(request: Bind, _: Given) -> Result:

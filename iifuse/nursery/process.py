@@ -25,12 +25,12 @@ from iifuse.store.programs import NAME
 
 _CHILD: Final = "iifuse-child"
 _CHILDREN_MAX: Final = 256
-"""So many may hang; who asks then is refused."""
+"""The most children that run at a time. Further requests are refused."""
 _SPARE_DESCRIPTORS: Final = 16
 
 
 class _Child(NamedTuple):
-    """One that runs. `end`: its pidfd; `line`: our copy of its end of the line to who has asked."""
+    """A child that runs. `end`: its pidfd. `line`: our copy of its socket to the caller."""
 
     pid: int
     end: int
@@ -97,7 +97,7 @@ class _Nursery:
                 return
 
     def _accept(self) -> bool:
-        """False: there is nobody any more who could ask."""
+        """Begin the children that the service asks for. False: the service has ended."""
         try:
             word, fds = frames.receive_some(self._line, 1)
         except OSError as error:  # or no memory just now

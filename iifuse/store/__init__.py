@@ -1,1 +1,1 @@
-"""Blocking input and output on volumes, bitmap volumes and the state directory; no trio."""
+"""Blocking input and output on volumes, on bitmap volumes and in the state directory."""

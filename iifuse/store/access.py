@@ -1,8 +1,8 @@
-"""Who may reach what through the mount: nobody whom the path of the volume itself keeps out (K10).
+"""Who may use a file or directory of the mount: nobody who could not use the volume itself (K10).
 
-A directory on the mount has owner, mode and access control list of the real one. Where links lead
-a path through further directories, which the mount does not show, each of those has to let
-everybody through; else the place is root's alone, as more cannot be said with one owner and mode.
+A directory of the mount has the owner, the mode and the access control list of the real one. Links
+may lead a path through more directories, which the mount does not show. If one of those does not
+let everybody through, only root gets access: one owner and mode cannot express more.
 """
 
 import errno
@@ -11,7 +11,7 @@ import stat
 from dataclasses import dataclass
 from typing import Final
 
-from iifuse.store.identity import Host, OnService, Spot
+from iifuse.store.identity import Host, Location, OnService
 
 ACL: Final = "system.posix_acl_access"
 _SEARCH: Final = 0o111
@@ -20,7 +20,10 @@ _PERMISSIONS: Final = 0o777
 
 @dataclass(frozen=True)
 class Access:
-    """Owner, group and permission bits. `acl`: as the extended attribute has it; None: no list."""
+    """Owner, group and permission bits.
+
+    `acl`: the access control list, as the extended attribute holds it; None: there is none.
+    """
 
     uid: int = 0
     gid: int = 0
@@ -29,11 +32,11 @@ class Access:
 
 
 ROOT_ONLY: Final = Access()
-"""Of what cannot be looked at."""
+"""The access to what cannot be looked at."""
 
 
 def of_directory(path: str, host: Host) -> Access:
-    """Blocks; raises OSError."""
+    """The access to a directory of the mount. Blocks; raises OSError."""
     try:
         spot = host.locate(path)
     except OnService:
@@ -45,14 +48,14 @@ def of_directory(path: str, host: Host) -> Access:
 
 
 def of(found: os.stat_result, acl: bytes | None) -> Access:
-    """What stands in the file or directory itself."""
+    """The access that the file or directory itself gives."""
     return Access(found.st_uid, found.st_gid, found.st_mode & _PERMISSIONS, acl)
 
 
 def of_link(path: str, host: Host) -> bool:
-    """Does the link that a volume is named by lead through directories that let everybody through?
+    """A volume is named by a link: do all directories on the way to it let everybody through?
 
-    Blocks; raises OSError. False where it leads to a service.
+    Blocks; raises OSError. False where the link leads to the mount of a service.
     """
     try:
         return _lets_all(path, host.locate(path), host)
@@ -60,7 +63,7 @@ def of_link(path: str, host: Host) -> bool:
         return False
 
 
-def _lets_all(path: str, spot: Spot, host: Host) -> bool:
+def _lets_all(path: str, spot: Location, host: Host) -> bool:
     above = host.locate(os.path.dirname(path))
     hidden = spot.searched - above.searched - {above.path}
     return all(_is_searched_by_all(directory) for directory in hidden)
@@ -71,9 +74,9 @@ def _is_searched_by_all(directory: str) -> bool:
 
 
 def acl(volume: str | int) -> bytes | None:
-    """The access control list of a path or an open file; None where there is none.
+    """The access control list of a path or an open file; None: there is none.
 
-    Raises OSError where that cannot be told: the mode alone would say too much.
+    Raises OSError where it cannot be read, because the mode alone might give too much access.
     """
     try:
         return os.getxattr(volume, ACL)

@@ -22,22 +22,23 @@ from iifuse.core.header import Header
 from iifuse.core.sector import SECTOR_BYTES, Numbers, Region
 from iifuse.store.volume import Buffer, Volume
 from iifuse.store.writtenrows import WrittenRows
+from iifuse.units import ceil_div
 
 _BLOCK_SECTORS: Final = 2048
 _PAGE_SECTORS: Final = 4096 // SECTOR_BYTES
 
 
 class BitmapFile:
-    """The bitmap volume of one set; every method blocks and raises OSError.
+    """The bitmap volume of one set. Every method blocks and raises OSError.
 
-    A header commit writes the slot that does not hold the newest header, so that a torn write
-    leaves the old header whole.
+    A commit of a header writes the slot that does not hold the newest header. So the old header
+    stays whole if the write is torn.
     """
 
     def __init__(self, volume: Volume) -> None:
         self.volume = volume
         self._slot = 1
-        self._sequence = 0  # also of a header whose write failed: it may stand on the disk
+        self._sequence = 0  # of the last header, even if its write failed: it may be on the disk
         self._rows: WrittenRows | None = None  # until the number of sectors is known
 
     def read_header(self) -> Header:
@@ -53,12 +54,12 @@ class BitmapFile:
             raise errors.BadBitmap(
                 self.volume.path, f"is cut short ({self.volume.size_bytes} of {need} bytes)"
             )
-        self._known(header)
+        self._rows_of(header)
         return header
 
     def write_header(self, header: Header) -> Header:
-        """Commit a header durably; what was written, with its new sequence number."""
-        self.volume.sync()  # a header must never be durable before the bits that it speaks of
+        """Commit a header durably. Returns it with its new sequence number."""
+        self.volume.sync()  # the bits that a header relies on must be durable before it
         self._sequence = max(self._sequence, header.sequence) + 1
         header = replace(header, sequence=self._sequence)
         slot = 1 - self._slot
@@ -68,10 +69,11 @@ class BitmapFile:
         return header
 
     def write_anew(self, header: Header, extents: Iterable[tuple[int, Buffer]]) -> Header:
-        """After a failed sync: an offline header, then all bits; the header that was written.
+        """After a failed sync: write an offline header, then all bits. Returns that header.
 
-        The header first, because the one that failed may stand on the disk and speak of other
-        bits. Nothing that was lost is relied on; for everybody else the volume stays failed.
+        The header comes first, because one whose write failed may be on the disk and rely on other
+        bits. This relies on nothing that the failed sync may have lost. For all other callers the
+        volume stays failed (invariant 9).
         """
         self._sequence = max(self._sequence, header.sequence) + 1
         header = replace(header, sequence=self._sequence)
@@ -84,14 +86,14 @@ class BitmapFile:
         return header
 
     def erase_headers(self) -> None:
-        """Forget whatever set this volume belonged to."""
+        """Overwrite both header slots, so that the volume belongs to no set."""
         for at in fmt.SLOT_OFFSETS:
             self.volume.write(at, bytes(fmt.SLOT_BYTES))
         self.volume.sync()
         self._rows = None  # that set may have had another number of sectors
 
     def read_bits(self, header: Header, region: Region) -> tuple[Bitmap, list[int]]:
-        """(the bitmap, the numbers of damaged sectors; their bits read as 0)."""
+        """Read a whole bitmap: (the bitmap, the numbers of damaged sectors, whose bits are 0)."""
         chunks = header.geometry.chunks
         packed = np.empty((sectors_for(chunks), SECTOR_BIT_BYTES), np.uint8)
         bad: list[int] = []
@@ -106,19 +108,20 @@ class BitmapFile:
         return Bitmap.from_disk(chunks, packed), bad
 
     def believe(self, header: Header, region: Region, bits: Bitmap) -> None:
-        """What was read, without damage, is durable: zeros need not be written where it has them.
+        """Remember that the bits which were read are durable: zeros need not be written again.
 
-        Not so after a kill: what the page cache shows may never have reached the disk.
+        This must not be called after a kill. Then the page cache may show bits that have never
+        reached the disk.
         """
-        self._known(header).learn(_first(header, region), bits.rows_set())
+        self._rows_of(header).learn(_first(header, region), bits.rows_set())
 
     def encode(self, header: Header, region: Region, bits: Packed, first: int) -> tuple[int, bytes]:
-        """(offset in bytes, sectors) for rows of bits; pure, so it can run before the write."""
+        """The sectors for rows of bits, as (offset in bytes, bytes). This writes nothing."""
         at = sector.region_offset(region, header.geometry.chunks) + first * SECTOR_BYTES
         return at, sector.encode(header.uuid.bytes, region, first, bits)
 
     def write_sectors(self, extents: Iterable[tuple[int, Buffer]]) -> None:
-        """Write encoded sectors; not durable before the volume's next sync."""
+        """Write encoded sectors. They are durable after the next sync of the volume."""
         for at, blob in extents:
             write = partial(self.volume.write, at, blob)
             if self._rows is None:
@@ -132,11 +135,11 @@ class BitmapFile:
     ) -> Iterator[tuple[int, Buffer]]:
         """The extents that make a region hold `bits`, for `write_sectors`.
 
-        All but zeros where zeros were written last. Whole pages of the page cache: a part of one
-        that is not there would have to be read first.
+        Zeros are left out where zeros were written last. The extents are whole pages of the page
+        cache, because a page that is written in part may have to be read first.
         """
         first = _first(header, region)
-        needed = self._known(header).not_zero(first, len(bits.packed)) | bits.rows_set()
+        needed = self._rows_of(header).not_zero(first, len(bits.packed)) | bits.rows_set()
         rows = np.flatnonzero(_whole_pages(needed, first))
         begin = sector.region_offset(region, header.geometry.chunks)
         for at in range(0, len(rows), _BLOCK_SECTORS):
@@ -148,7 +151,7 @@ class BitmapFile:
                 part = blob[start * SECTOR_BYTES : stop * SECTOR_BYTES]
                 yield begin + int(block[start]) * SECTOR_BYTES, part
 
-    def _known(self, header: Header) -> WrittenRows:
+    def _rows_of(self, header: Header) -> WrittenRows:
         if self._rows is None:
             self._rows = WrittenRows(len(Region) * sectors_for(header.geometry.chunks))
         return self._rows
@@ -162,26 +165,27 @@ class BitmapFile:
 
     def write_region(self, header: Header, region: Region, bits: Bitmap) -> None:
         """Write a whole bitmap and make it durable."""
-        self._known(header)
+        self._rows_of(header)
         self.write_sectors(self.encode_all(header, region, bits))
         self.volume.sync()
 
 
 def _first(header: Header, region: Region) -> int:
-    """The number of a region's first sector among those of both."""
+    """The number of a region's first sector, counted over both regions."""
     return 0 if region is Region.SHADOW else sectors_for(header.geometry.chunks)
 
 
 def _whole_pages(needed: Rows, first: int) -> Rows:
-    """With all sectors of a page if one of them is needed. `first`: see `_first`."""
+    """Add all sectors of a page if one of them is needed. `first`: see `_first`."""
     before = (sector.HEADER_REGION_BYTES // SECTOR_BYTES + first) % _PAGE_SECTORS
-    padded = np.zeros(before + len(needed) + -(before + len(needed)) % _PAGE_SECTORS, np.bool_)
-    padded[before : before + len(needed)] = needed
+    after = before + len(needed)
+    padded = np.zeros(ceil_div(after, _PAGE_SECTORS) * _PAGE_SECTORS, np.bool_)
+    padded[before:after] = needed
     pages = padded.reshape(-1, _PAGE_SECTORS).any(axis=1)
-    return pages.repeat(_PAGE_SECTORS)[before : before + len(needed)]
+    return pages.repeat(_PAGE_SECTORS)[before:after]
 
 
 def _stretches(rows: Numbers) -> Iterator[tuple[int, int]]:
-    """(first, stop) of the places in `rows` between which the numbers follow each other."""
+    """The (first, stop) places in `rows` of the stretches whose numbers follow each other."""
     cuts = np.flatnonzero(np.diff(rows) != 1) + 1
     yield from pairwise([0, *cuts.tolist(), len(rows)])

@@ -1,4 +1,4 @@
-"""Block devices as sysfs shows them: what each is a piece of, and what it lies on."""
+"""Block devices as sysfs shows them: which storage each is, and which storage it lies on."""
 
 import glob
 import os
@@ -10,13 +10,13 @@ from typing import Final, NamedTuple
 from iifuse.store.transport import remote_disk
 
 SECTOR_BYTES: Final = 512
-"""sysfs counts in these, whatever the device does."""
+"""The unit in which sysfs counts, whatever sectors the device has."""
 WHOLE: Final = 1 << 62
-"""The end of an extent that takes all of its base, however it grows."""
+"""The end of an extent that is its whole base, even if the base grows."""
 
 
 class Extent(NamedTuple):
-    """Bytes `start` to `end` of a base: a file, a disk, a logical volume."""
+    """Bytes `start` to `end` of a base. A base is a file, a disk or a logical volume."""
 
     base: str
     start: int
@@ -24,9 +24,9 @@ class Extent(NamedTuple):
 
 
 class Layers(NamedTuple):
-    """A device: which storage it is (`own`), and which storage that lies on (`under`).
+    """A device: which storage it is (`own`), and which storage it lies on (`under`).
 
-    `remote`: why it is not in this machine; empty: it is.
+    `remote`: why it is not in this machine, for people; empty: it is in this machine.
     """
 
     own: tuple[Extent, ...]
@@ -35,11 +35,14 @@ class Layers(NamedTuple):
 
     @property
     def all(self) -> tuple[Extent, ...]:
-        """What a file system on it takes."""
+        """All storage that a file system on the device uses."""
         return self.own + self.under
 
     def piece(self, start: int, length: int) -> "Layers":
-        """A part of it; all of a device that several others make up: which of them is not known."""
+        """A part of the device. If the device has several extents, this is the whole device.
+
+        It is not known on which of the extents the part lies.
+        """
         if len(self.own) != 1:
             return self
         base, first, end = self.own[0]
@@ -55,17 +58,20 @@ def overlap(some: tuple[Extent, ...], others: tuple[Extent, ...]) -> bool:
 
 
 Backing = Callable[[str, str], tuple[Layers, int]]
-"""(name of a loop device, its backing file) -> (what it stands on, from which byte on)"""
+"""(name of a loop device, its backing file) -> (what the device lies on, from which byte on)."""
 
 
 class Blocks:
-    """The devices below `sys`; `backing` knows about loop devices. Raises OSError."""
+    """The block devices below the directory `sys`. `backing` knows loop devices.
+
+    Methods raise OSError.
+    """
 
     def __init__(self, sys: str, backing: Backing) -> None:
         self._sys, self._backing = sys, backing
 
     def layers(self, device: str) -> Layers:
-        """Of a device number, 'major:minor'."""
+        """The layers of a device. `device`: its number as 'major:minor'."""
         link = f"{self._sys}/dev/block/{device}"
         if not os.path.exists(link):
             unknown = f"device {device} is not known"
@@ -93,7 +99,7 @@ class Blocks:
         return int(_read(place, name) or 0) * SECTOR_BYTES
 
     def with_siblings(self, device: str) -> list[str]:
-        """A device of a btrfs with all the other ones."""
+        """The numbers of all devices of a btrfs. `device` is one of them; others stay alone."""
         name = os.path.basename(os.path.realpath(f"{self._sys}/dev/block/{device}"))
         for folder in glob.glob(f"{self._sys}/fs/btrfs/*/devices"):
             if os.path.lexists(f"{folder}/{name}"):
@@ -103,10 +109,11 @@ class Blocks:
 
 
 def _over(place: str, slaves: list[Layers]) -> Layers:
-    """A device over others.
+    """The layers of a device that was made of others.
 
-    A disk with several paths is that disk, and so is a mapping without a UUID, which somebody made
-    by hand: that it takes a part only stands in its table. All else is storage of its own.
+    A multipath device is the disk behind its paths. A mapping without a UUID counts as all of the
+    devices below it: somebody made it by hand, and only its table says which part it is. Any other
+    device counts as storage of its own.
     """
     uuid = _read(place, "dm/uuid")
     below = tuple(sorted({extent for layers in slaves for extent in layers.all}))
@@ -122,9 +129,10 @@ def _over(place: str, slaves: list[Layers]) -> Layers:
 
 @cache
 def _disk(place: str, _sequence: str) -> str:
-    """WWID (SCSI, NVMe) or serial number (virtio); they are the same on each path to a disk.
+    """The WWID (SCSI, NVMe) or serial number (virtio) of a disk, the same on each path to it.
 
-    Kept as long as the kernel's sequence number stays: a disk is asked for it, which takes time.
+    The answer is kept while the kernel's sequence number of the disk stays the same, because the
+    kernel asks the disk for it, and that takes time.
     """
     for name in ("wwid", "device/wwid", "serial"):
         found = _read(place, name)
@@ -138,7 +146,7 @@ def _number(place: str) -> str:
 
 
 def _read(place: str, name: str) -> str:
-    """A line of sysfs; empty where there is none, or where the device does not answer."""
+    """A line of sysfs; empty if there is none, or if the device does not answer."""
     with suppress(OSError), open(f"{place}/{name}", errors="surrogateescape") as file:
         return file.read().strip("\n ")
     return ""

@@ -1,4 +1,4 @@
-"""Who uses a block device: mounts in every mount namespace, swap, devices made of it, programs."""
+"""What uses a block device: mounts in any mount namespace, swap, other devices, programs."""
 
 import glob
 import os
@@ -13,14 +13,16 @@ from iifuse.units import command
 SYS: Final = "/sys/class/block"
 SWAPS: Final = "/proc/swaps"
 _DEEP_MAX: Final = 8
-"""Devices on devices that are followed."""
+"""How many layers of devices on devices are followed."""
 
 
 @dataclass(frozen=True)
 class Use:
-    """`what`: how 'it is ...' goes on. `way`: the command that ends it, or what to stop.
+    """One use of a device.
 
-    `point`: of a mount in our own namespace, where programs may be that keep it busy.
+    `what`: the end of a sentence that begins with 'it is'. `way`: the command that ends the use, or
+    what to stop. `point`: the mount point, if it is a mount in our own namespace; programs may keep
+    that busy.
     """
 
     what: str
@@ -33,7 +35,10 @@ Open = Mapping[str, Sequence[str]]
 
 
 def tree(name: str, deep: int = _DEEP_MAX) -> Iterator[str]:
-    """A device as /sys/class/block calls it, its parts and what is made of them; that first."""
+    """A device, its partitions and the devices made of them. What lies on others comes first.
+
+    All have the names that they have in /sys/class/block.
+    """
     folder = f"{SYS}/{name}"
     above = [os.path.basename(path) for path in glob.glob(f"{folder}/holders/*")]
     parts = [os.path.basename(os.path.dirname(p)) for p in glob.glob(f"{folder}/*/partition")]
@@ -43,22 +48,22 @@ def tree(name: str, deep: int = _DEEP_MAX) -> Iterator[str]:
 
 
 def node(name: str) -> str:
-    """The device's node; of a mapped one the name that people know."""
+    """The path of the device's node. For a mapped device it is the name that people know."""
     mapped = text(f"{SYS}/{name}/dm/name")
     return f"/dev/mapper/{mapped}" if mapped else f"/dev/{name.replace('!', '/')}"
 
 
 def text(path: str) -> str:
-    """A file of /sys or /proc; empty where there is none."""
+    """The text of a file of /sys or /proc; empty if there is none."""
     with suppress(OSError), open(path, errors="surrogateescape") as file:
         return file.read().rstrip("\n")
     return ""
 
 
 def uses(name: str, spaces: Sequence[Namespace], opened: Open) -> list[Use]:
-    """All of a device and of what stands on it, in the order in which they have to end.
+    """All uses of a device and of the devices on it, in the order in which they have to end.
 
-    `spaces`: our own first.
+    `spaces`: the mount namespaces; our own comes first.
     """
     found: list[Use] = []
     for each in dict.fromkeys(tree(name)):
@@ -87,7 +92,7 @@ def _mounted(name: str, nodes: Sequence[str], spaces: Sequence[Namespace]) -> It
     own = spaces[0]
     ours = own.of(device, nodes)
     for space in spaces:
-        for mount in reversed(space.of(device, nodes)):  # one that lies on another first
+        for mount in reversed(space.of(device, nodes)):  # the topmost mount first
             if space.own:
                 yield Use(f"mounted on {mount.point}", command("umount", mount.point), mount.point)
             elif not follows(mount, space, own, ours):

@@ -1,16 +1,18 @@
-"""Who has which storage, on the whole host: a second service is refused it under any name.
+"""Which service uses which storage of the host. No second service can open it, under any name.
 
-A volume that is open holds kernel locks on small files below `DIRECTORY`, one file for each base
-(identity.py): on its own extents a lock that excludes all others, on the extents that it lies on
-one that many may share. So the kernel itself applies the rule of `Identity.conflicts`, between all
-services at once, and releases everything when a process ends, however it ends. The files hold
-nothing and nothing is read from them: left by a killed service or lost at boot, they mean nothing.
+An open volume holds kernel locks on small files below `DIRECTORY`. There is one such file for each
+base (identity.py). The lock on the volume's own extents excludes all others. The lock on the
+extents that the volume lies on can be shared. So the kernel itself applies the rule of
+`Identity.conflicts` between all services, and it releases the locks when a process ends, however it
+ends. The files are empty, so it does not matter if a killed service leaves them, or if they are
+lost at a boot.
 
-Locks on the volumes themselves are not enough: one on a device node is not seen through another
-node, and a loop device's backing file may have no name here. A register of who has what was
-rejected: after a kill somebody would have to judge what it says.
+Locks on the volumes themselves would not be enough. A lock on a device node is not seen through
+another node, and the backing file of a loop device may have no name here. Rejected: a register of
+who has what. After a kill somebody would have to decide whether it is still right.
 
-Who may not write there (not root, or /run is read-only) locks files under their own names only.
+A service that may not write there (not root, or /run is read-only) locks files by their own names
+only.
 """
 
 import errno
@@ -29,13 +31,13 @@ from iifuse.store.holders import named, of_file
 from iifuse.store.identity import Identity
 
 DIRECTORY: Final = "/run/iifuse/.claims"
-"""Hidden, so that it is the runtime directory of no service `iifuse@NAME`."""
+"""The name begins with a dot, so that it is not the runtime directory of an `iifuse@NAME`."""
 _FORBIDDEN: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NAME_MAX: Final = 255
 
 
 class Claim:
-    """What an open volume holds of the host's storage."""
+    """The locks that an open volume holds on the host's storage."""
 
     def __init__(self, path: str, identity: Identity) -> None:
         """`path` is for messages. Raises InUse, or BadVolume where a lock cannot be had at all."""
@@ -54,14 +56,14 @@ class Claim:
             ) from error
 
     def release(self) -> None:
-        """Give it up. Twice is allowed."""
+        """Release the locks. It is allowed to call this twice."""
         self._held.close()
 
 
 def sweep() -> bool:
-    """Remove what killed services have left; False where this process can claim nothing."""
+    """Remove the files that killed services have left. False: this process may not write there."""
     try:
-        with _door():
+        with _directory_locked():
             for name in os.listdir(DIRECTORY):
                 with suppress(OSError):
                     _let_go(_open(f"{DIRECTORY}/{name}"), f"{DIRECTORY}/{name}")
@@ -74,21 +76,21 @@ def sweep() -> bool:
 
 @contextmanager
 def _locked(path: str, extent: Extent, *, exclusive: bool) -> Iterator[None]:
-    """A lock on some bytes of a base."""
+    """Hold a lock on some bytes of a base."""
     file = os.path.join(DIRECTORY, quote(extent.base, safe=":")[:_NAME_MAX])
     fd = _lock(path, file, extent, exclusive=exclusive)
     try:
         yield
     finally:
         if fd >= 0:
-            with _door():
+            with _directory_locked():
                 _let_go(fd, file)
 
 
 def _lock(path: str, file: str, extent: Extent, *, exclusive: bool) -> int:
-    """The descriptor that holds it; -1 where nothing may be written."""
+    """Take a lock. Returns the descriptor that holds it; -1 if nothing may be written there."""
     try:
-        with _door():
+        with _directory_locked():
             fd = _open(file)
             locked = False
             try:
@@ -117,8 +119,8 @@ def _open(file: str) -> int:
 
 
 @contextmanager
-def _door() -> Iterator[None]:
-    """Only one process at a time makes, locks or removes files here."""
+def _directory_locked() -> Iterator[None]:
+    """While this is held, no other process makes, locks or removes files here."""
     os.makedirs(DIRECTORY, mode=0o700, exist_ok=True)
     fd = os.open(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -129,7 +131,7 @@ def _door() -> Iterator[None]:
 
 
 def _let_go(fd: int, file: str) -> None:
-    """Close it; the file goes when nobody else has a lock on it."""
+    """Close a file, and remove it if nobody else has a lock on it."""
     try:
         if linux.lock_extent(fd, 0, 0, exclusive=True):
             os.unlink(file)
@@ -138,7 +140,7 @@ def _let_go(fd: int, file: str) -> None:
 
 
 class _Shared:
-    """Locks on what volumes lie on: one descriptor for all volumes of this process on it."""
+    """The shared locks of this process. All its volumes on one extent share a descriptor."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
@@ -146,7 +148,7 @@ class _Shared:
 
     @contextmanager
     def held(self, path: str, extent: Extent) -> Iterator[None]:
-        """Take part in a lock that many may have."""
+        """Hold the shared lock on an extent."""
         with self._mutex:
             count, lock = self._held.get(extent) or (0, ExitStack())
             if not count:

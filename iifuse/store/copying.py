@@ -1,21 +1,22 @@
-"""Copies from one volume to another, long ones and many short ones; every call blocks."""
+"""Copies extents from one volume to another. Every call blocks."""
 
 from typing import Final
 
 from iifuse.store.volume import Buffer, Volume
 
 SHORT_BYTES: Final = 64 << 10
-"""Up to here a hole is not asked for, which takes longer than to read it: its zeros tell."""
+"""Up to this length an extent is read without asking for holes, because asking takes longer. Zeros
+that were read count as a hole."""
 
 _PIECE_BYTES: Final = 1 << 20
 _ZEROS: Final = bytes(2 * _PIECE_BYTES)
 
 
 class Copying:
-    """Copies extents of one volume to another; holes of the source become zeros of the target.
+    """Copies extents of one volume to another. Holes of the source become zeros of the target.
 
-    For a few extents that nobody else writes to: it remembers up to where the source has data,
-    because a file system answers that by going through the file's extents.
+    An object is used for a few extents, and nobody else may write to them meanwhile. It remembers
+    where the source has data, because a file system searches through the file's extents for that.
     """
 
     def __init__(self, source: Volume, target: Volume) -> None:
@@ -23,7 +24,7 @@ class Copying:
         self._data = 0, 0
 
     def extent(self, offset: int, length: int) -> int:
-        """Copy an extent; returns bytes of data."""
+        """Copy an extent. Returns how many bytes of data were copied, without the holes."""
         if length <= SHORT_BYTES and not self._is_known(offset):
             return _put(self.target, offset, self.source.read(offset, length))
         stop, copied = offset + length, 0
@@ -47,14 +48,17 @@ class Copying:
             self._data = self.source.data_from(offset, self.source.size_bytes)
 
     def hole_stop(self, offset: int, stop: int) -> int:
-        """Where one of the volumes has data again; `offset`: no hole, `stop`: hole to there."""
+        """Up to where both volumes have a hole from `offset` on, at most to `stop`.
+
+        If there is no hole at `offset`, this is `offset`.
+        """
         self._look(offset)
         start = min(max(offset, self._data[0]), stop)
         return self.target.data_from(offset, start)[0] if start > offset else offset
 
 
 def copy_cached(source: Volume, target: Volume, offset: int, length: int) -> bool:
-    """Copy an extent of 2 MiB at the most if reading it needs no waiting for a disk; else False."""
+    """Copy an extent of at most 2 MiB, if it can be read without waiting for a disk; else False."""
     data = source.read_cached(offset, length)
     if data is None:
         return False
@@ -63,7 +67,7 @@ def copy_cached(source: Volume, target: Volume, offset: int, length: int) -> boo
 
 
 def _put(target: Volume, offset: int, data: Buffer) -> int:
-    """Write what was read, as a hole if it is all zeros; returns bytes of data."""
+    """Write what was read, or make a hole if it is all zeros. Returns the bytes of data."""
     if _ZEROS.startswith(data):
         target.zero(offset, len(data))
         return 0

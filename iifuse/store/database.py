@@ -1,12 +1,12 @@
-"""The SQLite file of the state directory: its format, and how a change in it gets durable.
+"""The SQLite file of the state directory: its format, and how a change becomes durable.
 
-A change is durable when it returns, over a power loss too. So SQLite keeps its journal as a file
-(`journal_mode=PERSIST`): a change counts from the synced write on that zeroes the journal's first
-bytes. With the usual mode it counts from the removal of the journal, which SQLite does not sync
-into the directory below `synchronous=EXTRA`: after a power loss the journal was back, and the last
-change undone. EXTRA alone would do; a journal that stays also has its space already, so that
-changes that fit can be made while the file system is full. The two names in the directory are made
-once, and synced at each start.
+A change is durable when the method returns, even over a power loss. So SQLite keeps its journal
+file (`journal_mode=PERSIST`). Then a change counts from the moment at which the first bytes of the
+journal are zeroed and synced. In SQLite's usual mode a change counts from the removal of the
+journal, and SQLite syncs that removal only with `synchronous=EXTRA`. Without it, the journal came
+back after a power loss and undid the last change. EXTRA alone would be enough. But a journal that
+stays also has its space already, so small changes can be made while the file system is full. The
+two names in the directory are made once, and synced at each start.
 """
 
 import os
@@ -47,7 +47,7 @@ CREATE TABLE IF NOT EXISTS history (
     chunks INTEGER              -- copied, at the end of a copy
 );
 """
-"""As version 2 (0.1.0) has it; what came later: see `_ADDED` and the tables below."""
+"""The format of version 2 (0.1.0). What came later is in `_ADDED` and in the tables below."""
 
 _FORMER: Final = """
 CREATE TABLE IF NOT EXISTS former (  -- sets that were: of which master a shadow was the last time
@@ -95,8 +95,9 @@ _ADDED: Final = {
 """Columns that version 3 has and version 2 had not, and their types."""
 
 _CHECKED_PAGES: Final = 1 << 14
-"""Of a larger database, 64 MiB, only the tables that decide something are checked: the history of
-a version that kept all of it would hold up every start."""
+"""Pages of the largest database that is checked as a whole: 64 MiB. In a larger one the history is
+not checked, since it decides nothing. An early version kept all of it, and to check that would
+delay every start."""
 
 _ROOM_PAGES: Final = 16
 _PAGE_BYTES: Final = 4096
@@ -106,16 +107,17 @@ _VERSION: Final = 3
 WAY_OUT: Final = "move it away, and bring the sets back by iiadm --attach and their bitmap volumes"
 _DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _FAILURES: Final = (sqlite3.Error, UnicodeError)
-"""A damaged name of a table stands in the error, which Python then cannot decode."""
+"""UnicodeError too: an error may contain a damaged name of a table, which Python cannot decode."""
 
 
 class Database:
-    """STATE/state.db; every method blocks, and each change is durable when it returns."""
+    """STATE/state.db. Every method blocks, and each change is durable when its method returns."""
 
     def __init__(self, directory: str) -> None:
         path = self._path = os.path.join(directory, "state.db")
         self._lock = threading.RLock()
-        """Threads share the connection: a transaction of one is not to take in another's change."""
+        """Held during a transaction. Threads share the connection, so without it a transaction
+        could contain a change of another thread."""
         try:
             _make_private(path)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -134,7 +136,7 @@ class Database:
             raise errors.ServiceError(path, f"cannot be used ({error})", _remedy(error)) from error
 
     def _check(self) -> None:
-        """A page that was lost or came from elsewhere may hide a set or its doubt."""
+        """Raise ServiceError for a damaged database: it may lack a set, or a doubt about one."""
         for part in self._parts_to_check():
             found = self._db.execute(f"PRAGMA integrity_check{part}").fetchall()
             if found != [("ok",)]:
@@ -149,7 +151,7 @@ class Database:
         return [f"({name})" for (name,) in names if name != "history"]
 
     def _migrate(self, found: int) -> None:
-        """The tables of this version, in a transaction; where they are so, nothing is written."""
+        """Make the tables of this version. If they are there already, nothing is written."""
         if not found:
             for statement in _SCHEMA.split(";\n"):
                 self._db.execute(statement)
@@ -165,20 +167,20 @@ class Database:
             self._db.execute(f"PRAGMA user_version={_VERSION}")
 
     def _make_room_if_any(self) -> None:
-        with suppress(errors.StorageError, OSError):  # without it changes may be refused, no more
+        with suppress(errors.StorageError, OSError):  # then some changes may be refused later
             self._make_room()
 
     def _make_room(self) -> None:
-        """Take space for changes to come, so that they can be made while the file system is full.
+        """Allocate space for later changes, so that they can be made while the file system is full.
 
-        Pages for what is added to the database, and the journal for what it holds meanwhile.
-        Raises StorageError, OSError.
+        They need free pages in the database, and space in the journal. Raises StorageError,
+        OSError.
         """
         if self._free_pages() < _ROOM_PAGES // 2:
             for statement in (
                 "DROP TABLE IF EXISTS room",
                 f"CREATE TABLE room AS SELECT zeroblob({_ROOM_PAGES * _PAGE_BYTES}) AS pages",
-                "DROP TABLE room",  # after it was written: else the pages would be a hole
+                "DROP TABLE room",  # in a second step, because the pages have to be written first
             ):
                 self._run(statement)
         journal = os.open(f"{self._path}-journal", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -193,7 +195,7 @@ class Database:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """One transaction of several statements: all of them or none."""
+        """Make several statements one transaction: all of them count or none."""
         with self._lock:
             self._run("BEGIN")
             try:
@@ -204,14 +206,14 @@ class Database:
                 raise
 
     def _rows(self, query: str, values: Sequence[object] = ()) -> list[Any]:
-        """What a SELECT finds. Raises StorageError."""
+        """The rows that a SELECT finds. Raises StorageError."""
         try:
             return self._db.execute(query, values).fetchall()
         except _FAILURES as error:
             raise errors.StorageError(self._path, str(error), _remedy(error)) from error
 
     def _run(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
-        """One statement, one transaction. Raises StorageError."""
+        """Execute one statement as a transaction. Raises StorageError."""
         try:
             with self._lock:
                 return self._db.execute(statement, values)
@@ -224,7 +226,7 @@ class Database:
 
 
 def _make_private(path: str) -> None:
-    """Only for its owner, before there is anything in it; the journal follows it."""
+    """Make the file, readable for its owner only. SQLite gives the journal the same mode."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     os.chmod(path, 0o600)
 

@@ -1,4 +1,4 @@
-"""Files that are made or replaced as a whole, and directories that keep their names."""
+"""Makes and replaces whole files, and makes their names durable."""
 
 import errno
 import os
@@ -14,11 +14,11 @@ _MAKE: Final = "make it by hand, or choose another place"
 
 
 def create_file(path: str, size_bytes: int, *, mode: int = 0o600, sparse: bool = True) -> None:
-    """Make a volume as a regular file of zeros and make its name durable.
+    """Make a regular file of zeros, durable with its name.
 
-    `sparse`: holes; else every byte is written, so that later writes cannot lack space. Never
-    replaces a file. The file gets its name when it is whole, so that a crash leaves no short one.
-    Raises BadVolume, and leaves nothing behind then.
+    `sparse`: the file is one hole. Otherwise every byte is written, so that later writes do not
+    fail for lack of space. This never replaces a file. The file gets its name only when it is
+    whole, so a crash leaves no short one. Raises BadVolume, and leaves nothing behind then.
     """
     if _is_in_dev(os.path.realpath(os.path.dirname(path) or ".")):
         raise errors.BadVolume(
@@ -37,21 +37,21 @@ def create_file(path: str, size_bytes: int, *, mode: int = 0o600, sparse: bool =
 
 
 def _is_in_dev(directory: str) -> bool:
-    """Does it belong to the file system of the device nodes, which is lost at the next boot?
+    """Is a directory on the file system of the device nodes, which is lost at the next boot?
 
-    Not so what is mounted below it, such as /dev/shm.
+    Directories that are mounted below it, such as /dev/shm, do not count.
     """
     try:
         dev = os.stat("/dev").st_dev
         if dev != os.stat("/").st_dev:
             return os.stat(directory).st_dev == dev
     except FileNotFoundError:
-        return False  # whoever makes the file will say it better
+        return False  # the call that makes the file fails with a better message
     return directory == "/dev" or directory.startswith("/dev/")
 
 
 def _create_unnamed(path: str, size_bytes: int, mode: int, *, sparse: bool) -> None:
-    """Give the file its name when it is whole."""
+    """Make the file without a name, and give it the name when it is whole."""
     fd = os.open(os.path.dirname(path) or ".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode)
     with os.fdopen(fd, "wb") as file:
         _fill(fd, file, size_bytes, sparse=sparse)
@@ -60,7 +60,10 @@ def _create_unnamed(path: str, size_bytes: int, mode: int, *, sparse: bool) -> N
 
 
 def _create_beside(path: str, size_bytes: int, mode: int, *, sparse: bool) -> None:
-    """Where a file system has no unnamed files (NFS, FAT); a crash may leave the other name."""
+    """Make the file under another name and rename it: some file systems (NFS, FAT) need that.
+
+    A crash may leave the file under the other name.
+    """
     beside = os.path.join(os.path.dirname(path), f".{secrets.token_hex(8)}.iifuse")
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(beside, flags, mode)
@@ -95,12 +98,12 @@ def sync_directory(path: str) -> None:
 
 
 def write_file(path: str, blob: bytes, *, mode: int = 0o600) -> None:
-    """Replace a small file as a whole: new file, sync, rename, sync of the directory."""
+    """Replace a small file as a whole, durably: write a new file, sync it, and rename it."""
     beside = f"{path}.new"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         fd = os.open(beside, flags, mode)
-    except FileExistsError:  # left by a crash; or a link to somebody's file, which is left alone
+    except FileExistsError:  # a crash has left it, or it is a link; a link's target is not touched
         os.unlink(beside)
         fd = os.open(beside, flags, mode)
     try:

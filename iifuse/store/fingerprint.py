@@ -1,8 +1,9 @@
-"""The fingerprint of a lent shadow: checksums of some of its chunks.
+"""The fingerprint of an exported shadow: checksums of some of its chunks.
 
-It tells the shadow of a ticket from another one of the same size. Some chunks are always the same:
-the first ones and the last, where file systems keep their UUID, and some in between. The others are
-drawn for each export, and holes are passed over, because empty chunks are alike everywhere.
+By it the shadow of a ticket is told from another volume of the same size. Some chunks are always
+used: the first ones and the last, where file systems keep their UUID, and some in between. The
+others are drawn anew for each export. Holes are left out of the draw, because empty chunks are the
+same in every volume.
 """
 
 from hashlib import blake2b
@@ -19,11 +20,14 @@ _DRAWN: Final = 48
 
 
 def take(volume: Volume, size_bytes: int, seed: str) -> Fingerprint:
-    """Of the first `size_bytes` of a volume. Blocks; raises OSError."""
+    """Make the fingerprint of the first `size_bytes` bytes of a volume. Blocks; raises OSError.
+
+    `seed` decides which chunks are drawn.
+    """
     count = Geometry(size_bytes).chunks
     chunks = {*range(min(_FIRST, count)), count - 1}
     chunks |= {count * part // _SPREAD for part in range(_SPREAD)}
-    draw = Random(seed)  # noqa: S311 - not secret: nobody gains by forging a shadow
+    draw = Random(seed)  # noqa: S311 - this is no secret: nobody gains by forging a shadow
     for _ in range(_DRAWN):
         at = draw.randrange(count)
         start, end = volume.data_from(at * CHUNK_BYTES, size_bytes)
@@ -32,12 +36,12 @@ def take(volume: Volume, size_bytes: int, seed: str) -> Fingerprint:
 
 
 def differing(volume: Volume, size_bytes: int, prints: Fingerprint) -> set[int]:
-    """The chunks that do not fit. Blocks; raises OSError."""
+    """The chunks of a volume that differ from a fingerprint. Blocks; raises OSError."""
     return {at for at, sum_ in prints.items() if _checksum(volume, at, size_bytes) != sum_}
 
 
 def telling(prints: Fingerprint, size_bytes: int) -> set[int]:
-    """The chunks of which a fit is worth something: those that are not all zeros."""
+    """The chunks of a fingerprint that are not all zeros. Only these can identify a volume."""
     return {at for at, sum_ in prints.items() if sum_ != _of(bytes(_length(at, size_bytes)))}
 
 

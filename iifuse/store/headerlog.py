@@ -1,13 +1,13 @@
-"""The headers of one set: the only place where they are made durable.
+"""The headers of one set. This is the only place where they are made durable.
 
-Whoever changes a header says which fields; the log applies that to the header as it is by then. So
-nobody takes back what another has noted: that a volume is offline above all, which is only ever
-added, until a repair (invariant 9): a new point in time, or `iiadm -R`.
+A caller names the fields that change, and the log applies them to the header as it is at that
+moment. So no caller undoes what another has noted. Above all, a volume that was noted as offline
+stays offline until a repair: a new point in time, or `iiadm -R` (invariant 9).
 
-Where the bitmap volume takes no header any more, all its bits are written anew behind an offline
-header; where that fails too, the state database is told that the volume is not to be believed.
+If the bitmap volume takes no header any more, an offline header and then all bits are written anew.
+If that fails too, the state database notes that the volume must not be believed.
 
-One at a time: who uses a log holds the set's `header_lock`.
+A caller must hold the set's `header_lock`.
 """
 
 import errno
@@ -26,20 +26,20 @@ from iifuse.store.volume import Buffer
 log = logging.getLogger(__name__)
 
 Elsewhere = Callable[[str], None]
-"""Notes durably, with the reason, that a bitmap volume is not to be believed; blocks."""
+"""Notes durably that a bitmap volume must not be believed, and why. It blocks."""
 
 
 def nowhere(reason: str) -> None:
-    """For who has no state database."""
+    """The `Elsewhere` of a program that has no state database. Raises StorageError."""
     raise errors.StorageError("", f"there is no other place to note that {reason}")
 
 
 class HeaderLog:
-    """Methods block and raise OSError, and nothing has changed then, as far as anybody may rely on.
+    """The log of one set's headers. Methods block. If one raises OSError, the old header counts.
 
-    `header`: the one that counts. `bitmap`: None while its volume cannot be opened; what changes
-    then is in memory only. `is_unnoted`: the set went offline and that could be noted nowhere, so
-    that writes which need a bit must fail.
+    `header`: the header that counts. `bitmap`: None while its volume cannot be opened; then the
+    header changes in memory only. `is_unnoted`: the set went offline and that could not be noted
+    anywhere, so writes that need a bit must fail.
     """
 
     def __init__(
@@ -49,20 +49,20 @@ class HeaderLog:
         self.is_unnoted = False
 
     def commit(self, *, mended: Role = NOTHING_OFFLINE, **changes: Any) -> Header:
-        """Make a header with these fields changed durable. `mended`: is offline no more."""
+        """Change fields of the header, durably. `mended`: volumes that are not offline any more."""
         return self._write(_with(self.header, changes, mended))
 
     def repair(self, header: Header) -> Header:
-        """Make the whole header of a new point in time durable: it says what is offline."""
+        """Make a whole new header durable. It alone decides which volumes are offline."""
         return self._write(header)
 
     def amend(self, header: Header) -> Header:
-        """Only in memory: it stands on the disk with the next commit."""
+        """Change the header in memory only. The next commit writes it to the disk."""
         self.header = header
         return header
 
     def write_anew(self, extents: Iterable[tuple[int, Buffer]], **changes: Any) -> Header:
-        """An offline header, then all bits: what a failed sync has lost is not relied on."""
+        """Write an offline header and then all bits, relying on nothing that the disk has."""
         if self.bitmap is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF), self.header.bitmap)
         header = _with(self.header, changes, NOTHING_OFFLINE)
@@ -70,12 +70,12 @@ class HeaderLog:
         return self.header
 
     def note_elsewhere(self, reason: str) -> None:
-        """Note in the state database that the bits are in doubt. Raises nothing."""
+        """Note in the state database that the bits are in doubt. This never raises."""
         try:
             self.elsewhere(reason)
         except (errors.IifuseError, OSError) as error:
             log.critical(
-                "%s: that can be noted nowhere, writes fail now: %s", self.header.shadow, error
+                "%s: this cannot be noted anywhere, writes fail now: %s", self.header.shadow, error
             )
             self.is_unnoted = True
 

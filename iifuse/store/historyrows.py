@@ -1,8 +1,8 @@
-"""The history, as the state database keeps it: bounded by age and by number.
+"""The history in the state database, bounded by age and by number of rows.
 
-It decides nothing. So it takes none of the room that is kept for changes, whatever is damaged in it
-is left out, and the oldest rows go a few at a time, which no start and no verb waits for. Shortened
-at a start, a history of two million lines had to be checked and then removed first.
+The history decides nothing. So it takes none of the space that is kept for changes, and damaged
+fields are left out. The oldest rows are removed a few at a time, and no start and no verb waits for
+that. Rejected: to remove them at a start. A history of two million rows delayed it too much.
 """
 
 from collections.abc import Sequence
@@ -15,23 +15,24 @@ from iifuse.store.transitions import REMEDY
 from iifuse.store.volumerows import VolumeRows
 
 DAYS_MAX: Final = 400
-"""A year, and the month in which somebody looks back at it."""
+"""How many days a row is kept: a year, and a month in which people look back at it."""
 ROWS_MAX: Final = 100_000
-"""A hundred sets that are updated, copied, exported and joined each night, for half a year."""
+"""The most rows. That is half a year of a hundred sets that are updated, copied, exported and
+joined each night."""
 ROWS_MIN: Final = 1000
-"""The newest stay, however old they are: a clock that was wrong for a moment must not take all."""
+"""So many of the newest rows always stay, because the clock may have been wrong for a moment."""
 STEP_ROWS: Final = 200
-"""So many go at a time: the journal has the space for their pages already."""
+"""How many rows are removed at a time. The journal has enough space for their pages already."""
 
 _COLUMNS: Final = "time, shadow, event, pit, pit_id, held_ms, chunks, bytes, seconds, why"
 _INSERT: Final = f"INSERT INTO history ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 
 
 class HistoryRows(VolumeRows):
-    """Its table; each method raises StorageError."""
+    """The table of the history. Each method raises StorageError."""
 
     def record(self, events: Sequence[Event]) -> None:
-        """Add lines, all or none; not in the last of the room, which is for changes."""
+        """Add events, all or none. They never use the space that is kept for changes."""
         try:
             self._make_room()
         except OSError as error:
@@ -41,7 +42,7 @@ class HistoryRows(VolumeRows):
                 self._run(_INSERT, _row_of(event))
 
     def history(self, shadow: str) -> list[tuple[str, int | None]]:
-        """(event, PIT number) of a set, oldest first."""
+        """The (event, PIT number) rows of a set, the oldest first."""
         rows = self._rows(
             "SELECT event, pit FROM history WHERE shadow = ? ORDER BY rowid", (shadow,)
         )
@@ -50,7 +51,10 @@ class HistoryRows(VolumeRows):
     def events(
         self, subjects: Sequence[str] | None, after: int, count: int
     ) -> list[tuple[int, Event]]:
-        """(number, event) of so many that come after a number, oldest first; None: of all."""
+        """The first `count` events after number `after`, as (number, event), the oldest first.
+
+        `subjects`: only events of these; None: all events.
+        """
         where, values = "", []
         if subjects is not None:
             where = f"AND shadow IN ({', '.join('?' * len(subjects))})"
@@ -63,9 +67,9 @@ class HistoryRows(VolumeRows):
         return [(int(number), _event_of(*columns)) for number, *columns in rows]
 
     def prune(self, before: str) -> bool:
-        """Remove a few of the oldest that are too many, or older than a time; False: there is none.
+        """Remove a few rows: the oldest of too many, or those older than the time `before`.
 
-        Where nothing is to be removed nothing is written.
+        False means that there was nothing to remove; then nothing is written.
         """
         found = self._rows(
             "SELECT id FROM (SELECT rowid AS id, time FROM history ORDER BY rowid LIMIT ?), "

@@ -1,7 +1,7 @@
 """Who has a file or a device open, and what ends that.
 
-Read from links and texts in /proc and /sys, never by a stat of the file: it may be our own, or on
-a disk that hangs.
+The answer comes from links and texts in /proc and /sys. The file itself is never looked at, because
+it may be on our own mount, or on a disk that hangs.
 """
 
 import glob
@@ -17,12 +17,15 @@ from iifuse.store.namespaces import Namespace, link, namespaces, processes
 from iifuse.units import command
 
 NAMED_MAX: Final = 5
-"""More are counted, not named."""
+"""How many holders a message names. It only counts further ones."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Somebody who has a file open. `ways`: what ends that, one after the other."""
+    """A program or device that has a file open.
+
+    `who`: its name, for people. `ways`: the commands that end the use, in their order.
+    """
 
     who: str
     ways: tuple[str, ...]
@@ -32,12 +35,12 @@ class Holder:
 
 
 def named(found: Sequence[Holder]) -> str:
-    """All of them for people; empty: nobody is known."""
+    """The names of all holders, for people; empty: no holder is known."""
     return _some([holder.who for holder in found])
 
 
 def ways_out(found: Sequence[Holder]) -> str:
-    """What ends it all, for people; empty: nobody is known."""
+    """The commands that end all these uses, for people; empty: no holder is known."""
     ways = list(dict.fromkeys(way for holder in found for way in holder.ways))
     more = ", and so on" if len(ways) > NAMED_MAX else ""
     return ", then ".join(ways[:NAMED_MAX]) + more
@@ -49,18 +52,21 @@ def _some(words: Sequence[str]) -> str:
 
 
 def of_file(path: str) -> list[Holder]:
-    """Of a file under a name that every mount namespace has for it."""
+    """The holders of a file that has the same path in every mount namespace."""
     return _of_names({path}, namespaces())
 
 
 def of_mounted(device: int, path: str) -> list[Holder]:
-    """Of a file of the file system with this number, which itself calls it `path`."""
+    """The holders of a file of a mounted file system.
+
+    `device`: the number of the file system. `path`: the file's path inside it.
+    """
     spaces = namespaces()
     return _of_names({name for space in spaces for name in space.names(device, path)}, spaces)
 
 
 def of_device(number: int) -> list[Holder]:
-    """Of a block device: each use is one."""
+    """The holders of a block device: one for each use of it."""
     name = os.path.basename(link(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}"))
     return [Holder(use.what, (use.way,)) for use in _used([name])[name]] if name else []
 
@@ -89,7 +95,7 @@ def _loop(name: str, uses: Sequence[Use]) -> Holder:
 
 
 def _used(names: Iterable[str], spaces: Sequence[Namespace] | None = None) -> dict[str, list[Use]]:
-    """The uses of some devices; what keeps a mount of them busy before the mount."""
+    """The uses of some devices. Programs that keep a mount busy come before the mount."""
     names = list(names)
     if not names:
         return {}
@@ -115,7 +121,7 @@ def _programs(paths: set[str]) -> list[str]:
 
 
 def _openers(nodes: set[str]) -> dict[str, list[str]]:
-    """Of each node the programs that have it open; nobody maps one."""
+    """For each device node the programs that have it open."""
     found: dict[str, list[str]] = {}
     for pid in processes():
         links = {link(name) for name in _descriptors(pid)}
@@ -125,7 +131,7 @@ def _openers(nodes: set[str]) -> dict[str, list[str]]:
 
 
 def _programs_below(point: str) -> list[str]:
-    """Those that have something open there, or are there."""
+    """The programs that have a file open below a mount point, or have their directory there."""
     start = point.rstrip("/") + "/"
     return [
         _program(pid)

@@ -1,16 +1,19 @@
-"""What a path really is: which piece of which storage, and what that lies on, all the way down.
+"""What a path really leads to: which piece of which storage, and what that storage lies on.
 
-A volume is one or several extents of a *base*: a file, a disk, a logical volume. A loop device is
-a piece of its backing file, a partition one of its disk, a path of a multipath disk the disk. Two
-volumes are in each other's way where their own extents overlap, or where one lies on the other: a
-file on the file system of a partition that is a volume too. Two files of one file system are not.
+A volume consists of one or several extents of a *base*: a file, a disk or a logical volume. A loop
+device is a piece of its backing file. A partition is a piece of its disk. A path of a multipath
+disk is that disk. Two volumes conflict if their own extents overlap. They also conflict if one lies
+on the other, such as a file on the file system of a partition that is a volume as well. Two files
+of one file system do not conflict.
 
-Nothing is read through a mount of ours to find that out: a thread that waits there cannot be
-killed. So links are followed here, step by step, with the kernel's list of mounts beside it, and a
-path that comes to such a mount, directly or by loop devices, is refused before it is looked at.
+Nothing is read through a mount of ours to find this out, because a thread that waits there cannot
+be killed. So this module follows links itself, step by step, and compares each step with the
+kernel's list of mounts. A path that leads to such a mount, directly or through loop devices, is
+refused before anything on the mount is looked at.
 
-Not seen: that two devices are one disk if neither WWID nor serial number says so; two network
-paths to one file; a loop device whose backing file another mount namespace has from our mount.
+Three cases are not recognised: two devices that are one disk, if neither WWID nor serial number
+says so; two network paths to one file; a loop device whose backing file is on our mount in another
+mount namespace only.
 """
 
 import errno
@@ -34,11 +37,11 @@ _LINKS_MAX: Final = 40
 
 @dataclass(frozen=True)
 class Identity:
-    """The same volume under any name.
+    """What a volume is, whatever name it was found by.
 
-    `number`: (device, inode) of a file, (device number, 0) of a device; an open descriptor shows
-    the same. `own`: what it is; `under`: what it lies on. `remote`: why a call on it may wait for
-    somebody else than a disk of this machine (store.transport); empty: it does not.
+    `number`: (device, inode) of a file, or (device number, 0) of a device; an open descriptor shows
+    the same. `own`: the storage that it is. `under`: the storage that it lies on. `remote`: why a
+    call on it may have to wait for another machine (store.transport); empty: it does not.
     """
 
     is_device: bool
@@ -48,7 +51,7 @@ class Identity:
     remote: str = ""
 
     def is_same(self, other: "Identity") -> bool:
-        """Is it the very same storage, under whatever name?"""
+        """Are both the same storage, under whatever names?"""
         return self.own == other.own
 
     def conflicts(self, other: "Identity") -> bool:
@@ -57,10 +60,11 @@ class Identity:
         return overlap(mine, theirs) or overlap(mine, other.under) or overlap(self.under, theirs)
 
 
-class Spot(NamedTuple):
-    """Where a path leads: no link in it, and the mount there. `found`: None where nothing is.
+class Location(NamedTuple):
+    """Where a path leads.
 
-    `searched`: the directories in which a part of it was looked up, those of its links included.
+    `path`: the same place without links. `mount`: the mount there. `found`: None if nothing is
+    there. `searched`: all directories in which a part of the path, or of its links, was looked up.
     """
 
     path: str
@@ -70,13 +74,13 @@ class Spot(NamedTuple):
 
 
 def identify(path: str) -> Identity:
-    """Which volume a path leads to, links followed. Raises BadVolume."""
+    """Which volume a path leads to. Links are followed. Raises BadVolume."""
     with _explained(path):
         return Host().identity(path)
 
 
 def number_at(path: str) -> tuple[int, int]:
-    """Its `Identity.number` alone: to know what lies under it takes three times as long.
+    """The `Identity.number` of the volume at a path. `identify` takes three times as long.
 
     Raises BadVolume.
     """
@@ -85,7 +89,7 @@ def number_at(path: str) -> tuple[int, int]:
 
 
 def standing_at(path: str) -> tuple[str, os.stat_result]:
-    """Where a path leads, without a link, and what is there, be it a volume or not.
+    """Where a path leads, without links, and what is there, even if it is no volume.
 
     Raises BadVolume.
     """
@@ -109,9 +113,9 @@ def _explained(path: str) -> Iterator[None]:
 
 
 def find(path: str) -> Identity | None:
-    """The same; None where nothing is yet, and what is made there would lie on no service's mount.
+    """Like `identify`, but None if nothing is there yet.
 
-    Raises BadVolume.
+    Raises BadVolume, also for a path at which a new file would lie on the mount of a service.
     """
     try:
         host = Host()
@@ -122,12 +126,15 @@ def find(path: str) -> Identity | None:
     except OnService as error:
         raise _on_service(path, error) from error
     except OSError:
-        return identify(path)  # which explains it
+        return identify(path)  # raises an error that explains it
     return identify(path) if spot.found is not None else None
 
 
 def real_path(path: str) -> str:
-    """Where the links of a path lead; itself where that cannot be told, or leads to a service."""
+    """Where the links of a path lead.
+
+    The path itself, if that cannot be found out or if it leads to the mount of a service.
+    """
     try:
         return Host().locate(path).path
     except (OSError, OnService):
@@ -135,10 +142,10 @@ def real_path(path: str) -> str:
 
 
 def device_id(identity: Identity) -> FileId:
-    """A number by which a device is known again after a boot, when its own may be another one.
+    """A number by which a device is recognised after a boot, when its device number may differ.
 
-    Of a loop device that of its file counts, without the device of the file system. Unknown where
-    neither WWID, serial number nor UUID tells.
+    For a loop device it is made from the inode of its backing file. It is unknown (0) for a device
+    that has neither WWID, nor serial number, nor UUID.
     """
     names = [f"{_durable(extent.base)} {extent.start}" for extent in identity.own]
     if any(name.startswith("block:") for name in names):
@@ -153,12 +160,15 @@ def _durable(base: str) -> str:
 
 
 def number(found: os.stat_result) -> tuple[int, int]:
-    """`Identity.number` by stat."""
+    """The `Identity.number` for a result of stat."""
     return (found.st_rdev, 0) if stat.S_ISBLK(found.st_mode) else (found.st_dev, found.st_ino)
 
 
 class OnService(Exception):
-    """A path leads to the mount of a service. `steps`: from the mount to the last layer above."""
+    """A path leads to the mount of a service.
+
+    `steps`: the layers from the mount upwards, such as a loop device and the file system on it.
+    """
 
     def __init__(self, point: str) -> None:
         super().__init__(point)
@@ -185,7 +195,7 @@ def _on_service(path: str, error: OnService) -> errors.BadVolume:
 
 
 def _volume(path: str, found: os.stat_result | None) -> os.stat_result:
-    """Raises OSError where nothing is, BadVolume where it is no volume."""
+    """`found`, if it is a volume. Raises OSError if nothing is there, and BadVolume otherwise."""
     if found is None:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     if not (stat.S_ISBLK(found.st_mode) or stat.S_ISREG(found.st_mode)):
@@ -196,7 +206,10 @@ def _volume(path: str, found: os.stat_result | None) -> os.stat_result:
 
 
 class Host:
-    """What is mounted and attached now, for one question; tests bring a host of their own."""
+    """What is mounted and attached at this moment. An object answers one question.
+
+    Tests make one with a table of mounts, a sysfs and loop devices of their own.
+    """
 
     def __init__(
         self,
@@ -219,10 +232,11 @@ class Host:
         ground = self._ground(spot.mount, found)
         return Identity(False, number(found), own, ground.own, ground.remote)
 
-    def locate(self, path: str) -> Spot:
-        """Follow links, and touch nothing in a mount that leads to a service. Raises OnService.
+    def locate(self, path: str) -> Location:
+        """Follow the links of a path, and touch nothing on the mount of a service.
 
-        The last part may be missing. Raises OSError, e.g. where a directory is missing.
+        The last part of the path may be missing. Raises OnService if it leads to a service, and
+        OSError, for example if a directory is missing.
         """
         todo = _parts(path if path.startswith("/") else f"{os.getcwd()}/{path}")
         trail: list[tuple[str, Mount | None]] = [self._root()]
@@ -248,7 +262,7 @@ class Host:
                 trail = [trail[0]] if target.startswith("/") else trail
             else:
                 trail.append((here, there))
-        return Spot(*trail[-1], found, frozenset(searched))
+        return Location(*trail[-1], found, frozenset(searched))
 
     def _root(self) -> tuple[str, Mount | None]:
         return "/", self._mounts.enter(None, "/")
@@ -263,11 +277,14 @@ class Host:
     # -- layers -----------------------------------------------------------------------------
 
     def under(self, mount: Mount | None) -> tuple[Extent, ...]:
-        """What the files of a mount lie on."""
+        """The storage that the files of a mount lie on. Raises OnService."""
         return self._ground(mount).own
 
     def _ground(self, mount: Mount | None, found: os.stat_result | None = None) -> Layers:
-        """The same, and whether it is remote. `found`: one of the files, if no mount is known."""
+        """The storage that the files of a mount lie on, and whether it is remote.
+
+        `found`: one of the files; it is needed if no mount is known.
+        """
         if mount is None:
             if found is None or not os.major(found.st_dev):
                 return Layers((), remote="its file system is not known")
@@ -283,7 +300,7 @@ class Host:
         )
 
     def _below(self, device: str, what: str) -> Layers:
-        """All that a file system on a block device takes."""
+        """All storage that a file system on a block device uses. `what` names it for people."""
         try:
             layers = self._blocks.layers(device)
         except OnService as error:
@@ -292,7 +309,10 @@ class Host:
         return Layers(layers.all, remote=layers.remote)
 
     def _devices(self, mount: Mount) -> Iterator[str]:
-        """Numbers of the block devices of a file system; with its own number, or by its source."""
+        """The numbers of the block devices of a file system.
+
+        They come from its own number or, if it has one of its own (btrfs), from its source.
+        """
         if not mount.device.startswith("0:"):
             yield mount.device
         elif mount.source.startswith("/") and mount.kind != "overlay":
@@ -304,10 +324,10 @@ class Host:
         try:
             return self.locate(path).found
         except OSError:
-            return None  # of another namespace
+            return None  # it exists in another namespace only
 
     def _stacked(self, mount: Mount) -> list[Layers]:
-        """What an overlay writes to: who opens a volume for writing has it there."""
+        """The storage of an overlay's upper directory, where files that are written lie."""
         upper = mount.option("upperdir") if mount.kind == "overlay" else None
         if upper is None:
             return []
@@ -316,8 +336,8 @@ class Host:
         except OSError:
             return []
 
-    def _upper(self, spot: Spot) -> Iterator[Extent]:
-        """A file of an overlay is also that of its upper directory."""
+    def _upper(self, spot: Location) -> Iterator[Extent]:
+        """A file of an overlay is the same as the file in the overlay's upper directory."""
         upper = spot.mount.option("upperdir") if spot.mount else None
         if spot.mount is None or spot.mount.kind != "overlay" or upper is None:
             return
@@ -326,9 +346,10 @@ class Host:
             yield _file(found)
 
     def _backing(self, name: str, backing_file: str) -> tuple[Layers, int]:
-        """(what a loop device stands on, from which byte on).
+        """What a loop device lies on, and from which byte on.
 
-        The name in sysfs first: asking the kernel for the file's number may ask its file system.
+        The file's name in sysfs is looked at first. To ask the kernel for the file's number may ask
+        the file system, which may be on our own mount.
         """
         mount = self._mounts.holding(backing_file)
         if mount is not None and mount.is_service:

@@ -1,4 +1,4 @@
-"""The system calls that Python's standard library does not offer."""
+"""System calls that Python's standard library does not have."""
 
 import ctypes
 import errno
@@ -61,11 +61,12 @@ class _PollFD(ctypes.Structure):
     ]  # fmt: skip
 
 
-class Either:
-    """Two descriptors to wait for, whichever becomes readable first; -1 is none.
+class PollTwo:
+    """Waits until one of two descriptors is readable. A descriptor of -1 is ignored.
 
-    By ppoll(2), which waits for parts of a millisecond and takes descriptors of any number.
-    Python's epoll and poll round up to whole milliseconds, and select(2) ends at 1023.
+    This calls ppoll(2), which can wait for parts of a millisecond and takes any descriptor.
+    Python's epoll and poll round up to whole milliseconds, and select(2) takes no descriptor above
+    1023.
     """
 
     def __init__(self) -> None:
@@ -73,17 +74,17 @@ class Either:
         self._limit = (ctypes.c_long * 2)()
 
     def watch(self, first: int, second: int) -> None:
-        """Which two."""
+        """Set the two descriptors."""
         self._two[0].fd, self._two[1].fd = first, second
 
     def wait(self, limit_s: float) -> None:
-        """Sleep until one is readable, or for so many seconds. A signal ends it too."""
+        """Sleep until one is readable, or for `limit_s` seconds. A signal ends the sleep too."""
         self._limit[:] = list(divmod(int(limit_s * 1e9), 1_000_000_000))
         _libc.ppoll(self._two, ctypes.c_ulong(2), self._limit, None)
 
 
 def zero_range(fd: int, offset: int, length: int) -> bool:
-    """Make `length` bytes read as zeros, their space kept; False where that is not supported."""
+    """Make `length` bytes read as zeros and keep their space. False: this is not supported."""
     flags = FALLOC_ZERO_RANGE | FALLOC_KEEP_SIZE
     args = (fd, flags, ctypes.c_longlong(offset), ctypes.c_longlong(length))
     try:
@@ -96,23 +97,26 @@ def zero_range(fd: int, offset: int, length: int) -> bool:
 
 
 def start_writeback(fd: int, offset: int, length: int) -> None:
-    """sync_file_range(2): begin to write dirty pages, and wait for none of them.
+    """sync_file_range(2): begin to write dirty pages, without waiting for them.
 
-    Only so the next fdatasync still tells of every error: to wait here would take it away.
+    If this waited, it would take an error away that the next fdatasync has to report.
     """
     extent = ctypes.c_longlong(offset), ctypes.c_longlong(length)
     _check(_libc.sync_file_range(fd, *extent, _SYNC_FILE_RANGE_WRITE))
 
 
 def is_tmpfs(fd: int) -> bool:
-    """Does the file live in memory? statfs(2), whose first word is the type."""
+    """Is the file on a tmpfs? statfs(2) tells: its first word is the type of the file system."""
     buffer = ctypes.create_string_buffer(256)
     _check(_libc.fstatfs(fd, buffer))
     return int.from_bytes(buffer.raw[:8], "little") == TMPFS_MAGIC
 
 
 def birth_ns(file: int | str) -> int:
-    """When a file (a descriptor, or a path with links followed) was made; 0: nobody can tell."""
+    """When a file was made, in nanoseconds since 1970; 0: unknown.
+
+    `file`: a descriptor, or a path whose links are followed.
+    """
     buffer = ctypes.create_string_buffer(_STATX.size)
     fd, path, flags = (
         (_AT_FDCWD, file, 0) if isinstance(file, str) else (file, "", _AT_EMPTY_PATH)
@@ -125,17 +129,17 @@ def birth_ns(file: int | str) -> int:
 
 
 def device_size(fd: int) -> int:
-    """Bytes of an open block device."""
+    """The size of an open block device in bytes."""
     return int.from_bytes(fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8)), "little")
 
 
 def drop_device_cache(fd: int) -> None:
-    """BLKFLSBUF: the next read comes from the disk, which another host may have written."""
+    """BLKFLSBUF: let the next read come from the disk, because another host may have written it."""
     fcntl.ioctl(fd, _BLKFLSBUF)
 
 
 class LoopStatus(NamedTuple):
-    """Of a loop device: its backing file by device and inode, or the device that it stands on."""
+    """What a loop device lies on: a file (`device`, `inode`), or a block device (`rdevice`)."""
 
     device: int
     inode: int
@@ -144,7 +148,7 @@ class LoopStatus(NamedTuple):
 
 
 def loop_status(node: str) -> LoopStatus:
-    """Asked of the kernel, which knows the file also where another namespace has its name."""
+    """Ask the kernel what a loop device lies on. It knows files of other namespaces as well."""
     fd = os.open(node, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         found = fcntl.ioctl(fd, _LOOP_GET_STATUS64, bytes(_LOOP_INFO.size))
@@ -154,12 +158,15 @@ def loop_status(node: str) -> LoopStatus:
 
 
 def lock_whole_file(fd: int) -> bool:
-    """An OFD write lock for as long as the descriptor lives; False when somebody else has one."""
+    """Take a write lock (OFD) that lasts as long as the descriptor. False: somebody else has it."""
     return lock_extent(fd, 0, 0, exclusive=True)
 
 
 def lock_extent(fd: int, start: int, end: int, *, exclusive: bool) -> bool:
-    """The same for some bytes, there or not (`end` 0: for all); else a lock that many may have."""
+    """Take a lock on bytes `start` to `end` of a file, which may be shorter. False: not possible.
+
+    `end` 0 means the whole file. `exclusive`: nobody else may have a lock there.
+    """
     kind = fcntl.F_WRLCK if exclusive else fcntl.F_RDLCK
     length = end - start if end else 0
     try:
@@ -172,7 +179,7 @@ def lock_extent(fd: int, start: int, end: int, *, exclusive: bool) -> bool:
 
 
 def opened_by_others(fd: int) -> bool:
-    """Has another descriptor the regular file open? A write lease is granted only if not."""
+    """Is the regular file open through another descriptor? If so, the kernel grants no lease."""
     try:
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
     except OSError as error:
@@ -182,7 +189,7 @@ def opened_by_others(fd: int) -> bool:
 
 
 def rename_new(old: str, new: str) -> None:
-    """Rename, never replacing a file. Raises OSError (EEXIST when there is one)."""
+    """Rename a file, but never replace another. Raises OSError (EEXIST if there is one)."""
     names = (_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new))
     try:
         _check(_libc.renameat2(*names, _RENAME_NOREPLACE), new)
@@ -199,18 +206,18 @@ def bind_mount(source: str, target: str) -> None:
 
 
 def mount_fuse_control() -> None:
-    """Mount fusectl where systemd has it; on it the kernel's limits of a mount can be set.
+    """Mount fusectl where systemd mounts it. There the kernel's limits of a mount can be set.
 
-    Raises OSError (EBUSY when it is there).
+    Raises OSError (EBUSY if it is mounted already).
     """
     kind, flags = b"fusectl", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
     _check(_libc.mount(kind, os.fsencode(FUSE_CONNECTIONS), kind, flags, None), FUSE_CONNECTIONS)
 
 
 def mount_fuse(fd: int, target: str) -> None:
-    """Mount what the service at the other end of `fd`, an open /dev/fuse, will show.
+    """Mount the file system that will be served through `fd`, an open /dev/fuse.
 
-    Raises OSError (EPERM for others than root).
+    Raises OSError (EPERM if this is not root).
     """
     data = f"fd={fd},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions"
     flags = _MS_NOSUID | _MS_NODEV
@@ -224,21 +231,22 @@ def unmount(target: str, flags: int = 0) -> None:
 
 
 def set_mtime(path: str, time_ns: int) -> None:
-    """When a file was changed last, its time of access left alone. Raises OSError."""
+    """Set the modification time of a file and leave its access time alone. Raises OSError."""
     times = _TIMES.pack(0, _UTIME_OMIT, *divmod(time_ns, 1_000_000_000))
     _check(_libc.utimensat(_AT_FDCWD, os.fsencode(path), times, 0), path)
 
 
 def lock_memory() -> bool:
-    """mlockall: a page fault of ours under memory pressure could wait for our own mount."""
+    """mlockall: without it, a page fault under memory pressure could wait for our own mount."""
     return int(_libc.mlockall(_MCL_CURRENT_FUTURE)) == 0
 
 
 def keep_memory() -> None:
-    """mallopt: keep what was freed, for the next request of up to 1 MiB.
+    """mallopt: keep freed memory for the next request of up to 1 MiB.
 
-    Given back and taken anew for every request, locked memory is filled page by page each time,
-    which takes longer than to copy the data. One arena, so that threads share what is kept.
+    Otherwise the memory would go back to the kernel after each request. Locked memory that is taken
+    anew is filled page by page, which takes longer than to copy the data. There is one arena, so
+    that threads share the memory that is kept.
     """
     for option, value in (
         (_M_MMAP_THRESHOLD, _KEPT_PIECE_BYTES),
@@ -249,22 +257,22 @@ def keep_memory() -> None:
 
 
 def be_io_flusher() -> bool:
-    """PR_SET_IO_FLUSHER, for the same reason; needs CAP_SYS_RESOURCE."""
+    """PR_SET_IO_FLUSHER: let no allocation of ours wait for our mount. Needs CAP_SYS_RESOURCE."""
     return int(_libc.prctl(_PR_SET_IO_FLUSHER, 1, 0, 0, 0)) == 0
 
 
 def end_with(parent: int) -> None:
-    """PR_SET_PDEATHSIG: SIGKILL when the thread of `parent` ends that has forked this process."""
+    """PR_SET_PDEATHSIG: end this process with the thread of `parent` that has forked it."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it had ended before that
+    if os.getppid() != parent:  # it had ended before
         os._exit(0)
 
 
 def set_name(name: str) -> None:
-    """PR_SET_NAME: what ps(1) calls this process, and other services that find it in the way."""
+    """PR_SET_NAME: the name of this process in ps(1) and in messages of other services."""
     _libc.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
 def forbid_core_dumps() -> None:
-    """PR_SET_DUMPABLE: our memory holds pieces of other people's data."""
+    """PR_SET_DUMPABLE: write no core file, because our memory contains other people's data."""
     _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

@@ -1,4 +1,4 @@
-"""Which mount a path lies in, by the text of /proc/self/mountinfo: no mounted file is touched."""
+"""Which mount a path lies in, by /proc/self/mountinfo. No mounted file is touched."""
 
 import os
 import re
@@ -7,15 +7,17 @@ from functools import lru_cache
 from typing import Final
 
 SERVICE_KIND: Final = "fuse.iifuse"
-"""How the kernel names the file system type of a service's mount."""
+"""The file system type of a service's mount, as the kernel names it."""
 _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 
 
 @dataclass(frozen=True)
 class Mount:
-    """One line. `device`: 'major:minor' of its file system; `point`: where it is mounted.
+    """One line of mountinfo.
 
-    `peers`: 'shared:N' or 'master:N', the groups of mounts that it is one of, or follows.
+    `device`: 'major:minor' of its file system. `root`: the directory of the file system that is
+    mounted. `point`: where it is mounted. `peers`: 'shared:N' or 'master:N' for the groups of
+    mounts that it belongs to or follows.
     """
 
     number: int
@@ -30,28 +32,28 @@ class Mount:
 
     @property
     def device_number(self) -> int:
-        """The same as stat(2) has it."""
+        """The number of the file system, as stat(2) has it."""
         major, minor = map(int, self.device.split(":"))
         return os.makedev(major, minor)
 
     @property
     def is_service(self) -> bool:
-        """Is it the mount of a service of ours, this one or another?"""
+        """Is this the mount of an iifuse service, our own or another?"""
         return self.kind == SERVICE_KIND
 
     def option(self, name: str) -> str | None:
-        """What the file system's option `name=` says."""
+        """The value of the file system's option `name=`; None: it has none."""
         found = (o.partition("=")[2] for o in self.options if o.startswith(f"{name}="))
         return next(found, None)
 
     def inside(self, path: str) -> str:
-        """The path of a file of this mount, as its file system names it."""
+        """The path that the file system itself has for a file of this mount."""
         below = path[len(self.point) :] if self.point != "/" else path
         return f"{self.root.rstrip('/')}/{below.lstrip('/')}"
 
 
 def mounts() -> "Mounts":
-    """What this process sees mounted now."""
+    """The mounts that this process sees now."""
     with open("/proc/self/mountinfo", errors="surrogateescape") as file:
         return Mounts(file.read())
 
@@ -68,15 +70,15 @@ class Mounts:
 
     @property
     def services(self) -> list[Mount]:
-        """The mounts of services, of ours and of others, also those that nobody serves."""
+        """The mounts of iifuse services, also those that nobody serves any more."""
         return [mount for mount in self._all if mount.is_service]
 
     def at(self, point: str) -> list[Mount]:
-        """All that is mounted at a place, in the order of their making."""
+        """All mounts at a place, in the order in which they were made."""
         return [mount for mount in self._all if mount.point == point]
 
     def enter(self, current: Mount | None, path: str) -> Mount | None:
-        """The mount that a walk is in once it has come from `current` to `path`."""
+        """The mount of `path`, for a walk through directories that comes from `current`."""
         while True:
             above = self._children.get((current.number if current else None, path))
             if above is None or above is current:
@@ -84,7 +86,7 @@ class Mounts:
             current = above
 
     def holding(self, path: str) -> Mount | None:
-        """The mount of a path in which nothing is a link."""
+        """The mount that holds a path. The path must not contain links."""
         at, current = "/", self.enter(None, "/")
         for name in filter(None, path.split("/")):
             at = f"{at.rstrip('/')}/{name}"
@@ -92,23 +94,23 @@ class Mounts:
         return current
 
     def parent(self, mount: Mount) -> Mount | None:
-        """The one that it lies on, where this process sees it."""
+        """The mount that another mount lies on; None: this process does not see it."""
         return next((one for one in self._all if one.number == mount.parent), None)
 
     def of_device(self, device: str) -> Mount | None:
-        """A mount of the file system with this number, where there is one."""
+        """A mount of the file system with this number; None: there is none."""
         return next(iter(self.all_of_device(device)), None)
 
     def all_of_device(self, device: str) -> list[Mount]:
-        """Every mount of it, or of a file or directory on it."""
+        """Every mount of the file system with this number, or of a part of it."""
         return [mount for mount in self._all if mount.device == device]
 
     def all_of_number(self, device: int) -> list[Mount]:
-        """The same by the number that stat(2) knows it by."""
+        """Like `all_of_device`, for a number as stat(2) has it."""
         return self.all_of_device(f"{os.major(device)}:{os.minor(device)}")
 
     def all_from(self, node: str) -> list[Mount]:
-        """Every mount that says this is its device: its number may be none of a device (btrfs)."""
+        """Every mount whose source is this device node. A btrfs is found only in this way."""
         return [mount for mount in self._all if mount.source == node]
 
 
@@ -131,5 +133,5 @@ def _parse(line: str) -> Mount:
 
 
 def _plain(word: str) -> str:
-    r"""A space stands there as \040."""
+    r"""The word without escapes: mountinfo has \040 for a space."""
     return _ESCAPE.sub(lambda found: chr(int(found[1], 8)), word)

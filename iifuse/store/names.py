@@ -1,4 +1,4 @@
-"""Names of files and directories that stay, or stay away, over a power loss."""
+"""Makes and removes names of files and directories so that a power loss does not change them."""
 
 import os
 from contextlib import suppress
@@ -9,13 +9,13 @@ from iifuse.store.volume import UNSUPPORTED
 
 
 def remove_file(path: str) -> None:
-    """Remove a file for good: a power loss does not bring it back."""
+    """Remove a file, so that a power loss does not bring it back."""
     os.unlink(path)
     sync_directory(path)
 
 
 def keep_name(path: str) -> None:
-    """Make the name of a file durable that somebody else has made. Raises BadVolume."""
+    """Make the name of a file durable that another program has made. Raises BadVolume."""
     try:
         sync_directory(os.path.realpath(path))
     except OSError as error:
@@ -25,9 +25,10 @@ def keep_name(path: str) -> None:
 
 
 def make_directory(path: str) -> None:
-    """Make a private directory, those above it too where they are missing; durably, all of them.
+    """Make a private directory and the missing directories above it, durably.
 
-    Of one that is there its name is made durable again: who made it may have been killed.
+    If it is there already, its name is made durable again: the process that made it may have been
+    killed before that.
     """
     parent = os.path.dirname(path) or "."
     if not os.path.isdir(path):

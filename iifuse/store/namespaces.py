@@ -1,6 +1,7 @@
-"""What is mounted in which mount namespace, as far as some process is in it.
+"""What is mounted in the mount namespaces of this host.
 
-Read from links and texts in /proc: nothing that is mounted is touched.
+Only namespaces with a process in them are found. Everything is read from links and texts in /proc,
+so nothing that is mounted is touched.
 """
 
 import os
@@ -13,26 +14,29 @@ from iifuse.store.mounts import Mount, Mounts
 
 @dataclass(frozen=True)
 class Namespace:
-    """`pid`: a process in it. `own`: this process is in it."""
+    """A mount namespace. `pid`: a process in it. `own`: it is that of this process."""
 
     pid: int
     own: bool
     mounts: Mounts
 
     def names(self, device: int, path: str) -> Iterator[str]:
-        """What programs call a file of a file system; `path`: what that calls it itself."""
+        """The paths of a file in this namespace.
+
+        `device`: the number of its file system. `path`: its path inside the file system.
+        """
         for mount in self.mounts.all_of_number(device):
             root = mount.root.rstrip("/")
             if path == root or path.startswith(f"{root}/"):
                 yield mount.point.rstrip("/") + path[len(root) :]
 
     def of(self, device: str, nodes: Iterable[str]) -> list[Mount]:
-        """What is mounted of a block device: by its number, or under one of its names."""
+        """The mounts of a block device, found by its number and by the names of its nodes."""
         named = [mount for node in nodes for mount in self.mounts.all_from(node)]
         return list(dict.fromkeys([*self.mounts.all_of_device(device), *named]))
 
     def enter(self) -> str:
-        """Words before a command that is to be run in it; empty in our own."""
+        """The beginning of a command that runs in this namespace; empty for our own."""
         if self.own:
             return ""
         root = " -r" if link(f"/proc/{self.pid}/root") not in ("", "/") else ""
@@ -40,25 +44,25 @@ class Namespace:
 
 
 def link(path: str) -> str:
-    """Where a link leads; empty where it cannot be read."""
+    """Where a link leads; empty: it cannot be read."""
     with suppress(OSError):
         return os.readlink(path)
     return ""
 
 
 def processes() -> list[int]:
-    """Those that run now."""
+    """The ids of the processes that run now."""
     return sorted(int(name) for name in os.listdir("/proc") if name.isdecimal())
 
 
 def namespaces() -> list[Namespace]:
-    """Each once, our own first."""
+    """All mount namespaces, our own first."""
     own = _of(os.getpid(), own=True)
     found = {link("/proc/self/ns/mnt"): own, "": own}
     for pid in processes():
         name = link(f"/proc/{pid}/ns/mnt")
         if name not in found:
-            with suppress(OSError):  # it has ended
+            with suppress(OSError):  # the process has ended
                 found[name] = _of(pid, own=False)
     return list(dict.fromkeys(found.values()))
 
@@ -69,9 +73,9 @@ def _of(pid: int, *, own: bool) -> Namespace:
 
 
 def follows(mount: Mount, space: Namespace, ours: Namespace, ones: Iterable[Mount]) -> bool:
-    """Does a mount of a namespace go when one of these is unmounted in ours?
+    """Does `mount` of another namespace vanish when one of the mounts `ones` is unmounted in ours?
 
-    The mounts that they lie on tell that: the kernel passes on what happens there.
+    It does if the mounts on which they lie are in one group: the kernel repeats an unmount there.
     """
     groups = {
         peer.partition(":")[2]

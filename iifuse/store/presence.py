@@ -131,6 +131,6 @@ def deleted(volume: Volume) -> str:
     try:
         if volume.is_device or volume.stat().st_nlink:
             return ""
-    except OSError:  # of its file system, which whoever reads or writes it will learn of
+    except OSError:  # the next read or write of the volume will meet this error
         return ""
     return f"{volume.path} was deleted or replaced, and is still in use"

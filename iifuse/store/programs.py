@@ -1,7 +1,7 @@
-"""Programs of the host that look at a volume for us. They are run by somebody else.
+"""Programs of the host that look at a volume for us. The nursery runs them.
 
-Whoever has volumes open starts none: a new process begins by closing what it has inherited, and
-does not come to its end while one of those volumes does not answer.
+A process that has volumes open must not start a program. The new process would begin by closing the
+descriptors that it has inherited, and that hangs while one of the volumes does not answer.
 """
 
 from collections.abc import Sequence
@@ -10,16 +10,16 @@ from typing import Final, Protocol
 import msgspec
 
 NAME: Final = "iifuse-nursery"
-"""What ps(1) calls the process that runs them."""
+"""The name of the process that runs the programs, as ps(1) shows it."""
 GONE: Final = (
-    "this process of the service has ended, without which it can neither look at volumes that come "
-    "in nor sync open files for a point in time"
+    "this process of the service has ended; without it the service can neither look at new volumes "
+    "nor sync open files for a point in time"
 )
 RESTART: Final = "stop the service and start it again when it suits; it serves all files until then"
 
 
-class Said(msgspec.Struct, frozen=True):
-    """What a program has said, and its exit code."""
+class ProgramOutput(msgspec.Struct, frozen=True):
+    """The exit code of a program, and what it has written to its output and error streams."""
 
     code: int
     out: bytes = b""
@@ -27,15 +27,15 @@ class Said(msgspec.Struct, frozen=True):
 
 
 class Programs(Protocol):
-    """Whoever can run them."""
+    """The object that runs programs."""
 
     @property
     def is_there(self) -> bool:
-        """Can they still be run?"""
+        """Can programs still be run?"""
 
-    def ask(self, words: Sequence[str], fd: int, path: str, limit_s: float) -> Said:
-        """Let a program look at the open volume `fd`, whose name comes after the words.
+    def ask(self, words: Sequence[str], fd: int, path: str, limit_s: float) -> ProgramOutput:
+        """Run a program with these words and, as its last word, a name for the open volume `fd`.
 
-        Blocks for `limit_s` seconds at most, and names `path` when it fails. Raises OSError
-        (FileNotFoundError: there is no such program) or ServiceError.
+        Blocks for at most `limit_s` seconds. Raises OSError with `path` (FileNotFoundError if there
+        is no such program), or ServiceError.
         """

@@ -1,8 +1,8 @@
-"""Is there room? Looked at before anything is written: a verb that is refused has done nothing.
+"""Checks that there is enough space, before anything is written: a refused verb changes nothing.
 
-What others write meanwhile is not known, so what is looked at here may fail all the same. Room is
-what a file system has for others than root, as `df` shows it. Rejected: to write and see. A refused
-`-e` of 16 TiB had filled the file system by then, and whoever wrote there beside it had failed.
+Other programs may write meanwhile, so a verb may run out of space all the same. The free space is
+that for others than root, as `df` shows it. Rejected: to write and see whether it fails. A refused
+`-e` of 16 TiB had filled the file system by then, and other programs that wrote there had failed.
 """
 
 import os
@@ -18,7 +18,7 @@ _SECTOR_BYTES: Final = 512
 
 
 class Need(NamedTuple):
-    """A volume that is to have all its space; `what`: for people."""
+    """A volume that needs all its space. `what`: its role, for people."""
 
     path: str
     size_bytes: int
@@ -26,7 +26,7 @@ class Need(NamedTuple):
 
 
 def check(needs: Iterable[Need]) -> None:
-    """Raise BadVolume when a file system cannot take all that is wanted of it. Blocks."""
+    """Raise BadVolume if a file system has too little space for all volumes on it. Blocks."""
     wanted: dict[int, int] = {}
     for need in needs:
         lacking = _lacking(need)
@@ -54,7 +54,7 @@ def _too_little(need: Need, wanted: int, free: int) -> errors.BadVolume:
 
 
 def _lacking(need: Need) -> int:
-    """What is still to be allocated: nothing of a device, and of a file what it has not yet."""
+    """Bytes that a volume still has to get. A device has all of its space."""
     try:
         found = os.stat(need.path)
     except FileNotFoundError:
@@ -69,13 +69,13 @@ def _folder(path: str) -> str:
 
 
 def free_bytes(path: str | int) -> int | None:
-    """What a file system has for others than root; None: it does not say. Raises OSError."""
+    """Free bytes of a file system for others than root; None: it does not say. Raises OSError."""
     found = os.statvfs(path)
     return found.f_bavail * found.f_frsize if found.f_blocks else None
 
 
 def data_bytes(volume: Volume) -> int:
-    """What a copy of a volume takes at the most, holes left out. Raises OSError."""
+    """The most bytes that a copy of a volume needs, without its holes. Raises OSError."""
     if volume.is_device:
         return volume.size_bytes
     return min(volume.stat().st_blocks * _SECTOR_BYTES, volume.size_bytes)

@@ -10,7 +10,12 @@ from iifuse.core.state import Custody, Kind, Progress
 
 @dataclass(frozen=True, slots=True)
 class SetRow:
-    """A set that comes back at start."""
+    """The row of a set, which comes back at every start.
+
+    `doubt`: why its bitmap volume must not be believed; None: it may be. `session`, `sequence`: as
+    in its header; `previous`: the session before, while a start changes it. `closing`: a disable
+    has begun. `entering`: an enable or import has begun, and the header may not be written yet.
+    """
 
     shadow: str
     uuid: UUID
@@ -36,7 +41,7 @@ class SetRow:
         cls, header: Header, group: str | None = None, bitmap_file: FileId | None = None,
         *, entering: bool = False,
     ) -> "SetRow":  # fmt: skip
-        """The row of a set; `entering`: of one whose header is not written yet."""
+        """The row for a header. `entering`: the header is not written yet."""
         master = None if header.custody is Custody.IMPORTED else header.master
         names = (header.shadow, header.uuid, master, header.bitmap, group)
         what = (header.size_bytes, header.kind, header.progress, header.custody)
@@ -48,13 +53,13 @@ class SetRow:
 
     @property
     def files(self) -> tuple[int, ...]:
-        """As the columns of the table."""
+        """The numbers of the files, in the order of their columns."""
         files = self.master_file, self.shadow_file, self.bitmap_file
         return tuple(number for file in files for number in (file.inode, file.birth_ns))
 
 
 def row_of(*columns: Any) -> SetRow:
-    """From the columns of its row, in their order there."""
+    """Make the row from its columns, in the order of StateDB.sets."""
     *_, closing, sequence, entering, mi, mb, si, sb, bi, bb = columns
     shadow, uuid, master, bitmap, group, size, kind, progress, custody, doubt, *_ = columns
     session, previous = columns[10:12]
@@ -66,7 +71,7 @@ def row_of(*columns: Any) -> SetRow:
 
 
 def checked(row: SetRow) -> SetRow:
-    """SQLite keeps any type in any column. Raises ValueError or TypeError."""
+    """Check a row: SQLite keeps any type in any column. Raises ValueError or TypeError."""
     for path in (row.shadow, row.bitmap, row.master or "/"):
         if not path.startswith("/") or "\0" in path:
             raise ValueError(f"{path!r} is no path")

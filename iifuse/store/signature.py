@@ -1,6 +1,6 @@
-"""What stands on a volume, before it is overwritten: what libblkid knows it by, and since when.
+"""What is on a volume before it is overwritten: which file system, and when it was written last.
 
-By programs of util-linux with a time limit, as any other call that may never return.
+blkid(8) and wipefs(8) tell. They run with a time limit, like every other call that may hang.
 """
 
 import os
@@ -16,7 +16,7 @@ from iifuse.core import superblock
 from iifuse.store import identity as identities
 from iifuse.store import linux
 from iifuse.store.claims import Claim
-from iifuse.store.programs import Programs, Said
+from iifuse.store.programs import ProgramOutput, Programs
 from iifuse.store.volume import Volume
 
 LOOK_SECONDS: Final = 30
@@ -25,7 +25,7 @@ _SEVERAL: Final = 8
 _PIECE_BYTES: Final = 64 * 1024
 _PIECES: Final = 32
 _THROUGH_BYTES: Final = 256 << 20
-"""So much of a volume that looks blank is read from its beginning on; holes do not count."""
+"""If a volume looks blank, this many bytes of its data are read from its beginning on."""
 _STEP_BYTES: Final = 1 << 20
 _ZEROS: Final = bytes(_STEP_BYTES)
 
@@ -41,7 +41,7 @@ class _Wipefs(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Signature:
-    """Something that libblkid knows a volume by. `at`: a byte of the volume."""
+    """A mark by which libblkid recognises a volume. `at`: its offset in bytes."""
 
     kind: str
     at: int
@@ -49,11 +49,11 @@ class Signature:
 
 @dataclass(frozen=True)
 class Look:
-    """What a look at a volume has found.
+    """What is on a volume.
 
-    `kind`: ext4, xfs, LVM2_member, gpt ...; empty: nothing that libblkid knows. `uuid`: its own.
-    `blank`: zeros wherever the look fell. `written`: see core.superblock. `whole`: the look fell
-    everywhere, or what it found is enough.
+    `kind`: ext4, xfs, LVM2_member, gpt and so on; empty: nothing that libblkid knows. `uuid`: that
+    of the file system. `blank`: all that was read are zeros. `written`: when the file system was
+    written last (core.superblock). `whole`: the whole volume was read, or more would not matter.
     """
 
     kind: str = ""
@@ -64,16 +64,16 @@ class Look:
 
     @property
     def is_empty(self) -> bool:
-        """Is there nothing at all to be lost?"""
+        """Is there certainly nothing on the volume?"""
         return self.blank and self.whole
 
     def is_copy_of(self, other: "Look") -> bool:
-        """Is it the same file system (or whatever it is), be it older or newer?"""
+        """Is it a copy of the same file system (or whatever it is), older or newer?"""
         return bool(self.kind and self.uuid) and (self.kind, self.uuid) == (other.kind, other.uuid)
 
 
 def look(volume: Volume, programs: Programs) -> Look:
-    """Look at an open volume. Blocks; raises BadVolume when that cannot be done."""
+    """Look at an open volume. Blocks; raises BadVolume if it cannot be read."""
     try:
         if volume.data_from(0, volume.size_bytes)[0] == volume.size_bytes:
             return Look()
@@ -87,12 +87,12 @@ def look(volume: Volume, programs: Programs) -> Look:
     kind, uuid = found.get("TYPE", ""), found.get("UUID", "")
     if not kind and "PTTYPE" in found:
         kind, uuid = f"{found['PTTYPE']} partition table", found.get("PTUUID", "")
-    return Look(kind, uuid, blank and not kind, superblock.written(head), whole)
+    return Look(kind, uuid, blank and not kind, superblock.last_write(head), whole)
 
 
 @contextmanager
 def standing_at(path: str) -> Iterator[Volume | None]:
-    """What stands at a path, to be looked at and not locked; None: nothing that can be read."""
+    """Open what is at a path for looking at it, without a lock; None: nothing can be read there."""
     try:
         identity = identities.identify(path)
         fd = os.open(os.path.realpath(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -108,10 +108,11 @@ def standing_at(path: str) -> Iterator[Volume | None]:
 
 
 def _is_blank(volume: Volume) -> tuple[bool, bool]:
-    """Are there zeros wherever the look falls, and is nothing left where it has not fallen?
+    """(Was nothing but zeros read? Is the answer certain?).
 
-    Beginning, end and some places between, which finds most data at once; then all that is no hole,
-    up to a bound: some data in the middle of a large volume may be all that it is there for.
+    First the beginning, the end and some places between are read, which finds most data at once.
+    Then everything is read that is no hole, up to a bound. A volume may have a little data in its
+    middle that matters.
     """
     last = max(0, volume.size_bytes - _PIECE_BYTES)
     for at in sorted({last * n // _PIECES for n in range(_PIECES + 1)}):
@@ -137,7 +138,10 @@ def _is_zero(volume: Volume, start: int, end: int) -> bool:
 
 
 def _blkid(volume: Volume, programs: Programs) -> dict[str, str]:
-    """What `blkid -p` says of a volume. From version 2.41 on it is silent about several at once."""
+    """What `blkid -p` says of a volume.
+
+    From version 2.41 on it says nothing if there are several signatures.
+    """
     said = _ask(programs, volume, (0, _NOTHING, _SEVERAL), "blkid", "-p", "-o", "export")
     if said.code == _SEVERAL or (said.code == _NOTHING and signatures(volume, programs)):
         return {"TYPE": "several signatures at once"}
@@ -146,20 +150,22 @@ def _blkid(volume: Volume, programs: Programs) -> dict[str, str]:
 
 
 def signatures(volume: Volume, programs: Programs) -> list[Signature]:
-    """All that libblkid could know the volume by, contradictory or not. Raises BadVolume."""
+    """All signatures of a volume, even if they contradict each other. Raises BadVolume."""
     words = ("wipefs", "--no-act", "--json", "--output", "OFFSET,TYPE")
     said = _ask(programs, volume, (0,), *words)
     try:
         found = msgspec.json.decode(said.out or b"{}", type=_Wipefs).signatures
         return [Signature(each.type, int(each.offset, 0)) for each in found]
     except (msgspec.MsgspecError, ValueError) as error:
-        raise errors.BadVolume(volume.path, f"wipefs says what nobody expects ({error})") from error
+        raise errors.BadVolume(volume.path, f"wipefs has an unexpected answer ({error})") from error
 
 
-def _ask(programs: Programs, volume: Volume, answers: tuple[int, ...], *words: str) -> Said:
-    """Let a program look at a volume, by its descriptor: the name may lead elsewhere by now.
+def _ask(
+    programs: Programs, volume: Volume, answers: tuple[int, ...], *words: str
+) -> ProgramOutput:
+    """Let a program look at a volume. It gets the descriptor, as the path may lead elsewhere now.
 
-    `answers`: exit codes that are no failure. Raises BadVolume.
+    `answers`: the exit codes that are no failure. Raises BadVolume.
     """
     try:
         said = programs.ask(words, volume.fd, volume.path, LOOK_SECONDS)

@@ -1,4 +1,4 @@
-"""What a volume's file looks like, to tell later whether somebody has written to it."""
+"""The stamp of a volume's file, by which a start finds out whether somebody has written to it."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ from iifuse.store.volume import Volume
 
 
 def stamp(volume: Volume | None) -> Stamp:
-    """What a file looks like; a device gives no sign of having been written."""
+    """The stamp of a file. A device does not show that it was written, so its stamp is unknown."""
     if volume is None or volume.is_device:
         return Stamp()
     found = volume.stat()
@@ -15,14 +15,14 @@ def stamp(volume: Volume | None) -> Stamp:
 
 
 def quiet_stamp(volume: Volume | None) -> Stamp:
-    """The same of a file in use that nobody writes now: who renames it does not change it."""
+    """The stamp of a file in use that nobody writes now. It has no change time (Stamp)."""
     return replace(stamp(volume), ctime_ns=0)
 
 
 def written_since(header: Header, master: Volume | None, shadow: Volume | None) -> str:
-    """Which of a set's volumes was written past the service since it had them last, if one was.
+    """'master' or 'shadow', if somebody has written to it behind the service's back; else empty.
 
-    A stamp stands in the header while the volume is not in use here, or nobody writes to it.
+    The header has a stamp of a volume while the volume is not in use, or while nobody writes to it.
     """
     pairs = (("master", header.master_stamp, master), ("shadow", header.shadow_stamp, shadow))
     for what, then, volume in pairs:

@@ -1,6 +1,6 @@
-"""What the service manages: sets and their paths, groups, pass-through volumes, a history.
+"""What the service manages: sets and their paths, groups, pass-through volumes, and a history.
 
-What a set *is* stands in the header of its bitmap volume; a lost database loses no data.
+The state of a set is in the header of its bitmap volume. So no data is lost with the database.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,14 +15,14 @@ from iifuse.store.historyrows import HistoryRows
 from iifuse.store.setrow import SetRow, checked, row_of
 
 FORMER_MAX: Final = 10_000
-"""Sets that were of which it is still known whose shadow was whose: the latest."""
+"""How many disabled sets are remembered with their masters and shadows; the latest count."""
 
 
 class StateDB(HistoryRows):
-    """What stands in STATE/state.db; every method blocks, and raises StorageError."""
+    """The content of STATE/state.db. Every method blocks and raises StorageError."""
 
     def sets(self) -> list[SetRow]:
-        """All sets, in the order in which they were enabled."""
+        """All sets, in the order in which they were enabled. Raises ServiceError for a bad row."""
         rows = self._rows(
             'SELECT shadow, uuid, master, bitmap, "group", size_bytes, kind, progress, custody, '
             "doubt, session, previous, closing, sequence, entering, "
@@ -37,7 +37,7 @@ class StateDB(HistoryRows):
             ) from error
 
     def add_set(self, row: SetRow) -> None:
-        """From the return on the set comes back at every start."""
+        """Add a set. When this returns, the set comes back at every start."""
         self._run(
             'INSERT INTO sets (shadow, uuid, master, bitmap, "group", size_bytes, kind, progress, '
             "custody, session, sequence, doubt, entering, "
@@ -52,9 +52,10 @@ class StateDB(HistoryRows):
         )
 
     def announce(self, coming: Mapping[str, tuple[Progress, Custody] | None]) -> None:
-        """What the headers of these sets are about to say, by shadow; None: as they do now.
+        """Note what the headers of these sets are about to say, by shadow; None: no change.
 
-        Written in any case, all or none: from the return on it is known that changes are taken.
+        This always writes something, for all sets or for none. So when it returns, the caller knows
+        that the database takes changes.
         """
         with self._changing():
             for shadow, what in coming.items():
@@ -71,7 +72,7 @@ class StateDB(HistoryRows):
             raise errors.StorageError(self._path, f"does not know {shadow} any more", WAY_OUT)
 
     def remember(self, header: Header) -> None:
-        """What the header says now, should another one or none be there at the next start."""
+        """Note what the header says now, in case the next start finds another header or none."""
         self._run(
             "UPDATE sets SET progress = ?, custody = ?, sequence = ?, entering = 0, "
             "master_inode = ?, master_birth_ns = ?, shadow_inode = ?, shadow_birth_ns = ? "
@@ -83,21 +84,21 @@ class StateDB(HistoryRows):
         )
 
     def use_bitmap(self, shadow: str, file: FileId) -> None:
-        """The bitmap volume that a set has in use from now on."""
+        """Note which file is the bitmap volume of a set from now on."""
         self._run(
             "UPDATE sets SET bitmap_inode = ?, bitmap_birth_ns = ? WHERE shadow = ?",
             (file.inode, file.birth_ns, shadow),
         )
 
     def begin_session(self, session: int, previous: dict[str, int]) -> None:
-        """The headers of these sets get a new session now, each from its previous one."""
+        """Note that the headers of these sets get a new session. `previous`: the old ones."""
         rows = [(session, before, shadow) for shadow, before in previous.items()]
         with self._changing():
             for row in rows:
                 self._run("UPDATE sets SET session = ?, previous = ? WHERE shadow = ?", row)
 
     def end_session_change(self, shadows: list[str]) -> None:
-        """The headers of these sets have it: an older one is not taken any more."""
+        """Note that the headers have the new session. One with the old session counts no more."""
         marks = ", ".join("?" * len(shadows))
         self._run(
             f"UPDATE sets SET previous = NULL WHERE shadow IN ({marks})",  # noqa: S608 - only marks
@@ -105,15 +106,15 @@ class StateDB(HistoryRows):
         )
 
     def closing(self, shadow: str, yes: bool) -> None:
-        """A disable begins, or (False) has not come about."""
+        """Note that a disable of a set has begun, or (False) that it does not take place."""
         self._change_set(shadow, "closing = ?", (yes,))
 
     def doubt(self, shadow: str, reason: str | None) -> None:
-        """Believe a set's bitmap volume no more, should it come back; None: believe it again."""
+        """Note that a set's bitmap volume must not be believed, and why; None: it may be again."""
         self._change_set(shadow, "doubt = ?", (reason,))
 
     def give_up(self, shadow: str, pit: int) -> None:
-        """The restore of this point in time will not be finished; 0: that is no longer so."""
+        """Note the point in time whose restore was given up; 0: there is none any more."""
         self._run("UPDATE sets SET given_up = ? WHERE shadow = ?", (pit, shadow))
 
     def given_up(self, shadow: str) -> int:
@@ -122,14 +123,17 @@ class StateDB(HistoryRows):
         return int(rows[0][0]) if rows else 0
 
     def rest_of(self, shadow: str) -> int:
-        """The point in time, given up half-restored, that a shadow of old holds; 0: none."""
+        """The point in time of a disabled set that was given up half restored; 0: none.
+
+        Its shadow still holds what was not restored.
+        """
         rows = self._rows("SELECT given_up FROM former WHERE shadow = ?", (shadow,))
         return int(rows[0][0]) if rows else 0
 
     def remove_set(self, shadow: str) -> None:
-        """Forget a set, but for who was the master and who the shadow.
+        """Forget a set, except for which volume was the master and which the shadow.
 
-        Of one that never came about nothing is kept: what the shadow was before, it still is.
+        Nothing is kept of a set whose enable was not finished: the earlier row still counts then.
         """
         with self._changing():
             self._run("DELETE FROM former WHERE master = ?", (shadow,))
@@ -150,7 +154,7 @@ class StateDB(HistoryRows):
             self._run("DELETE FROM sets WHERE shadow = ?", (shadow,))
 
     def imports(self, uuid: UUID, export_number: int) -> dict[UUID, str]:
-        """Import id -> its bitmap: what was once known of the imports of an export."""
+        """The known imports of an export: import id -> path of its bitmap."""
         query = "SELECT id, bitmap FROM imports WHERE uuid = ? AND export_number = ? ORDER BY rowid"
         try:
             rows = self._rows(query, (str(uuid), export_number))
@@ -160,7 +164,7 @@ class StateDB(HistoryRows):
             raise errors.StorageError(self._path, why, WAY_OUT) from error
 
     def add_imports(self, uuid: UUID, export_number: int, bitmaps: dict[UUID, str]) -> None:
-        """Keep what is known of the imports of an export; that of earlier ones is over."""
+        """Add known imports of an export, and forget those of earlier exports of the set."""
         with self._changing():
             self._run(
                 "DELETE FROM imports WHERE uuid = ? AND export_number < ?",
@@ -173,11 +177,11 @@ class StateDB(HistoryRows):
                 )
 
     def disown(self, transition: UUID) -> None:
-        """No set is to follow this group command, whose record may stand or not."""
+        """Note that no set may follow this group command, even if its record is on the disk."""
         self._run("INSERT OR REPLACE INTO disowned VALUES (1, ?)", (str(transition),))
 
     def disowned(self) -> UUID | None:
-        """The last group command that no set is to follow."""
+        """The last group command that no set may follow; None: there is none."""
         rows = self._rows('SELECT "transition" FROM disowned')
         try:
             return UUID(rows[0][0]) if rows else None
@@ -186,12 +190,12 @@ class StateDB(HistoryRows):
             raise errors.ServiceError(self._path, why, WAY_OUT) from error
 
     def former(self, path: str) -> list[tuple[str, str]]:
-        """(master, shadow) of the sets that were and had a volume of this name."""
+        """The (master, shadow) pairs of disabled sets that had a volume of this path."""
         query = "SELECT master, shadow FROM former WHERE shadow = ? OR master = ? ORDER BY shadow"
         return [(str(master), str(shadow)) for master, shadow in self._rows(query, (path, path))]
 
     def move_sets(self, shadows: list[str], group: str | None) -> None:
-        """Put sets into a group, or (None) out of theirs: all of them or none."""
+        """Put sets into a group; None: take them out of theirs. All of them are changed or none."""
         marks = ", ".join("?" * len(shadows))
         self._run(
             f'UPDATE sets SET "group" = ? WHERE shadow IN ({marks})',  # noqa: S608 - only marks

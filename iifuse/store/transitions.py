@@ -1,8 +1,8 @@
-"""The record of a group command under way: one file with two slots in the state directory.
+"""The record of a group command that is under way: a file with two slots in the state directory.
 
-After a crash the group is wholly before (no record) or wholly after (recovery rolls every member
-forward whose header still shows the old PIT number). The file's lock also keeps a second service
-off the same state directory.
+After a crash either no set of the group is changed (there is no record), or all are: the next start
+repeats the change for every set whose header still shows the old PIT number. The lock of this file
+also keeps a second service away from the state directory.
 """
 
 import os
@@ -29,10 +29,10 @@ _HEAD: Final = struct.Struct("<8sQII")  # magic, sequence, length, crc
 
 
 class Record(msgspec.Struct, frozen=True):
-    """What a slot holds.
+    """The content of a slot.
 
-    `transition`: None when nothing is under way. `earlier`: commands that some set has not
-    followed, since its bitmap volume was away.
+    `transition`: the command that is under way, or None. `earlier`: commands that a set has still
+    to follow, because its bitmap volume was missing.
     """
 
     transition: Transition | None = None
@@ -43,19 +43,19 @@ _decoder = msgspec.msgpack.Decoder(Record)
 
 
 class TransitionFile:
-    """The two-slot file; writes are durable when they return. Raises OSError."""
+    """The file with the record. Every write is durable when it returns. Methods raise OSError."""
 
     def __init__(self, volume: Volume) -> None:
         self._volume, self._writing = volume, threading.Lock()
-        volume.sync()  # a record that a killed service left must not go while it is followed
+        volume.sync()  # a record that a killed service wrote must be durable before sets follow it
         self._sequence, self._slot, self._record = self._load()
 
     @classmethod
     def open(cls, directory: str) -> "TransitionFile":
-        """Open or make STATE/transitions and lock it.
+        """Open or make STATE/transitions, and lock it.
 
-        Raises ServiceError if another service holds it, or if it cannot be read: a group command
-        may be under way in it.
+        Raises ServiceError if another service has it, or if it cannot be read. Then a group command
+        may be under way that nobody knows.
         """
         path = os.path.join(directory, "transitions")
         try:
@@ -80,14 +80,15 @@ class TransitionFile:
 
     @property
     def standing(self) -> tuple[Transition, ...]:
-        """The commands that some member may not have followed, the oldest first."""
+        """The commands that a set may still have to follow, the oldest first."""
         last = self._record.transition
         return (*self._record.earlier, *([last] if last else []))
 
     def begin(self, transition: Transition, earlier: tuple[Transition, ...] = ()) -> None:
-        """From the return on the group counts as done. `earlier`: those that stay.
+        """Write the record of a command. When this returns, the command counts for all its sets.
 
-        A record that fails may stand on the disk all the same, so another is written over it.
+        `earlier`: the commands that stay in the record. If the write fails, the record may be on
+        the disk all the same, so another one is written over it.
         """
         try:
             self._write(Record(transition, earlier))
@@ -97,17 +98,17 @@ class TransitionFile:
             raise
 
     def finish(self, earlier: tuple[Transition, ...] = ()) -> None:
-        """Every member shows its new PIT: forget the record. `earlier`: those that stay."""
+        """Forget the command, since every set shows its new PIT. `earlier`: commands that stay."""
         self._write(Record(None, earlier))
 
     def disown(self, transition: UUID | None) -> None:
-        """Whoever loads sets from now on follows this command no more, though its record stands."""
+        """Let no set follow this command from now on, although its record is on the disk."""
         last = self._record.transition
         if last is not None and last.id == transition:
             self._record = Record(None, self._record.earlier)
 
     def close(self) -> None:
-        """Give up the file and its lock."""
+        """Close the file and release its lock."""
         self._volume.close()
 
     def _write(self, record: Record) -> None:
@@ -119,7 +120,7 @@ class TransitionFile:
             crc = zlib.crc32(body, zlib.crc32(struct.pack("<Q", sequence)))
             head = _HEAD.pack(_MAGIC, sequence, len(body), crc)
             self._volume.write(slot * SLOT_BYTES, head + body)
-            self._volume.sync_anew()  # a slot counts as a whole, and this one is new as a whole
+            self._volume.sync_anew()  # allowed, because the whole slot was written again
             self._sequence, self._slot, self._record = sequence, slot, record
 
     def _load(self) -> tuple[int, int, Record]:
@@ -131,6 +132,6 @@ class TransitionFile:
             if magic != _MAGIC or crc != zlib.crc32(body, zlib.crc32(struct.pack("<Q", sequence))):
                 continue
             if sequence >= 1 << 62:
-                raise ValueError("a number that nobody can have counted up to")
+                raise ValueError("a number that is too large")
             found.append((sequence, slot, _decoder.decode(body)))
         return max(found, key=lambda entry: entry[0])

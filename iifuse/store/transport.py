@@ -1,7 +1,7 @@
-"""Does a call on a volume wait for this machine's own disks only, or for somebody far away?
+"""Is a volume in this machine, or may a call on it have to wait for another machine?
 
-A disk in this machine may fail, and then its calls do; one behind a network may not answer for as
-long as anybody likes. What is not known counts as far away.
+If a disk in this machine fails, calls on it fail. A disk behind a network may not answer for any
+length of time. A disk about which nothing is known counts as remote.
 """
 
 import os
@@ -12,29 +12,36 @@ from typing import Final
 _MEMORY: Final = {"tmpfs", "ramfs", "devtmpfs", "hugetlbfs"}
 """File systems with no disk at all."""
 _HERE: Final = (
-    re.compile(r"/virtio\d+/"),  # the hypervisor's, which is as near as the machine itself
+    re.compile(r"/virtio\d+/"),  # a disk of the hypervisor, which this machine cannot do without
     re.compile(r"/ata\d+/"),
     re.compile(r"/end_device-"),  # SAS
-    re.compile(r"/pci[\da-f]{4}:.*/host\d+/target"),  # a RAID controller's
+    re.compile(r"/pci[\da-f]{4}:.*/host\d+/target"),  # a disk of a RAID controller
     re.compile(r"/virtual/block/(ram|zram)\d+"),
 )
-"""Where a local disk stands in sysfs."""
+"""Parts of the path of a local disk in sysfs."""
 _ELSEWHERE: Final = {
     "/session": "iSCSI", "/rport-": "Fibre Channel", "/fc_": "Fibre Channel", "/usb": "USB",
     "/nbd": "NBD", "/rbd": "Ceph RBD", "/drbd": "DRBD",
 }  # fmt: skip
-"""Parts of the place of a disk that is reached otherwise."""
+"""Parts of the path of a remote disk in sysfs -> how it is reached."""
 
 
 @dataclass(frozen=True)
-class Said:
-    """What the administrator has said of volumes: paths of them, or of directories above them."""
+class DeclaredPlaces:
+    """Paths that the administrator has declared local or remote (`-o local=`, `-o remote=`).
+
+    A path is that of a volume, or of a directory above volumes.
+    """
 
     local: tuple[str, ...] = ()
     remote: tuple[str, ...] = ()
 
     def why_remote(self, path: str, found: str) -> str:
-        """`found`: why it is remote as far as we can tell. The longest path that fits counts."""
+        """Why a volume is remote, for people; empty: it is local.
+
+        `found`: the reason that was found out without these declarations. Of several declared paths
+        that fit, the longest counts.
+        """
         fitting = {len(p): "" for p in self.local if _is_below(path, p)}
         fitting |= {len(p): f"-o remote={p} says so" for p in self.remote if _is_below(path, p)}
         return fitting[max(fitting)] if fitting else found
@@ -45,15 +52,15 @@ def _is_below(path: str, above: str) -> bool:
 
 
 def remote_file_system(kind: str, *, has_device: bool) -> str:
-    """Why files of a file system are far away, apart from its block devices; empty: they are not.
+    """Why the files of a file system are remote, apart from its block devices; empty: they are not.
 
-    `has_device`: it lies on block devices, which are asked about themselves.
+    `has_device`: it lies on block devices, for which `remote_disk` answers.
     """
     return "" if has_device or kind in _MEMORY else f"the file system is {kind}"
 
 
 def remote_disk(place: str) -> str:
-    """Why a disk is far away; empty: it is in this machine. `place`: its directory in sysfs."""
+    """Why a disk is remote; empty: it is in this machine. `place`: its directory in sysfs."""
     name = os.path.basename(place)
     if "/nvme" in place:
         return _remote_namespace(place, name)
@@ -66,7 +73,10 @@ def remote_disk(place: str) -> str:
 
 
 def _remote_namespace(place: str, name: str) -> str:
-    """NVMe: a controller says how it is reached; one with several paths has all of them beside."""
+    """`remote_disk` for NVMe. Each controller says how it is reached.
+
+    If there are several paths, the controllers of all of them are in the directory above.
+    """
     above = os.path.dirname(place)
     paths = [above, *(f"{above}/{one}" for one in _entries(above) if re.match(r"nvme\d+$", one))]
     ways = {_line(f"{path}/transport") for path in paths} - {""}

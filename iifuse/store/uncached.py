@@ -1,8 +1,8 @@
-"""Reads of a volume that the page cache does not answer: what really stands on the disk.
+"""Reads what is really on the disk, and not what the page cache holds.
 
-By a second descriptor with O_DIRECT, for which the kernel first writes what is still to be written.
-It is opened for the moment only: while it is open, a lease on the file is not granted. Where the
-file system has no O_DIRECT, pages are dropped before they are read.
+This uses a second descriptor with O_DIRECT. The kernel first writes the dirty pages. The descriptor
+is open only for a moment, because the kernel grants no lease on the file meanwhile. If the file
+system has no O_DIRECT, pages are dropped from the page cache before they are read.
 """
 
 import errno
@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from iifuse.store.volume import Volume
+from iifuse.units import ceil_div
 
 PIECE_BYTES: Final = 1 << 20
 _ALIGNED: Final = 4096
@@ -19,7 +20,10 @@ _READ: Final = os.O_RDONLY | os.O_CLOEXEC
 
 
 class Uncached:
-    """An open volume, for as long as this is entered. Every method blocks and raises OSError."""
+    """A second way to an open volume, past the page cache, while this context is entered.
+
+    Every method blocks and raises OSError.
+    """
 
     def __init__(self, volume: Volume) -> None:
         self._volume = volume
@@ -29,7 +33,7 @@ class Uncached:
     def __enter__(self) -> Self:
         again = f"/proc/self/fd/{self._volume.fd}"
         try:
-            self._fd = os.open(again, _READ | os.O_DIRECT * self._direct)
+            self._fd = os.open(again, _READ | os.O_DIRECT if self._direct else _READ)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise self._named(error) from None
@@ -51,19 +55,19 @@ class Uncached:
             self._fd = os.open(f"/proc/self/fd/{self._volume.fd}", _READ)
         except OSError as error:
             raise self._named(error) from None
-        # Or a look at one page would bring the next ones, which then seem not to have been dropped.
+        # Else a read of one page would fetch the next pages too, as if they had not been dropped.
         os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_RANDOM)
 
     def _close(self) -> None:
-        """Once only: the number may be another file's by now."""
+        """Close the descriptor once only, because its number may belong to another file later."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 
     def read(self, offset: int, length: int) -> memoryview:
-        """An extent of `PIECE_BYTES` at the most that begins at a whole page.
+        """Read an extent of at most `PIECE_BYTES` bytes that begins at a whole page.
 
-        What it answers with is good until the next read.
+        The result is valid until the next read.
         """
         if self._volume.has_disk and not self._direct:
             self._drop(offset, length)
@@ -79,8 +83,8 @@ class Uncached:
         return memoryview(self._buffer)[:length]
 
     def _read(self, offset: int, length: int) -> int:
-        """Bytes read. A file's end need not be that of a page, and cuts the last read short."""
-        whole = -(-length // _ALIGNED) * _ALIGNED if self._direct else length
+        """Read into the buffer. Returns how many bytes were read: fewer at the end of the file."""
+        whole = ceil_div(length, _ALIGNED) * _ALIGNED if self._direct else length
         done = 0
         while done < length:
             part = memoryview(self._buffer)[done:whole]
@@ -91,7 +95,7 @@ class Uncached:
         return done
 
     def _drop(self, offset: int, length: int) -> None:
-        """Raises OSError when somebody keeps the pages, as a mapping of the raw file does."""
+        """Drop pages from the page cache. Raises OSError if that fails, as for mapped pages."""
         self._volume.sync()
         os.posix_fadvise(self._fd, offset, length, os.POSIX_FADV_DONTNEED)
         for at in range(offset, offset + length, _ALIGNED):

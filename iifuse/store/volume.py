@@ -1,4 +1,4 @@
-"""A volume: a regular file or block device of fixed size, opened once and locked for life."""
+"""A volume: a regular file or block device of fixed size. It is opened once and stays locked."""
 
 import errno
 import os
@@ -20,11 +20,11 @@ Buffer = bytes | bytearray | memoryview
 
 
 class Volume:
-    """Reads and writes of whole extents; every method blocks and raises OSError.
+    """Reads and writes whole extents of a volume. Every method blocks and raises OSError.
 
-    `path`: the name as the user typed it. `size_bytes`: of the file or device. Extents always lie
-    inside the volume. A failed sync is for ever (invariant 9): Linux forgets the error and the
-    dirty pages with it, so a second sync would report a success that never was.
+    `path`: the name as the user typed it. `size_bytes`: the size of the file or device. Extents
+    always lie inside the volume. After a failed sync every later sync fails too (invariant 9):
+    Linux forgets the error and the dirty pages, so a second sync would wrongly report a success.
     """
 
     def __init__(
@@ -33,23 +33,23 @@ class Volume:
         self.path, self.fd, self.size_bytes, self.identity = path, fd, size_bytes, identity
         self.is_device: Final = identity.is_device
         self.remote = identity.remote
-        """Why a call on it may wait for somebody far away (store.transport); empty: it does not.
-        On the event loop there are only reads and writes of those that are not."""
+        """Why a call may have to wait for another machine (store.transport); empty: it does not.
+        The event loop itself reads and writes only volumes that are not remote."""
         self.born_ns: Final = 0 if self.is_device else linux.birth_ns(fd)
-        """When the file was made (nanoseconds since 1970); 0: nobody can tell, or a device."""
+        """When the file was made, in nanoseconds since 1970; 0: unknown, or this is a device."""
         self._claim = claim
         self._in_memory = not self.is_device and linux.is_tmpfs(fd)
         self.has_disk: Final = not self._in_memory
         self.answered = -inf
-        """When it has last done what a first touch asked of it (trio's clock)."""
-        self._dirty = True  # what an earlier process wrote may not be durable yet
+        """When the last call for a first touch has succeeded, by trio's clock."""
+        self._dirty = True  # a write of an earlier process may not be durable yet
         self._syncing = threading.Lock()
         self._sync_error: OSError | None = None
 
     # -- data -------------------------------------------------------------------------------
 
     def read(self, offset: int, length: int) -> bytes:
-        """Read an extent. A volume that has become shorter answers EIO."""
+        """Read an extent. If the volume has become shorter, this fails with EIO."""
         try:
             data = os.pread(self.fd, length, offset)
             while len(data) < length:
@@ -62,12 +62,12 @@ class Volume:
         return data
 
     def _named(self, error: OSError) -> OSError:
-        """The error with the volume's path, so that one can tell whose it is."""
+        """Put the volume's path into an error, so that callers know whose error it is."""
         error.filename = self.path
         return error
 
     def read_cached(self, offset: int, length: int) -> Buffer | None:
-        """Read an extent if that needs no waiting for a disk; None if it may."""
+        """Read an extent if it is in memory; None if the read might have to wait for a disk."""
         if self.remote:
             return None
         if self._in_memory:
@@ -82,7 +82,7 @@ class Volume:
         return buffer if done == length else None
 
     def write(self, offset: int, data: Buffer) -> int:
-        """Write all of `data`; the number of its bytes."""
+        """Write all of `data`. Returns how many bytes it has."""
         try:
             done = os.pwrite(self.fd, data, offset)
             while done < len(data):
@@ -93,12 +93,12 @@ class Volume:
         except OSError as error:
             raise self._named(error) from None
         finally:
-            self._dirty = True  # after the write: a sync that runs now may have missed it
+            self._dirty = True  # set after the write, because a sync that runs may have missed it
         return done
 
     def sync(self) -> None:
-        """Make every write that has returned durable; returns at once when there is none."""
-        with self._syncing:  # who finds nothing to do must not overtake the sync that does it
+        """Make every write durable that has returned. If there is none, this returns at once."""
+        with self._syncing:  # a caller that has nothing to do must wait for a sync that runs
             if self._sync_error is not None:
                 raise OSError(self._sync_error.errno, "an earlier sync failed", self.path)
             if not self._dirty:
@@ -111,7 +111,7 @@ class Volume:
                 raise
 
     def sync_times(self) -> None:
-        """Make a file's times durable for who notes them down; `sync` leaves them to chance."""
+        """Make a file's times durable too, for a caller that records them; `sync` need not."""
         if self.is_device:
             return
         try:
@@ -121,9 +121,9 @@ class Volume:
             raise
 
     def start_writeback(self, offset: int, length: int) -> None:
-        """Begin to write an extent to the disk, so that the next sync finds less to do.
+        """Begin to write an extent to the disk, so that the next sync has less to do.
 
-        It promises nothing, and its failure is that of every later sync (invariant 9).
+        Nothing is durable by this. If it fails, every later sync fails (invariant 9).
         """
         try:
             linux.start_writeback(self.fd, offset, length)
@@ -132,9 +132,10 @@ class Volume:
                 self._sync_error = self._named(error)
 
     def sync_anew(self) -> None:
-        """Sync, whatever an earlier sync has said.
+        """Sync, even after a sync that has failed.
 
-        Only for who has written anew everything that the failed one may have lost.
+        This is only for callers that have written everything again that the failed sync may have
+        lost.
         """
         try:
             os.fdatasync(self.fd)
@@ -143,7 +144,7 @@ class Volume:
 
     @property
     def is_synced(self) -> bool:
-        """Is every write durable that has returned? No sync that runs counts."""
+        """Is every write durable that has returned? A sync that still runs does not count."""
         return not (self._dirty or self._syncing.locked() or self._sync_error)
 
     # -- holes ------------------------------------------------------------------------------
@@ -151,7 +152,7 @@ class Volume:
     def data_from(self, offset: int, stop: int) -> tuple[int, int]:
         """The first extent of data at or after `offset`, as (start, end), cut at `stop`.
 
-        Before start lies a hole, which reads as zeros. A device is all data.
+        Before `start` is a hole, which reads as zeros. A device has no holes.
         """
         if self.is_device:
             return offset, stop
@@ -159,7 +160,7 @@ class Volume:
             start = os.lseek(self.fd, offset, os.SEEK_DATA)
             end = os.lseek(self.fd, start, os.SEEK_HOLE)
         except OSError as error:
-            if error.errno == errno.ENXIO:  # nothing but a hole to the end
+            if error.errno == errno.ENXIO:  # there is a hole up to the end
                 if os.fstat(self.fd).st_size < stop:
                     raise self._named(OSError(errno.EIO, "the volume ends early")) from None
                 return stop, stop
@@ -169,7 +170,7 @@ class Volume:
         return min(start, stop), min(end, stop)
 
     def zero(self, offset: int, length: int) -> None:
-        """Make an extent read as zeros; what is a hole already is left alone."""
+        """Make an extent read as zeros. Holes in it are left as they are."""
         try:
             self._zero(offset, offset + length)
         except OSError as error:
@@ -189,33 +190,33 @@ class Volume:
             offset += self.write(offset, bytes(min(_COPY_BYTES, stop - offset)))
 
     def is_sparse(self) -> bool:
-        """Could a write into the volume find no space? A device has all of its own."""
+        """Could a write into the volume fail for lack of space? A device has all of its space."""
         return not self.is_device and self.stat().st_blocks * 512 < self.size_bytes
 
     def reserve(self) -> None:
-        """Allocate what the file still lacks. Raises OSError, ENOSPC above all."""
+        """Allocate the space that the file still lacks. Raises OSError, above all ENOSPC."""
         if self.is_device:
             return
         lacking, room = self.size_bytes - self.stat().st_blocks * 512, os.fstatvfs(self.fd)
-        if lacking > room.f_bavail * room.f_frsize:  # a call that fails may leave the rest full
+        if lacking > room.f_bavail * room.f_frsize:  # else the call would fill the file system
             raise self._named(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
         os.posix_fallocate(self.fd, 0, self.size_bytes)
 
     def percent_used(self) -> int:
-        """How full the file system is for others than root, in per cent, rounded down."""
+        """How full the file system is for others than root, in percent, rounded down."""
         found = os.fstatvfs(self.fd)
         used = found.f_blocks - found.f_bfree
         return 100 * used // max(1, used + found.f_bavail)
 
     def forget(self, offset: int, length: int) -> None:
-        """Drop clean pages of a copied extent, so that a copy does not push out everyone else's."""
+        """Drop the pages of a copied extent, so that a copy does not displace all other pages."""
         os.posix_fadvise(self.fd, offset, length, os.POSIX_FADV_DONTNEED)
 
     # -- life -------------------------------------------------------------------------------
 
     def drop_cache(self) -> None:
-        """Let the next read come from the disk, which another host may have written."""
-        self.sync()  # again only if there is something: what fails here was durable already
+        """Let the next read come from the disk, because another host may have written there."""
+        self.sync()  # does nothing if everything is durable already
         if self.is_device:
             linux.drop_device_cache(self.fd)
         else:
@@ -226,7 +227,7 @@ class Volume:
         return os.fstat(self.fd)
 
     def close(self) -> None:
-        """Give up the descriptor and with it the locks. Twice is allowed."""
+        """Close the descriptor and release the locks. It is allowed to call this twice."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -244,10 +245,10 @@ class Volume:
 
 
 def open_volume(path: str, *, exclusive: bool = True) -> Volume:
-    """Open and lock a volume; `exclusive`: nobody else may have the file open now.
+    """Open and lock a volume. `exclusive`: no other program may have the file open now.
 
-    Links are resolved here, and the result is opened without following another one that was
-    swapped in meanwhile. Raises BadVolume, Busy or InUse.
+    The links of the path are followed first. The result is opened without following links, since
+    somebody may have put one there meanwhile. Raises BadVolume, Busy or InUse.
     """
     identity = identities.identify(path)
     with ExitStack() as undo:
@@ -277,7 +278,7 @@ def _open(path: str, identity: Identity, *, exclusive: bool) -> int:
 
 
 def _check_open(path: str, fd: int, identity: Identity) -> int:
-    """The size of what was opened, if it is what the path was."""
+    """The size of what was opened. Raises BadVolume if it is another file than was identified."""
     found = os.fstat(fd)
     if identities.number(found) != identity.number:
         raise errors.BadVolume(path, "was replaced while it was opened", "try again")
@@ -299,7 +300,7 @@ def _lock(path: str, fd: int, identity: Identity, *, exclusive: bool) -> None:
 
 
 def _busy(path: str, identity: Identity, *, asked: bool) -> errors.Busy:
-    """Who has it, and what ends that, if somebody has `asked` for the volume: it takes a while."""
+    """The error for a volume that others use. `asked`: name them, which takes a while."""
     found: list[Holder] = []
     if asked and identity.is_device:
         found = of_device(identity.number[0])

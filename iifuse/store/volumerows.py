@@ -1,4 +1,4 @@
-"""Volumes on the mount with no set (`svadm`), as the state database knows them."""
+"""The volumes that are on the mount without a set (`svadm`), in the state database."""
 
 from collections.abc import Iterable
 
@@ -8,14 +8,14 @@ from iifuse.store.database import Database
 
 
 class VolumeRows(Database):
-    """Their table; each method raises StorageError."""
+    """The table of pass-through volumes. Each method raises StorageError."""
 
     def volumes(self) -> list[str]:
-        """Pass-through volumes."""
+        """The paths of the pass-through volumes."""
         return [str(row[0]) for row in self._rows("SELECT path FROM volumes ORDER BY path")]
 
     def times(self, path: str) -> tuple[Times, Stamp, FileId]:
-        """(times, what its file looked like then, which file it was) of a pass-through volume."""
+        """What is recorded of a pass-through volume: (times, stamp, file); all 0: unknown."""
         rows = self._rows(
             "SELECT mtime_ns, ctime_ns, ceiling_ns, size_bytes, raw_mtime_ns, raw_ctime_ns, "
             "inode, birth_ns "
@@ -29,9 +29,9 @@ class VolumeRows(Database):
         return Times(*rows[0][:3]), Stamp(*rows[0][3:6]), FileId(*rows[0][6:])
 
     def keep_times(self, path: str, times: Times, stamp: Stamp, file: FileId) -> None:
-        """Keep the times of a pass-through volume; of another one nothing is kept.
+        """Record the times of a pass-through volume. For another path this does nothing.
 
-        `stamp`, `file`: only of a quiet one, which nobody changes through us.
+        `stamp` and `file` are known only while the volume is quiet.
         """
         self._run(
             "UPDATE volumes SET mtime_ns = ?, ctime_ns = ?, ceiling_ns = ?, size_bytes = ?, "
@@ -43,7 +43,7 @@ class VolumeRows(Database):
         )
 
     def forget_times(self, path: str) -> None:
-        """A volume has a set from now on, whose header keeps them."""
+        """Forget the times of a volume: it has a set from now on, whose header keeps them."""
         self._run(
             "UPDATE volumes SET mtime_ns = 0, ctime_ns = 0, ceiling_ns = 0 "
             "WHERE path = ? AND ctime_ns != 0",
@@ -51,13 +51,13 @@ class VolumeRows(Database):
         )
 
     def add_volumes(self, paths: Iterable[str]) -> None:
-        """Keep volumes on the mount, all of them or none."""
+        """Add pass-through volumes, all of them or none."""
         with self._changing():
             for path in paths:
                 self._run("INSERT OR IGNORE INTO volumes (path) VALUES (?)", (path,))
 
     def remove_volumes(self, paths: Iterable[str]) -> None:
-        """Forget them, all or none."""
+        """Remove pass-through volumes, all of them or none."""
         with self._changing():
             for path in paths:
                 self._run("DELETE FROM volumes WHERE path = ?", (path,))

@@ -1,7 +1,8 @@
-"""An incomplete shadow is made one that nobody takes for a file system, or for anything else.
+"""Wipes an incomplete shadow, so that nobody takes it for a file system or for anything else.
 
-Parts of file systems stand on it. One whose superblock is among them would be mounted, and would
-read rubbish. What libblkid would find there goes: it is what mounts, imports and activates by.
+It holds parts of file systems. If a superblock is among them, somebody could mount it and would
+read rubbish. So everything is wiped that libblkid would find, because programs that mount or
+activate a volume go by that.
 """
 
 import logging
@@ -15,18 +16,18 @@ from iifuse.store.volume import Volume
 log = logging.getLogger(__name__)
 
 HEAD_BYTES: Final = 64 * 1024
-"""All of it goes, whatever stands there: most signatures, and what belongs to them."""
+"""This much is wiped in any case. It contains most signatures and what belongs to them."""
 _ROUNDS_MAX: Final = 16
-"""Each takes what all that were found before have hidden."""
+"""How often signatures are looked for: some are seen only when others are gone."""
 _BLOCK_BYTES: Final = 4096
-"""A superblock goes as a whole, since there may be a second name in it."""
+"""A superblock is wiped as a whole, because it may contain a second signature."""
 
 
 def wipe(volume: Volume, programs: Programs) -> list[Signature]:
-    """Zero the first 64 KiB, and whatever libblkid knows the volume by after that.
+    """Zero the first 64 KiB of a volume, and all signatures that libblkid finds after that.
 
-    Returns what stood behind the first 64 KiB. Blocks; raises OSError when a write or the sync of
-    it fails. Where nobody can look, it is the first 64 KiB.
+    Returns the signatures behind the first 64 KiB. Blocks; raises OSError if a write or the sync
+    fails. If nobody can look for signatures, only the first 64 KiB are wiped.
     """
     wiped: list[Signature] = []
     _zero(volume, 0, HEAD_BYTES)
@@ -56,6 +57,6 @@ def _found(volume: Volume, programs: Programs) -> list[Signature]:
 
 
 def told(wiped: list[Signature]) -> str:
-    """What was wiped, for people."""
+    """What was wiped, in words for people."""
     others = "".join(f", {each.kind} at byte {each.at:,}" for each in wiped)
     return f"wiped, as it was incomplete: the first 64 KiB{others}"

@@ -1,6 +1,6 @@
 """Which sectors of a bitmap volume hold zeros already, so that zeros need not be written there.
 
-What that gains, and what was rejected: docs/decisions/points-in-time.md.
+docs/decisions/points-in-time.md says what that gains and what was rejected.
 """
 
 import threading
@@ -18,31 +18,31 @@ _ZEROS: Final = bytes(SECTOR_BIT_BYTES)
 
 
 class WrittenRows:
-    """Knows of each sector whether the last write of it was one of zeros that went well.
+    """Knows for each sector whether its last write wrote zeros and has succeeded.
 
-    What is not known counts as not zero: all of a volume that was just opened, a write that is
-    under way or has failed, and writes that were under way together. So nothing here relies on
-    what the bits in memory say of the disk.
+    A sector that is not known counts as not zero: every sector of a volume that was just opened,
+    one whose write is under way or has failed, and one that was written while other writes were
+    under way. So this does not rely on the bits in memory.
     """
 
     def __init__(self, count: int) -> None:
-        """`count`: sectors of both bitmaps."""
+        """`count`: the number of sectors of both bitmaps."""
         self._not_zero = np.ones(count, np.bool_)
         self._flags = self._not_zero.data.cast("B")
-        """The same memory, which for a sector or two is faster than numpy."""
+        """The same memory as bytes: for one or two sectors this is faster than numpy."""
         self._order = threading.Lock()
         self._begun = self._running = 0
 
     def learn(self, first: int, not_zero: Rows) -> None:
-        """Sectors were read, and they are durable as they were read."""
+        """Learn what sectors hold that were read from a durable volume; `not_zero`: dtype bool."""
         self._not_zero[first : first + len(not_zero)] = not_zero
 
     def not_zero(self, first: int, count: int) -> Rows:
-        """Where something else than zeros may stand; shape (count,), a view."""
+        """Which sectors may hold something else than zeros: a view, shape (count,), dtype bool."""
         return self._not_zero[first : first + count]
 
     def write(self, first: int, blob: Buffer, write: Callable[[], object]) -> None:
-        """Do a write of sectors from `first` on. Raises what `write` raises."""
+        """Call `write`, which writes the sectors `blob` from `first` on. Raises what it raises."""
         stop, found = first + len(blob) // SECTOR_BYTES, None
         with self._order:
             alone = not self._running
@@ -55,14 +55,14 @@ class WrittenRows:
         finally:
             with self._order:
                 self._running -= 1
-                if found and alone and self._begun == number:  # else who knows which was the last
+                if found and alone and self._begun == number:  # else the last write is not known
                     self._flags[first:stop] = found
 
 
 def _rows_set(blob: Buffer) -> bytes:
     """Which sectors have a bit set: a byte for each, 1 or 0."""
     count = len(blob) // SECTOR_BYTES
-    if count == 1:  # of a first touch, mostly
+    if count == 1:  # mostly by a first touch
         return b"\0" if blob[:SECTOR_BIT_BYTES] == _ZEROS else b"\1"
     if count <= _FEW:
         starts = range(0, len(blob), SECTOR_BYTES)

@@ -1,1 +1,1 @@
-"""What people order, one module for each; start and stop are among them."""
+"""What users order: a module for each command. The start and the stop are here as well."""

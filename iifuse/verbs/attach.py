@@ -1,10 +1,10 @@
-"""Take sets in again of which only the bitmap volumes know (`iiadm --attach`): a lost database.
+"""Brings back sets by their bitmap volumes, after the database was lost (`iiadm --attach`).
 
-What a set is stands in the header of its bitmap volume. After a clean stop the bits are believed
-as at any start. After anything else they are not: only the lost state directory knew whether a
-group command was under way, and whether the set was still in use when its master was last written.
-The tests that explore power losses found the case: an enable that was cut short leaves a bitmap
-that looks whole, and nobody notes what is written to its master.
+The state of a set is in the header of its bitmap volume. After a clean stop the bits are believed,
+as at any start. Otherwise they are not: only the lost state directory knew whether a group command
+was under way, and whether the set was in use when its master was last written. The tests of power
+losses have found such a case. An enable that was cut short leaves a bitmap that looks whole, while
+writes to the master are not noted in it.
 """
 
 from contextlib import AsyncExitStack, ExitStack, suppress
@@ -15,7 +15,7 @@ from uuid import UUID
 
 from iifuse import errors
 from iifuse.core.header import Closure, Header
-from iifuse.core.state import Custody, way_back
+from iifuse.core.state import Custody, how_to_bring_back
 from iifuse.data.family import Family
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host import roles
@@ -33,12 +33,12 @@ _IN_USE: Final = "its master was in use here before the set was brought back"
 
 
 async def attach(instance: Instance, paths: tuple[str, ...], group: str | None) -> list[str]:
-    """Bring back the sets of these bitmap volumes; remarks for the user.
+    """Bring back the sets of these bitmap volumes. Returns remarks for the user.
 
-    All are checked before the first is taken in. Raises BadBitmap, BadVolume, InUse, Refused.
+    All are checked before the first set comes back. Raises BadBitmap, BadVolume, InUse, Refused.
     """
     undo = ExitStack()
-    async with instance.loop.unwinding(undo):
+    async with instance.loop.closing_in_thread(undo):
         found = [
             await _read_in_time(instance, path, undo) for path in paths
         ]
@@ -47,9 +47,9 @@ async def attach(instance: Instance, paths: tuple[str, ...], group: str | None) 
             await instance.loop.blocking(partial(_adopt, *one))
     rows = [_row(*one, group, _family_in_use(instance, one[1])) for one in found]
     masters = {header.master or header.shadow for _, header in found}
-    async with instance.desk.also(masters):
+    async with instance.verb_locks.also(masters):
         in_use = filter(None, (_family_in_use(instance, header) for _, header in found))
-        async with AsyncExitStack() as gates:  # nothing is written from the look to the tracking
+        async with AsyncExitStack() as gates:  # no write may come before the sets note it
             for family in pit.in_order(in_use):
                 await gates.enter_async_context(family.locks.gate())
             await instance.loop.blocking(partial(_remember, instance, rows))
@@ -57,23 +57,23 @@ async def attach(instance: Instance, paths: tuple[str, ...], group: str | None) 
         for member in members:
             await recovery.show(instance, instance.family(member))
             await instance.note(member, "attach")
-            await _rise_above(instance, member)
+            await _show_later_times(instance, member)
         recovery.start_copies(instance, members)
     return [
-        f"{s.name}: offline, {s.header.offline_reason}; {way_back(s.name, s.state)}"
+        f"{s.name}: offline, {s.header.offline_reason}; {how_to_bring_back(s.name, s.state)}"
         for s in members if s.state.offline
     ]  # fmt: skip
 
 
-async def _rise_above(instance: Instance, member: VolumeSet) -> None:
-    """A master in use may have shown later times when the set was last in use."""
+async def _show_later_times(instance: Instance, member: VolumeSet) -> None:
+    """Let the master show later times than it may have shown when the set was in use."""
     view, known = instance.master_view(instance.family(member)), member.header.master_times
     if view is not None and known != view.times.record():
         await instance.changed(view, known.next_ns)
 
 
 def _remember(instance: Instance, rows: list[SetRow]) -> None:
-    """All of them or none. Raises StorageError."""
+    """Put sets into the state database, all of them or none. Raises StorageError."""
     with ExitStack() as undo:
         for row in rows:
             instance.notes.enter(row)
@@ -82,12 +82,13 @@ def _remember(instance: Instance, rows: list[SetRow]) -> None:
 
 
 def _forget(instance: Instance, name: str) -> None:
-    with suppress(errors.StorageError):  # then it goes before the next one is entered
+    with suppress(errors.StorageError):  # then it is removed before the next set is entered
         instance.notes.forget(name)
 
 
 def _check_each_once(headers: list[Header]) -> None:
-    if min(len({h.shadow for h in headers}), len({h.uuid for h in headers})) < len(headers):
+    shadows, uuids = {h.shadow for h in headers}, {h.uuid for h in headers}
+    if len(shadows) < len(headers) or len(uuids) < len(headers):
         raise errors.UsageError("", "two of these bitmap volumes are of one set")
 
 
@@ -130,19 +131,20 @@ def _keys(instance: Instance) -> set[UUID]:
 
 
 def _adopt(bitmap: BitmapFile, header: Header) -> None:
-    """In a thread: the header says from now on where the bitmap is."""
+    """Let the header name the path at which the bitmap is now. Runs in a thread."""
     if header.bitmap != bitmap.volume.path:
         HeaderLog(header, bitmap).commit(bitmap=bitmap.volume.path)
 
 
 def _family_in_use(instance: Instance, header: Header) -> Family | None:
-    """That of the set's master, which is on the mount already and may have been written there."""
-    path = None if header.custody is Custody.IMPORTED else header.master
-    return next((f for f in instance.families if f.path == path is not None), None)
+    """The family of the set's master, if that is on the mount already and so may be written."""
+    if header.custody is Custody.IMPORTED:
+        return None
+    return next((f for f in instance.families if f.path == header.master), None)
 
 
 def _row(bitmap: BitmapFile, header: Header, group: str | None, in_use: Family | None) -> SetRow:
     doubt = None if header.clean else _REASON
     if doubt is None and in_use is not None and in_use.master and in_use.master.is_device:
-        doubt = _IN_USE  # of a file the times tell whether it was written
+        doubt = _IN_USE  # a file's times would tell whether it was written
     return replace(SetRow.of(header, group), bitmap=bitmap.volume.path, doubt=doubt)

@@ -1,4 +1,4 @@
-"""What an update or a copy would copy, and why so much (`--dry-run`). Nothing is changed."""
+"""What an update or a copy would copy, and why so much (`--dry-run`). It changes nothing."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -14,11 +14,11 @@ from iifuse.host.instance import Instance
 from iifuse.verbs import pit
 
 Cost = tuple[str, str, str, int, int, str]
-"""(shadow, source, target, chunks, bytes, why) of one set."""
+"""(shadow, source, target, chunks, bytes, why) for a set."""
 
 
 async def costs(instance: Instance, verb: Verb, sets: Sequence[VolumeSet]) -> list[Cost]:
-    """For each set. Raises what the verb would raise before it changes anything."""
+    """The cost for each set. Raises what the verb would raise before it changes anything."""
     pit.check(instance, verb, sets)
     await pit.check_closed(instance, verb, sets)
     return [await _cost(instance, verb, member) for member in sets]
@@ -35,16 +35,16 @@ async def _cost(instance: Instance, verb: Verb, member: VolumeSet) -> Cost:
 
 
 async def _amount(verb: Verb, member: VolumeSet, waiting: Sequence[str]) -> tuple[int, str]:
-    """(chunks, why so many)"""
+    """How many chunks would be copied, and why: (chunks, reason for people)."""
     _, left, either = await counts(member)
     change = state.change_for(verb, member.state.kind)
-    if verb.to_master and member.state.resumes:
+    if verb.to_master and member.state.is_aborted_restore:
         return left, "the rest of the restore that was aborted"
     if change is Change.CLEAR:
         return 0, "a dependent shadow reads from its master what has not changed"
-    if waiting and change.whole is not change:
+    if waiting and change.with_every_chunk is not change:
         return member.bits.chunks, f"all: the import with {', '.join(waiting)} is not joined"
-    if change.whole is change:
+    if change.with_every_chunk is change:
         return member.bits.chunks, f"all: {verb} copies every chunk"
     return either, _differing(member)
 

@@ -47,7 +47,7 @@ async def enable(
     """
     await instance.check_answering(request.master, request.shadow, request.bitmap)
     known = await instance.loop.blocking(partial(_known_as, instance, request.master))
-    async with instance.desk.also({known} - {request.master}):  # that is claimed already
+    async with instance.verb_locks.also({known} - {request.master}):  # that is claimed already
         return await _enable(instance, request, known, tell)
 
 
@@ -160,7 +160,7 @@ async def _begin(instance: Instance, family: Family, member: VolumeSet) -> float
     view = instance.views[family.master.path]
     await storage(instance.loop, partial(instance.hooks.sync_mounted, [view]))
     await storage(instance.loop, family.master.sync)
-    async with view.noting, family.locks.gate():
+    async with view.times_lock, family.locks.gate():
         began = time.monotonic()
         pit = Pit(1, uuid4(), time.time_ns())
         await storage(instance.loop, family.master.sync)
@@ -229,7 +229,7 @@ async def disable(instance: Instance, member: VolumeSet) -> list[str]:
     except (errors.StorageError, OSError) as error:
         why = errors.words(error)
         notes = [f"{member.name}: is disabled, which the next start does again: {why}"]
-    instance.history.tell(member.header, Verb.DISABLE.told)
+    instance.history.tell(member.header, Verb.DISABLE.in_history)
     await instance.history.note()
     return notes + _still_lent(member) + await after_last_set(instance, family)
 

@@ -1,6 +1,6 @@
-"""Lend a shadow to another host, and take in one that another host lends (`iiadm -E`, `-I`).
+"""Export a shadow to another host, and import one from another host (`iiadm -E`, `-I`).
 
-The rules, and what was rejected: docs/decisions/exchange.md.
+docs/decisions/exchange.md has the rules and what was rejected.
 """
 
 import logging
@@ -20,23 +20,23 @@ from iifuse.core.bits import Bits
 from iifuse.core.geometry import Geometry
 from iifuse.core.header import BitmapRole, Closure, Header, Pit, Stamp, pack
 from iifuse.core.sector import Region
-from iifuse.core.state import Custody, Kind, Progress, Verb, way_home
-from iifuse.core.ticket import Lent
-from iifuse.core.times import lent as times_of_lent
+from iifuse.core.state import Custody, Kind, Progress, Verb, how_to_end_custody
+from iifuse.core.ticket import TicketEntry
+from iifuse.core.times import times_of_import
 from iifuse.data.family import Family
 from iifuse.data.view import View
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host import roles
 from iifuse.host.instance import Instance
-from iifuse.host.lent import check_shadow
+from iifuse.host.lentshadow import check_shadow
 from iifuse.host.roles import Part
 from iifuse.host.storage import storage, sync
 from iifuse.host.tickets import (
     lent_again,
-    lent_of,
     name_import,
     publish_ticket,
     read_ticket,
+    ticket_entry,
     ticket_path,
     with_beside,
     withdraw_import,
@@ -58,7 +58,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Borrowing:
-    """What `-I` asks for; the paths are absolute. `ticket`: None means beside the shadow."""
+    """What `-I` asks for. Paths are absolute. `ticket`: None means the one beside the shadow."""
 
     shadow: str
     bitmap: str
@@ -69,10 +69,10 @@ class Borrowing:
 # -- export ---------------------------------------------------------------------------------
 
 
-async def export(instance: Instance, member: VolumeSet) -> Lent:
-    """Let go of the shadow so that another host can take it in; the master goes on being tracked.
+async def export(instance: Instance, member: VolumeSet) -> TicketEntry:
+    """Close the shadow, so that another host can import it. Writes to the master are still noted.
 
-    Raises the state table's refusals, Busy, and StorageError (the set is local then).
+    Raises the refusals of the state table, Busy, and StorageError (then the set is still local).
     """
     member.check(Verb.EXPORT)
     await member.try_shadow()
@@ -82,28 +82,31 @@ async def export(instance: Instance, member: VolumeSet) -> Lent:
         instance.notes.announced({member: (Progress.IDLE, Custody.EXPORTED)}),
     ):
         path = await _hand_over(instance, member, view)
-    await instance.note(member, Verb.EXPORT.told)
+    await instance.note(member, Verb.EXPORT.in_history)
     try:
         await instance.loop.blocking(partial(publish_ticket, path))
     except OSError as error:
         raise errors.StorageError(
             path,
             f"the set is exported, but its ticket cannot be put here ({error.strerror})",
-            f"use {path}.draft, or make room and start the service anew",
+            f"use {path}.draft, or make room and start the service again",
         ) from error
     return await instance.loop.blocking(partial(lent_again, instance, member.header))
 
 
 async def _hand_over(instance: Instance, member: VolumeSet, view: View) -> str:
-    """The path of the ticket, which is on disk under another name before the header changes."""
+    """Write the draft of the ticket, then the header, and close the shadow.
+
+    Returns the path of the ticket.
+    """
     shadow = member.shadow
     assert shadow is not None
     number = member.header.export_number + 1
     times = view.as_fields(view.times.exact(), Stamp())
     path = await instance.loop.blocking(partial(ticket_path, instance, member.header))
-    lent = lent_of(replace(member.header, export_number=number, **times))
+    lent = ticket_entry(replace(member.header, export_number=number, **times))
     await storage(instance.loop, partial(_draft, path, shadow, lent))
-    async with view.noting, instance.family(member).locks.gate():
+    async with view.times_lock, instance.family(member).locks.gate():
         await sync(instance.loop, shadow, [member])
         try:
             await member.save_exact(
@@ -119,8 +122,8 @@ async def _hand_over(instance: Instance, member: VolumeSet, view: View) -> str:
     return path
 
 
-def _draft(path: str, shadow: Volume, lent: Lent) -> None:
-    """The ticket under another name. Nobody writes to the shadow any more."""
+def _draft(path: str, shadow: Volume, lent: TicketEntry) -> None:
+    """Write the ticket under another name, with the fingerprint. The shadow is not written now."""
     prints = fingerprint.take(shadow, lent.size_bytes, f"{lent.uuid} {lent.export_number}")
     write_ticket(f"{path}.draft", msgspec.structs.replace(lent, fingerprint=prints))
 
@@ -128,7 +131,7 @@ def _draft(path: str, shadow: Volume, lent: Lent) -> None:
 def _let_go(shadow: Volume) -> None:
     try:
         shadow.drop_cache()
-    except OSError as error:  # it was synced before; only the importer's cache matters now
+    except OSError as error:  # the shadow is durable, so only its pages in the cache are left
         log.warning("%s: %s", shadow.path, error)
     finally:
         shadow.close()
@@ -138,13 +141,13 @@ def _let_go(shadow: Volume) -> None:
 
 
 async def take_in(instance: Instance, request: Borrowing) -> list[str]:
-    """Serve a shadow that another host lends and note in a bitmap what is written to it.
+    """Import a shadow: serve it, and note in a bitmap what is written to it.
 
-    Remarks for the user. Raises BadTicket, BadVolume, InUse, Busy, Refused, Question, StorageError;
-    then nothing has changed.
+    Returns remarks for the user. Raises BadTicket, BadVolume, InUse, Busy, Refused, Question,
+    StorageError; then nothing has changed.
     """
     undo, shadow, bitmap, header, notes = await _open_in_time(instance, request)
-    async with instance.loop.unwinding(undo):
+    async with instance.loop.closing_in_thread(undo):
         bits = await instance.loop.blocking(partial(Bits.blank, header.geometry.chunks))
         header = replace(header, shadow_file=file_of(shadow))
         member = VolumeSet(
@@ -214,22 +217,22 @@ def _open_lent(instance: Instance, request: Borrowing) -> _Opened:
         loss.check(overwriting.by_bitmap(instance, bitmap, lent.uuid), sure=request.sure)
         notes = check_shadow(shadow, lent, others=bool(lent.imports), sure=request.sure)
         known = last_shown(BitmapFile(bitmap), header)
-        times = times_of_lent(lent.times, known, time.time_ns())
+        times = times_of_import(lent.times, known, time.time_ns())
         return undo.pop_all(), shadow, bitmap, replace(header, shadow_times=times), notes
 
 
 def _is_here(request: Borrowing, member: VolumeSet) -> errors.IifuseError:
-    """The shadow belongs to a set of this service already, `member`."""
+    """The error for a shadow that belongs to `member`, a set of this service."""
     custody = member.header.custody
     if custody is Custody.LOCAL:
         look = command("iiadm -i", member.name)
         return errors.InUse(request.shadow, "is a set of this service already", f"see {look}")
     done = "imported it already" if custody is Custody.IMPORTED else "exported it"
-    way = way_home(member.name, member.state, member.ticket)
+    way = how_to_end_custody(member.name, member.state, member.ticket)
     return errors.Refused(request.shadow, f"this service has {done}", way)
 
 
-def _read_lent(request: Borrowing) -> Lent:
+def _read_lent(request: Borrowing) -> TicketEntry:
     path = request.ticket or f"{request.shadow}.iiticket"
     try:
         found = read_ticket(path)
@@ -250,8 +253,8 @@ def _read_lent(request: Borrowing) -> Lent:
     return lent
 
 
-def _check_reuse(bitmap: BitmapFile, lent: Lent) -> None:
-    """What the bitmap volume holds may be overwritten, unless changes would be forgotten."""
+def _check_reuse(bitmap: BitmapFile, lent: TicketEntry) -> None:
+    """Raise an error if the bitmap volume is still needed: it may hold changes of an import."""
     path = bitmap.volume.path
     try:
         old = bitmap.read_header()
@@ -277,7 +280,7 @@ def _check_reuse(bitmap: BitmapFile, lent: Lent) -> None:
         )
 
 
-def _import_header(instance: Instance, request: Borrowing, lent: Lent) -> Header:
+def _import_header(instance: Instance, request: Borrowing, lent: TicketEntry) -> Header:
     try:
         time_ns = int(datetime.fromisoformat(lent.pit_time).timestamp() * 1e9)
     except (ValueError, OverflowError) as error:
@@ -296,7 +299,10 @@ def _import_header(instance: Instance, request: Borrowing, lent: Lent) -> Header
 
 
 def _earlier_import(member: VolumeSet) -> UUID | None:
-    """That of this export which the bitmap volume holds: it has brought nothing (_check_reuse)."""
+    """The id of an earlier import whose bitmap volume is used again; None: there is none.
+
+    It has changed nothing (_check_reuse).
+    """
     assert member.bitmap is not None
     try:
         old = member.bitmap.read_header()
@@ -306,7 +312,7 @@ def _earlier_import(member: VolumeSet) -> UUID | None:
 
 
 def _write_import(member: VolumeSet) -> None:
-    """From the header on the import is there; until then a start forgets it."""
+    """Write bits and header. The import counts from the header on; before, a start forgets it."""
     assert member.bitmap is not None
     member.bitmap.erase_headers()
     for region in Region:

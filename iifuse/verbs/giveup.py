@@ -1,9 +1,9 @@
-"""End an aborted restore that cannot be finished (`iiadm --give-up`).
+"""Ends an aborted restore that cannot be finished (`iiadm --give-up`).
 
-The master stays what it is: the chunks that were not restored hold what they held before. Their
-list goes to the user, who can get them from elsewhere. The master is served again, and whatever is
-offline stays so until `-R`. While the point in time is the same, an update of the shadow would
-overwrite all that is left of it: the state database remembers that, and it is asked about.
+The master stays as it is: chunks that were not restored hold what they held before. The user gets a
+list of them, and may find them in a backup. The master is served again. Volumes that are offline
+stay offline until `-R`. The shadow still holds what was not restored of its point in time, and an
+update would overwrite that. So the state database remembers it, and the update asks first.
 """
 
 from dataclasses import replace
@@ -15,7 +15,7 @@ from iifuse.core import change as orders
 from iifuse.core import loss
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.bits import Bits
-from iifuse.core.state import Change, Custody, Role, way_out
+from iifuse.core.state import Change, Custody, Role, how_to_end_copy
 from iifuse.data.counting import counts
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host.instance import OPEN_TARGET, Instance
@@ -24,7 +24,7 @@ from iifuse.units import Run, command
 from iifuse.verbs.setchange import SetChange, execute_change
 
 LISTED_CHUNKS: Final = 1 << 20
-"""Chunks whose runs fit into one answer, in the worst case."""
+"""The most chunks of one answer, so that their runs fit into it even in the worst case."""
 
 
 def check(member: VolumeSet) -> None:
@@ -35,12 +35,16 @@ def check(member: VolumeSet) -> None:
             member.name, "no restore of it stands aborted", "there is nothing to give up"
         )
     if state.copying:
-        raise errors.CopyRunning(member.name, "its restore runs", way_out(member.name, state))
+        todo = how_to_end_copy(member.name, state)
+        raise errors.CopyRunning(member.name, "its restore runs", todo)
     member.check_answering()
 
 
 async def give_up(instance: Instance, member: VolumeSet, *, sure: bool) -> list[str]:
-    """Remarks for the user. Raises what `check` raises, Question, Busy, StorageError."""
+    """Give the restore up. Returns remarks for the user.
+
+    Raises what `check` raises, Question, Busy, StorageError.
+    """
     check(member)
     known = member.bits_known and not member.lacks(Role.BITMAP)
     left = (await counts(member))[1] if known else member.bits.chunks
@@ -53,7 +57,7 @@ async def give_up(instance: Instance, member: VolumeSet, *, sure: bool) -> list[
             partial(instance.db.give_up, member.name, member.header.pit.number)
         )
         for file in filter(None, (view, shadow)):
-            await instance.timekeeper.change(file)  # recorded before it happens
+            await instance.timekeeper.change(file)  # the record comes before the change
         if member.lacks(Role.BITMAP):
             await member.give_up(Role.BITMAP, "it is gone, and was given up with its restore")
         try:
@@ -65,7 +69,7 @@ async def give_up(instance: Instance, member: VolumeSet, *, sure: bool) -> list[
     for changed in filter(None, (view, shadow)):
         await instance.changed(changed)
     await instance.note(member, "restore given up", chunks=left, why="not restored")
-    if member.bitmap is None:  # else `note` does it
+    if member.bitmap is None:  # otherwise `note` has done this
         await instance.loop.blocking(partial(instance.db.remember, member.header))
     return [f"{member.name}: {_remark(member)}"]
 
@@ -77,7 +81,7 @@ def _remark(member: VolumeSet) -> str:
 
 
 async def _end(member: VolumeSet) -> None:
-    """The durable change, then in memory; where it fails the restore still stands aborted."""
+    """Make the change durable, then in memory. If it fails, the restore still stands aborted."""
     try:
         async with member.header_lock:
             part = _part(member)
@@ -85,7 +89,7 @@ async def _end(member: VolumeSet) -> None:
             member.adopt(part.header)
     except OSError as error:
         await member.take_offline(Role.BITMAP, errors.words(error))
-        await member.note_again()  # some of its bits may have changed on the disk
+        await member.note_again()  # because some bits may have changed on the disk
         raise storage_error(error, "the restore still stands aborted") from error
     member.bits = await member.loop.blocking(partial(Bits, part.shadow, part.copy))
 
@@ -98,7 +102,7 @@ def _part(member: VolumeSet) -> SetChange:
 
 
 def _execute(member: VolumeSet, part: SetChange) -> None:
-    if member.bitmap is None:  # only the state database is told
+    if member.bitmap is None:  # then only the state database has a note of it
         part.header = member.log.amend(part.header.completed())
         return
     for step in orders.give_up(member.key):
@@ -106,9 +110,9 @@ def _execute(member: VolumeSet, part: SetChange) -> None:
 
 
 def not_restored(member: VolumeSet, first: int, count: int) -> list[Run]:
-    """Runs of the chunks, out of `count` from `first` on, that an aborted restore has not brought.
+    """The runs of chunks that an aborted restore has not restored, in a part of the set.
 
-    Raises what `check` raises.
+    The part is `count` chunks from `first` on. Raises what `check` raises.
     """
     check(member)
     stop = min(first + min(count, LISTED_CHUNKS), member.bits.chunks)

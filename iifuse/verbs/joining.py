@@ -1,4 +1,4 @@
-"""Merge the bitmap of an import, and take the shadow back (`iiadm -J`)."""
+"""Merges the bitmap of an import, and takes the shadow back (`iiadm -J`)."""
 
 import time
 from contextlib import ExitStack, suppress
@@ -9,10 +9,10 @@ from iifuse import errors
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.header import BitmapRole, Closure, Header
 from iifuse.core.sector import Region
-from iifuse.core.state import Custody, Role, way_home
+from iifuse.core.state import Custody, Role, how_to_end_custody
 from iifuse.core.times import Times, after
 from iifuse.data.volumeset import VolumeSet
-from iifuse.host import lent, roles, unjoined
+from iifuse.host import lentshadow, roles, unjoined
 from iifuse.host.instance import Instance
 from iifuse.host.roles import Part
 from iifuse.host.tickets import end_export, ticket_of
@@ -28,17 +28,17 @@ from iifuse.verbs.opening import check_size
 async def join(
     instance: Instance, member: VolumeSet, path: str, *, accept_unclosed: bool
 ) -> list[str]:
-    """Merge a secondary bitmap; the next update copies the union. No data moves, no new PIT.
+    """Merge a secondary bitmap. No data moves, and there is no new PIT.
 
-    Answers with remarks: other imports of this export, whose changes are noted elsewhere.
-
-    Any failed check or error changes nothing but harmless extra bits, and the set stays as it is.
-    Raises Refused, BadSecondary, NotClosed, BadVolume, Busy, StorageError.
+    The next update copies the chunks of both bitmaps. Returns remarks about other imports of this
+    export that are not joined yet. After a failed check or an error the set is as it was, perhaps
+    with extra bits, which do no harm. Raises Refused, BadSecondary, NotClosed, BadVolume, Busy,
+    StorageError.
     """
     joining = await _open_in_time(instance, member, path, accept_unclosed)
-    async with instance.loop.unwinding(joining.undo):
+    async with instance.loop.closing_in_thread(joining.undo):
         async with instance.notes.announced({member: None}):
-            await unjoined.learn(instance, member)  # before it is local: it has to be durable
+            await unjoined.learn(instance, member)  # this must be durable before the set is local
             await _merge(instance, member, joining.secondary, joining.changes)
         if joining.shadow is not None:
             joining.shadow_undo.pop_all()
@@ -66,7 +66,7 @@ async def check_join(
 
 @dataclass
 class _Joining:
-    """What a join has open; `undo` closes it. `shadow`: None when it was never away."""
+    """What a join has open; `undo` closes it. `shadow`: None if it is open already."""
 
     undo: ExitStack
     secondary: BitmapFile
@@ -97,7 +97,7 @@ def _open(instance: Instance, member: VolumeSet, path: str, accept_unclosed: boo
 
 
 def _check_fingerprint(instance: Instance, member: VolumeSet, joining: _Joining) -> None:
-    """What other imports wrote that are not joined yet is in no bitmap here."""
+    """Check the fingerprint of the shadow, unless other imports may have written to it."""
     shadow = joining.shadow or member.shadow
     this = joining.secondary.read_header().import_id
     if shadow is None or unjoined.are_known(instance, member.header, this):
@@ -105,7 +105,7 @@ def _check_fingerprint(instance: Instance, member: VolumeSet, joining: _Joining)
     noted = joining.changes.copy()
     noted.merge(member.bits.shadow)
     path = joining.secondary.volume.path
-    lent.check_join(shadow, ticket_of(instance, member.header), noted, path)
+    lentshadow.check_join(shadow, ticket_of(instance, member.header), noted, path)
 
 
 def _open_secondary(
@@ -135,14 +135,16 @@ def _check_exported(member: VolumeSet) -> None:
     header = member.header
     if header.custody is Custody.IMPORTED:
         raise errors.Refused(
-            member.name, "is an import itself, not exported", way_home(member.name, member.state)
+            member.name,
+            "is an import itself, not exported",
+            how_to_end_custody(member.name, member.state),
         )
     if header.custody is Custody.EXPORTED and header.offline & Role.BITMAP:
         raise errors.Refused(
             member.name,
             "-J is not possible: its own bitmap volume has failed, and what was written to the "
             "master since the export is not known",
-            way_home(member.name, member.state),
+            how_to_end_custody(member.name, member.state),
         )
     if not header.export_number:
         raise errors.Refused(member.name, "is not exported", "only an exported set can be joined")
@@ -179,7 +181,7 @@ def check_secondary(path: str, main: Header, other: Header, *, accept_unclosed: 
 
 
 def _way_out(main: Header) -> str:
-    """What to do when a bitmap is not of the last export."""
+    """What to do when a bitmap is not of the last export, for people."""
     if main.custody is Custody.EXPORTED:
         return (
             "find the bitmap of this export, or give up what was written there: "
@@ -192,7 +194,7 @@ def _way_out(main: Header) -> str:
 
 
 def reopen_lent(instance: Instance, member: VolumeSet) -> Volume:
-    """Open a shadow that comes back; nothing that was cached before counts. Blocks."""
+    """Open a shadow that comes back from another host, and drop its cached pages. Blocks."""
     roles.check(instance, [(Part.SHADOW, member.name)], own=member)
     volume = instance.open_volume(member.name)
     try:
@@ -207,11 +209,11 @@ def reopen_lent(instance: Instance, member: VolumeSet) -> Volume:
 async def _merge(
     instance: Instance, member: VolumeSet, secondary: BitmapFile, changes: Bitmap
 ) -> None:
-    """OR, sync, header (design, section 4); under the gate, since every bit is written anew."""
+    """Merge the bits, sync them, commit the header. The gate is held, as all bits are written."""
     other = await instance.loop.blocking(secondary.read_header)
     joined = (*member.header.joined, other.import_id)
     theirs = Times() if changes.is_zero() else other.shadow_times
-    view = instance.views.get(member.name)  # of a set whose first import was joined before
+    view = instance.views.get(member.name)  # there is one if another import was joined before
     if view is not None and theirs != Times():
         await instance.changed(view, theirs.next_ns)
     async with instance.family(member).locks.gate():
@@ -229,7 +231,7 @@ async def _merge(
 
 
 def _end(instance: Instance, member: VolumeSet, secondary: BitmapFile) -> None:
-    """So that the bitmap is not joined elsewhere (where it can be written), nor the shadow lent."""
+    """Note in the bitmap, if it can be written, and in the ticket that the import is joined."""
     with suppress(OSError, errors.BadBitmap):
         header = secondary.read_header()
         HeaderLog(header, secondary).commit(closure=Closure.JOINED)

@@ -20,10 +20,10 @@ from iifuse.core.state import Custody, Role
 from iifuse.data.family import Family
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host.astray import is_covered, look_at_open, open_at
-from iifuse.host.desk import NEW, RECORD
 from iifuse.host.instance import Instance
-from iifuse.host.shown import rise_above
+from iifuse.host.shown import show_later_times
 from iifuse.host.unjoined import learn_at_start
+from iifuse.host.verblocks import NEW, RECORD
 from iifuse.loop.lookout import PATIENT_S
 from iifuse.store.headerlog import HeaderLog
 from iifuse.store.presence import Away, file_of, misfit, open_meant, probe
@@ -59,7 +59,7 @@ async def look_at_open_volumes(instance: Instance) -> None:
 
 
 async def look_for_missing(instance: Instance, claim: AbstractSet[str] | None) -> None:
-    """Raises nothing: what fails of one set is that set's, and the others have their look."""
+    """Look for missing volumes. This never raises: a failure concerns only its own set."""
     with instance.lookout.apart("volumes", "the look at those that are missing"):
         await _look_for_missing(instance, claim)
 
@@ -77,7 +77,7 @@ async def _look_for_missing(instance: Instance, claim: AbstractSet[str] | None) 
     if not (lacking or absent):
         return
     there = await _probe(instance, lacking, absent)
-    with instance.desk.at_once({RECORD} - (claim or set())) as may_forget:
+    with instance.verb_locks.at_once({RECORD} - (claim or set())) as may_forget:
         for member in lacking if may_forget else []:  # beside a group command it waits
             if member.lacks(Role.BITMAP) and _meant(instance, member, Role.BITMAP) in there:
                 with _returning(instance, member.name, "its bitmap", [member]):
@@ -144,7 +144,7 @@ async def _gate(*families: Family) -> AsyncIterator[bool]:
     """No write runs; False where the running ones do not end."""
     drained = False
     async with AsyncExitStack() as stack:
-        with families[0].loop.clock.move_on_after(GATE_S):
+        with families[0].loop.limits.move_on_after(GATE_S):
             for family in in_order(families):
                 await stack.enter_async_context(family.locks.gate())
             drained = True
@@ -155,9 +155,9 @@ async def _gate(*families: Family) -> AsyncIterator[bool]:
 def _returning(
     instance: Instance, name: str, what: str, members: Iterable[VolumeSet]
 ) -> Iterator[None]:
-    """What is missing is said to be until the files are on the mount, where people look.
+    """Let volumes count as missing for people until the files are on the mount.
 
-    What fails in it is the affair of these sets alone.
+    An error inside concerns only these sets.
     """
     members = list(members)
     for member in members:
@@ -213,7 +213,7 @@ async def _rise_above_all(instance: Instance, member: VolumeSet, header: Header)
     """The files that were on the mount without a header which knows their times."""
     for view in list(instance.views.values()):
         if member in view.concerned():
-            await rise_above(instance, view, view.times_in(header))
+            await show_later_times(instance, view, view.times_in(header))
 
 
 def _close(log: HeaderLog) -> None:
@@ -224,9 +224,9 @@ def _close(log: HeaderLog) -> None:
 async def _bring_closed(
     instance: Instance, member: VolumeSet, row: SetRow, log: HeaderLog
 ) -> None:
-    """The bitmap that is back says that its set is none any more: as at a start (recovery).
+    """Take a set apart whose bitmap has come back closed, as a start does (recovery).
 
-    While somebody has the shadow open it goes on to wait.
+    While somebody has the shadow open, the set goes on waiting.
     """
     header = log.header
     view, family = instance.views.get(member.name), instance.family(member)
@@ -378,7 +378,7 @@ async def _unsettled(instance: Instance, family: Family, home: Family) -> AsyncI
     if view is None or family.restoring is None:
         yield
         return
-    async with instance.timekeeper.unsettled(view):
+    async with instance.timekeeper.counted_as_written(view):
         yield
 
 

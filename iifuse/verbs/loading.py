@@ -11,7 +11,7 @@ from iifuse.core.missing import Missing, same_file, without_bits
 from iifuse.core.sector import Region
 from iifuse.core.state import NOTHING_OFFLINE, Custody, Progress, Role
 from iifuse.core.transition import unfinished
-from iifuse.data.dated import in_doubt
+from iifuse.data.timedfile import in_doubt
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host.instance import Instance
 from iifuse.host.trust import Trouble, believe, check_known

@@ -1,8 +1,8 @@
-"""What a command would overwrite on a volume that comes in: found by looking at what is there.
+"""What a command would overwrite on a volume that is added. It looks at what is there.
 
 A copy of the master's own file system may be overwritten by a newer one without a question, night
-after night; so may blank volumes and bitmap volumes whose sets are disabled. Everything else that
-can be recognised is asked about. How, and who asks: docs/decisions/overwriting.md.
+after night. So may blank volumes, and bitmap volumes of disabled sets. The service asks about
+everything else that it recognises. docs/decisions/overwriting.md says how.
 """
 
 from collections.abc import Iterator
@@ -26,13 +26,13 @@ from iifuse.store.signature import Look, look, standing_at
 from iifuse.store.volume import Volume
 
 _BESIDE_MAX: Final = 64
-"""Files beside a volume that are looked at in search of its bitmap volume."""
+"""The most files beside a volume that are searched for its bitmap volume."""
 
 
 def by_shadow(instance: Instance, master: Volume, shadow: Volume, *, in_use: bool) -> list[Loss]:
     """What `-e` would overwrite on the shadow. Blocks; raises BadVolume.
 
-    `in_use`: somebody has the master open, so its superblock may be older than what it holds.
+    `in_use`: somebody has the master open, so its superblock may be older than its content.
     """
     programs = instance.hooks.programs
     found = look(shadow, programs)
@@ -53,7 +53,11 @@ def by_shadow(instance: Instance, master: Volume, shadow: Volume, *, in_use: boo
 
 
 def _of_former_part(instance: Instance, master: str, shadow: str) -> str:
-    """The volumes in their other parts: named the wrong way round, or another set's."""
+    """Had the volumes other roles before, by the database or by a bitmap volume beside them?
+
+    Perhaps they are named in the wrong order, or belong to another set. Returns the rest of a
+    sentence; empty: no.
+    """
     for was_master, was_shadow in instance.db.former(shadow):
         if (was_master, was_shadow) == (master, shadow):
             return _of_given_up(instance, shadow)
@@ -77,7 +81,7 @@ def _of_given_up(instance: Instance, shadow: str) -> str:
 
 
 def _headers_beside(*paths: str) -> Iterator[Header]:
-    """Of the bitmap volumes that lie beside a volume and bear its name."""
+    """The headers of bitmap volumes whose names begin with the name of a volume."""
     for path in paths:
         for name in islice(iglob(f"{escape(path)}.*"), _BESIDE_MAX):
             header = _header_of(name)
@@ -86,7 +90,7 @@ def _headers_beside(*paths: str) -> Iterator[Header]:
 
 
 def _header_of(path: str) -> Header | None:
-    """Not of a file that the service itself shows there."""
+    """The header in a file; None: it is no bitmap volume, or the service itself shows it there."""
     with standing_at(path) as volume:
         if volume is None or volume.is_device:
             return None
@@ -98,7 +102,10 @@ def _header_of(path: str) -> Header | None:
 
 
 def _of_other_content(found: Look, own: Look, master: str, *, known: bool) -> str:
-    """`known`: it was the shadow of this very master, which tells where no UUID does."""
+    """Does the shadow hold something that is no copy of the master? Empty: it does not.
+
+    `known`: it was the shadow of this master before. That counts if there is no UUID.
+    """
     if not found.kind or found.is_copy_of(own):
         return ""
     if known and (found.kind, found.uuid) == (own.kind, ""):
@@ -114,7 +121,7 @@ def _of_newer(found: Look, own: Look, master: str, *, in_use: bool) -> str:
 
 
 def _of_blank_master(found: Look, own: Look, master: str, *, known: bool) -> str:
-    """Data that nobody recognises would be filled with zeros, which no backup is made of."""
+    """Would a blank master overwrite a shadow that holds data? Perhaps the order is wrong."""
     if known or found.blank or not own.blank:
         return ""
     return f"it holds data, while {master} is blank; the order is MASTER SHADOW"
@@ -125,8 +132,8 @@ def by_bitmap(
 ) -> list[Loss]:
     """What `-e`, `-I` or `-R` would overwrite on the bitmap volume. Blocks; raises BadVolume.
 
-    `own`: the set whose earlier bits may be overwritten without a question. `resets`: the volume
-    has been that set's all the time, so it is either blank, or damaged, or another one.
+    `own`: the set whose earlier bits may be overwritten without a question. `resets`: the path was
+    that of the set's bitmap all the time, so the volume is blank, or damaged, or another one.
     """
     found = look(bitmap, instance.hooks.programs)
     if found.is_empty:
@@ -144,7 +151,7 @@ def by_bitmap(
 
 
 def by_reset(instance: Instance, header: Header, lost: Role, master: Volume | None) -> list[Loss]:
-    """What `-R` would overwrite of what stands in the place of the volumes that are lost."""
+    """What `-R` would overwrite at the paths of the volumes that are lost."""
     found: list[Loss] = []
     if lost & Role.SHADOW and master is not None and not needs_shadow(header):
         with standing_at(header.shadow) as shadow:
@@ -157,7 +164,7 @@ def by_reset(instance: Instance, header: Header, lost: Role, master: Volume | No
 
 
 def needs_shadow(header: Header) -> bool:
-    """Is the shadow what the set is made true from? Then nothing else may take its place."""
+    """Does the set need the content of its shadow? Then no other file may take its place."""
     return header.progress is Progress.TO_MASTER or header.custody is Custody.IMPORTED
 
 
@@ -178,7 +185,7 @@ def _in_place_of_shadow(
 
 
 def standing_in(instance: Instance, path: str) -> str:
-    """What is recognised at a path, for people; empty: nothing."""
+    """What is recognised at a path, for people; empty: nothing. Blocks."""
     with standing_at(path) as volume:
         return look(volume, instance.hooks.programs).kind if volume else ""
 
@@ -192,7 +199,7 @@ def _is_bitmap_volume(volume: Volume) -> bool:
 def _of_bitmap_volume(
     volume: Volume, own: UUID | None = None, *, resets: bool = False
 ) -> list[Loss]:
-    """It is a bitmap volume of iifuse whose set may still need it."""
+    """What would be lost if this is a bitmap volume whose set may still need it."""
     if not _is_bitmap_volume(volume):
         return []
     bitmap = BitmapFile(volume)
@@ -221,6 +228,6 @@ def _needed(bitmap: BitmapFile, header: Header) -> str:
 
 
 def brought_nothing(bitmap: BitmapFile, header: Header) -> bool:
-    """An import that is over without a change, or one that a crash kept from beginning."""
+    """Is the bitmap closed, and has the import changed nothing?"""
     bits, damaged = bitmap.read_bits(header, Region.SHADOW)
     return header.closure is Closure.CLOSED and not damaged and bits.is_zero()

@@ -1,4 +1,4 @@
-"""Volumes on the mount with no set (`svadm`)."""
+"""Volumes on the mount that belong to no set (`svadm`)."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -15,7 +15,7 @@ from iifuse.units import command
 
 
 async def control(instance: Instance, paths: Sequence[str]) -> list[str]:
-    """Put volumes under control, all or none; already so is a remark.
+    """Put volumes on the mount, all of them or none. Returns remarks about those that are there.
 
     Raises BadVolume, InUse, Busy.
     """
@@ -69,9 +69,9 @@ def _close_all(volumes: Sequence[Volume]) -> None:
 
 
 async def release(instance: Instance, paths: Sequence[str], *, sure: bool = False) -> list[str]:
-    """Take volumes off the mount, all or none; not there is a remark.
+    """Take volumes off the mount, all or none. Returns remarks about those that are not there.
 
-    Raises Refused, Busy, and Question where what is closed may have no name any more.
+    Raises Refused, Busy, and Question if a file that would be closed may have no name any more.
     """
     views = [instance.views[path] for path in dict.fromkeys(paths) if path in instance.views]
     for view in views:

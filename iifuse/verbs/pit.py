@@ -1,7 +1,7 @@
-"""Points in time: update and copy of one set, of several, of a group; all at one instant.
+"""Points in time: update and copy of one set, of several sets or of a group, at one instant.
 
-The order stands in core/change.py. What is done to hold writes for a short time only:
-docs/decisions/points-in-time.md.
+The order is in core/change.py. docs/decisions/points-in-time.md says how the time is kept short for
+which writes are held.
 """
 
 import logging
@@ -31,19 +31,19 @@ from iifuse.host.storage import storage, storage_error
 from iifuse.store.volume import Volume
 from iifuse.units import command
 from iifuse.verbs.rollforward import awaited, disown
-from iifuse.verbs.setchange import Room, SetChange, execute_change, make_room, prepare
+from iifuse.verbs.setchange import NewBitmaps, SetChange, allocate_bitmaps, execute_change, prepare
 
 log = logging.getLogger(__name__)
 
 Changes = dict[VolumeSet, Change]
-"""What a PIT does to each of its sets."""
+"""What a PIT changes in each of its sets."""
 
 CHAINS_MAX: Final = 8
-"""Sets on whose volumes a PIT works at a time: other masters' writes need threads meanwhile."""
+"""The most sets on which a PIT works at a time. Writes to other masters need threads too."""
 
 
 def check(instance: Instance, verb: Verb, sets: Sequence[VolumeSet]) -> None:
-    """Raise unless every set, its siblings included, allows the verb (the state table)."""
+    """Raise an error unless every set and the other sets of its master allow the verb."""
     if not sets:
         raise errors.NotFound("", "no set is named")
     restored: dict[int, VolumeSet] = {}
@@ -68,8 +68,8 @@ def check_siblings(family: Family, member: VolumeSet, verb: str) -> None:
 
 
 async def check_closed(instance: Instance, verb: Verb, sets: Sequence[VolumeSet]) -> None:
-    """Raise Busy while somebody has a target open: before anybody is asked, or told of a cost."""
-    changes = {s: _change(verb, s) for s in sets if not (verb.to_master and s.state.resumes)}
+    """Raise Busy while somebody has a target open. This is done before a question or a dry run."""
+    changes = {s: _change(verb, s) for s in sets if not _goes_on(verb, s)}
     targets = [_target_view(instance, member, change) for member, change in changes.items()]
     async with instance.closed(targets, OPEN_TARGET):
         pass
@@ -78,38 +78,44 @@ async def check_closed(instance: Instance, verb: Verb, sets: Sequence[VolumeSet]
 async def make(instance: Instance, verb: Verb, sets: Sequence[VolumeSet]) -> None:
     """Make a new PIT on all sets at one instant, or change nothing.
 
-    An aborted restore goes on instead and makes no new PIT. Raises the state table's refusals,
-    Busy when a target is open, and StorageError.
+    An aborted restore is continued instead, without a new PIT. Raises the refusals of the state
+    table, Busy if a target is open, and StorageError.
     """
     check(instance, verb, sets)
     for member in sets:
         await unjoined.learn(instance, member)
-    resumed = [s for s in sets if verb.to_master and s.state.resumes]
+    resumed = [s for s in sets if _goes_on(verb, s)]
     changes = {s: _change(verb, s) for s in sets if s not in resumed}
     try:
         async with instance.notes.announced(dict.fromkeys(resumed)):
             if changes:
                 recheck = partial(check, instance, verb, sets)
                 why = f"everything is copied, as {verb} asks for" if verb.is_full else None
-                await change_all(instance, changes, verb.told, recheck, why)
-            for member in resumed:  # last: what refuses one set has touched no other
+                await change_all(instance, changes, verb.in_history, recheck, why)
+            for member in resumed:  # these come last, when nothing can be refused any more
                 await _resume(member)
                 await instance.note(member, "restore goes on")
     finally:
         _start_copies(instance, sets)
 
 
+def _goes_on(verb: Verb, member: VolumeSet) -> bool:
+    """Does the verb continue an aborted restore, instead of making a new PIT?"""
+    return verb.to_master and member.state.is_aborted_restore
+
+
 def _change(verb: Verb, member: VolumeSet) -> Change:
     change = state.change_for(verb, member.state.kind)
-    return change.whole if member.unjoined else change
+    return change.with_every_chunk if member.unjoined else change
 
 
 async def change_all(
     instance: Instance, changes: Changes, event: str, recheck: Callable[[], None], why: str | None
 ) -> None:
-    """Make one PIT on sets that allow it; `event` and `why` are for the history.
+    """Make one PIT on sets that allow it. `event` and `why` are for the history.
 
-    `recheck` raises when something has failed while the writes drained. Raises Busy, StorageError.
+    `recheck` is called under the gates. It raises if something has failed while the gates closed.
+    Raises Busy, StorageError.
     """
     making = _Making(instance, changes, recheck)
     await making.all()
@@ -124,11 +130,11 @@ async def change_all(
 
 
 async def _tell_siblings(instance: Instance, view: View) -> None:
-    """What a restored master shows stands in the header of the set that restores it, so far."""
+    """Record a target's new times in the headers of all its sets. So far only one has them."""
     if len(view.concerned()) > 1:
         await instance.timekeeper.keep(view)
     else:
-        instance.timekeeper.expect(view)
+        instance.timekeeper.record_stamp_later(view)
 
 
 async def _resume(member: VolumeSet) -> None:
@@ -157,15 +163,16 @@ def _families(instance: Instance, sets: Iterable[VolumeSet]) -> list[Family]:
 
 
 def in_order(families: Iterable[Family]) -> list[Family]:
-    """Each once, in the order in which their gates are taken (invariant 8)."""
+    """The families without repetition, in the order in which gates are taken (invariant 8)."""
     found = {id(f): f for f in families}
     return sorted(found.values(), key=lambda f: f.master.identity.own if f.master else ())
 
 
 class _Making:
-    """One PIT on its way, phase by phase (core.change); what it holds is let go of at the end.
+    """Makes one PIT, phase by phase (core.change), and releases all that it holds at the end.
 
-    `targets`: the files that will show something else. `held_ms`: for how long writes were held.
+    `targets`: the files that will show another content. `held_ms`: for how many milliseconds writes
+    were held.
     """
 
     def __init__(self, instance: Instance, changes: Changes, recheck: Callable[[], None]) -> None:
@@ -174,12 +181,12 @@ class _Making:
         self.targets = [_target_view(instance, member, c) for member, c in changes.items()]
         self.run = _Run(instance, changes)
         self.held_ms = 0.0
-        self._rooms: list[Room] = []
+        self._new_bitmaps: list[NewBitmaps] = []
         self._held, self._gates, self._headers = (AsyncExitStack() for _ in range(3))
         self._began = 0.0
 
     async def all(self) -> None:
-        """Raises Busy, StorageError, and what `recheck` raises."""
+        """Execute all phases. Raises Busy, StorageError, and what `recheck` raises."""
         plan = orders.point_in_time({m.key: change for m, change in self.changes.items()})
         async with self._held, self._gates, self._headers:
             for phase in plan:
@@ -187,26 +194,26 @@ class _Making:
 
     async def _do(self, phase: Phase) -> None:
         match phase:
-            case Act.FETCH:
+            case Act.SYNC_FILES:
                 await self._fetch()
-            case Act.SHUT:
+            case Act.CLOSE_FILES:
                 closed = self.instance.closed(self.targets, OPEN_TARGET)
                 await self._held.enter_async_context(closed)
-            case Act.REST:
+            case Act.STOP_COPIES:
                 for member in self.changes:
                     await self.instance.stop_copy(member)
             case Act.ANNOUNCE:
                 coming = {m: (c.progress, m.header.custody) for m, c in self.changes.items()}
                 await self._held.enter_async_context(self.instance.notes.announced(coming))
-            case Act.MAKE_ROOM:
+            case Act.ALLOCATE:
                 for member, change in self.changes.items():
-                    room = await self._loop.blocking(partial(make_room, member.bits, change))
-                    self._rooms.append(room)
-            case Act.GATE:
+                    allocate = partial(allocate_bitmaps, member.bits, change)
+                    self._new_bitmaps.append(await self._loop.blocking(allocate))
+            case Act.CLOSE_GATES:
                 await self._gate()
             case Act.ADOPT:
                 await self._follow()
-            case Act.OPEN:
+            case Act.OPEN_GATES:
                 await self._gates.aclose()
                 self.held_ms = (time.monotonic() - self._began) * 1000
             case _:
@@ -219,11 +226,11 @@ class _Making:
             await storage(self._loop, partial(self.instance.hooks.sync_mounted, views))
 
     async def _gate(self) -> None:
-        """From here on nobody writes, neither to the volumes nor a header of these sets."""
+        """Close the gates. From now on nobody writes to the volumes, nor a header of the sets."""
         keeper = self.instance.timekeeper
         for view in filter(None, self.targets):
-            noting = keeper.unsettled(view) if view.role is Role.MASTER else view.noting
-            await self._gates.enter_async_context(noting)
+            lock = keeper.counted_as_written(view) if view.role is Role.MASTER else view.times_lock
+            await self._gates.enter_async_context(lock)
         for family in _families(self.instance, self.changes):
             await self._gates.enter_async_context(family.locks.gate())
         self._began = time.monotonic()
@@ -234,8 +241,8 @@ class _Making:
 
     def _prepare(self) -> None:
         transition = Transition(uuid4(), uuid4(), time.time_ns(), ())
-        parts = zip(self.changes.items(), self._rooms, self.targets, strict=True)
-        made = {m.key: prepare(m, c, transition, room, view) for (m, c), room, view in parts}
+        parts = zip(self.changes.items(), self._new_bitmaps, self.targets, strict=True)
+        made = {m.key: prepare(m, c, transition, new, view) for (m, c), new, view in parts}
         self.run.prepare(transition, made)
 
     async def _change(self, phase: Phase) -> None:
@@ -244,13 +251,13 @@ class _Making:
         except OSError as error:  # nothing has changed
             await self._headers.aclose()
             for member in self.changes:
-                await member.lose(error.filename, errors.words(error))
+                await member.take_offline_by_path(error.filename, errors.words(error))
             if phase is Act.RECORD:
                 await disown(self.instance, self.changes, self.run.transition.id)
             raise storage_error(error, "nothing was changed") from error
 
     async def _follow(self) -> None:
-        """Those that could not follow are offline; the command counts as done all the same."""
+        """Let memory follow the disk. Sets that could not follow the record go offline."""
         for key, member in self.run.sets.items():
             if key in self.run.done:
                 _adopt(self.instance, member, self.run.parts[key])
@@ -271,10 +278,11 @@ def _sources(instance: Instance, changes: Changes) -> list[Volume]:
 
 
 async def _lose(member: VolumeSet, change: Change, reason: str) -> None:
-    """A set could not follow: its bits are in doubt, and the shadow that was to be copied.
+    """Take volumes of a set offline that could not follow the record.
 
-    Not so the shadow of a restore that did not begin: no chunk was copied, and it may be the only
-    good copy. A dependent one goes with its bits all the same (VolumeSet.take_offline).
+    Its bits are in doubt, and with them the shadow. But a restore has not begun then, so its shadow
+    stays online: it may be the only good copy. (A dependent shadow goes offline with its bits, see
+    VolumeSet.take_offline.)
     """
     restore = change.progress is Progress.TO_MASTER
     await member.take_offline(Role.BITMAP if restore else Role.BITMAP | Role.SHADOW, reason)
@@ -294,10 +302,10 @@ def _after_failure(member: VolumeSet, change: Change) -> str:
 
 
 class _Run:
-    """Executes the steps of a PIT in threads, those of different sets side by side.
+    """Executes the steps of a PIT in threads, for several sets side by side.
 
-    `done`: sets whose change counts. `failed`: sets that could not follow after the record was
-    durable; the command counts as done all the same, and recovery finds the record again.
+    `done`: sets whose change is complete. `failed`: sets that could not follow after the record was
+    durable. The command counts as done in any case, and the next start finds the record.
     """
 
     def __init__(self, instance: Instance, sets: Iterable[VolumeSet]) -> None:
@@ -312,17 +320,17 @@ class _Run:
 
     @property
     def views(self) -> list[View]:
-        """The files that show another content."""
+        """The files that show another content after the PIT."""
         return [part.view for part in self.parts.values() if part.view is not None]
 
     def prepare(self, transition: Transition, parts: dict[UUID, SetChange]) -> None:
-        """What is to be made of each set; the record names them all."""
+        """Set what has to be made of each set, and make the record, which names all sets."""
         self.parts = parts
         pits = {key: self.sets[key].header.pit.number for key in parts}
         self.transition = with_members(transition, pits, parts)
 
     async def do(self, phase: Phase) -> None:
-        """Raises OSError only while nothing has changed."""
+        """Execute a phase. Raises OSError only as long as nothing has changed."""
         if isinstance(phase, Chains):
             await self._chains(phase)
         elif phase is Act.RECORD:
@@ -368,7 +376,7 @@ class _Run:
 def with_members(
     transition: Transition, pits: Mapping[UUID, int], parts: Mapping[UUID, SetChange]
 ) -> Transition:
-    """The transition with a row for every set. `pits`: their numbers before it."""
+    """The transition with a member for each set. `pits`: the old PIT numbers."""
     members = tuple(
         Member(key, pits[key], part.header.pending_pit.number, part.change)
         for key, part in parts.items()
@@ -377,7 +385,7 @@ def with_members(
 
 
 def _adopt(instance: Instance, member: VolumeSet, part: SetChange) -> None:
-    """In memory, in one breath: the new header, the new bits, and what the kernel cached is old."""
+    """Let memory have the new header and bits, without an await. Cached pages are old then."""
     member.adopt(part.header)
     member.bits = Bits(part.shadow, part.copy, part.ready)
     member.copied_chunks = 0

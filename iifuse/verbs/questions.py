@@ -1,4 +1,4 @@
-"""What a verb would overwrite of sets that are there; it is asked about before the verb begins."""
+"""Questions before a verb on existing sets: may it overwrite something that is needed?"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -17,14 +17,15 @@ from iifuse.verbs.enable import is_incomplete
 async def before_update(
     instance: Instance, verb: Verb, sets: Sequence[VolumeSet], *, sure: bool
 ) -> None:
-    """Raise Question before masters are overwritten; what is refused anyhow asks nothing.
+    """Raise Question before masters are overwritten.
 
-    Before shadows are, only where a restore from them was given up.
+    Before shadows are overwritten it asks only if a restore from them was given up. A verb that
+    will be refused raises its refusal instead of a question.
     """
     if sure:
         return
     pit.check(instance, verb, sets)
-    await pit.check_closed(instance, verb, sets)  # no question about what is refused then
+    await pit.check_closed(instance, verb, sets)  # it would be refused after the question
     if verb.to_master:
         losses = [await _restored(verb, member) for member in sets]
     else:
@@ -34,32 +35,32 @@ async def before_update(
 
 async def _restored(verb: Verb, member: VolumeSet) -> Loss:
     _, left, either = await counts(member)
-    if member.state.resumes:
+    if member.state.is_aborted_restore:
         return loss.of_restore(member.header, left)
     full = verb is Verb.COPY_MASTER and member.state.kind is Kind.INDEPENDENT
     return loss.of_restore(member.header, member.bits.chunks if full else either)
 
 
 async def _was_given_up(instance: Instance, member: VolumeSet) -> bool:
-    """Is its point in time one that the master lacks a part of?"""
+    """Was the restore of the set's present point in time given up?"""
     pit_number = await instance.loop.blocking(partial(instance.db.given_up, member.name))
     return pit_number != 0 and pit_number == member.header.pit.number
 
 
 async def before_disable(instance: Instance, sets: Sequence[VolumeSet], *, sure: bool) -> None:
-    """Raise Question before an incomplete shadow is wiped that may be all there is.
+    """Raise Question before a disable that may lose something.
 
-    And before a volume is closed in whose place another one stands.
+    It may wipe an incomplete shadow that is needed, or close a volume that has no name any more.
     """
     losses = [one for member in sets for one in await _disabled(instance, member)]
     loss.check(losses + await _closed(instance, sets), sure=sure)
 
 
 async def _closed(instance: Instance, sets: Sequence[VolumeSet]) -> list[Loss]:
-    """The open volumes that these sets let go of and that have lost their names.
+    """The open volumes that a disable of these sets would close and that have lost their names.
 
-    A bitmap volume only of an import: it is the one that knows what was changed here. Whether
-    somebody has a master open, so that it stays on the mount, may change at any moment.
+    A bitmap volume counts only for an import, because only it knows what was changed here. A master
+    counts even if somebody has it open, so that it stays on the mount: that may change at any time.
     """
     losses: list[Loss] = []
     for member in sets:
@@ -118,7 +119,7 @@ async def _reset(instance: Instance, member: VolumeSet) -> list[Loss]:
 
 
 def _awaited(member: VolumeSet) -> str:
-    """The volume whose return would bring back a dependent set's point in time; empty: none."""
+    """The missing volume that would bring back a dependent set's point in time; empty: none."""
     roles = (role for role in (Role.BITMAP, Role.SHADOW) if member.lacks(role))
     if member.state.kind is not Kind.DEPENDENT or member.restoring or member.state.offline:
         return ""
@@ -126,7 +127,7 @@ def _awaited(member: VolumeSet) -> str:
 
 
 def _has_bits_of_a_lost_pit(member: VolumeSet) -> bool:
-    """Did only its bitmap volume fail? Then the shadow may hold what the restore was to bring."""
+    """Has only the bitmap volume of a dependent set failed, and are its bits still in memory?"""
     failed = bool(member.state.offline & Role.BITMAP) and not member.restoring
     dependent = member.state.kind is Kind.DEPENDENT
     return failed and dependent and member.bits_known and member.shadow is not None

@@ -13,11 +13,11 @@ from iifuse import errors
 from iifuse.core.header import Closure, Stamp
 from iifuse.core.missing import Missing
 from iifuse.core.state import Custody, Role
-from iifuse.data.dated import in_doubt
 from iifuse.data.family import Family
+from iifuse.data.timedfile import in_doubt
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host.instance import Instance
-from iifuse.host.tickets import settle_ticket
+from iifuse.host.tickets import restore_ticket
 from iifuse.host.trust import doubt_all, doubt_siblings
 from iifuse.host.unjoined import learn_at_start
 from iifuse.loop.together import side_by_side
@@ -84,7 +84,7 @@ async def bring_back(instance: Instance, rows: Iterable[SetRow]) -> list[VolumeS
 
 
 async def put_in_use(instance: Instance, members: Iterable[VolumeSet]) -> None:
-    """Whoever could be written from now on says so durably, which a start heeds after a crash.
+    """Note in the headers of sets that could be written from now on that they are in use.
 
     The database knows a new session before the first header has it, and forgets the one before
     after the last has: a start that is cut short finds every header known. A set that nobody can
@@ -104,7 +104,7 @@ async def put_in_use(instance: Instance, members: Iterable[VolumeSet]) -> None:
             await doubt_siblings(member, instance.family(member).sets)
     for member in members:
         await open_for_use(instance, member)
-        await _settle_ticket(instance, member)
+        await _restore_ticket(instance, member)
         for what in member.recovered:
             await instance.note(member, "start", why=what)
         member.recovered.clear()
@@ -112,7 +112,7 @@ async def put_in_use(instance: Instance, members: Iterable[VolumeSet]) -> None:
 
 
 async def note_use(instance: Instance, members: Iterable[VolumeSet]) -> None:
-    """Volumes have come back or are new: also who was in use notes which they are."""
+    """Note which volumes are in use, after some have come back or are new."""
     members = list(members)
     for member in members:
         if member.in_use:
@@ -120,7 +120,7 @@ async def note_use(instance: Instance, members: Iterable[VolumeSet]) -> None:
     await put_in_use(instance, members)
     for view in list(instance.views.values()):  # of a master that was in use the stamp is gone now
         if any(member in view.concerned() for member in members):
-            instance.timekeeper.expect(view)
+            instance.timekeeper.record_stamp_later(view)
 
 
 def could_be_written(instance: Instance, member: VolumeSet) -> bool:
@@ -257,7 +257,7 @@ def family_without_master(instance: Instance, member: VolumeSet) -> Family:
     header = member.header
     path = header.master if header.custody is not Custody.IMPORTED else None
     for family in instance.families:
-        waits = family.path == path is not None and family.master is None
+        waits = path is not None and family.path == path and family.master is None
         if waits and family.meant == header.master_file:
             return family
     family = Family(instance.loop, path, None, member.geometry, ordered=instance.ordered)
@@ -293,10 +293,10 @@ async def open_for_use(instance: Instance, member: VolumeSet) -> None:
     await instance.notes.remember(member)
 
 
-async def _settle_ticket(instance: Instance, member: VolumeSet) -> None:
+async def _restore_ticket(instance: Instance, member: VolumeSet) -> None:
     try:
         member.ticket = await instance.loop.blocking(
-            partial(settle_ticket, instance, member.header)
+            partial(restore_ticket, instance, member.header)
         )
     except OSError as error:
         log.error("%s: its ticket could not be written: %s", member.name, error)  # noqa: TRY400

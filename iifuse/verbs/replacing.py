@@ -11,8 +11,8 @@ from iifuse.core import state as states
 from iifuse.core.header import FileId, Header
 from iifuse.core.missing import same_file
 from iifuse.core.state import Custody, Kind, Progress, Role
-from iifuse.data.dated import in_doubt
 from iifuse.data.family import Family
+from iifuse.data.timedfile import in_doubt
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host import astray, roles
 from iifuse.host.instance import Instance
@@ -106,7 +106,7 @@ async def _open_lost(
     header, ask = member.header, instance.lookout.ask
     found: Lost = {}
     undo = ExitStack()
-    async with instance.loop.unwinding(undo):
+    async with instance.loop.closing_in_thread(undo):
         ways = []
         if lost & Role.SHADOW:
             ways.append((Role.SHADOW, header.shadow, partial(_open_shadow, instance, header)))
@@ -218,7 +218,8 @@ def _recalled(member: VolumeSet, bitmap: BitmapFile) -> Header:
             member.name,
             "its bitmap volume says no more which export it belongs to",
             "put the right one back; if it is lost, "
-            f"{states.way_without(member.name, member.state)}, and reset it on the exporting host",
+            f"{states.how_to_do_without(member.name, member.state)}, and reset it on the exporting "
+            "host",
         )
     return member.header
 

@@ -59,8 +59,8 @@ async def _reset(instance: Instance, member: VolumeSet) -> list[str]:
             member.name,
             "its bitmap was lost in the middle of a restore: nobody knows which chunks of the "
             "master are right",
-            f"{states.way_without(member.name, member.state)}, and get the master's content from "
-            "a backup",
+            f"{states.how_to_do_without(member.name, member.state)}, and get the master's content "
+            "from a backup",
         )
     family = instance.family(member)
     pit.check_siblings(family, member, "-R")
@@ -88,7 +88,7 @@ def _check_something_left(member: VolumeSet, family: Family, lost: Role) -> None
             member.name,
             "is not there and nor is its master: neither can be made true from the other",
             "bring one of them back, or reset another set of that master first; else "
-            + states.way_without(member.name, member.state),
+            + states.how_to_do_without(member.name, member.state),
         )
 
 
@@ -96,7 +96,7 @@ def with_way_out(
     member: VolumeSet, error: errors.BadVolume | errors.NoAnswer
 ) -> errors.BadVolume | errors.NoAnswer:
     """A volume cannot be used: what to do about it, and what to do if that cannot be."""
-    way = states.way_without(member.name, member.state)
+    way = states.how_to_do_without(member.name, member.state)
     again = f"repeat {command('iiadm -R', member.name)}"
     todo = f"{error.todo or 'mend it'} and {again}; if it is lost, {way}"
     return type(error)(error.subject, error.why, todo)
@@ -109,7 +109,7 @@ async def _take_back(instance: Instance, member: VolumeSet) -> list[str]:
     async with instance.family(member).locks.gate():
         member.bits.shadow.fill()
         try:
-            times = after([member.header.shadow_times], time.time_ns())  # who knows who wrote it
+            times = after([member.header.shadow_times], time.time_ns())  # others may have written
             await member.save_exact(
                 mended=mended, custody=Custody.LOCAL, shadow_times=times,
                 shadow_file=file_of(shadow),
@@ -124,7 +124,7 @@ async def _take_back(instance: Instance, member: VolumeSet) -> list[str]:
     await instance.loop.blocking(partial(end_export, instance, member.header))
     await instance.note(member, "reset", why=f"taken back from its importer, {_DIFFER}")
     name = member.name
-    return [f"{name}: taken back, all its chunks count as different; {states.way_to_copy(name)}"]
+    return [f"{name}: taken back, all its chunks count as different; {states.how_to_copy(name)}"]
 
 
 # -- making it true -------------------------------------------------------------------------
@@ -144,7 +144,7 @@ async def _make_true(instance: Instance, member: VolumeSet, lost: Role) -> list[
         return [f"{name}: all its chunks count as changed here"]
     if header.kind is Kind.INDEPENDENT and not lost & (Role.SHADOW | Role.MASTER):
         await _all_differ(instance, member, lost)
-        return [f"{name}: all its chunks count as different; {states.way_to_copy(name)}"]
+        return [f"{name}: all its chunks count as different; {states.how_to_copy(name)}"]
     change = _change(header.kind, lost)
     if change is Change.CLEAR:
         await _forget_bits(instance, member)

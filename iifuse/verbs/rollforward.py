@@ -1,6 +1,6 @@
-"""Changes that a crash cut short: their steps are run again, from the bits on disk.
+"""Repeats changes that a crash has cut short, from the bits on disk.
 
-And those whose record failed, which no set is to follow.
+It also keeps sets from following a group command whose record has failed.
 """
 
 import logging
@@ -14,7 +14,7 @@ from iifuse.core.change import copy_after, shadow_after, whole_change
 from iifuse.core.header import Header
 from iifuse.core.state import Role
 from iifuse.core.transition import Transition
-from iifuse.data.dated import in_doubt
+from iifuse.data.timedfile import in_doubt
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host.instance import Instance
 from iifuse.store.headerlog import HeaderLog
@@ -28,7 +28,8 @@ def roll_forward(
 ) -> tuple[Header, Bitmap, Bitmap]:
     """Repeat the steps of a change whose record is durable (invariant 6). Blocks; raises OSError.
 
-    `pending`: the header with that change (core.transition.unfinished).
+    `pending`: the header with that change (core.transition.unfinished). Returns the header, the
+    shadow bitmap and the copy bitmap after it.
     """
     change = pending.pending
     pending = in_doubt(pending)  # one of its files shows another content
@@ -44,7 +45,7 @@ def roll_forward(
 
 
 def awaited(instance: Instance) -> tuple[Transition, ...]:
-    """The group commands that a set has still to follow when its bitmap volume is there again."""
+    """The group commands that sets have still to follow when their bitmap volumes are back."""
     absent = {member.key for member in list(instance.sets.values()) if member.lacks(Role.BITMAP)}
     return tuple(
         transition for transition in instance.transitions.standing
@@ -53,10 +54,10 @@ def awaited(instance: Instance) -> tuple[Transition, ...]:
 
 
 async def disown(instance: Instance, sets: Iterable[VolumeSet], transition: UUID) -> None:
-    """A record that failed may stand on the disk all the same: no set is to follow it.
+    """Let no set follow a group command whose record has failed, as it may be on the disk.
 
-    The database says so for all of them at once. The headers say it too, should the database
-    fail, or be lost.
+    The database notes this for all sets at once. The headers note it as well, in case the database
+    fails or is lost.
     """
     try:
         await instance.loop.blocking(partial(instance.db.disown, transition))

@@ -1,10 +1,10 @@
-"""One set's part of a point in time: its bitmaps and its header, from step to step."""
+"""What a point in time does to one set: its bitmaps and its header, step by step."""
 
 from dataclasses import dataclass, replace
 
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.bits import Bits
-from iifuse.core.change import Commit, Pend, SetStep, Store, copy_after
+from iifuse.core.change import Commit, CommitPending, SetStep, WriteBitmap, copy_after
 from iifuse.core.header import Header, Pit, Stamp
 from iifuse.core.sector import Region
 from iifuse.core.state import NOTHING_OFFLINE, Change, Progress
@@ -16,12 +16,12 @@ from iifuse.store.headerlog import HeaderLog
 
 
 @dataclass
-class Room:
-    """Memory for the bitmaps after a change, had before the gate closes: it comes slowly.
+class NewBitmaps:
+    """Memory for the bitmaps after a change. It is allocated before the gate closes.
 
-    `shadow` and `ready` are all zero. `copy`: to be overwritten, or already what it will be when
-    `is_copy`: the old copy bitmap stays, or it is empty and the old shadow bitmap takes its place.
-    `had_bits`: was a bit set? So it stays until the change.
+    `shadow` and `ready` are all zero. `copy`: if `is_copy` is set, this is the new copy bitmap
+    already: either the old one stays, or it was empty and the old shadow bitmap takes its place.
+    Otherwise it is memory to be overwritten. `had_bits`: was a bit set when this was made?
     """
 
     shadow: Bitmap
@@ -31,28 +31,29 @@ class Room:
     had_bits: bool = True
 
 
-def make_room(bits: Bits, change: Change) -> Room:
-    """In a thread, while no copy of the set runs. Nothing of `bits` is changed.
+def allocate_bitmaps(bits: Bits, change: Change) -> NewBitmaps:
+    """Allocate the new bitmaps. Runs in a thread, while no copy of the set runs.
 
-    A copy bitmap that is empty now is so under the gate too: only a PIT sets copy bits.
+    `bits` are not changed. A copy bitmap that is empty now is still empty under the gate, because
+    only a PIT sets copy bits.
     """
     chunks = bits.chunks
     ready = Bitmap(chunks)
     copies, had_bits = not bits.copy.is_zero(), not bits.shadow.is_zero()
     if change is Change.CLEAR:
-        return Room(Bitmap(chunks), ready, bits.copy, True, copies or had_bits)
+        return NewBitmaps(Bitmap(chunks), ready, bits.copy, True, copies or had_bits)
     if copies:
-        return Room(Bitmap(chunks), ready, Bitmap(chunks), is_copy=False)
+        return NewBitmaps(Bitmap(chunks), ready, Bitmap(chunks), is_copy=False)
     if change.merges:
-        return Room(bits.copy, ready, bits.shadow, True, had_bits)
-    return Room(bits.copy, ready, Bitmap(chunks), is_copy=False)
+        return NewBitmaps(bits.copy, ready, bits.shadow, True, had_bits)
+    return NewBitmaps(bits.copy, ready, Bitmap(chunks), is_copy=False)
 
 
 @dataclass
 class SetChange:
-    """What a change makes of one set. `ready`: see Bits; None when it is not known.
+    """What a change makes of one set. `ready`: see Bits; None: it is not known.
 
-    `view`: the file that shows another content after it, if there is one.
+    `view`: the file that shows another content after the change; None: there is none.
     """
 
     change: Change
@@ -67,20 +68,19 @@ def prepare(
     member: VolumeSet,
     change: Change,
     transition: Transition,
-    room: Room | None = None,
+    new: NewBitmaps | None = None,
     target: View | None = None,
 ) -> SetChange:
-    """Under the gate, where bits do not change: so a thread may look at them.
+    """Work out the new header and bitmaps. Runs in a thread under the gate, where bits are stable.
 
-    `target`: the file whose content the PIT decides over; what it shows then is recorded in the
-    same header.
+    `target`: the file that shows the content of the PIT. Its new times are in the same header.
     """
     bits = member.bits
-    room = room or make_room(bits, change)
-    view = None if target is None or _changes_nothing(member, room) else target
+    new = new or allocate_bitmaps(bits, change)
+    view = None if target is None or _changes_nothing(member, new) else target
     record = view.as_field(view.times.written(transition.time_ns)) if view else {}
     pit = Pit(member.header.pit.number + 1, transition.pit_id, transition.time_ns)
-    if change.progress is not Progress.TO_MASTER:  # else every sibling has to forget its stamp
+    if change.progress is not Progress.TO_MASTER:  # a restore removes the stamp in all headers
         record |= {"shadow_stamp": Stamp()}
     header = replace(
         member.header,
@@ -91,32 +91,26 @@ def prepare(
         offline_reason="",
         **record,
     )
-    copy = room.copy if room.is_copy else copy_after(change, bits.shadow, bits.copy, room.copy)
-    return SetChange(change, header, copy, room.shadow, room.ready, view)
+    copy = new.copy if new.is_copy else copy_after(change, bits.shadow, bits.copy, new.copy)
+    return SetChange(change, header, copy, new.shadow, new.ready, view)
 
 
-def _changes_nothing(member: VolumeSet, room: Room) -> bool:
-    """Do both volumes show the same, so that the PIT changes no content?
-
-    Not if a volume was lost: then bits do not tell.
-    """
-    return not (
-        room.had_bits
-        or member.state.offline
-        or not member.bits.shadow.is_zero()  # until the gate closed
-    )
+def _changes_nothing(member: VolumeSet, new: NewBitmaps) -> bool:
+    """Are both volumes the same, so that the PIT changes no content? After a loss nobody knows."""
+    had_bits = new.had_bits or not member.bits.shadow.is_zero()  # some came until the gate closed
+    return not had_bits and not member.state.offline
 
 
 def execute_change(step: SetStep, part: SetChange, log: HeaderLog) -> None:
-    """One step of a set's change, for the service and for recovery. Blocks; raises OSError."""
+    """Do one step of a set's change, for a verb or at a start. Blocks; raises OSError."""
     bitmap = log.bitmap
     assert bitmap is not None
     match step:
         case Sync():
             bitmap.volume.sync()
-        case Pend():
+        case CommitPending():
             part.header = log.repair(part.header)
-        case Store(_, region):
+        case WriteBitmap(_, region):
             bits = part.copy if region is Region.COPY else part.shadow
             bitmap.write_sectors(bitmap.encode_change(part.header, region, bits))
         case Commit():

@@ -31,7 +31,7 @@ async def stop(instance: Instance, limit_s: float = inf) -> bool:
     ended = {family: trio.Event() for family in instance.families}
     for family, event in ended.items():
         trio.lowlevel.spawn_system_task(_stop_family, instance, family, event)
-    with instance.loop.clock.move_on_after(limit_s):
+    with instance.loop.limits.move_on_after(limit_s):
         for event in ended.values():
             await event.wait()
     for family in (family for family, event in ended.items() if not event.is_set()):
@@ -71,7 +71,7 @@ async def _sync_last(volume: Volume | None, family: Family) -> None:
     except OSError as error:
         log.error("%s: the last sync failed: %s", volume.path, error)  # noqa: TRY400
         for member in family.sets:
-            await member.lose(volume.path, errors.words(error))
+            await member.take_offline_by_path(volume.path, errors.words(error))
 
 
 async def _save(instance: Instance, member: VolumeSet, master: Volume | None) -> None:

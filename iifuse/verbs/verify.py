@@ -1,7 +1,7 @@
-"""Do the bits tell the truth? Compare what they call equal, on a set in use (`iiverify`).
+"""Compares the chunks that the bits call equal, while the set is in use (`iiverify`).
 
-Both volumes are read past the page cache: damage below the file system, or by another host, stands
-on the disk, and what was read or written before it would hide it.
+Both volumes are read past the page cache. Damage below the file system, or by another host, is on
+the disk, and older pages in the cache would hide it.
 """
 
 import errno
@@ -12,21 +12,29 @@ from typing import Final
 from iifuse import errors
 from iifuse.core.bitmap import runs_of
 from iifuse.core.geometry import CHUNK_BYTES
-from iifuse.core.state import Custody, Kind, Progress, Role, way_back, way_home, way_out
+from iifuse.core.state import (
+    Custody,
+    Kind,
+    Progress,
+    Role,
+    how_to_bring_back,
+    how_to_end_copy,
+    how_to_end_custody,
+)
 from iifuse.core.touch import Side, Touch
 from iifuse.data.chunklock import Mode
 from iifuse.data.family import Family
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host.instance import Instance
 from iifuse.store.uncached import PIECE_BYTES, Uncached
-from iifuse.units import Run
+from iifuse.units import Run, chunks_in
 
 _STEP_CHUNKS: Final = 128
-"""Chunks that are kept from writers at a time: 4 MiB."""
+"""Chunks that are locked against writers at a time: 4 MiB."""
 
 
 def check_comparable(instance: Instance, member: VolumeSet) -> Family:
-    """The set's family. Raises Refused unless equal bits mean equal bytes, NotFound."""
+    """The set's family. Raises Refused if equal bits need not mean equal bytes, and NotFound."""
     if instance.sets.get(member.name) is not member:
         raise errors.NotFound(member.name, "was disabled, and is another set now")
     member.check_whole("iiverify")
@@ -39,23 +47,24 @@ def check_comparable(instance: Instance, member: VolumeSet) -> Family:
     if state.custody is not Custody.LOCAL:
         raise errors.Refused(
             member.name, f"is {state.custody.name.lower()}: only one of its volumes is here",
-            way_home(member.name, state, member.ticket),
+            how_to_end_custody(member.name, state, member.ticket),
         )  # fmt: skip
     if state.offline:
         roles = " and ".join(role.name.lower() for role in state.offline if role.name)
         raise errors.Refused(
-            member.name, f"has its {roles} offline", way_back(member.name, state)
+            member.name, f"has its {roles} offline", how_to_bring_back(member.name, state)
         )
     if state.progress is not Progress.IDLE:
         how = "runs" if state.copying else "stands aborted"
-        raise errors.Refused(member.name, f"its copy {how}", way_out(member.name, state))
+        raise errors.Refused(member.name, f"its copy {how}", how_to_end_copy(member.name, state))
     return instance.family(member)
 
 
 async def compare(instance: Instance, member: VolumeSet, first: int, count: int) -> list[Run]:
-    """The runs among `count` chunks from `first` on whose bits say equal and whose bytes differ.
+    """The runs of chunks whose bits say equal and whose bytes differ.
 
-    Raises Refused, NotFound, and OSError when a volume cannot be read.
+    `count` chunks from `first` on are compared. Raises Refused, NotFound, and OSError if a volume
+    cannot be read.
     """
     family = check_comparable(instance, member)
     stop = min(first + count, member.geometry.chunks)
@@ -71,7 +80,7 @@ async def compare(instance: Instance, member: VolumeSet, first: int, count: int)
 
 
 async def _compare_step(instance: Instance, member: VolumeSet, run: Run, equal: int) -> list[Run]:
-    """What was found counts only if the set can still be compared: else its volumes are closed."""
+    """Compare one step. The result counts only if the set can still be compared after it."""
     family = instance.family(member)
     try:
         found = await member.within_limit(partial(_differing, family, member, run, equal))
@@ -85,7 +94,10 @@ async def _compare_step(instance: Instance, member: VolumeSet, run: Run, equal: 
 
 
 def _differing(family: Family, member: VolumeSet, run: Run, equal: int) -> list[Run]:
-    """In a thread: the runs of `equal` (bit 0 is the first chunk of `run`) that differ."""
+    """The runs of chunks in the word `equal` whose bytes differ. Runs in a thread.
+
+    Bit 0 of `equal` is the first chunk of `run`.
+    """
     assert family.master is not None
     assert member.shadow is not None
     word = 0
@@ -103,7 +115,7 @@ def _differing(family: Family, member: VolumeSet, run: Run, equal: int) -> list[
 
 
 def _pieces(runs: list[Run]) -> Iterator[Run]:
-    """The runs, cut to what is read at a time."""
+    """The runs, cut to pieces that are read at a time."""
     step = PIECE_BYTES // CHUNK_BYTES
     for first, count in runs:
         for at in range(first, first + count, step):
@@ -111,7 +123,10 @@ def _pieces(runs: list[Run]) -> Iterator[Run]:
 
 
 async def mark(instance: Instance, member: VolumeSet, runs: list[Run]) -> None:
-    """Count chunks as different, so that the next update heals them. Raises Refused, UsageError."""
+    """Count chunks as different, so that the next update copies them.
+
+    Raises Refused, NotFound, UsageError, and OSError.
+    """
     family = check_comparable(instance, member)
     for first, count in runs:
         if not 0 <= first < first + count <= member.geometry.chunks:
@@ -121,5 +136,5 @@ async def mark(instance: Instance, member: VolumeSet, runs: list[Run]) -> None:
             check_comparable(instance, member)  # it may have been disabled meanwhile
             await family.touch(Touch(Side.SHADOW, member.key, *run))
     if runs:
-        chunks, why = sum(count for _, count in runs), "a comparison found them so"
-        await instance.note(member, "marked as different", chunks=chunks, why=why)
+        why = "a comparison found them so"
+        await instance.note(member, "marked as different", chunks=chunks_in(runs), why=why)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iifuse.core.believe import OFFLINE, Meaning, are_overtaken, make_up, meaning
+from iifuse.core.believe import OFFLINE, Meaning, bits_may_be_lost, meaning, replace_lost_bits
 from iifuse.core.bitmap import SECTOR_CHUNKS, Bitmap
 from iifuse.core.change import copy_after, shadow_after
 from iifuse.core.geometry import CHUNK_BYTES
@@ -84,7 +84,7 @@ def test_change_that_was_cut_short_loses_no_chunk_to_damage(
         disk[place] = new[place].copy()
     for place, damaged in enumerate(bad):
         lose(disk[place], damaged)
-    make_up(
+    replace_lost_bits(
         header(progress=progress, pending=change), disk[0].packed, disk[1].packed,
         inside().packed, bad,
     )  # fmt: skip
@@ -97,7 +97,7 @@ def test_change_that_was_cut_short_loses_no_chunk_to_damage(
 @given(shadow=places, bad=rows)
 def test_damage_of_an_idle_independent_set_counts_as_different(shadow, bad):
     bits, copy = lose(bitmap(shadow), bad), bitmap(())
-    assert make_up(header(), bits.packed, copy.packed, inside().packed, (bad, ())) <= {
+    assert replace_lost_bits(header(), bits.packed, copy.packed, inside().packed, (bad, ())) <= {
         Meaning.DIFFERENT
     }
     assert count_for(bits) == shadow | in_rows(bad)
@@ -109,7 +109,7 @@ def test_damage_of_an_idle_independent_set_counts_as_different(shadow, bad):
 def test_while_a_copy_runs_the_other_bitmap_stands_in(progress, shadow, copy, bad):
     copy -= shadow
     disk = [lose(bitmap(shadow), bad[0]), lose(bitmap(copy), bad[1])]
-    found = make_up(
+    found = replace_lost_bits(
         header(progress=progress), disk[0].packed, disk[1].packed, inside().packed, bad
     )
     both = in_rows(bad[0] & bad[1])
@@ -139,7 +139,7 @@ def test_damage_of_a_dependent_set_is_never_made_up_for(progress, pending, expec
     assert meaning(found, both=both) is expected
     bits = np.zeros((ROWS, SECTOR_CHUNKS // 8), np.uint8)
     copy = bits.copy()
-    assert make_up(found, bits, copy, inside().packed, ((1,), (1,) * both)) == {expected}
+    assert replace_lost_bits(found, bits, copy, inside().packed, ((1,), (1,) * both)) == {expected}
     assert not bits.any()
     assert not copy.any()
 
@@ -155,4 +155,4 @@ def test_power_loss_overtakes_bits_under_durability_process_only(relaxed, clean,
     here = UUID(int=5)
     boot_id = here if same_boot else UUID(int=4)
     found = header(process_durability=relaxed, clean=clean, boot_id=boot_id)
-    assert are_overtaken(found, here) == (relaxed and not clean and not same_boot)
+    assert bits_may_be_lost(found, here) == (relaxed and not clean and not same_boot)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iifuse.core.bitmap import SECTOR_CHUNKS, Bitmap
-from iifuse.core.bits import HOT_REGIONS_MAX, REGION_CHUNKS, Bits, marks_ahead, regions_of
+from iifuse.core.bits import HOT_REGIONS_MAX, REGION_CHUNKS, Bits, regions_of
 from iifuse.core.sector import Region
 from iifuse.core.state import Kind, Progress, SetState
 from iifuse.core.touch import Mark, Member, Note, Side, Touch, first_touch
@@ -27,7 +27,7 @@ def disk_of(bits: Bits, ahead=(), marks=()) -> set[int]:
 
 def write(bits: Bits, first: int, count: int) -> None:
     """What a write does in an idle independent set: cover it, or follow the plan."""
-    if bits.covers(first, count):
+    if bits.note_if_ready(first, count):
         return
     member = Member(UUID(int=1), IDLE, bits)
     touch = Touch(Side.MASTER, None, first, count)
@@ -89,7 +89,7 @@ def test_bits_in_a_batch_larger_than_the_hot_regions_are_ready_only_where_the_di
 def test_bits_marks_are_written_before_they_are_ready():
     bits = Bits.blank(CHUNKS)
     bits.mark([(7, 2)], [0])
-    assert not bits.covers(7, 1)
+    assert not bits.note_if_ready(7, 1)
     assert disk_of(bits, [0], [(7, 2)]) == set(range(REGION_CHUNKS))
 
 
@@ -105,14 +105,14 @@ def test_bits_of_a_chunk_still_to_be_copied_are_not_ready():
     shadow.fill()
     copy.set(4, 2)
     bits = Bits(shadow, copy)
-    assert not bits.covers(3, 2)
-    assert bits.covers(6, 4)
+    assert not bits.note_if_ready(3, 2)
+    assert bits.note_if_ready(6, 4)
 
 
 def test_bits_are_marked_ahead_only_in_an_idle_independent_set():
-    assert marks_ahead(Kind.INDEPENDENT, Progress.IDLE)
+    assert SetState(Kind.INDEPENDENT).bits_are_hints
     for kind in Kind:
         for progress in (Progress.TO_SHADOW, Progress.TO_MASTER):
-            assert not marks_ahead(kind, progress)
-    assert not marks_ahead(Kind.DEPENDENT, Progress.IDLE)
+            assert not SetState(kind, progress).bits_are_hints
+    assert not SetState(Kind.DEPENDENT).bits_are_hints
     assert regions_of(SetState(Kind.DEPENDENT), [(0, 1)]) == []

@@ -83,4 +83,4 @@ def test_one_set_under_two_names_is_named_twice():
 
 
 def test_volume_named_below_the_root_mount_is_itself():
-    assert naming.below("/", "/b/vol01") == "/b/vol01"
+    assert naming.volume_path("/", "/b/vol01") == "/b/vol01"

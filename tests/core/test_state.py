@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from iifuse import errors
 from iifuse.core.bitmap import Bitmap
-from iifuse.core.change import Commit, Store, copy_after, give_up, shadow_after
+from iifuse.core.change import Commit, WriteBitmap, copy_after, give_up, shadow_after
 from iifuse.core.sector import Region
 from iifuse.core.state import (
     Change,
@@ -74,10 +74,10 @@ def test_state_with_a_volume_offline_makes_no_new_pit(verb, role):
     check("/s", SetState(IND, offline=role), D)
 
 
-def test_state_resumes_only_an_aborted_restore():
-    assert SetState(IND, Progress.TO_MASTER).resumes
-    assert not SetState(IND, Progress.TO_MASTER, copying=True).resumes
-    assert not SetState(IND, Progress.TO_SHADOW).resumes
+def test_state_knows_an_aborted_restore():
+    assert SetState(IND, Progress.TO_MASTER).is_aborted_restore
+    assert not SetState(IND, Progress.TO_MASTER, copying=True).is_aborted_restore
+    assert not SetState(IND, Progress.TO_SHADOW).is_aborted_restore
 
 
 def test_state_copy_of_a_dependent_set_is_its_update():
@@ -110,8 +110,8 @@ def test_change_of_the_copy_bits_may_be_repeated(change, shadow, copy):
 def test_giving_up_may_be_repeated_from_every_step(shadow, copy, gone):
     """The shadow bits gain first: no chunk of the restore is forgotten however far it came."""
     assert give_up(UUID(int=1))[1:] == (
-        Store(UUID(int=1), Region.SHADOW), Sync(UUID(int=1), Role.BITMAP),
-        Store(UUID(int=1), Region.COPY), Sync(UUID(int=1), Role.BITMAP),
+        WriteBitmap(UUID(int=1), Region.SHADOW), Sync(UUID(int=1), Role.BITMAP),
+        WriteBitmap(UUID(int=1), Region.COPY), Sync(UUID(int=1), Role.BITMAP),
         Commit(UUID(int=1)),
     )  # fmt: skip
     once = shadow_after(Change.GIVE_UP, bitmap(shadow), bitmap(copy))

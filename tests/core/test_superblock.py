@@ -5,7 +5,7 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iifuse.core.superblock import HEAD_BYTES, written
+from iifuse.core.superblock import HEAD_BYTES, last_write
 
 
 def ext(seconds, kbytes=0):
@@ -34,25 +34,26 @@ def btrfs(generation):
 
 @given(st.integers(0, (1 << 40) - 1), st.integers(0, (1 << 63) - 1))
 def test_superblock_tells_when_it_was_written(seconds, number):
-    assert written(ext(seconds)) == seconds << 64
-    assert written(xfs(number)) == number
-    assert written(btrfs(number)) == number
+    assert last_write(ext(seconds)) == seconds << 64
+    assert last_write(xfs(number)) == number
+    assert last_write(btrfs(number)) == number
 
 
 def test_superblock_of_the_same_second_with_more_written_is_newer():
-    assert written(ext(5, kbytes=7)) < written(ext(5, kbytes=8)) < written(ext(6, kbytes=1))
+    assert last_write(ext(5, kbytes=7)) < last_write(ext(5, kbytes=8))
+    assert last_write(ext(5, kbytes=8)) < last_write(ext(6, kbytes=1))
 
 
 def test_superblock_of_an_old_xfs_tells_nothing():
-    assert written(xfs(7, version=4)) is None
+    assert last_write(xfs(7, version=4)) is None
 
 
 @given(st.sampled_from([ext(0, 1), xfs(1), btrfs(1), b""]), st.integers(0, HEAD_BYTES))
 def test_superblock_that_is_cut_short_does_no_harm(head, length):
-    assert written(head[:length]) in (None, 1)
+    assert last_write(head[:length]) in (None, 1)
 
 
 @given(st.binary(max_size=4096))
 def test_superblock_of_any_bytes_is_none_or_a_number(head):
-    found = written(head)
+    found = last_write(head)
     assert found is None or found >= 0

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from iifuse import errors
 from iifuse.core import ticket
-from iifuse.core.ticket import Lent, Ticket
+from iifuse.core.ticket import Ticket, TicketEntry
 from iifuse.core.times import ASKED_NS_MAX, Times
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 paths = texts.map(lambda t: "/" + t.replace("\0", ""))
 lents = st.builds(
-    Lent,
+    TicketEntry,
     uuid=st.uuids(), shadow=paths, master=paths, pit=st.integers(1, 2**40),
     pit_id=st.uuids(), pit_time=texts, export_number=st.integers(1, 2**40),
     size_bytes=st.integers(1, (1 << 60) - 1), bitmap=st.none() | paths,

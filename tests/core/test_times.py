@@ -10,10 +10,10 @@ from iifuse.core.times import (
     FileTimes,
     Times,
     after,
-    asked,
     doubted,
-    lent,
+    in_range,
     resumed,
+    times_of_import,
 )
 
 SECOND = 1_000_000_000
@@ -46,7 +46,7 @@ class Machine:
             self._note(now)
             self.file.change(now)
         elif act == "utimens":
-            self._note(max(now, asked(argument)))
+            self._note(max(now, in_range(argument)))
             self.file.set_mtime(argument, now)
         elif act == "elsewhere":  # the raw file was written while the service was down
             self.durable = doubted(self.file.exact(), now)
@@ -134,13 +134,14 @@ def test_times_of_a_file_come_from_the_newest_record_unless_one_says_written():
 
 def test_times_of_an_import_are_the_exporters_until_this_host_has_shown_later_ones():
     told = Times(50, 100)
-    assert lent(told, Times(), 7) == told
-    assert lent(told, told, 7) == told, "the same content as in the last import"
-    assert lent(told, Times(100, 100), 7) == told
-    assert lent(told, Times(60, 101), 7) == Times(102, 102), "what was written then is gone"
-    assert lent(told, Times(50, 100, 400), 7) == Times(400, 400), "it was not closed"
-    assert lent(Times(), Times(60, 101), 7) == Times(102, 102), "a ticket of 0.1.0"
-    assert lent(Times(), Times(), 7) == Times(7, 7)
+    assert times_of_import(told, Times(), 7) == told
+    assert times_of_import(told, told, 7) == told, "the same content as in the last import"
+    assert times_of_import(told, Times(100, 100), 7) == told
+    gone = times_of_import(told, Times(60, 101), 7)
+    assert gone == Times(102, 102), "what was written then is gone"
+    assert times_of_import(told, Times(50, 100, 400), 7) == Times(400, 400), "it was not closed"
+    assert times_of_import(Times(), Times(60, 101), 7) == Times(102, 102), "a ticket of 0.1.0"
+    assert times_of_import(Times(), Times(), 7) == Times(7, 7)
 
 
 def test_times_after_records_are_later_than_all_that_they_can_have_shown():

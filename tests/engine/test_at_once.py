@@ -28,7 +28,7 @@ def no_thread():
     async def refuse(self, call, short=None):
         raise AssertionError("nothing of this needs a thread")
 
-    with patch.object(Loop, "for_program", refuse):
+    with patch.object(Loop, "blocking_for_program", refuse):
         yield
 
 

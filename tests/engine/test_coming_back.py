@@ -10,7 +10,7 @@ from real_engine import service
 from iifuse.control.rows import status
 from iifuse.core.sector import bitmap_bytes
 from iifuse.core.state import Kind
-from iifuse.host.desk import RECORD
+from iifuse.host.verblocks import RECORD
 from iifuse.verbs import enable, late, recovery
 from iifuse.verbs.opening import NewSet
 
@@ -63,7 +63,7 @@ async def test_bitmap_that_is_back_waits_for_a_group_command_under_way(place):
         (member,) = instance.sets.values()
         os.rename(place / "away", paths[2])
         claim = frozenset({instance.claim_of(member)})
-        async with instance.desk.claimed({RECORD}):
+        async with instance.verb_locks.claimed({RECORD}):
             await late.look(instance, claim)
             assert late.waits(member)
         await late.look(instance, claim)

@@ -88,7 +88,7 @@ async def test_nobody_who_polls_for_requests_makes_way_for_a_copy(ended, progres
     target = member.shadow if progress is TO_SHADOW else bench.master
     busy = []
     for call in ("write", "start_writeback"):
-        target.hooks[call] = lambda: busy.append(bench.loop.are_running())
+        target.hooks[call] = lambda: busy.append(bench.loop.has_waiters())
     await Copier(bench.family, member, ended).run()
     assert busy == [False, False]
 
@@ -97,7 +97,7 @@ async def test_who_polls_makes_way_for_a_read_of_a_shadow(bench):
     member = bench.add("/s", IND, chunks("a", "b", "c", "d"))
     member.shadow.read_cached = lambda offset, length: None
     busy = []
-    member.shadow.hooks["read"] = lambda: busy.append(bench.loop.are_running())
+    member.shadow.hooks["read"] = lambda: busy.append(bench.loop.has_waiters())
     assert await bench.shadow_view(member).read(0, CHUNK) == chunks("a")
     assert busy == [True]
 

@@ -6,8 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from iifuse.loop.clock import LATE_S, TICK_S, Clock
-from iifuse.loop.stuck import Stuck
+from iifuse.loop.limitedcalls import LimitedCalls
+from iifuse.loop.timelimits import LATE_S, TICK_S, TimeLimits
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def autojump_clock():
 
 @pytest.fixture
 def limits():
-    return Clock()
+    return TimeLimits()
 
 
 async def _paused(clock: MockClock, seconds: float) -> None:
@@ -77,7 +77,7 @@ async def test_nobody_ticks_when_there_is_no_limit(limits, autojump_clock):
 
 async def test_call_on_a_shadow_is_not_given_up_for_a_pause(autojump_clock, loop):
     """K9: the thread stood still as long as the loop did."""
-    stuck, go_on = Stuck(loop), threading.Event()
+    stuck, go_on = LimitedCalls(loop), threading.Event()
     results = []
 
     async def call() -> None:
@@ -92,4 +92,4 @@ async def test_call_on_a_shadow_is_not_given_up_for_a_pause(autojump_clock, loop
             await trio.testing.wait_all_tasks_blocked()
         go_on.set()
     assert results == [True]
-    assert not stuck
+    assert not stuck.hang

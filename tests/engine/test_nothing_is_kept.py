@@ -37,7 +37,8 @@ def registries(instance):
     keeper, notes = instance.timekeeper, instance.notes
     return (
         instance.families, instance.sets, instance.views, instance.copiers, keeper._quiet,
-        keeper._unstamped, keeper._late, keeper._unnoted, notes._behind, notes._unforgotten,
+        keeper._unstamped, keeper._hanging_writes, keeper._unnoted,
+        notes._behind, notes._unforgotten,
         notes._coming, notes._postponed, instance.nursery.child_tasks,
     )  # fmt: skip
 

@@ -51,10 +51,10 @@ class Rig:
         self.run = pit._Run(instance, members.values())
         self.run.parts, self.run.transition = parts, COMMAND
 
-    async def all(self, until=Act.FORGET):
+    async def all(self, until=Act.FORGET_RECORD):
         """What a point in time does from the gate on, as far as it is of this unit."""
         plan = point_in_time(dict.fromkeys(KEYS, Change.MERGE_TO_SHADOW))
-        for phase in plan[plan.index(Act.GATE) : plan.index(until)]:
+        for phase in plan[plan.index(Act.CLOSE_GATES) : plan.index(until)]:
             if isinstance(phase, Chains) or phase is Act.RECORD:
                 await self.run.do(phase)
 
@@ -72,7 +72,7 @@ class Rig:
 async def test_run_keeps_the_order_of_each_set_and_what_is_shared_in_between(monkeypatch):
     rig = Rig(monkeypatch)
     await rig.all()
-    expected = ["Sync MASTER", "Store", "Sync BITMAP", "Store", "Sync BITMAP", "Commit"]
+    expected = ["Sync MASTER", "WriteBitmap", "Sync BITMAP", "WriteBitmap", "Sync BITMAP", "Commit"]
     assert all(rig.names(key) == expected for key in KEYS)
     at = rig.diary.index((None, "Record"))
     assert {name for _, name in rig.diary[:at]} == {"Sync MASTER"}
@@ -84,7 +84,7 @@ async def test_run_forgets_the_record_when_it_is_told_that_writes_go_on(monkeypa
     rig = Rig(monkeypatch)
     await rig.all()
     assert (None, "Forget") not in rig.diary
-    await rig.run.do(Act.FORGET)
+    await rig.run.do(Act.FORGET_RECORD)
     assert rig.diary[-1] == (None, "Forget")
 
 
@@ -102,9 +102,9 @@ async def test_run_of_a_source_that_cannot_be_synced_makes_no_record(monkeypatch
 
 
 async def test_run_of_a_set_that_fails_after_the_record_goes_on_with_the_others(monkeypatch):
-    rig = Rig(monkeypatch, breaks=(KEYS[1], "Store"))
+    rig = Rig(monkeypatch, breaks=(KEYS[1], "WriteBitmap"))
     await rig.all()
-    await rig.run.do(Act.FORGET)
+    await rig.run.do(Act.FORGET_RECORD)
     assert rig.names(KEYS[1]) == ["Sync MASTER"]
     assert rig.run.done == {KEYS[0], KEYS[2]}
     assert set(rig.run.failed) == {KEYS[1]}
@@ -121,12 +121,12 @@ async def test_run_whose_record_fails_changes_nothing(monkeypatch):
 @pytest.mark.parametrize("keys", [KEYS[:1], KEYS])
 def test_plan_writes_under_the_gate_and_lets_others_go_on_before_it_forgets(keys):
     plan = point_in_time(dict.fromkeys(keys, Change.CLEAR))
-    gate, opened = plan.index(Act.GATE), plan.index(Act.OPEN)
+    gate, opened = plan.index(Act.CLOSE_GATES), plan.index(Act.OPEN_GATES)
     syncs = {key: (Sync(key, Role.MASTER),) for key in keys}
     assert [p.of for p in plan[:gate] if isinstance(p, Chains)] == [syncs, syncs]
     assert plan[gate + 1].of.keys() == syncs.keys()
     assert plan[opened - 1] is Act.ADOPT
-    assert plan[opened + 1 :] == [Act.FORGET] * (len(keys) > 1)
+    assert plan[opened + 1 :] == [Act.FORGET_RECORD] * (len(keys) > 1)
 
 
 # -- counting ---------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from iifuse.core.bitmap import SECTOR_CHUNKS
 from iifuse.core.bits import Bits, regions_of
-from iifuse.core.change import Pend, copy_after, whole_change
+from iifuse.core.change import CommitPending, copy_after, whole_change
 from iifuse.core.geometry import CHUNK_BYTES
 from iifuse.core.header import Header, Pit
 from iifuse.core.sector import HEADER_REGION_BYTES, SECTOR_BYTES, Region, bitmap_bytes
@@ -23,7 +23,7 @@ from iifuse.data.volumeset import VolumeSet
 from iifuse.loop.loop import Loop
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.headerlog import HeaderLog
-from iifuse.verbs.setchange import execute_change, make_room, prepare
+from iifuse.verbs.setchange import allocate_bitmaps, execute_change, prepare
 
 SECTORS = 21
 CHUNKS = (SECTORS - 1) * SECTOR_CHUNKS + 100
@@ -51,8 +51,8 @@ def flip(member: VolumeSet, change: Change) -> None:
     """A point in time, as pit.py makes it."""
     before = chunks_of(member.bits.shadow), chunks_of(member.bits.copy)
     wanted = chunks_of(copy_after(change, member.bits.shadow, member.bits.copy))
-    part = prepare(member, change, COMMAND, make_room(member.bits, change))
-    for step in [Pend(member.key), *whole_change(member.key, change)]:
+    part = prepare(member, change, COMMAND, allocate_bitmaps(member.bits, change))
+    for step in [CommitPending(member.key), *whole_change(member.key, change)]:
         assert (chunks_of(member.bits.shadow), chunks_of(member.bits.copy)) == before
         execute_change(step, part, member.log)
     member.adopt(part.header)
@@ -186,7 +186,7 @@ def test_flip_that_does_not_come_to_its_end_leaves_memory_as_it_was(change):
     mark(member, (7, 9000), "settles")
     member.bits.copy.set(20000, 5)
     before = [b.copy() for b in (member.bits.shadow, member.bits.copy, member.bits.ready)]
-    prepare(member, change, COMMAND, make_room(member.bits, change))
+    prepare(member, change, COMMAND, allocate_bitmaps(member.bits, change))
     after = (member.bits.shadow, member.bits.copy, member.bits.ready)
     assert [chunks_of(b) for b in after] == [chunks_of(b) for b in before]
 

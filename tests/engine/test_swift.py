@@ -11,11 +11,11 @@ import trio
 import trio.testing
 
 from iifuse.loop import loop as loops
-from iifuse.loop.returned import Returned, ShortCalls
+from iifuse.loop.calls import FinishedCalls, ShortCalls
 
 
 async def test_swiftly_answers_with_the_result_of_a_thread(loop):
-    assert await loop.for_program(threading.get_ident) != threading.get_ident()
+    assert await loop.blocking_for_program(threading.get_ident) != threading.get_ident()
 
 
 async def test_swiftly_raises_what_the_call_raised(loop):
@@ -23,13 +23,13 @@ async def test_swiftly_raises_what_the_call_raised(loop):
         raise OSError(5, "planted")
 
     with pytest.raises(OSError, match="planted"):
-        await loop.for_program(fail)
-    assert await loop.for_program(lambda: 7) == 7, "the worker lives on"
+        await loop.blocking_for_program(fail)
+    assert await loop.blocking_for_program(lambda: 7) == 7, "the worker lives on"
 
 
 async def test_swiftly_uses_the_same_thread_again(loop):
-    first = await loop.for_program(threading.get_ident)
-    assert {await loop.for_program(threading.get_ident) for _ in range(20)} == {first}
+    first = await loop.blocking_for_program(threading.get_ident)
+    assert {await loop.blocking_for_program(threading.get_ident) for _ in range(20)} == {first}
 
 
 async def test_swiftly_has_as_many_threads_as_calls_and_keeps_a_few(nursery, loop):
@@ -37,8 +37,8 @@ async def test_swiftly_has_as_many_threads_as_calls_and_keeps_a_few(nursery, loo
     count = loop._programs.kept + 14
     barrier = threading.Barrier(count + 1)
     for _ in range(count):
-        nursery.start_soon(loop.for_program, partial(barrier.wait, 30))
-    await loop.for_program(partial(barrier.wait, 30))
+        nursery.start_soon(loop.blocking_for_program, partial(barrier.wait, 30))
+    await loop.blocking_for_program(partial(barrier.wait, 30))
     await trio.testing.wait_all_tasks_blocked()
     assert len(loop._programs._idle) <= loop._programs.kept
 
@@ -54,12 +54,12 @@ async def test_swiftly_is_not_abandoned_when_its_caller_is_cancelled(nursery, lo
 
     async def call(scope: trio.CancelScope) -> None:
         with scope:
-            ended.append(await loop.for_program(work))
+            ended.append(await loop.blocking_for_program(work))
 
     scope = trio.CancelScope()
     nursery.start_soon(call, scope)
     await begun.wait()
-    assert loop.are_running()
+    assert loop.has_waiters()
     scope.cancel()
     await trio.testing.wait_all_tasks_blocked()
     assert not ended
@@ -68,14 +68,14 @@ async def test_swiftly_is_not_abandoned_when_its_caller_is_cancelled(nursery, lo
         while not ended:
             await trio.lowlevel.checkpoint()
     assert ended == ["done"]
-    assert not loop.are_running()
+    assert not loop.has_waiters()
 
 
 async def test_swiftly_does_not_begin_for_who_is_cancelled_already(loop):
     called = []
     with trio.CancelScope() as scope:
         scope.cancel()
-        await loop.for_program(partial(called.append, 1))
+        await loop.blocking_for_program(partial(called.append, 1))
     assert not called
 
 
@@ -94,7 +94,7 @@ async def test_loop_stands_still_for_short_calls_of_a_worker_and_no_longer(
         way.end()
         release.wait(30)
 
-    nursery.start_soon(loop.for_program, work, way)
+    nursery.start_soon(loop.blocking_for_program, work, way)
     await trio.testing.wait_all_tasks_blocked()
     order.append("loop")
     release.set()
@@ -105,7 +105,7 @@ async def test_loop_stands_still_for_short_calls_of_a_worker_and_no_longer(
 async def test_loop_goes_on_when_a_call_ends_without_freeing_the_way(monkeypatch, fails, loop):
     monkeypatch.setattr(loops, "STAND_STILL_S", 30)
     with trio.fail_after(30), suppress(ZeroDivisionError):
-        await loop.for_program(lambda: 1 / (not fails), ShortCalls())
+        await loop.blocking_for_program(lambda: 1 / (not fails), ShortCalls())
 
 
 @pytest.mark.alone
@@ -115,9 +115,9 @@ async def test_loop_that_stood_still_in_vain_does_not_do_so_again_at_once(
     """F27: a disk that hangs must not hold up every volume, however often it is asked."""
     monkeypatch.setattr(loops, "STAND_STILL_S", 1)
     release, took = threading.Event(), []
-    for _ in range(1 + loops.IN_VAIN):
+    for _ in range(1 + loops.SKIPPED_WAITS):
         began = time.perf_counter()
-        nursery.start_soon(loop.for_program, partial(release.wait, 30), ShortCalls())
+        nursery.start_soon(loop.blocking_for_program, partial(release.wait, 30), ShortCalls())
         await trio.testing.wait_all_tasks_blocked()
         took.append(time.perf_counter() - began)
     release.set()
@@ -131,10 +131,10 @@ async def test_loop_that_stood_still_in_vain_does_not_do_so_again_at_once(
 @pytest.fixture
 async def order(loop):
     """What happens in which order. Whoever stands by sees the calls of workers come back."""
-    order, done = [], loop.returned
+    order, done = [], loop.finished
 
-    def stand_by(calls: Returned) -> None:
-        calls.calm()
+    def stand_by(calls: FinishedCalls) -> None:
+        calls.clear_event()
         calls.watched = True
         if not calls:
             select.select([calls.fd], [], [], 0.5)
@@ -156,9 +156,9 @@ async def test_call_that_comes_back_while_the_loop_stands_by_takes_no_turn(
 ):
     nursery.start_soon(other, order)
     with suppress(ZeroDivisionError):
-        order.append(await loop.for_program(lambda: 1 // (not fails)))
+        order.append(await loop.blocking_for_program(lambda: 1 // (not fails)))
     assert order == ["found", *([] if fails else [1])]
-    assert not loop.are_running()
+    assert not loop.has_waiters()
     await trio.testing.wait_all_tasks_blocked()
     assert order[-1] == "other"
 
@@ -168,25 +168,25 @@ async def test_call_for_which_the_loop_stood_by_in_vain_comes_back_later(nursery
     nursery.start_soon(other, order)
     with trio.fail_after(30):
         async with trio.open_nursery() as calls:
-            calls.start_soon(loop.for_program, partial(release.wait, 30))
+            calls.start_soon(loop.blocking_for_program, partial(release.wait, 30))
             await trio.testing.wait_all_tasks_blocked()
             assert sorted(order) == ["in vain", "other"]
             release.set()
-    assert not loop.are_running()
-    assert not loop.returned.is_somebody_back
+    assert not loop.has_waiters()
+    assert not loop.finished.has_task_to_wake
 
 
-@pytest.mark.parametrize("way", ["for_program", "blocking"])
+@pytest.mark.parametrize("way", ["blocking_for_program", "blocking"])
 async def test_loop_stands_by_for_no_call_beside_another(nursery, order, way, loop):
     """Whose task may have something to do before this one."""
     call = getattr(loop, way)
     release = threading.Event()
-    done = loop.returned
+    done = loop.finished
     stand_by, done.stand_by = done.stand_by, None
     nursery.start_soon(call, partial(release.wait, 30))
     await trio.testing.wait_all_tasks_blocked()
     done.stand_by = stand_by
-    assert await loop.for_program(lambda: 7) == 7
+    assert await loop.blocking_for_program(lambda: 7) == 7
     assert not order
     release.set()
 
@@ -194,19 +194,19 @@ async def test_loop_stands_by_for_no_call_beside_another(nursery, order, way, lo
 async def test_way_is_given_only_where_the_loop_does_not_stand_by(order, monkeypatch, loop):
     """It has stood still already."""
     given = []
-    monkeypatch.setattr(loop, "_stand_still", lambda _: given.append(None))
-    await loop.for_program(lambda: 7, ShortCalls())
+    monkeypatch.setattr(loop, "_wait_for_short_calls", lambda _: given.append(None))
+    await loop.blocking_for_program(lambda: 7, ShortCalls())
     assert not given
-    loop.returned.stand_by = None
-    await loop.for_program(lambda: 7, ShortCalls())
+    loop.finished.stand_by = None
+    await loop.blocking_for_program(lambda: 7, ShortCalls())
     assert len(given) == 1
 
 
 async def test_call_is_waited_for_although_standing_by_fails(caplog, loop):
     """Else its chunks would be free while it writes, and its end would wake another task."""
-    done, release, ended = loop.returned, threading.Event(), []
+    done, release, ended = loop.finished, threading.Event(), []
 
-    def fail(_: Returned) -> None:
+    def fail(_: FinishedCalls) -> None:
         raise MemoryError("planted")
 
     def work() -> None:
@@ -215,10 +215,10 @@ async def test_call_is_waited_for_although_standing_by_fails(caplog, loop):
 
     done.stand_by = fail
     async with trio.open_nursery() as calls:
-        calls.start_soon(loop.for_program, work)
+        calls.start_soon(loop.blocking_for_program, work)
         await trio.testing.wait_all_tasks_blocked()
         release.set()
     assert ended
     assert done.stand_by is None
     assert "planted" in caplog.text
-    assert not loop.are_running()
+    assert not loop.has_waiters()

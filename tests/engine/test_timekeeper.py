@@ -168,11 +168,11 @@ async def test_late_write_that_was_given_up_moves_the_times_when_it_has_ended(mo
     await rig.begin(view)
     await view.write(0, b"x")
     token = object()
-    member.stuck._running.add(token)
-    member.stuck._given_up.add(token)
+    member.shadow_calls._running.add(token)
+    member.shadow_calls._given_up.add(token)
     await rig.wait(SOON)
     assert durable(member)[0].shadow_times.ceiling_ns, "nobody knows what it will show"
     shown = view.times.ctime_ns
-    member.stuck._running.clear()
+    member.shadow_calls._running.clear()
     await rig.wait(1)
     assert view.times.ctime_ns > shown

@@ -254,12 +254,12 @@ async def test_write_that_comes_while_a_file_is_recorded_as_quiet_finds_no_stamp
             return write(*what)
 
         view.quiet_stamp, view.target().write = quiet_stamp, look_and_write
-        await instance.timekeeper.settle(view)
+        await instance.timekeeper.record_exact(view)
         while not seen:
             await trio.lowlevel.checkpoint()
         assert seen == [Stamp()]
         assert recorded_header(bitmap).master_stamp == Stamp()
-        await instance.timekeeper.settle(view)
+        await instance.timekeeper.record_exact(view)
         assert recorded_header(bitmap).master_stamp == real()
 
 

@@ -52,7 +52,7 @@ def test_socket_that_was_removed_is_made_anew(service, on_mount):
     for number in range(1, 3):
         service.socket.unlink()
         eventually(lambda: answers(service), "the service answers again")
-        assert service.said().count("is made anew") == number
+        assert service.said().count("is made again") == number
     assert service.socket.stat().st_mode & 0o777 == 0o600
     assert service.stop() == 0
     assert not service.socket.exists()

@@ -17,7 +17,7 @@ from iifuse import errors
 from iifuse.control import lines, protocol
 from iifuse.control.client import Client
 from iifuse.control.server import Server
-from iifuse.loop.clock import Clock
+from iifuse.loop.timelimits import TimeLimits
 
 SEED = int(os.environ.get("IIFUSE_CRASH_SEED", "1"))
 MESSAGES = 400
@@ -87,7 +87,7 @@ async def test_client_that_trickles_its_request_is_sent_away_in_time(place, auto
     async def answer(request):
         return "here"
 
-    server = Server(str(place / "socket"), answer, Clock())
+    server = Server(str(place / "socket"), answer, TimeLimits())
     await server.open()
     autojump_clock.autojump_threshold = 0.05
     async with trio.open_nursery() as nursery:

@@ -15,7 +15,7 @@ from samples import WHOLE
 from iifuse import errors
 from iifuse.control import protocol
 from iifuse.control.protocol import Target
-from iifuse.core.ticket import Lent
+from iifuse.core.ticket import TicketEntry
 
 CYCLES = 200 if WHOLE else 16
 KILLS = 200 if WHOLE else 6
@@ -137,7 +137,7 @@ def test_needs_are_level_over_export_import_and_join(new_service, volume, place)
         here.wait(shadow)
         here.flip("s", shadow)
         here.wait(shadow)
-        here.client.call(protocol.Export(Target((str(shadow),))), list[Lent])
+        here.client.call(protocol.Export(Target((str(shadow),))), list[TicketEntry])
         there.client.notes(protocol.Import(str(shadow), str(second)))
         there.write(shadow, CHUNK, os.urandom(100))
         there.disable(shadow)

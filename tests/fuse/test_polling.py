@@ -21,8 +21,8 @@ from iifuse.loop.waiter import (
     LOOK_NS_MAX,
     WATCH_S,
     WATCHES_MAX,
-    Baton,
     Patience,
+    ReaderLock,
     Waiter,
 )
 
@@ -30,23 +30,23 @@ pytestmark = pytest.mark.alone
 
 
 async def test_baton_stays_with_who_comes_back_first(nursery):
-    baton, order = Baton(), []
+    lock, order = ReaderLock(), []
 
     async def serve(name: str, turns: int) -> None:
         for _ in range(turns):
-            async with baton:
+            async with lock:
                 order.append(name)
 
     nursery.start_soon(serve, "a", 3)
     await trio.testing.wait_all_tasks_blocked()
     assert order == ["a"] * 3, "free, it is had without a trip through the scheduler"
 
-    async with baton:
+    async with lock:
         for name in "bc":
             nursery.start_soon(serve, name, 2)
         await trio.testing.wait_all_tasks_blocked()
         assert order == ["a"] * 3, "one has it"
-    async with baton:
+    async with lock:
         order.append("main")
     await trio.testing.wait_all_tasks_blocked()
     assert order[3] == "main"
@@ -54,16 +54,16 @@ async def test_baton_stays_with_who_comes_back_first(nursery):
 
 
 async def test_baton_is_passed_on_when_its_holder_is_cancelled(nursery):
-    baton, done = Baton(), trio.Event()
+    lock, done = ReaderLock(), trio.Event()
     scope = trio.CancelScope()
 
     async def hold() -> None:
         with scope:
-            async with baton:
+            async with lock:
                 await trio.sleep_forever()
 
     async def follow() -> None:
-        async with baton:
+        async with lock:
             done.set()
 
     nursery.start_soon(hold)
@@ -78,15 +78,15 @@ async def test_baton_is_passed_on_when_its_holder_is_cancelled(nursery):
 
 @pytest.mark.parametrize("number", [0, 1])
 async def test_baton_of_a_waiter_that_is_cancelled_goes_to_the_others(nursery, number):
-    baton, had = Baton(), []
+    lock, had = ReaderLock(), []
     scopes = [trio.CancelScope(), trio.CancelScope()]
 
     async def wait(index: int) -> None:
         with scopes[index]:
-            async with baton:
+            async with lock:
                 had.append(index)
 
-    async with baton:
+    async with lock:
         for index in range(2):
             nursery.start_soon(wait, index)
             await trio.testing.wait_all_tasks_blocked()
@@ -192,7 +192,7 @@ async def test_waiter_ends_with_the_session(nursery, busy, begins):
 
 
 async def call_that_lasts(release: threading.Event, back: trio.Event, loop) -> None:
-    await loop.for_program(partial(release.wait, 30))
+    await loop.blocking_for_program(partial(release.wait, 30))
     back.set()
 
 
@@ -201,7 +201,7 @@ async def test_waiter_watches_descriptors_of_any_number(nursery, loop):
     old = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(old[0], 2048), max(old[1], 2048)))
     release, back = threading.Event(), trio.Event()
-    waiter = Waiter(loop.are_running, loop.watchable)
+    waiter = Waiter(loop.has_waiters, loop.watchable_calls)
     with pipe() as (fd, writer), ExitStack() as stack:
         stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, old)
         high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 1500)
@@ -221,13 +221,13 @@ async def test_waiter_watches_descriptors_of_any_number(nursery, loop):
 async def test_waiter_that_fails_leaves_nobody_waiting_for_a_call(nursery, loop):
     """Else the call would only write to a descriptor at which nobody looks any more."""
     release, back = threading.Event(), trio.Event()
-    waiter = Waiter(loop.are_running, loop.watchable)
-    waiter._either = _Broken()
+    waiter = Waiter(loop.has_waiters, loop.watchable_calls)
+    waiter._two = _Broken()
     nursery.start_soon(call_that_lasts, release, back, loop)
     await trio.lowlevel.checkpoint()
     try:
         with pytest.raises(OSError, match="planted"):
-            waiter._watch(loop.returned, WATCH_S)
+            waiter._watch(loop.finished, WATCH_S)
     finally:
         release.set()
     with trio.fail_after(30):
@@ -247,14 +247,14 @@ async def test_waiter_is_not_kept_from_sleeping_by_a_call_that_told_late(nursery
     release, back, slept = threading.Event(), trio.Event(), []
     nursery.start_soon(call_that_lasts, release, back, loop)
     await trio.lowlevel.checkpoint()
-    waiter = Waiter(loop.are_running, loop.watchable)
-    os.eventfd_write(loop.returned.fd, 1)
+    waiter = Waiter(loop.has_waiters, loop.watchable_calls)
+    os.eventfd_write(loop.finished.fd, 1)
     try:
         with pipe() as (fd, _):
             waiter._fd = fd
             for _ in range(3):
                 began = time.perf_counter()
-                waiter._watch(loop.returned, WATCH_S)
+                waiter._watch(loop.finished, WATCH_S)
                 slept.append(time.perf_counter() - began)
     finally:
         release.set()
@@ -262,11 +262,11 @@ async def test_waiter_is_not_kept_from_sleeping_by_a_call_that_told_late(nursery
 
 
 async def test_waiter_that_watches_sees_a_call_come_back_and_then_a_request(nursery, loop):
-    waiter, readable = Waiter(loop.are_running, loop.watchable), trio.Event()
+    waiter, readable = Waiter(loop.has_waiters, loop.watchable_calls), trio.Event()
     back, release = trio.Event(), threading.Event()
 
     async def call() -> None:
-        assert await loop.for_program(lambda: release.wait(30)) is True
+        assert await loop.blocking_for_program(lambda: release.wait(30)) is True
         back.set()
 
     async def wait(fd: int) -> None:
@@ -275,7 +275,7 @@ async def test_waiter_that_watches_sees_a_call_come_back_and_then_a_request(nurs
 
     with pipe() as (fd, writer):
         nursery.start_soon(call)
-        while not loop.are_running():
+        while not loop.has_waiters():
             await trio.lowlevel.checkpoint()
         release.set()
         nursery.start_soon(wait, fd)
@@ -289,8 +289,8 @@ async def test_waiter_that_watches_sees_a_call_come_back_and_then_a_request(nurs
 
 async def test_waiter_that_watches_holds_up_nobody_for_long(nursery, loop):
     """A call that takes long: others have their turns, and after a while trio waits for it."""
-    waiter, release, turns = Waiter(loop.are_running, loop.watchable), threading.Event(), 0
-    nursery.start_soon(loop.for_program, partial(release.wait, 30))
+    waiter, release, turns = Waiter(loop.has_waiters, loop.watchable_calls), threading.Event(), 0
+    nursery.start_soon(loop.blocking_for_program, partial(release.wait, 30))
     try:
         with pipe() as (fd, _):
             nursery.start_soon(waiter.wait_readable, fd)
@@ -306,9 +306,9 @@ async def test_waiter_that_watches_holds_up_nobody_for_long(nursery, loop):
 
 
 async def test_waiter_that_watches_ends_with_the_session(nursery, loop):
-    waiter, ended = Waiter(lambda: True, loop.watchable), trio.Event()
+    waiter, ended = Waiter(lambda: True, loop.watchable_calls), trio.Event()
     release = threading.Event()
-    nursery.start_soon(loop.for_program, partial(release.wait, 30))
+    nursery.start_soon(loop.blocking_for_program, partial(release.wait, 30))
 
     async def wait(fd: int) -> None:
         with pytest.raises(trio.ClosedResourceError):
@@ -329,7 +329,7 @@ async def test_waiter_that_watches_ends_with_the_session(nursery, loop):
 class _Back:
     """A call that is back, and whose task has not had its turn yet."""
 
-    watched, is_somebody_back, fd = False, True, -1
+    watched, has_task_to_wake, fd = False, True, -1
 
     def __bool__(self) -> bool:
         return False
@@ -346,7 +346,7 @@ async def test_waiter_lets_a_task_go_on_whose_call_is_back_instead_of_sleeping(n
         running.clear()
 
     with pipe() as (fd, writer):
-        waiter._either = _Broken()
+        waiter._two = _Broken()
         await waiter_knows(waiter, fd, writer)
         waiter._poll, waiter._patience.look_ns = _Poll(looked), LOOK_NS_MAX
         nursery.start_soon(go_on)
@@ -362,7 +362,7 @@ def test_polling_leaves_pyfuse3_the_rest_of_trio():
     try:
         waiter = Waiter(lambda: False, lambda: None)
         waits.install(waiter, lambda: False)
-        assert pyfuse3.trio.Lock() is waiter.baton
+        assert pyfuse3.trio.Lock() is waiter.reader_lock
         assert pyfuse3.trio.open_nursery is trio.open_nursery
         assert pyfuse3.trio.ClosedResourceError is trio.ClosedResourceError
         assert pyfuse3.trio.lowlevel.current_task is trio.lowlevel.current_task

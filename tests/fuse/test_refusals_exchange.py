@@ -17,7 +17,7 @@ NEED = 24576 + 2 * 512
 def lent(service, new_service, volume, place):
     """A set that is exported by `service` and not yet imported by `other`."""
 
-    class Lent:
+    class TicketEntry:
         def __init__(self):
             self.service, self.other = service, new_service("other")
             self.master, self.shadow = volume("m", SIZE), place / "s"
@@ -42,7 +42,7 @@ def lent(service, new_service, volume, place):
             done = service.run("iiadm", "-J", self.shadow, *(words or (self.second,)))
             assert done.returncode == 0, done.stderr
 
-    return Lent()
+    return TicketEntry()
 
 
 def edited(lent, path, **fields):

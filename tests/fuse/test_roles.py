@@ -12,7 +12,7 @@ from samples import some
 from iifuse import errors
 from iifuse.control import protocol
 from iifuse.control.protocol import Target
-from iifuse.core.ticket import Lent, Ticket, encode
+from iifuse.core.ticket import Ticket, TicketEntry, encode
 from iifuse.store.statedb import StateDB
 
 SIZE = 64 * CHUNK
@@ -90,7 +90,8 @@ def devices(place, loops):
 def ticket(place):
     """Of an export that is none of this host's."""
     path = place / "a.iiticket"
-    lent = Lent(uuid4(), "/far/s", "/far/m", 1, uuid4(), "2026-01-01T00:00:00+00:00", 1, SIZE)
+    time = "2026-01-01T00:00:00+00:00"
+    lent = TicketEntry(uuid4(), "/far/s", "/far/m", 1, uuid4(), time, 1, SIZE)
     path.write_bytes(encode(Ticket((lent,))))
     return str(path)
 

@@ -10,7 +10,7 @@ from harness import CHUNK
 
 from iifuse.control import protocol
 from iifuse.control.protocol import Target
-from iifuse.core.ticket import Lent
+from iifuse.core.ticket import TicketEntry
 
 pytestmark = pytest.mark.finding("K11.4")
 HUGE = 1 << 44
@@ -111,7 +111,7 @@ def test_bitmap_of_holes_counts_as_one_that_is_not_there(service, refused, hollo
 def lend(service, ticket_of):
     """Export sets from one service; their tickets."""
     service.wait(*ticket_of)
-    service.client.call(protocol.Export(Target(tuple(map(str, ticket_of)))), list[Lent])
+    service.client.call(protocol.Export(Target(tuple(map(str, ticket_of)))), list[TicketEntry])
 
 
 def test_import_looks_for_room_before_it_writes(new_service, refused, hollow, place, small):

@@ -92,14 +92,14 @@ def test_stranger_is_refused_even_with_a_way_to_the_socket(service, place, disk)
 _LOAD = """
 import trio
 from iifuse.control.server import Server
-from iifuse.loop.clock import Clock
+from iifuse.loop.timelimits import TimeLimits
 """
 """As root: the checkout may lie below a directory that is closed to others."""
 _SERVE = """
 async def main():
     async def answer(request):
         return os.getuid()
-    server = Server(sys.argv[3], answer, Clock())
+    server = Server(sys.argv[3], answer, TimeLimits())
     await server.open()
     print("open", flush=True)
     with trio.move_on_after(60):

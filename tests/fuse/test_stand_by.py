@@ -21,7 +21,7 @@ pytestmark = pytest.mark.alone
 
 async def stands_by(waiter: Waiter, loop) -> bool:
     """Does it watch for a call, and find it?"""
-    release, done, watch, found = threading.Event(), loop.returned, waiter._watch, []
+    release, done, watch, found = threading.Event(), loop.finished, waiter._watch, []
 
     def spy(*how) -> None:
         release.set()
@@ -30,7 +30,7 @@ async def stands_by(waiter: Waiter, loop) -> bool:
 
     waiter._watch, done.stand_by = spy, waiter.stand_by
     threading.Timer(0.05, release.set).start()  # nobody watches: it ends all the same
-    await loop.for_program(partial(release.wait, 30))
+    await loop.blocking_for_program(partial(release.wait, 30))
     done.stand_by = None
     return found == [True]
 
@@ -39,11 +39,11 @@ async def stands_by(waiter: Waiter, loop) -> bool:
 async def test_waiter_stands_by_for_the_only_request_in_hand(nursery, monkeypatch, others, loop):
     """Else those who could be answered would wait for a disk."""
     monkeypatch.setattr(polling, "STAND_BY_S", 5)
-    waiter, stood = Waiter(loop.are_running, loop.watchable), []
+    waiter, stood = Waiter(loop.has_waiters, loop.watchable_calls), []
     go, served = trio.Event(), trio.Event()
 
     async def serve(fd: int, writer: int, until: trio.Event) -> None:
-        async with waiter.baton:
+        async with waiter.reader_lock:
             await waiter_knows(waiter, fd, writer)
         await until.wait()
         stood.append(await stands_by(waiter, loop))
@@ -65,14 +65,14 @@ async def test_waiter_stands_by_for_the_only_request_in_hand(nursery, monkeypatc
 
 async def read(waiter: Waiter, fd: int) -> None:
     """A task that has nothing to do."""
-    async with waiter.baton:
+    async with waiter.reader_lock:
         await waiter.wait_readable(fd)
 
 
 async def test_waiter_stands_by_for_no_other_task_than_those_that_serve(nursery, monkeypatch, loop):
     """A copy or a verb: programs must not wait for it."""
     monkeypatch.setattr(polling, "STAND_BY_S", 5)
-    waiter = Waiter(loop.are_running, loop.watchable)
+    waiter = Waiter(loop.has_waiters, loop.watchable_calls)
     with pipe() as (fd, writer):
         nursery.start_soon(waiter_knows, waiter, fd, writer)
         nursery.start_soon(trio.sleep_forever)
@@ -84,12 +84,12 @@ async def test_waiter_stands_by_for_no_other_task_than_those_that_serve(nursery,
 async def test_waiter_that_stands_by_lets_others_have_their_turn(nursery, monkeypatch, loop):
     """Although each request takes a disk's sync, and they never end."""
     monkeypatch.setattr(polling, "STAND_BY_S", 0)
-    waiter, turns, served = Waiter(loop.are_running, loop.watchable), [], trio.Event()
+    waiter, turns, served = Waiter(loop.has_waiters, loop.watchable_calls), [], trio.Event()
 
     async def serve(fd: int) -> None:
         for _ in range(IN_A_ROW_MAX):
             await read(waiter, fd)
-            waiter.stand_by(loop.returned)
+            waiter.stand_by(loop.finished)
         served.set()
 
     with pipe(full=True) as (fd, _):
@@ -102,12 +102,12 @@ async def test_waiter_that_stands_by_lets_others_have_their_turn(nursery, monkey
 
 async def test_waiter_that_stands_by_serves_the_next_request_at_once(nursery, monkeypatch, loop):
     monkeypatch.setattr(polling, "STAND_BY_S", 30)
-    waiter, served = Waiter(loop.are_running, loop.watchable), trio.Event()
+    waiter, served = Waiter(loop.has_waiters, loop.watchable_calls), trio.Event()
 
     async def serve(fd: int) -> None:
         await read(waiter, fd)
         began = time.monotonic()  # a second request is there already
-        waiter.stand_by(loop.returned)
+        waiter.stand_by(loop.finished)
         assert time.monotonic() - began < 20
         served.set()
 
@@ -119,15 +119,15 @@ async def test_waiter_that_stands_by_serves_the_next_request_at_once(nursery, mo
 @pytest.mark.parametrize("requests", [1, IN_A_ROW_MAX])
 async def test_others_have_their_turn_between_stands(nursery, requests, loop):
     """Of one request or of many: verbs, and a point in time that holds other programs' writes."""
-    waiter, turns, served = Waiter(loop.are_running, loop.watchable), [], trio.Event()
-    loop.returned.stand_by = waiter.stand_by
+    waiter, turns, served = Waiter(loop.has_waiters, loop.watchable_calls), [], trio.Event()
+    loop.finished.stand_by = waiter.stand_by
 
     async def serve(fd: int, writer: int) -> None:
         for _ in range(requests):
-            async with waiter.baton:
+            async with waiter.reader_lock:
                 await waiter_knows(waiter, fd, writer)
             for _ in range(IN_A_ROW_MAX // requests):
-                await loop.for_program(lambda: None)
+                await loop.blocking_for_program(lambda: None)
         served.set()
 
     with pipe() as (fd, writer):
@@ -143,12 +143,12 @@ async def test_stand_takes_no_longer_than_it_may(nursery, loop):
     waiter, took, served = Waiter(lambda: True, lambda: None), [], trio.Event()
 
     async def serve(fd: int, writer: int) -> None:
-        async with waiter.baton:
+        async with waiter.reader_lock:
             await waiter_knows(waiter, fd, writer)
         for _ in range(21):
             waiter._in_a_row = 0
             began = time.perf_counter()
-            waiter.stand_by(loop.returned)
+            waiter.stand_by(loop.finished)
             took.append(time.perf_counter() - began)
         served.set()
 
@@ -160,7 +160,7 @@ async def test_stand_takes_no_longer_than_it_may(nursery, loop):
 
 async def test_nobody_sleeps_beside_another_call_while_a_task_could_go_on(nursery, loop):
     """A slow disk beside a quick one: each second call of the quick one took a millisecond more."""
-    waiter, release = Waiter(loop.are_running, loop.watchable), threading.Event()
+    waiter, release = Waiter(loop.has_waiters, loop.watchable_calls), threading.Event()
     requests, took, ended = 100, [], trio.Event()
 
     async def serve(fd: int, writer: int) -> None:
@@ -168,7 +168,7 @@ async def test_nobody_sleeps_beside_another_call_while_a_task_could_go_on(nurser
             await read(waiter, fd)
             os.read(fd, 1)
             began = time.perf_counter()
-            await loop.for_program(lambda: None)
+            await loop.blocking_for_program(lambda: None)
             took.append(time.perf_counter() - began)
             if len(took) < requests:  # else the other one would outlive the pipe
                 os.write(writer, b"x")  # the next one, at depth 1
@@ -176,7 +176,7 @@ async def test_nobody_sleeps_beside_another_call_while_a_task_could_go_on(nurser
         ended.set()
 
     with pipe(full=True) as (fd, writer):
-        nursery.start_soon(loop.for_program, partial(release.wait, 30))
+        nursery.start_soon(loop.blocking_for_program, partial(release.wait, 30))
         for _ in range(2):
             nursery.start_soon(serve, fd, writer)
         with trio.fail_after(30):
@@ -190,13 +190,13 @@ async def test_tasks_with_nothing_to_do_are_counted_while_one_is_woken(nursery):
     """Else the one that is to read the next request would look like one at work."""
     waiter = Waiter(lambda: False, lambda: None)
     for _ in range(3):
-        nursery.start_soon(waiter.baton.__aenter__)
+        nursery.start_soon(waiter.reader_lock.__aenter__)
         await trio.testing.wait_all_tasks_blocked()
-    assert waiter.baton.readers == 3
-    await waiter.baton.__aexit__(None, None, None)
-    assert waiter.baton.readers == 2, "one is woken, one sleeps"
+    assert waiter.reader_lock.readers == 3
+    await waiter.reader_lock.__aexit__(None, None, None)
+    assert waiter.reader_lock.readers == 2, "one is woken, one sleeps"
     await trio.testing.wait_all_tasks_blocked()
-    assert waiter.baton.readers == 2
+    assert waiter.reader_lock.readers == 2
     nursery.cancel_scope.cancel()
 
 
@@ -209,8 +209,8 @@ async def test_mount_stands_by(monkeypatch, tmp_path, loop):
     mount = Mount(loop, str(tmp_path), None, writeback_cache=False, in_place=False)
     mount._connection = SimpleNamespace(greet=lambda: False)  # nothing is mounted
     await mount.run()
-    waiter = loop.returned.stand_by.__self__
+    waiter = loop.finished.stand_by.__self__
     with pipe(full=True) as (fd, _):  # a request that comes after the greeting
         await pyfuse3.trio.lowlevel.wait_readable(fd)
     assert pyfuse3.trio.lowlevel.wait_readable.__self__ is waiter
-    assert pyfuse3.trio.Lock() is waiter.baton
+    assert pyfuse3.trio.Lock() is waiter.reader_lock

@@ -14,7 +14,7 @@ PLACES = {
     "open_volume": (
         "iifuse/host/instance.py", "iifuse/store/transitions.py", "tools/iibitmap_read.py",
     ),
-    "make_up": ("iifuse/host/trust.py", "tools/iibitmap_repair.py"),
+    "replace_lost_bits": ("iifuse/host/trust.py", "tools/iibitmap_repair.py"),
 }  # fmt: skip
 """Name of a function -> who may call it. Of open_volume: who may call that of store.volume; all
 others ask their instance, which knows what the administrator has said of volumes."""

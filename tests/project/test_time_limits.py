@@ -1,4 +1,4 @@
-"""A pause of the service counts against nobody: its time limits are those of `loop.clock`."""
+"""A pause of the service counts against nobody: its time limits are those of `loop.limits`."""
 
 import ast
 from pathlib import Path

@@ -7,15 +7,15 @@ from uuid import UUID
 import pytest
 
 from iifuse import errors
-from iifuse.core.event import Event, written
+from iifuse.core.event import Event, timestamp
 from iifuse.store import database, historyrows
 from iifuse.store.historyrows import DAYS_MAX, ROWS_MAX, ROWS_MIN, STEP_ROWS
 from iifuse.store.statedb import StateDB
 
 DAY_S = 86_400
 NOW_S = 1_800_000_000
-BEFORE = written(NOW_S - DAYS_MAX * DAY_S)
-WHOLE = Event(written(NOW_S), "/s1", "copied", 7, UUID(int=3), 1.5, 77, 77 << 15, 0.25, "why")
+BEFORE = timestamp(NOW_S - DAYS_MAX * DAY_S)
+WHOLE = Event(timestamp(NOW_S), "/s1", "copied", 7, UUID(int=3), 1.5, 77, 77 << 15, 0.25, "why")
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def numbers(db):
 
 
 def add(db, count, time_s=NOW_S):
-    db.record([Event(written(time_s), "/s1", f"event {n}") for n in range(count)])
+    db.record([Event(timestamp(time_s), "/s1", f"event {n}") for n in range(count)])
 
 
 def prune_all(db):
@@ -41,8 +41,8 @@ def prune_all(db):
 
 
 def test_history_gives_back_what_it_was_told_in_its_order(db):
-    service = Event(written(NOW_S), "", "service started")
-    other = Event(written(NOW_S), "/s2", "disable")
+    service = Event(timestamp(NOW_S), "", "service started")
+    other = Event(timestamp(NOW_S), "/s2", "disable")
     db.record([service, WHOLE])
     db.record([other])
     assert db.events(None, 0, 9) == [(1, service), (2, WHOLE), (3, other)]

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from iifuse import __version__, errors
 from iifuse.control import lines, protocol
-from iifuse.core.ticket import Lent
+from iifuse.core.ticket import TicketEntry
 
 CHUNK = 32768
 CHUNKS = 64
@@ -50,7 +50,7 @@ def copying(shadow: str, left: int, brought: int = 0, **fields: Any) -> protocol
     return row(shadow, copy_bits=left, copied_chunks=brought, **fields)
 
 
-def lent(shadow: str, **fields: Any) -> Lent:
+def lent(shadow: str, **fields: Any) -> TicketEntry:
     """A ticket's entry for a set as row() makes it."""
     plain: dict[str, Any] = {
         "uuid": UUID(int=7),
@@ -62,7 +62,7 @@ def lent(shadow: str, **fields: Any) -> Lent:
         "export_number": 1,
         "size_bytes": CHUNKS * CHUNK,
     }
-    return Lent(**{**plain, **fields})
+    return TicketEntry(**{**plain, **fields})
 
 
 class FakeService:

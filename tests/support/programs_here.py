@@ -3,7 +3,7 @@
 import os
 import subprocess
 
-from iifuse.store.programs import Said
+from iifuse.store.programs import ProgramOutput
 
 
 class Here:
@@ -16,4 +16,4 @@ class Here:
             [*words, f"/proc/self/fd/{fd}"], pass_fds=(fd,), capture_output=True, check=False,
             timeout=limit_s, env={**os.environ, "LC_ALL": "C"},
         )  # fmt: skip
-        return Said(done.returncode, done.stdout, done.stderr)
+        return ProgramOutput(done.returncode, done.stdout, done.stderr)

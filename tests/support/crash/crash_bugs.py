@@ -12,7 +12,7 @@ from crash_orders import forgotten_early, phases, steps
 from iifuse.core import header as header_format
 from iifuse.core import touch as touches
 from iifuse.core.bits import Bits
-from iifuse.core.change import Act, Pend, Store
+from iifuse.core.change import Act, CommitPending, WriteBitmap
 from iifuse.core.header import pack
 from iifuse.core.sector import Region
 from iifuse.core.state import Change, Progress, Role
@@ -83,7 +83,7 @@ def write_before_mark():
     async def write(self, offset, data):
         run = self.family.geometry.span(offset, len(data))
         done = self.target().write(offset, data)
-        if not self.covers(*run):
+        if not self.note_if_ready(*run):
             await self.family.touch(self.touch(*run))
         return done
 
@@ -134,11 +134,11 @@ def ready_before_the_bitmap_is_synced():
 @bug("first_copy-1", "update-ind", "copy-to-shadow")
 def copy_bit_cleared_before_the_target_is_synced():
     async def settle(self, runs):
-        settle, clear = touches.copied(self.member.member, runs)
+        settle, clear = touches.end_of_stretch(self.member.member, runs)
         await self.family.clear(clear)
         await self.family.execute([settle])
 
-    with patch.object(Copier, "_settle", settle):
+    with patch.object(Copier, "_end_stretch", settle):
         yield
 
 
@@ -177,7 +177,7 @@ def source_not_synced_at_the_pit():
 @bug("update-ind", "two_updates")
 def shadow_bits_zeroed_before_copy_bits_are_durable():
     def turn(steps):
-        shadow = [s for s in steps if isinstance(s, Store) and s.region is Region.SHADOW]
+        shadow = [s for s in steps if isinstance(s, WriteBitmap) and s.region is Region.SHADOW]
         return shadow + [s for s in steps if s not in shadow]
 
     with steps("whole_change", turn):
@@ -186,7 +186,7 @@ def shadow_bits_zeroed_before_copy_bits_are_durable():
 
 @bug("update-ind", "update-dep")
 def pending_record_left_out():
-    with steps("point_in_time", _without(lambda s: isinstance(s, Pend))):
+    with steps("point_in_time", _without(lambda s: isinstance(s, CommitPending))):
         yield
 
 
@@ -210,7 +210,7 @@ def group_record_replayed_twice():
         older = replace(header, pit=replace(header.pit, number=header.pit.number - 1))
         return real(transition, older)
 
-    forgetful = phases("point_in_time", _without(lambda phase: phase is Act.FORGET))
+    forgetful = phases("point_in_time", _without(lambda phase: phase is Act.FORGET_RECORD))
     with forgetful, patch.object(loading, "unfinished", unfinished):
         yield
 
@@ -356,7 +356,7 @@ def set_in_the_database_as_if_it_had_a_header():
 @bug("offline_reset-dep", "offline_reset-ind")
 def offline_noted_in_memory_only():
     async def take_offline(self, role, reason):
-        roles = self.state.offline | self._drags(role)
+        roles = self.state.offline | self._offline_with(role)
         self.amend(replace(self.header, offline=roles, offline_reason=reason, copying=False))
 
     with patch.object(VolumeSet, "take_offline", take_offline):

@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 import crash_identity
 from crash_paths import FakeFile, FakePath
-from crash_schedule import CooperativeLock, CooperativeRLock, in_crew, pause, run_sync
+from crash_schedule import CooperativeLock, CooperativeRLock, in_pool, pause, run_sync
 
 SECTOR = 512
 CHUNK = 32 * 1024
@@ -359,7 +359,7 @@ def installed():
         for module in ("iifuse.store.volume", "iifuse.host.notes"):
             stack.enter_context(patch(f"{module}.threading", locks))
         stack.enter_context(patch("trio.to_thread.run_sync", run_sync))
-        stack.enter_context(patch("iifuse.loop.loop.Loop._in_crew", in_crew))
+        stack.enter_context(patch("iifuse.loop.loop.Loop._in_pool", in_pool))
         for name, value in SMALL.items():
             stack.enter_context(patch(name, value))
         yield SYSTEM

@@ -45,9 +45,10 @@ def leave_out(*kinds: type, role: Role | None = None) -> Callable[[list], list]:
 
 def forgotten_early(found: list) -> list:
     """The record of a group goes before the last set's header is committed."""
-    if Act.FORGET not in found:
+    if Act.FORGET_RECORD not in found:
         return found
     *before, whole = found[: found.index(Act.ADOPT)]
     last, chain = list(whole.of.items())[-1]
     early = Chains({**whole.of, last: chain[:-1]})
-    return [*before, early, Act.FORGET, Chains({last: chain[-1:]}), Act.ADOPT, Act.OPEN]
+    late = Chains({last: chain[-1:]})
+    return [*before, early, Act.FORGET_RECORD, late, Act.ADOPT, Act.OPEN_GATES]

@@ -204,7 +204,7 @@ class Rig:
 
     async def flip(self, verb: Verb, *shadows: str) -> None:
         began = self.now
-        resumed = verb.to_master and self.main.set(shadows[0]).state.resumes
+        resumed = verb.to_master and self.main.set(shadows[0]).state.is_aborted_restore
         await self.main.flip(verb, *shadows)
         if not resumed:
             pairs = [(s, self.sets[s]) for s in shadows]

@@ -76,8 +76,8 @@ async def run_sync(call: Callable[..., Any], *arguments: Any, **options: Any) ->
     return job.result
 
 
-async def in_crew(self: Any, crew: object, call: Callable[[], Any], short: object = None) -> Any:
-    """Instead of Loop._in_crew; nobody stands still."""
+async def in_pool(self: Any, pool: object, call: Callable[[], Any], short: object = None) -> Any:
+    """Instead of Loop._in_pool; nobody stands still."""
     return await run_sync(call)
 
 

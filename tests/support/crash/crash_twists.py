@@ -13,7 +13,7 @@ from crash_verbs import Machine
 
 from iifuse.core import touch as touches
 from iifuse.core.bits import Bits
-from iifuse.core.change import Act, Pend, Store
+from iifuse.core.change import Act, CommitPending, WriteBitmap
 from iifuse.core.state import Kind, Progress, Role, Verb
 from iifuse.core.touch import Copy, Mark, Note, Side, Sync
 from iifuse.verbs import loading
@@ -104,7 +104,8 @@ def _():
     def trusting(self, first, count):
         return self.ready.all(first, count) or not self.copy.any(first, count)
 
-    with steps("copied", leave_out(Sync, role=Role.BITMAP)), patch.object(Bits, "covers", trusting):
+    unsynced = steps("end_of_stretch", leave_out(Sync, role=Role.BITMAP))
+    with unsynced, patch.object(Bits, "note_if_ready", trusting):
         yield
 
 
@@ -159,7 +160,7 @@ def _():
 
 @twist("copy bit cleared before the chunk is durable", m2s, dep_s2m)
 def _():
-    with phases("copied", lambda found: found[::-1]):
+    with phases("end_of_stretch", lambda found: found[::-1]):
         yield
 
 
@@ -184,7 +185,7 @@ def _():
 @twist("shadow bits zeroed before the copy bits are durable", ind, verbs=(U,))
 def _():
     def turn(found):
-        stores = [s for s in found if isinstance(s, Store)]
+        stores = [s for s in found if isinstance(s, WriteBitmap)]
         return [*reversed(stores), *(s for s in found if s not in stores)]
 
     with steps("whole_change", turn):
@@ -193,7 +194,7 @@ def _():
 
 @twist("no durable record before the bits change", ind, verbs=(U,))
 def _():
-    with steps("point_in_time", leave_out(Pend)):
+    with steps("point_in_time", leave_out(CommitPending)):
         yield
 
 

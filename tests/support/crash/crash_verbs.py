@@ -12,7 +12,7 @@ from iifuse.core import change as orders
 from iifuse.core import state
 from iifuse.core import touch as touches
 from iifuse.core.bits import Bits
-from iifuse.core.change import Act, Chains, Commit, Phase, SetStep, Store
+from iifuse.core.change import Act, Chains, Commit, Phase, SetStep, WriteBitmap
 from iifuse.core.header import Header
 from iifuse.core.state import Custody, Kind, Progress, Role, Verb
 from iifuse.core.touch import Side, Sync, Touch
@@ -36,7 +36,7 @@ class Machine(Stage):
         kind, number = file
         ours = [a for a in self.actors if a.family == number]
         actors = ours if kind == "M" else [self.actors[number]]
-        if not all(a.bits.covers(first, count) for a in actors):
+        if not all(a.bits.note_if_ready(first, count) for a in actors):
             family = actors[0].family
             side, key = (Side.MASTER, None) if kind == "M" else (Side.SHADOW, actors[0].key)
             yield from self.touch(family, Touch(side, key, first, count))
@@ -69,7 +69,7 @@ class Machine(Stage):
         run = (self.to_bring(actor)[0], 1)
         if actor.header.state.restoring:
             yield from self.touch(actor.family, Touch(Side.RAW, actor.key, *run))
-        yield from self.execute([(touches.copy_ahead(actor.member, run),)])
+        yield from self.execute([(touches.copy_step(actor.member, run),)])
         actor.copied.append(run)
 
     def to_bring(self, actor: Actor) -> list[int]:
@@ -81,9 +81,9 @@ class Machine(Stage):
         actor = self.actors[number]
         runs, actor.copied = actor.copied, []
         if runs:
-            yield from self.execute(touches.copied(actor.member, runs))
+            yield from self.execute(touches.end_of_stretch(actor.member, runs))
         if actor.bits.copy.is_zero():
-            yield from self.execute([touches.settle(actor.member)])
+            yield from self.execute([touches.sync_target(actor.member)])
             yield from self.commit(actor, progress=Progress.IDLE, copying=False)
 
     # -- points in time -------------------------------------------------------------------------
@@ -110,7 +110,7 @@ class Machine(Stage):
         pits = {key: actor.header.pit.number for key, actor in named.items()}
         record = pit.with_members(command, pits, parts)
         phases = orders.point_in_time({key: part.change for key, part in parts.items()})
-        for phase in phases[phases.index(Act.GATE) :]:
+        for phase in phases[phases.index(Act.CLOSE_GATES) :]:
             yield from self._pit_phase(phase, parts, record)
         for key, part in parts.items():
             named[key].header, named[key].bits = part.header, Bits(part.shadow, part.copy)
@@ -143,7 +143,7 @@ class Machine(Stage):
         match phase:
             case Act.RECORD:
                 yield from self.apply([("put", RECORD, record), ("sync", RECORD)])
-            case Act.FORGET:
+            case Act.FORGET_RECORD:
                 yield from self.apply([("put", RECORD, None), ("sync", RECORD)])
             case Chains(of):
                 for step in itertools.chain(*of.values()):
@@ -164,7 +164,7 @@ class Machine(Stage):
         actor.bits.cool_all()
         for step in orders.exact_bits(actor.key):
             match step:
-                case Store(_, region):
+                case WriteBitmap(_, region):
                     found = [a for a in self.stores(actor) if a[1][-1] == region]
                     yield from self.apply(found)
                 case Commit():
@@ -188,7 +188,7 @@ class Machine(Stage):
         """The other host writes to the shadow and notes it in its own bitmap."""
         file, actor = ("S", number), self.actors[number]
         self._begin_write(file, chunk, 1)
-        if not actor.far.covers(chunk, 1):
+        if not actor.far.note_if_ready(chunk, 1):
             header = replace(actor.header, custody=Custody.IMPORTED)
             far = Far(number, actor.family, header, actor.far)
             touch = Touch(Side.SHADOW, far.key, chunk, 1)

@@ -46,7 +46,7 @@ def a_short_write_counts_as_done() -> AbstractContextManager[Any]:
 
 def offline_is_only_in_memory() -> AbstractContextManager[Any]:
     async def take_offline(self: VolumeSet, role: Any, reason: str) -> None:
-        roles = self.state.offline | self._drags(role)
+        roles = self.state.offline | self._offline_with(role)
         self.amend(replace(self.header, offline=roles, offline_reason=reason, copying=False))
 
     return patch.object(VolumeSet, "take_offline", take_offline)

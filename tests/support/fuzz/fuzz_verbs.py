@@ -28,7 +28,7 @@ from fuzz_talk import requests
 from iifuse.control.dispatch import Dispatcher
 from iifuse.control.protocol import ServiceInfo
 from iifuse.control.server import Server
-from iifuse.loop.clock import Clock
+from iifuse.loop.timelimits import TimeLimits
 from iitools import iibitmap
 
 INFO = ServiceInfo("0", 1, "/mnt", "/state")
@@ -40,7 +40,7 @@ async def _ask(image: Image, lines: list[bytes]) -> bool:
     async with trio.open_nursery() as nursery:
         host = Host(disk, "main")
         await host.up(nursery)
-        server = Server("/no/socket", Dispatcher(host.instance, INFO).answer, Clock())
+        server = Server("/no/socket", Dispatcher(host.instance, INFO).answer, TimeLimits())
         worked = [_judge(await server._reply(asked)) for asked in lines]
         for path in list(host.instance.views):
             with contextlib.suppress(OSError):

@@ -15,7 +15,7 @@ from kill_world import Member, World, target
 
 from iifuse.control import protocol
 from iifuse.control.protocol import SetStatus
-from iifuse.core.ticket import Lent
+from iifuse.core.ticket import TicketEntry
 
 Rows = dict[str, SetStatus]
 
@@ -203,7 +203,7 @@ class Export(Act):
     def run(self) -> None:
         self.world.wait_for_copies(name_of(m) for m in self.members)
         with self.verb():
-            self.world.app.client.call(protocol.Export(target(self.members)), list[Lent])
+            self.world.app.client.call(protocol.Export(target(self.members)), list[TicketEntry])
         self.learn(self.world.rows())
 
     def learn(self, rows: Rows) -> None:

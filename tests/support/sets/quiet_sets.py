@@ -63,7 +63,7 @@ async def at_rest(instance, member):
 async def quiet(instance):
     """As it is when nothing was written for five seconds."""
     for view in list(instance.views.values()):
-        await instance.timekeeper.settle(view)
+        await instance.timekeeper.record_exact(view)
 
 
 def shown(view):

@@ -9,7 +9,7 @@ from set_world import World
 
 from iifuse import errors
 from iifuse.control import protocol
-from iifuse.core.ticket import Lent
+from iifuse.core.ticket import TicketEntry
 
 
 def brought_nothing(loan: Import | None) -> set[bool]:
@@ -27,9 +27,9 @@ class TwoHosts(World):
 
     def export(self, members: list[ModelSet]) -> None:
         request = protocol.Export(self.target(members))
-        lent: list[Lent] = []
+        lent: list[TicketEntry] = []
         if not self.attempt(
-            lambda: lent.extend(self.app.client.call(request, list[Lent])),
+            lambda: lent.extend(self.app.client.call(request, list[TicketEntry])),
             self.verdicts("-E", members),
         ):
             return

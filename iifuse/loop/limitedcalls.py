@@ -1,4 +1,4 @@
-"""Calls on a volume that does not answer in time."""
+"""Calls on a volume that have a time limit, and what is known of those that were given up."""
 
 import errno
 import threading
@@ -7,20 +7,20 @@ from typing import Final, TypeVar
 
 import trio
 
-from iifuse.loop.crew import Starved
-from iifuse.loop.loop import Begun, Loop
+from iifuse.loop.loop import Loop, TrackedCall
+from iifuse.loop.threadpool import OutOfResources
 
 T = TypeVar("T")
 
 CALLS_MAX: Final = 8
-"""Threads that one volume may keep: calls that hang must leave threads for everybody else."""
+"""The most threads that one volume may occupy. Calls that hang must leave threads for others."""
 
 
-class Stuck:
-    """Calls on one volume that were given up because they took too long, and still run.
+class LimitedCalls:
+    """Makes calls on one volume with a time limit, and knows which of them were given up.
 
-    What such a call does when it ends at last, it does behind everybody's back: until then nothing
-    may rely on what it reads or writes. True while there is one.
+    A call that was given up still runs in its thread. It may read or write at any moment, so
+    nothing may rely on the volume until that call has ended.
     """
 
     def __init__(self, loop: Loop) -> None:
@@ -30,27 +30,29 @@ class Stuck:
         self._lock = threading.Lock()
         self._limiter = trio.CapacityLimiter(CALLS_MAX)
 
-    def __bool__(self) -> bool:
+    @property
+    def hang(self) -> bool:
+        """Does a call still run that was given up?"""
         return bool(self._given_up) and bool(self._running & self._given_up)
 
     async def blocking(self, call: Callable[[], T], limit_s: float, path: str) -> T:
-        """Run `call` in a thread, for `limit_s` seconds at most; 0: for as long as it takes.
+        """Run `call` in a thread and wait for it for `limit_s` seconds at most; 0 means no limit.
 
-        A pause of the service does not count (clock).
+        A pause of the service does not count (timelimits).
 
-        Raises OSError (ETIMEDOUT), which names `path`, when it had to be given up, and Starved
-        when it could not even begin for want of a thread.
+        Raises OSError (ETIMEDOUT) with `path` when the call was given up, and OutOfResources when
+        it could not begin because there was no thread.
         """
         if not limit_s:
             return await self._loop.blocking(call, self._limiter)
         token = object()
-        tracked = Begun(self._tracked(token, call))
-        with self._loop.clock.move_on_after(limit_s):
-            return await self._loop.abandonable(tracked, self._limiter)
-        with self._lock:  # one that has not begun yet never does
+        tracked = TrackedCall(self._tracked(token, call))
+        with self._loop.limits.move_on_after(limit_s):
+            return await self._loop.blocking_abandonable(tracked, self._limiter)
+        with self._lock:  # a call that has not begun yet will not begin any more
             self._given_up.add(token)
             if tracked.wants_thread and token not in self._running:
-                raise Starved(path)
+                raise OutOfResources(path)
         raise OSError(errno.ETIMEDOUT, f"no answer within {limit_s:g} s", path)
 
     def _tracked(self, token: object, call: Callable[[], T]) -> Callable[[], T]:

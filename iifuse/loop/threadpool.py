@@ -1,9 +1,9 @@
-"""Threads that are there when none can be started: a limit on processes, or no memory left.
+"""Pools of threads, some of which are started in advance.
 
-A call that finds no thread has not begun, so nobody is to blame and no volume is in doubt. It waits
-for a thread that is there already. Each kind of call has threads of its own that stay, so that
-calls which wait for one another (a verb for a program's write, that write for a disk) never wait
-for one another's threads.
+The host may refuse new threads later: because of a limit on processes, or because no memory is
+left. A call that gets no thread has not begun, so no volume is in doubt. It waits until a thread of
+its pool is free. Each kind of call has a pool of its own. So calls that wait for each other (a verb
+for a program's write, that write for a disk) never wait for each other's threads.
 """
 
 import errno
@@ -14,8 +14,8 @@ from queue import SimpleQueue
 from typing import Final, Protocol
 
 
-class Starved(OSError):
-    """A call for which there was no thread or no memory: it may be asked for again."""
+class OutOfResources(OSError):
+    """There was no thread or no memory for a call. The call has not begun and may be repeated."""
 
     def __init__(self, path: str | None = None, code: int = errno.EAGAIN) -> None:
         super().__init__(code, os.strerror(code), path)
@@ -26,49 +26,55 @@ NO_THREAD: Final = (RuntimeError, MemoryError)
 
 
 class Job(Protocol):
-    """A call on its way to a thread and back."""
+    """A call that a thread makes for the event loop."""
 
     def do(self) -> None:
-        """In the thread; never raises."""
+        """Make the call. This runs in the thread and never raises."""
 
     def tell(self) -> None:
-        """In the thread, when it is free for the next job."""
+        """Tell the event loop that the call is done. This runs in the thread, after it is free."""
 
 
-class Crew:
-    """Threads for calls of one kind: `kept` of them stay, more come as they are needed."""
+class ThreadPool:
+    """Threads for calls of one kind.
+
+    `kept` threads stay for ever. More are started when they are needed, and end when they are not.
+    """
 
     def __init__(self, kept: int) -> None:
         self.kept: Final = kept
         self._idle: list[_Worker] = []
-        """Those that have nothing to do; the last one is the next."""
+        """Threads that have nothing to do. The last one in the list gets the next job."""
         self._waiting: deque[Job] = deque()
         self._threads = 0
         self._ended = False
         self._lock = threading.Lock()
 
     def fill(self) -> None:
-        """Start the threads that stay. Raises Starved."""
+        """Start the threads that stay for ever. Raises OutOfResources."""
         while self._threads < self.kept:
             worker = self._begin()
             if worker is None:
-                raise Starved
+                raise OutOfResources
             self._idle.append(worker)
 
     def end(self) -> None:
-        """Nobody comes any more: threads end when they have nothing to do."""
+        """No job comes any more: each thread ends as soon as it has nothing to do."""
         self._ended = True
         while (worker := self._pop()) is not None:
             worker.jobs.put(None)
 
     def hand(self, job: Job) -> None:
-        """Give a job to a thread, which may have to finish another one first. Raises Starved."""
+        """Give a job to a thread. The job may have to wait until one is free.
+
+        Raises OutOfResources when the pool has no thread and can start none.
+        """
         worker = self._pop() or self._begin()
         if worker is None:
-            with self._lock:  # or the last of them rests just now, and nobody looks any more
+            with self._lock:  # else the last thread could become idle just now and miss the job
                 worker = self._pop()
                 if worker is None and not self._threads:
-                    raise Starved
+                    raise OutOfResources
                 if worker is None:
                     self._waiting.append(job)
                     return
@@ -90,7 +96,10 @@ class Crew:
         return worker
 
     def rest(self, worker: "_Worker") -> bool:
-        """In a thread that has done its job. False: it is not needed any more."""
+        """A thread has done its job: give it the next one, or let it wait. This runs in the thread.
+
+        False means that the pool does not need the thread any more.
+        """
         with self._lock:
             if self._waiting:
                 worker.jobs.put(self._waiting.popleft())
@@ -105,8 +114,8 @@ class Crew:
 class _Worker:
     """A thread that waits for jobs."""
 
-    def __init__(self, crew: Crew) -> None:
-        self._crew = crew
+    def __init__(self, pool: ThreadPool) -> None:
+        self._pool = pool
         self.jobs: SimpleQueue[Job | None] = SimpleQueue()
         threading.Thread(target=self._work, daemon=True).start()
 
@@ -115,11 +124,15 @@ class _Worker:
             pass
 
     def _do_one(self) -> bool:
-        """Nothing of a job stays with a thread that waits for the next: a set may be disabled."""
+        """Do the next job; False means that the thread has to end.
+
+        This is a function of its own so that a thread which waits holds no reference to its last
+        job. Such a reference would keep the bits of a set in memory that has been disabled.
+        """
         job = self.jobs.get()
         if job is None:
             return False
         job.do()
-        stays = self._crew.rest(self)  # before the next job can come
+        stays = self._pool.rest(self)  # before the event loop can send the next job
         job.tell()
         return stays

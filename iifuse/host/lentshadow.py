@@ -1,21 +1,20 @@
-"""Is this the shadow that was lent, and is it lent still? Asked of tickets and fingerprints."""
+"""Checks by its fingerprint whether a volume is the shadow that was exported."""
 
 from iifuse import errors
 from iifuse.core import loss
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.loss import Loss
-from iifuse.core.ticket import Lent
+from iifuse.core.ticket import TicketEntry
 from iifuse.store import fingerprint
 from iifuse.store.volume import Volume
 from iifuse.units import command
 
 
-def check_shadow(shadow: Volume, ticket: Lent, *, others: bool, sure: bool) -> list[str]:
-    """May this shadow be taken in by this ticket? Remarks for the user. Blocks.
+def check_shadow(shadow: Volume, ticket: TicketEntry, *, others: bool, sure: bool) -> list[str]:
+    """Check that a volume is the shadow of this ticket. Returns remarks for the user. Blocks.
 
-    `others`: another import of the export is known, and may have written to any of it; that it has
-    written to all of it is asked about. Raises BadTicket for another shadow, and Question for one
-    that was written where nobody noted it.
+    `others`: another import of this export is known, which may have written to any chunk. Raises
+    BadTicket for another volume. Raises Question if chunks differ and no known bitmap says so.
     """
     if not ticket.prints:
         why = "is one of version 0.1.0 and has no fingerprint: that it is of this shadow"
@@ -46,10 +45,11 @@ def check_shadow(shadow: Volume, ticket: Lent, *, others: bool, sure: bool) -> l
     return []
 
 
-def check_join(shadow: Volume, ticket: Lent | None, noted: Bitmap, path: str) -> None:
-    """Does the shadow differ from the export only where the bitmaps say so? Blocks.
+def check_join(shadow: Volume, ticket: TicketEntry | None, noted: Bitmap, path: str) -> None:
+    """Check that a shadow differs from its export only where the bitmaps say so. Blocks.
 
-    `path`: of the secondary bitmap. Raises BadSecondary.
+    `noted`: the bits of all known bitmaps. `path`: that of the secondary bitmap, for the message.
+    Raises BadSecondary.
     """
     if ticket is None:
         return

@@ -1,7 +1,7 @@
-"""Which verbs may run side by side: those that have nothing to do with one another (K8).
+"""Locks for verbs: which verbs may run side by side (K8).
 
-A verb claims the masters of its sets. While one waits for a volume that does not answer, verbs on
-other sets go on; those on the same sets wait, in the order in which they came.
+A verb locks the masters of its sets. If it has to wait for a volume that does not answer, verbs on
+other masters go on. Verbs on the same masters wait, in the order in which they came.
 """
 
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -13,35 +13,35 @@ import trio
 from iifuse import errors
 
 NEW: Final = "new volumes"
-"""Claimed by who brings volumes in: what two bring at once might be one."""
+"""A verb that adds volumes claims this, because two verbs might add the same volume."""
 
 RECORD: Final = "the record of group commands"
-"""Claimed by who writes it, or forgets what stands there."""
+"""A verb claims this if it writes the record or removes what is in it."""
 
 Claim = frozenset[str]
-"""Paths of masters (of imported shadows: theirs), and the names above."""
+"""What a verb locks: paths of masters (for an imported shadow its own path) and the names above."""
 
 
 class _Waiter:
-    """`has_it`: the claim is held; else the desk was closed before it could be."""
+    """A verb that waits. `has_it`: its claim is held; otherwise no verb begins any more."""
 
     def __init__(self, claim: Claim) -> None:
         self.claim, self.may_go, self.has_it = claim, trio.Event(), False
 
 
-class Desk:
-    """Who works on what. The first who asked for something is the first to have it."""
+class VerbLocks:
+    """The claims of all verbs. A claim that was made earlier is granted earlier."""
 
     def __init__(self) -> None:
         self._held: list[Claim] = []
         self._inside: list[_Waiter] = []
-        """Those who hold something and want more; they come before all others."""
+        """Verbs that hold a claim and want another one. They come before all others."""
         self._waiting: list[_Waiter] = []
         self._closed: trio.Event | None = None
-        """Once it is closed: set when nobody holds anything any more."""
+        """Exists after `close`, and is set when no claim is held any more."""
 
     async def close(self) -> None:
-        """Return when nobody holds anything any more; nobody begins from now on."""
+        """Let no verb begin from now on, and return when no claim is held any more."""
         if self._closed is None:
             self._closed = trio.Event()
         for waiter in self._waiting:
@@ -52,7 +52,7 @@ class Desk:
 
     @asynccontextmanager
     async def claimed(self, what: Iterable[str]) -> AsyncIterator[Claim]:
-        """While this is held nobody else works on any of it.
+        """Hold a claim. While it is held, no other claim on any of these names is.
 
         Raises ServiceError when the service is about to stop.
         """
@@ -66,10 +66,10 @@ class Desk:
 
     @asynccontextmanager
     async def also(self, what: Iterable[str]) -> AsyncIterator[Claim]:
-        """The same for who holds something already: NEW, so that no two wait for each other.
+        """Hold one more claim. The caller must hold NEW, so that no two wait for each other.
 
-        It waits for those who hold it and for nobody else, and a desk that was closed meanwhile
-        lets it finish what it has begun.
+        This waits only for claims that are held, and not for verbs that wait. It is granted even
+        after `close`, so that the verb can finish.
         """
         waiter = _Waiter(frozenset(what))
         await self._wait(waiter, self._inside)
@@ -78,7 +78,7 @@ class Desk:
 
     @contextmanager
     def at_once(self, what: Iterable[str]) -> Iterator[bool]:
-        """Held, if nobody else holds any of it just now; else False, and not held."""
+        """Hold a claim if that is possible without waiting. Yields False if it is not."""
         claim = frozenset(what)
         if _conflict(claim, self._held):
             yield False
@@ -88,7 +88,7 @@ class Desk:
             yield True
 
     def is_free(self, what: Iterable[str]) -> bool:
-        """Would a claim have to wait? Not if nobody holds or wants any of it."""
+        """Could a claim be held at once? Only if nobody holds or wants any of these names."""
         wanted = [waiter.claim for waiter in (*self._inside, *self._waiting)]
         return self._closed is None and not _conflict(frozenset(what), [*self._held, *wanted])
 
@@ -114,7 +114,7 @@ class Desk:
             raise
 
     def _let_in(self) -> None:
-        """Whoever waits and is in nobody's way any more; nobody overtakes one of his claims."""
+        """Grant the claims that conflict with no claim that is held or that has waited longer."""
         for waiter in list(self._inside):
             if not _conflict(waiter.claim, self._held):
                 self._give(waiter, self._inside)

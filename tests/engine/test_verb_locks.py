@@ -5,19 +5,19 @@ import trio
 import trio.testing
 
 from iifuse import errors
-from iifuse.host.desk import NEW, Desk
+from iifuse.host.verblocks import NEW, VerbLocks
 
 
 @pytest.fixture
-def desk():
-    return Desk()
+def locks():
+    return VerbLocks()
 
 
 class Work:
     """Tasks that hold what they have claimed until they are told to end."""
 
-    def __init__(self, desk, nursery) -> None:
-        self.desk, self.nursery = desk, nursery
+    def __init__(self, locks, nursery) -> None:
+        self.verb_locks, self.nursery = locks, nursery
         self.order: list[str] = []
         self.ends: dict[str, trio.Event] = {}
         self.scopes: dict[str, trio.CancelScope] = {}
@@ -29,7 +29,7 @@ class Work:
 
     async def _do(self, name, what) -> None:
         with self.scopes[name]:
-            async with self.desk.claimed(what):
+            async with self.verb_locks.claimed(what):
                 self.order.append(name)
                 await self.ends[name].wait()
 
@@ -39,8 +39,8 @@ class Work:
 
 
 @pytest.fixture
-async def work(desk, nursery):
-    yield Work(desk, nursery)
+async def work(locks, nursery):
+    yield Work(locks, nursery)
     nursery.cancel_scope.cancel()
 
 
@@ -68,13 +68,13 @@ async def test_claim_that_shares_nothing_overtakes_who_waits(work):
     assert work.order == ["hangs", "other"]
 
 
-async def test_who_holds_something_and_wants_more_waits_for_holders_alone(desk, work, nursery):
+async def test_who_holds_something_and_wants_more_waits_for_holders_alone(locks, work, nursery):
     """Not for who waits for what it holds itself: both would wait for ever."""
     await work.begin("holder", "/m")
     got = trio.Event()
 
     async def bring() -> None:
-        async with desk.claimed({NEW, "/alias"}), desk.also({"/m"}):
+        async with locks.claimed({NEW, "/alias"}), locks.also({"/m"}):
             got.set()
             await trio.sleep_forever()
 
@@ -88,11 +88,11 @@ async def test_who_holds_something_and_wants_more_waits_for_holders_alone(desk, 
     assert work.order == ["holder"]
 
 
-async def test_what_somebody_holds_is_not_had_at_once(desk, work):
+async def test_what_somebody_holds_is_not_had_at_once(locks, work):
     await work.begin("one", "/a")
-    with desk.at_once({"/a"}) as has_it:
+    with locks.at_once({"/a"}) as has_it:
         assert not has_it
-    with desk.at_once({"/b"}) as has_it:
+    with locks.at_once({"/b"}) as has_it:
         assert has_it
         await work.begin("two", "/b")
         assert work.order == ["one"]
@@ -101,20 +101,20 @@ async def test_what_somebody_holds_is_not_had_at_once(desk, work):
 
 
 async def test_desk_that_is_closed_waits_for_who_has_begun_and_sends_away_the_others(
-    desk, work, nursery
+    locks, work, nursery
 ):
     await work.begin("one", "/a")
     refused, closed = [], trio.Event()
 
     async def ask() -> None:
         try:
-            async with desk.claimed({"/a"}):
+            async with locks.claimed({"/a"}):
                 refused.append(False)
         except errors.ServiceError:
             refused.append(True)
 
     async def close() -> None:
-        await desk.close()
+        await locks.close()
         closed.set()
 
     nursery.start_soon(ask)
@@ -124,16 +124,16 @@ async def test_desk_that_is_closed_waits_for_who_has_begun_and_sends_away_the_ot
     await ask()
     assert refused == [True, True]
     assert not closed.is_set()
-    assert not desk.is_free(["/other"])
-    async with desk.also({"/b"}):  # who has begun is let finish
+    assert not locks.is_free(["/other"])
+    async with locks.also({"/b"}):  # who has begun is let finish
         pass
     await work.end("one")
     assert closed.is_set()
-    await desk.close()
+    await locks.close()
 
 
 @pytest.mark.parametrize("holds", [False, True])
-async def test_who_is_cancelled_is_in_nobodys_way(work, desk, holds):
+async def test_who_is_cancelled_is_in_nobodys_way(work, locks, holds):
     if not holds:
         await work.begin("first", "/a")
     await work.begin("gone", "/a", "/b")
@@ -141,5 +141,5 @@ async def test_who_is_cancelled_is_in_nobodys_way(work, desk, holds):
     work.scopes["gone"].cancel()
     await trio.testing.wait_all_tasks_blocked()
     assert work.order[-1] == "next"
-    assert desk.is_free(["/c"])
-    assert not desk.is_free(["/b"])
+    assert locks.is_free(["/c"])
+    assert not locks.is_free(["/b"])

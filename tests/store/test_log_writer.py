@@ -45,31 +45,31 @@ def reader(monkeypatch):
 
 
 @pytest.fixture
-def aside(reader):
+def writer(reader):
     """The log with room for four lines, and one line that stands at the reader."""
-    made = logs.Aside(4)
+    made = logs.LogWriter(4)
     made.start()
     LOG.info("line 0")
     assert reader.stands.wait(10)
     return made
 
 
-def test_lines_are_written_in_their_order_when_somebody_reads_again(aside, reader):
+def test_lines_are_written_in_their_order_when_somebody_reads_again(writer, reader):
     for n in range(1, 5):
         LOG.info("line %d", n)
     reader.reads.set()
-    aside.end()
+    writer.end()
     assert reader.getvalue() == SIX.replace("line 5\n", "")
 
 
-def test_lines_without_room_are_counted_and_told_where_they_are_missing(aside, reader):
+def test_lines_without_room_are_counted_and_told_where_they_are_missing(writer, reader):
     for n in range(1, 8):
         LOG.info("line %d", n)
     reader.reads.set()
     while "lost" not in reader.getvalue():
         time.sleep(0.001)
     LOG.info("line 8")
-    aside.end()
+    writer.end()
     lines = reader.getvalue().splitlines()
     assert lines[5] == "3 lines of the log were lost: nobody read them"
     assert lines[:5] + lines[6:] == [f"line {n}" for n in (0, 1, 2, 3, 4, 8)]
@@ -87,26 +87,26 @@ def test_lost_line_is_told_before_the_next_one_that_has_room():
     assert waiting.loss() is None
 
 
-def test_nobody_waits_for_a_log_that_is_not_read(aside):
+def test_nobody_waits_for_a_log_that_is_not_read(writer):
     began = time.monotonic()
     for _ in range(1000):
         LOG.error("a line")
-    aside.say("last words")
-    aside.end()
+    writer.say("last words")
+    writer.end()
     assert time.monotonic() - began < 10
 
 
-def test_what_was_said_is_written_when_the_log_has_settled(aside, reader):
+def test_what_was_said_is_written_when_the_log_has_settled(writer, reader):
     began = time.monotonic()
-    aside.settle()
+    writer.wait_until_written()
     assert 0.5 < time.monotonic() - began < 10, "nobody reads"
     reader.reads.set()
     LOG.info("line 1")
-    aside.settle()
+    writer.wait_until_written()
     assert reader.getvalue() == "line 0\nline 1\n"
 
 
-def test_failed_call_and_traceback_look_as_they_do_without_a_thread(aside, reader):
+def test_failed_call_and_traceback_look_as_they_do_without_a_thread(writer, reader):
     error = OSError(28, "No space left on device", "/v")
     LOG.info("%s: copy stopped: %s", "/s", error)
     try:
@@ -114,7 +114,7 @@ def test_failed_call_and_traceback_look_as_they_do_without_a_thread(aside, reade
     except ValueError:
         LOG.exception("a verb")
     reader.reads.set()
-    aside.end()
+    writer.end()
     said = reader.getvalue()
     assert "/s: copy stopped: no room on the file system of /v\n" in said
     assert "a verb\nTraceback (most recent call last):\n" in said
@@ -130,7 +130,7 @@ def test_line_that_is_wrong_is_told_in_the_log(capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_defect_of_a_thread_and_of_an_object_that_goes_are_told_in_the_log(aside, reader, capfd):
+def test_defect_of_a_thread_and_of_an_object_that_goes_are_told_in_the_log(writer, reader, capfd):
     class Bad:
         def __del__(self):
             raise ValueError("of an object")
@@ -143,7 +143,7 @@ def test_defect_of_a_thread_and_of_an_object_that_goes_are_told_in_the_log(aside
     thread.join()
     Bad()
     reader.reads.set()
-    aside.end()
+    writer.end()
     said = reader.getvalue()
     assert "the thread worker ends by a defect" in said
     assert "ValueError: of a thread" in said
@@ -155,7 +155,7 @@ def test_thread_that_cannot_be_started_is_explained(reader, monkeypatch):
     def none(_self):
         raise RuntimeError("can't start new thread")
 
-    made = logs.Aside()
+    made = logs.LogWriter()
     monkeypatch.setattr(threading.Thread, "start", none)
     with pytest.raises(logs.errors.ServiceError, match="pids"):
         made.start()
@@ -165,7 +165,7 @@ _ENDS = """
 import logging, os, sys, time
 from iifuse import logs, stopping
 logs.set_up()
-written = logs.Aside()
+written = logs.LogWriter()
 written.start()
 for n in range(int(sys.argv[1])):
     logging.info("x" * 1000)

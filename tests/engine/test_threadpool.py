@@ -13,23 +13,23 @@ from harness import CHUNK
 
 from iifuse.core.state import Kind, Progress
 from iifuse.data import bitwrites
-from iifuse.loop.crew import Crew, Starved
-from iifuse.loop.stuck import Stuck
+from iifuse.loop.limitedcalls import LimitedCalls
+from iifuse.loop.threadpool import OutOfResources, ThreadPool
 
 IND, DEP = Kind.INDEPENDENT, Kind.DEPENDENT
 WAYS = {
-    "for a program": lambda loop: loop.for_program,
+    "for a program": lambda loop: loop.blocking_for_program,
     "blocking": lambda loop: loop.blocking,
-    "in the background": lambda loop: loop.in_background,
-    "within a limit": lambda loop: lambda call: Stuck(loop).blocking(call, 30, "/s"),
-    "without a limit": lambda loop: lambda call: Stuck(loop).blocking(call, 0, "/s"),
+    "in the background": lambda loop: loop.blocking_low_priority,
+    "within a limit": lambda loop: lambda call: LimitedCalls(loop).blocking(call, 30, "/s"),
+    "without a limit": lambda loop: lambda call: LimitedCalls(loop).blocking(call, 0, "/s"),
 }
 
 
 @pytest.fixture
 def no_thread(monkeypatch, loop):
     """From now on none can be started; what trio has kept of earlier tests is gone."""
-    loop.keep_in_reserve()
+    loop.start_reserve_threads()
 
     def start(_thread):
         raise RuntimeError("can't start new thread")
@@ -77,28 +77,28 @@ async def test_calls_that_wait_for_one_another_have_threads_of_their_own(no_thre
             for _ in range(10):
                 nursery.start_soon(loop.blocking, partial(gone_on.wait, 20))
             await trio.sleep(0.05)
-            await Stuck(loop).blocking(lambda: None, 30, "/s")
-            await loop.for_program(gone_on.set)
+            await LimitedCalls(loop).blocking(lambda: None, 30, "/s")
+            await loop.blocking_for_program(gone_on.set)
 
 
 async def test_call_that_never_got_a_thread_is_nobodys_fault(no_thread, loop):
     """All that are there hang on another volume: EAGAIN, and this one counts as well."""
-    hang, other, stuck = threading.Event(), Stuck(loop), Stuck(loop)
+    hang, other, stuck = threading.Event(), LimitedCalls(loop), LimitedCalls(loop)
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             for _ in range(loop._shadows.kept):
                 nursery.start_soon(other.blocking, partial(hang.wait, 20), 20, "/other")
             await trio.sleep(0.05)
-            with pytest.raises(Starved) as caught:
+            with pytest.raises(OutOfResources) as caught:
                 await stuck.blocking(lambda: None, 0.2, "/s")
             hang.set()
     assert caught.value.errno == errno.EAGAIN
-    assert not stuck
+    assert not stuck.hang
 
 
 async def test_crew_without_any_thread_says_so(no_thread):
-    with pytest.raises(Starved):
-        Crew(1).fill()
+    with pytest.raises(OutOfResources):
+        ThreadPool(1).fill()
 
 
 @pytest.mark.parametrize("kind", [IND, DEP])
@@ -154,7 +154,7 @@ async def test_shadow_whose_call_finds_no_thread_stays(kind, monkeypatch):
     within_limit = member.within_limit
 
     async def starving(call):
-        raise Starved("/s")
+        raise OutOfResources("/s")
 
     monkeypatch.setattr(bench.family, "_limited", lambda step: member)
     monkeypatch.setattr(member, "within_limit", starving)

@@ -120,10 +120,10 @@ def test_bits_whose_mark_failed_are_not_ready_when_their_region_cools():
     bits.mark([(5, 1)], [0])  # fails, so it is never settled
     for region in range(1, HOT_REGIONS_MAX + 1):
         bits.mark([(region * REGION_CHUNKS, 1)], [region])
-    assert not bits.covers(5, 1)
+    assert not bits.note_if_ready(5, 1)
     bits.settle([(5, 1)], [])
     bits.cool_all()
-    assert bits.covers(5, 1)
+    assert bits.note_if_ready(5, 1)
 
 
 class _Forgetful(FakeVolume):
@@ -169,7 +169,7 @@ async def test_bits_that_a_failed_sync_kept_from_the_disk_are_there_before_they_
     assert bits.ready.count()
     member.log, member.bits = log, bits
     member.adopt(log.header)
-    assert durable(member)[1] >= {n for n in range(4) if bits.covers(n, 1)}
+    assert durable(member)[1] >= {n for n in range(4) if bits.note_if_ready(n, 1)}
 
 
 async def test_write_that_is_marked_while_a_lost_bitmap_is_written_anew_stays_marked(bench, loop):

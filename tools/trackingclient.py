@@ -1,4 +1,4 @@
-"""A client that remembers whether it has told the service to change something."""
+"""A client that remembers whether it has sent a request that changes something."""
 
 from typing import ClassVar, Final, TypeVar
 
@@ -13,20 +13,21 @@ _LOOKS: Final = (
     protocol.Volumes, protocol.DryRun, protocol.Compare, protocol.NotRestored,
     protocol.CheckImport, protocol.CheckJoin,
 )  # fmt: skip
-"""What changes nothing. Not Wait: who no longer waits for a copy is told that it goes on."""
+"""Requests that change nothing. Wait is not among them: if a user stops waiting for a copy, the
+tool has to say that the copy goes on."""
 
 
-class Asking(Client):
-    """`begun`: may the service be doing, or have done, something for this program?"""
+class TrackingClient(Client):
+    """A client for a whole program. `begun`: may a request of it have changed something?"""
 
     begun: ClassVar[bool] = False
 
     def call(self, request: protocol.AnyRequest, answer: type[T]) -> T:
-        """As of Client."""
-        before = Asking.begun
-        Asking.begun = before or not isinstance(request, _LOOKS)
+        """Send a request (Client.call), and note whether it may change something."""
+        before = TrackingClient.begun
+        TrackingClient.begun = before or not isinstance(request, _LOOKS)
         try:
             return super().call(request, answer)
         except (errors.Question, errors.NotClosed):  # nothing was done
-            Asking.begun = before
+            TrackingClient.begun = before
             raise
