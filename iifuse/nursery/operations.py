@@ -223,7 +223,7 @@ def _open(request: Open, _: Given) -> Result:
     fd = os.open(identities.real_path(path), request.flags | flags)
     found = os.fstat(fd)
     if identities.number(found) != identity.number:
-        raise errors.BadVolume(path, "was replaced while it was opened", "try again")
+        raise errors.Busy(path, "was replaced while it was opened", "try again")
     os.set_blocking(fd, True)
     size = linux.device_size(fd) if identity.is_device else found.st_size
     return Result(Opened(identity, size), (fd,))

@@ -281,7 +281,7 @@ def _check_open(path: str, fd: int, identity: Identity) -> int:
     """The size of what was opened. Raises BadVolume if it is another file than was identified."""
     found = os.fstat(fd)
     if identities.number(found) != identity.number:
-        raise errors.BadVolume(path, "was replaced while it was opened", "try again")
+        raise errors.Busy(path, "was replaced while it was opened", "try again")
     size = linux.device_size(fd) if identity.is_device else found.st_size
     if size == 0:
         absent = OSError(errno.ENOMEDIUM, path) if identity.is_device else None  # a detached loop

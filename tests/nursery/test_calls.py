@@ -287,7 +287,7 @@ def test_link_that_was_swapped_in_after_the_look_is_not_followed(tmp_path, monke
     monkeypatch.setattr(operations.identities, "real_path", swapping)
     children = Nursery.start()
     try:
-        with pytest.raises(errors.BadVolume, match="was replaced while it was opened"):
+        with pytest.raises(errors.Busy, match="was replaced while it was opened"):
             children.open(str(tmp_path / "v"), os.O_RDWR)
     finally:
         children.close()

@@ -146,8 +146,15 @@ def lead_out(stage: Stage, piece: Piece, verb: str) -> None:
 
 
 def _follow(
-    stage: Stage, piece: Piece, words: Sequence[str], tried: set[str], said: list[str]
+    stage: Stage,
+    piece: Piece,
+    words: Sequence[str],
+    tried: set[str],
+    said: list[str],
+    *,
+    is_step: bool = False,
 ) -> bool:
+    """Is the command taken now? Of a step on the way it is enough that something is different."""
     tried.add(" ".join(words))
     done = stage.host.run(*words)
     if done.returncode == 0:
@@ -158,8 +165,8 @@ def _follow(
         step = _sure(found)
         if " ".join(step) in tried or "-i" in step or len(said) > STEPS_MAX:
             continue
-        if _follow(stage, piece, step, tried, said):  # something is different now
-            return stage.is_out(piece) or _follow(stage, piece, words, set(), said)
+        if _follow(stage, piece, step, tried, said, is_step=True):
+            return stage.is_out(piece) or _follow(stage, piece, words, set(), said) or is_step
     return False
 
 

@@ -14,6 +14,7 @@ import pkgutil
 import stat
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -147,7 +148,10 @@ class Disk:
         self.log.append(Database(host, content))
 
     def path_of(self, number: int) -> str:
-        return next((p for p, n in self.names.items() if n == number), "")
+        """The name of a file, or the last one that it had."""
+        past = (event.names for event in reversed(self.log) if isinstance(event, Names))
+        found = (p for names in chain([self.names], past) for p, n in names.items() if n == number)
+        return next(found, "")
 
     def fail(self, fd: int, operation: str) -> None:
         if self.failing and self.failing.get(self.path_of(self.handles[fd][0])) == operation:
