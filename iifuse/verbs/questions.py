@@ -10,6 +10,7 @@ from iifuse.core.state import Custody, Kind, Role, Verb
 from iifuse.data.counting import counts
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host.instance import Instance
+from iifuse.loop.lookout import PATIENT_S
 from iifuse.verbs import overwriting, pit
 from iifuse.verbs.enable import is_incomplete
 
@@ -102,10 +103,11 @@ async def _reset(instance: Instance, member: VolumeSet) -> list[Loss]:
     header, lost = member.header, lost_of(member.state, member.missing)
     master = instance.family(member).master
     losses: list[Loss] = []
+    paths = (Role.MASTER, header.master), (Role.SHADOW, header.shadow), (Role.BITMAP, header.bitmap)
+    await instance.check_answering(*(path for role, path in paths if role & lost))
     if lost & Role.MASTER and header.kind is Kind.INDEPENDENT:
-        holds = await instance.loop.blocking(
-            partial(overwriting.standing_in, instance, header.master)
-        )
+        look = partial(overwriting.standing_in, instance, header.master)
+        holds = await instance.lookout.ask(header.master, look, lambda _: None, PATIENT_S)
         losses.append(loss.of_filled_master(header, holds))
     elif lost & Role.SHADOW and await _was_given_up(instance, member):
         losses.append(loss.of_given_up(header))
@@ -113,8 +115,9 @@ async def _reset(instance: Instance, member: VolumeSet) -> list[Loss]:
         losses.append(loss.of_lost_pit(header))
     elif awaited := _awaited(member):
         losses.append(loss.of_awaited(header, awaited))
-    return losses + await instance.loop.blocking(
-        partial(overwriting.by_reset, instance, header, lost, master)
+    look_at_both = partial(overwriting.by_reset, instance, header, lost, master)
+    return losses + await instance.lookout.ask(
+        header.shadow, look_at_both, lambda _: None, PATIENT_S
     )
 
 

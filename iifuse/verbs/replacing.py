@@ -42,7 +42,8 @@ async def replace_lost(instance: Instance, member: VolumeSet, lost: Role) -> Non
     await instance.lookout.ask(member.name, check, lambda _: None)
     async with family.locks.everything():
         old = _take_out(member, closed)
-    await instance.loop.blocking(partial(_close_all, old))  # their locks are in our own way
+    close = partial(_close_all, old)  # their locks are in our own way
+    await instance.lookout.ask(member.name, close, lambda _: None)
     standing = instance.standing_at(family.path) if family.master is None else None
     volumes = await _open_lost(instance, member, family, standing, closed)
     try:
