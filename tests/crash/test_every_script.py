@@ -8,9 +8,10 @@ of the cases, `make test-long` takes all, `make test-crash` looks at longer scri
 import multiprocessing
 
 import pytest
-from crash_model import GARBAGE, Lost, Setup
+from crash_model import GARBAGE, Setup
 from crash_scripts import Case, explore
 from crash_twists import TWISTS
+from lost import Lost
 from samples import some
 
 from iifuse.core.state import Kind, Progress, Verb

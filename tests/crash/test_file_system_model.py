@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from crash_disk import SECTOR, Sync, Write
+from crash_disk import Sync, Write
 from crash_history import History
 from fs_answers import Act, Answer
 from fs_images import images, whole
@@ -11,6 +11,7 @@ from fs_judge import FsCase, _stats
 from fs_log import DIRECTORY, DirectorySync, Durable, Entries, FailedSync, Resize
 from fs_rig import FsRecording
 from fs_trace import Replay, calls
+from stamps import SECTOR
 
 ROOT = "/r"
 OLD, NEW = b"o" * SECTOR, b"n" * SECTOR

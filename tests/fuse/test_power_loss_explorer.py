@@ -14,12 +14,12 @@ import time
 from pathlib import Path
 
 import pytest
-from crash_history import Lost
 from fault_service import shim
 from fs_bugs import BUGS
 from fs_explore import FsOptions, FsTally, check_live, explore
 from fs_rig import FsRecording, FsRig
 from fs_scenarios import SCENARIOS
+from lost import Lost
 
 __all__ = ["shim"]
 

@@ -6,12 +6,7 @@ Positions are numbers of events in the disk's log. Contents are compared sector 
 from dataclasses import dataclass, field
 
 import numpy as np
-
-SECTOR = 512
-
-
-class Lost(AssertionError):
-    """A promise was broken."""
+from stamps import SECTOR, explain
 
 
 @dataclass
@@ -187,5 +182,6 @@ def misfits(actual: bytes, layers: list[np.ndarray]) -> str:
         s for s in range(min(len(found), len(layers[0])))
         if not any((found[s] == layer[s]).all() for layer in layers)
     ]  # fmt: skip
-    shown = ", ".join(f"{s} (chunk {s // 64}): {int(found[s][0]):#x}" for s in bad[:4])
-    return f"{len(bad)} sectors, {shown}; expected {[hex(int(x[bad[0]][0])) for x in layers]}"
+    shown = ", ".join(f"{s} (chunk {s // 64}): {explain(found[s].tobytes())}" for s in bad[:4])
+    wanted = [explain(layer[bad[0]].tobytes()) for layer in layers]
+    return f"{len(bad)} sectors, {shown}; expected {wanted}"

@@ -4,7 +4,8 @@ import random
 from collections.abc import Iterable, Iterator
 from itertools import product
 
-from crash_disk import SECTOR, Database, Event, Image, Names, Sync, Write
+from crash_disk import Database, Event, Image, Names, Sync, Write
+from stamps import SECTOR
 
 Torn = frozenset[int] | None
 """The sectors of a write that reached the disk; None: all of them."""

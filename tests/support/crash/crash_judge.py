@@ -7,11 +7,13 @@ from uuid import uuid4
 
 import crash_format as fmt
 import trio
-from crash_disk import CHUNK, SECTOR, SYSTEM, Disk, Event, Image
-from crash_history import History, Lost, Put, World, fits, misfits, over, rows
+from crash_disk import CHUNK, SYSTEM, Disk, Event, Image
+from crash_history import History, Put, World, fits, misfits, over, rows
 from crash_host import BOOT, Host
-from crash_rig import HOSTS, Recording, stamp
+from crash_rig import HOSTS, Recording
 from crash_schedule import run
+from lost import Lost
+from stamps import SECTOR, stamped
 
 from iifuse import errors
 from iifuse.core.state import Custody, Progress, Verb
@@ -125,7 +127,7 @@ async def _write_all(host: Host, name: str) -> list[Put]:
     view, puts = host.instance.views[name], []
     for chunk in range(view.size_bytes // CHUNK):
         at = chunk * CHUNK + (chunk + 3) * SECTOR
-        puts.append(Put(len(SYSTEM.disk.log), at, stamp(0xA00 + chunk, at, 2 * SECTOR)))
+        puts.append(Put(len(SYSTEM.disk.log), at, stamped(0xA00 + chunk, at, 2 * SECTOR)))
         try:
             await view.write(at, puts[-1].data)
         except OSError:
@@ -362,7 +364,7 @@ class Future:
     async def _write(self, name: str, number: int) -> None:
         view = self.main.instance.views[name]
         at = number % -(-view.size_bytes // CHUNK) * CHUNK
-        await view.write(at, stamp(0xF000 + number, at, SECTOR))
+        await view.write(at, stamped(0xF000 + number, at, SECTOR))
 
     def _expect_equal(self, shadow: str) -> None:
         master = self.main.look(self.case.recording.sets[shadow])

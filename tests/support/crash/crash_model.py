@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from uuid import UUID
 
 from crash_cells import Cell, Content, Disk, is_legal
+from lost import Lost
 
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.bits import Bits
@@ -38,10 +39,6 @@ Found = tuple[Header, int, int]
 """Header, shadow bits and copy bits of a set."""
 World = dict[Cell, list[Promise]]
 """('M', family) or ('S', set) -> a promise for each chunk."""
-
-
-class Lost(AssertionError):
-    """A promise of the write path is broken."""
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,11 @@ from functools import partial
 import crash_format as fmt
 import trio
 from crash_disk import CHUNK, SYSTEM, Disk, Event, Image, Sync, Write, installed
-from crash_history import SECTOR, History, Line, Lost, Pit, Put
+from crash_history import History, Line, Pit, Put
 from crash_host import Host
 from crash_schedule import run
+from lost import Lost
+from stamps import SECTOR, stamped
 
 from iifuse.core.sector import bitmap_bytes
 from iifuse.core.state import Kind, Verb
@@ -26,15 +28,6 @@ HOSTS = ("main", "other")
 
 def path(name: str) -> str:
     return PLACE + name
-
-
-def stamp(number: int, offset: int, length: int) -> bytes:
-    """Each sector says by which write it was made, and where it belongs."""
-    first, last = offset // SECTOR, (offset + length - 1) // SECTOR
-    blob = b"".join(
-        ((number << 32) | sector).to_bytes(8, "little") * 64 for sector in range(first, last + 1)
-    )
-    return blob[offset % SECTOR :][:length]
 
 
 @dataclass
@@ -87,7 +80,7 @@ class Rig:
         """Make a volume that is full of stamps; chunk `hole` is one."""
         self._stamps += 1
         size = chunks * CHUNK + tail
-        data = bytearray(stamp(self._stamps, 0, size))
+        data = bytearray(stamped(self._stamps, 0, size))
         if hole is not None:
             data[hole * CHUNK : (hole + 1) * CHUNK] = bytes(CHUNK)
         self.disk.create(path(name), bytes(data))
@@ -127,7 +120,7 @@ class Rig:
 
     async def write(self, name: str, offset: int, length: int, host: str = "main") -> None:
         self._stamps += 1
-        data = stamp(self._stamps, offset, length)
+        data = stamped(self._stamps, offset, length)
         put = Put(self.now, offset, data)
         self._line(name).puts.append(put)
         await self.hosts[host].instance.views[name].write(offset, data)

@@ -11,8 +11,9 @@ from unittest.mock import patch
 
 from crash_cells import Content, Disk
 from crash_frozen import Freezer, State
-from crash_model import BEFORE_SYNC, RECORD, Lost, Setup
+from crash_model import BEFORE_SYNC, RECORD, Setup
 from crash_verbs import Machine, Operation
+from lost import Lost
 
 from iifuse.core import bits
 from iifuse.core.state import Verb

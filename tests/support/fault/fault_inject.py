@@ -13,10 +13,11 @@ from enum import StrEnum
 from typing import Any
 from unittest.mock import patch
 
-from crash_disk import SECTOR, SYSTEM, Event, FakeOS, Sync, Write
+from crash_disk import SYSTEM, Event, FakeOS, Sync, Write
 from crash_host import MemoryDB
 from crash_images import Durable
 from crash_schedule import pause
+from stamps import SECTOR
 
 from iifuse import errors
 

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field, replace
 import crash_format as fmt
 import trio
 from crash_disk import SYSTEM, Disk, Write
-from crash_history import SECTOR, Lost, Pit, Put, fits, rows
+from crash_history import Pit, Put, fits, rows
 from crash_rig import HOSTS, Recording, Rig, Scenario
 from fault_host import STAYS, FaultHost, Stopped
 from fault_inject import NEVER, Injector, Mode
+from lost import Lost
+from stamps import SECTOR
 
 from iifuse import errors
 from iifuse.core.state import Kind, Role, Verb

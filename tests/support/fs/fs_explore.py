@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 from unittest.mock import patch
 
 from crash_disk import Image, installed
-from crash_explore import innermost
-from crash_history import Lost
 from fault_judge import watched
 from fs_images import images, whole
 from fs_judge import FsCase, judge, last_act
 from fs_log import Durable
 from fs_rig import FsRecording
+from lost import found_at
 
 from iifuse.store import transitions
 
@@ -97,15 +96,14 @@ class _Explorer:
                 self._judge(FsCase(self.recording, position, image, old_times=old))
 
     def _judge(self, case: FsCase) -> None:
-        try:
+        with found_at(lambda: self._where(case)):
             judge(case, self.scratch, go_on=self.chance.random() < self.options.go_on)
-        except Exception as caught:
-            error, act = innermost(caught), last_act(case)
-            where = f"{self.recording.name}, {self.options}, stop {case.position}"
-            doing = f"after '{act.what}'" if act else "at the beginning"
-            raise Lost(
-                f"{where}, {doing}: {type(error).__name__}: {error}\n{self._shown(case.image)}"
-            ) from error
+
+    def _where(self, case: FsCase) -> str:
+        act = last_act(case)
+        doing = f"after '{act.what}'" if act else "at the beginning"
+        where = f"{self.recording.name}, {self.options}, stop {case.position}, {doing}"
+        return f"{where}, with\n{self._shown(case.image)}\n"
 
     def _shown(self, image: Image) -> str:
         """The files of an image, beside what was there."""

@@ -3,8 +3,9 @@
 import random
 from collections.abc import Iterator
 
-from crash_disk import SECTOR, Image, Write
+from crash_disk import Image, Write
 from fs_log import Data, Durable, Entries, Torn, built
+from stamps import SECTOR
 
 Choice = tuple[list[tuple[Data, Torn]], list[Entries]]
 

@@ -14,13 +14,14 @@ from uuid import uuid4
 
 import trio
 from crash_disk import SYSTEM, Disk, Image, Write
-from crash_history import History, Lost, Put
+from crash_history import History, Put
 from crash_host import Host
 from crash_judge import SECONDS, Check, Future, _start
 from crash_schedule import run
 from fs_answers import Act, Answer, Told, told_of
 from fs_log import Resize
 from fs_rig import FsRecording
+from lost import Lost
 
 from iifuse.control.rows import status
 from iifuse.store.statedb import StateDB

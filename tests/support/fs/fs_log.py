@@ -11,7 +11,8 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from crash_disk import SECTOR, Image, Sync, Write
+from crash_disk import Image, Sync, Write
+from stamps import SECTOR
 
 DIRECTORY = 0
 """The number of every directory: what tells them apart is their path."""

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from crash_disk import CHUNK
-from crash_history import SECTOR, History, Line, Pit, Put
-from crash_rig import stamp
+from crash_history import History, Line, Pit, Put
 from devices import let_go
 from fs_answers import Act, Answer, Told, ask, times_of
 from fs_log import DIRECTORY, Event, renumbered
@@ -21,6 +20,7 @@ from fs_trace import Call, Replay, calls, tracer
 from fs_writers import Writer, run_all
 from harness import losetup
 from loaded import BIN
+from stamps import SECTOR, stamped
 
 from iifuse import errors
 from iifuse.control import protocol
@@ -140,7 +140,7 @@ class FsRig:
         """Make a volume that is full of stamps, before the service starts."""
         self._stamps += 1
         path = str(self.volumes / name)
-        self._base[path] = stamp(self._stamps, 0, chunks * CHUNK + tail)
+        self._base[path] = stamped(self._stamps, 0, chunks * CHUNK + tail)
         Path(path).write_bytes(self._base[path])
         self.history.lines[path] = Line(self._base[path])
         return path
@@ -157,7 +157,7 @@ class FsRig:
 
     def write(self, name: str, offset: int, length: int, host: str = "main") -> None:
         self._stamps += 1
-        put = Put(time.time_ns(), offset, stamp(self._stamps, offset, length))
+        put = Put(time.time_ns(), offset, stamped(self._stamps, offset, length))
         self._line(name).puts.append(put)
         with self._act(f"write to {name}"):
             self.services[host].write(name, offset, put.data)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from kill_sectors import Part, Truth, check_instant, clock, read_windows, tags_of
+from kill_sectors import Part, Truth, check_instant, clock, read_windows, tags_in
 from kill_world import Member, World, target
 
 from iifuse.control import protocol
@@ -113,7 +113,7 @@ class Flip(Act):
         assert moved == {1}
         assert not self.goes_on
         assert len({rows[name_of(m)].pit_id for m in self.members}) == 1
-        shown = [tags_of(t.name, self.world.read(Path(t.name).name)) for t in self.closed()]
+        shown = [tags_in(t.name, self.world.read(Path(t.name).name)) for t in self.closed()]
         sources = [m.master if self.direction == "s" else m.shadow for m in self.members]
         parts = [
             Part(source, to.name, tags)
@@ -185,7 +185,7 @@ class Renew(Act):
         assert self.begun is not None
         assert row.pit == 1
         shown = read_windows(self.world.app.path(member.shadow.name), member.shadow.count)
-        tags = tags_of(member.shadow.name, shown)
+        tags = tags_in(member.shadow.name, shown)
         check_instant([Part(member.master, member.shadow.name, tags)], self.begun, self.ended)
         member.shadow.become(tags)
         member.enabled, member.uuid, member.pit, member.aborted = True, row.uuid, row.pit, False

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import crash_format as fmt
 from harness import Service
-from kill_sectors import WINDOW, Truth, offset_of, read_windows, sectors, size_of
+from kill_sectors import WINDOW, Truth, offset_of, read_windows, size_of
 from kill_writers import HOW, Writer
+from stamps import SECTOR, stamped
 
 from iifuse.control import protocol
 from iifuse.control.protocol import SetStatus, Target
@@ -88,7 +89,7 @@ class World:
                 for first in range(0, truth.count, WINDOW):
                     count = min(WINDOW, truth.count - first)
                     file.seek(offset_of(first))
-                    file.write(sectors(int(truth.tags[0]), first, count))
+                    file.write(stamped(int(truth.tags[0]), first * SECTOR, count * SECTOR))
         for name in ("a.ind", "b.ind"):
             self.truths[name].windows += [COLD, COLD]
         self.ind, self.dep = self._member("m.ind"), self._member("m.dep")
