@@ -5,10 +5,11 @@ import random
 import pytest
 from crash_disk import Sync, Write
 from crash_history import History
+from crash_unsynced import FailedSync, Resize
 from fs_answers import Act, Answer
 from fs_images import images, whole
 from fs_judge import FsCase, _stats
-from fs_log import DIRECTORY, DirectorySync, Durable, Entries, FailedSync, Resize
+from fs_log import DIRECTORY, DirectorySync, Durable, Entries
 from fs_rig import FsRecording
 from fs_trace import Replay, calls
 from stamps import SECTOR

@@ -14,12 +14,12 @@ from functools import partial
 import trio
 from crash_disk import SYSTEM, Disk, Image, installed
 from crash_host import Host
-from crash_images import built
+from crash_images import Durable
 from crash_judge import SECONDS, Case, Check, Future, _host, _start
 from crash_rig import HOSTS, Scenario
 from crash_schedule import run
 from fault_host import STAYS, FaultHost
-from fault_inject import Call, Fault, FaultyDisk, Injector, Mode, injecting
+from fault_inject import Call, Fault, Injector, Mode, injecting
 from fault_rig import Play, play
 from lost import Lost, found_at, told
 
@@ -208,7 +208,7 @@ def _judge_images(made: Play, chance: random.Random) -> None:
     first = min(rig.replied or len(log), len(log))
     stops = {first, len(log), chance.randint(min(rig.injector.at, len(log)), len(log))}
     stops |= {n for n in rig.hosts["main"].downs if rig.injector.at <= n <= len(log)}
-    state = FaultyDisk(made.recording.base)
+    state = Durable(made.recording.base)
     for position in range(len(log) + 1):
         if position in stops:
             for image, killed in _images(state, chance):
@@ -218,12 +218,12 @@ def _judge_images(made: Play, chance: random.Random) -> None:
             state.apply(position, log[position])
 
 
-def _images(state: FaultyDisk, chance: random.Random) -> Iterator[tuple[Image, bool]]:
+def _images(state: Durable, chance: random.Random) -> Iterator[tuple[Image, bool]]:
     writes = [w for _, w in state.pending]
     yield state.whole(), True
     if writes:
-        yield built(state.image, []), False
-        yield built(state.image, [(w, None) for w in writes if chance.random() < 0.5]), False
+        yield state.built([]), False
+        yield state.built([(w, None) for w in writes if chance.random() < 0.5]), False
 
 
 def _judge_image(case: Case, made: Play, *, go_on: bool) -> None:

@@ -13,8 +13,9 @@ import trio
 from crash_disk import SYSTEM, Disk, Write
 from crash_history import Pit, Put, fits, rows
 from crash_rig import HOSTS, Recording, Rig, Scenario
+from crash_unsynced import NEVER
 from fault_host import STAYS, FaultHost, Stopped
-from fault_inject import NEVER, Injector, Mode
+from fault_inject import Injector, Mode
 from lost import Lost
 from stamps import SECTOR
 

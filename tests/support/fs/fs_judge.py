@@ -18,8 +18,8 @@ from crash_history import History, Put
 from crash_host import Host
 from crash_judge import SECONDS, Check, Future, _start
 from crash_schedule import run
+from crash_unsynced import Resize
 from fs_answers import Act, Answer, Told, told_of
-from fs_log import Resize
 from fs_rig import FsRecording
 from lost import Lost
 

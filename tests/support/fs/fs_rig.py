@@ -70,8 +70,8 @@ class FsRig:
         self.sets: dict[str, str] = {}
         self.fails_from = 1 << 62
         self.unnoted = False
-        self._answer = Answer()
-        self._base: dict[str, bytes] = {}
+        self.answer = Answer()
+        self.base: dict[str, bytes] = {}
         self._stamps = 0x10
         self._rules: list[str] = []
         self.rule = place / "faults"
@@ -89,15 +89,15 @@ class FsRig:
         if name not in self.services:
             self.services[name] = Traced(self.root, name, ("stop_wait=2",))
             self.services[name].bug = self.bug
-        with self._act(f"start {name}"):
+        with self.act(f"start {name}"):
             self.services[name].start(env=self.env)
 
     def down(self, name: str = "main") -> None:
-        with self._act(f"stop {name}"):
+        with self.act(f"stop {name}"):
             assert self.services[name].stop() == 0
 
     def kill(self, name: str = "main") -> None:
-        with self._act(f"kill {name}"):
+        with self.act(f"kill {name}"):
             with self.services[name].no_transaction():
                 self.services[name].kill()
             self.services[name].clean_up()
@@ -130,7 +130,7 @@ class FsRig:
         if into is not None:
             command = ["sh", "-c", f'exec "$0" "$@" > {into}', *command]
         env = {**os.environ, "IIFUSE_SOCKET": str(self.services[host].socket)}
-        with self._act(f"{program} {words}"):
+        with self.act(f"{program} {words}"):
             done = subprocess.run(
                 [*tracer(str(self._logs[-1])), *command], env=env, capture_output=True, check=False
             )
@@ -140,9 +140,9 @@ class FsRig:
         """Make a volume that is full of stamps, before the service starts."""
         self._stamps += 1
         path = str(self.volumes / name)
-        self._base[path] = stamped(self._stamps, 0, chunks * CHUNK + tail)
-        Path(path).write_bytes(self._base[path])
-        self.history.lines[path] = Line(self._base[path])
+        self.base[path] = stamped(self._stamps, 0, chunks * CHUNK + tail)
+        Path(path).write_bytes(self.base[path])
+        self.history.lines[path] = Line(self.base[path])
         return path
 
     def device(self, name: str, chunks: int = 3) -> str:
@@ -159,7 +159,7 @@ class FsRig:
         self._stamps += 1
         put = Put(time.time_ns(), offset, stamped(self._stamps, offset, length))
         self._line(name).puts.append(put)
-        with self._act(f"write to {name}"):
+        with self.act(f"write to {name}"):
             self.services[host].write(name, offset, put.data)
             put.ended = time.time_ns()
 
@@ -169,7 +169,7 @@ class FsRig:
             self.write(name, chunk * CHUNK + 5 * SECTOR, 3 * SECTOR, host)
 
     def sync(self, name: str, host: str = "main") -> None:
-        with self._act(f"fsync of {name}"):
+        with self.act(f"fsync of {name}"):
             began = time.time_ns()
             fd = os.open(self.services[host].path(name), os.O_RDWR)
             try:
@@ -181,7 +181,7 @@ class FsRig:
     def at_once(self, *names: str) -> None:
         """A program for each of these files, a file may have several: all write and sync."""
         main = self.services["main"]
-        with self._act(f"writers of {names}"):
+        with self.act(f"writers of {names}"):
             run_all([Writer(main, self._line(n), n, number) for number, n in enumerate(names)])
 
     def _line(self, name: str) -> Line:
@@ -207,7 +207,7 @@ class FsRig:
         self._tell(protocol.Wait(Target(shadows), 60))
 
     def flip(self, direction: str, *shadows: str, full: bool = False) -> None:
-        with self._act(f"-u {direction} {shadows}"):
+        with self.act(f"-u {direction} {shadows}"):
             self.services["main"].flip(direction, *shadows, full=full)
         self._note_pit(direction, *shadows)
 
@@ -250,7 +250,7 @@ class FsRig:
         self._tell(protocol.Disable(Target((shadow,))), host)
 
     def export(self, *shadows: str) -> None:
-        with self._act(f"-E {shadows}"):
+        with self.act(f"-E {shadows}"):
             self.services["main"].client.call(protocol.Export(Target(shadows)), list)
 
     def take_in(self, shadow: str) -> None:
@@ -271,13 +271,13 @@ class FsRig:
         self._tell(protocol.Release(volumes))
 
     def _tell(self, request: protocol.AnyRequest, host: str = "main") -> None:
-        with self._act(f"{host}: {request}"):
+        with self.act(f"{host}: {request}"):
             self.services[host].client.notes(request)
 
     # -- what was answered ------------------------------------------------------------------
 
     @contextmanager
-    def _act(self, what: str) -> Iterator[None]:
+    def act(self, what: str) -> Iterator[None]:
         began, failed = time.time_ns(), False
         try:
             yield
@@ -286,18 +286,18 @@ class FsRig:
                 raise
             failed, what = True, f"{what}: {error}"  # something was made to fail
         self.answered = time.time_ns()
-        before, self._answer = self._answer, self._ask()
-        self.acts.append(Act(what, began, time.time_ns(), before, self._answer, failed))
+        before, self.answer = self.answer, self._ask()
+        self.acts.append(Act(what, began, time.time_ns(), before, self.answer, failed))
 
     def _ask(self) -> Answer:
-        old = self._answer.hosts
+        old = self.answer.hosts
         hosts = {n: ask(s) or old.get(n, Told()) for n, s in self.services.items()}
         volumes = {str(path): times_of(path) for path in self.volumes.iterdir()}
         return Answer(hosts, {str(p): p.read_bytes() for p in self._tickets()}, volumes)
 
     def told(self, host: str, shadow: str) -> dict[str, Any]:
         """What was last told of a set."""
-        return self._answer.hosts[host].sets[shadow]
+        return self.answer.hosts[host].sets[shadow]
 
     def _tickets(self) -> list[Path]:
         places = [self.volumes, *(service.state for service in self.services.values())]
@@ -311,7 +311,7 @@ class FsRig:
             with service.no_transaction():
                 service.clean_up()
         replay = Replay(str(self.root), left_out=LEFT_OUT, devices=self.devices)
-        for path, data in self._base.items():
+        for path, data in self.base.items():
             replay.add_file(path, data)
         for directory in (self.volumes, *(s.home for s in self.services.values())):
             replay.names[str(directory)] = DIRECTORY

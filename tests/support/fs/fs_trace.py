@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from crash_disk import Sync, Write
-from fs_log import DIRECTORY, DirectorySync, Entries, Event, FailedSync, FullSync, Resize
+from crash_unsynced import FailedSync, Resize
+from fs_log import DIRECTORY, DirectorySync, Entries, Event, FullSync
 from stamps import SECTOR
 
 CALLS = (
