@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from uuid import uuid4
 
-import crash_format as fmt
+import bitmap_format as fmt
 import trio
 from crash_disk import CHUNK, SYSTEM, Disk, Event, Image
 from crash_history import History, Put, World, fits, misfits, over, rows
@@ -13,6 +13,7 @@ from crash_host import BOOT, Host
 from crash_rig import HOSTS, Recording
 from crash_schedule import run
 from lost import Lost
+from shown import IDLE, INDEPENDENT, Bits, Chunks, chunks, of_master, of_shadow, unrecorded
 from stamps import SECTOR, stamped
 
 from iifuse import errors
@@ -178,19 +179,20 @@ class Check:
 
     def _shown(self, bitmaps: dict[str, fmt.Found | None]) -> dict[str, bytes]:
         """View -> content, from the raw volumes and the bitmaps alone."""
-        shown: dict[str, bytes] = {}
-        families: dict[str, list[tuple[fmt.Found, bytes]]] = {}
+        views: dict[str, Chunks] = {}
+        families: dict[str, list[tuple[Bits, Chunks]]] = {}
         for shadow, master in self.case.recording.sets.items():
             family, found = families.setdefault(master, []), bitmaps[shadow]
             raw = self.disk.content(shadow) if shadow in self.disk.names else None
             if shadow in self.main.instance.sets and found is not None and raw is not None:
-                family.append((found, raw))
-                shown[shadow] = fmt.shadow_view(self.disk.content(master), raw, found)
+                below = chunks(self.disk.content(master))
+                family.append((found.bits, chunks(raw)))
+                views[shadow] = of_shadow(below, chunks(raw), found.bits)
             elif raw is not None:
-                shown[shadow] = raw
+                views[shadow] = [raw]
         for master, family in families.items():
-            shown[master] = fmt.master_view(self.disk.content(master), family)
-        return shown
+            views[master] = of_master(chunks(self.disk.content(master)), family)
+        return {name: b"".join(view) for name, view in views.items()}
 
     def _compare_views(self, shown: dict[str, bytes]) -> None:
         for name, host in self.views.items():
@@ -279,16 +281,16 @@ class Check:
         member = self.main.instance.sets[shadow]
         if found is None or member.state.offline or member.missing:
             return
-        if found.progress == fmt.IDLE and any(found.copy):
+        if found.progress == IDLE and found.copy:
             raise Lost(f"{shadow[-3:]} is idle with copy bits set")
-        if found.kind != fmt.INDEPENDENT:
+        if found.kind != INDEPENDENT:
             return
         master = self.case.recording.sets[shadow]
         second = self._bitmap(f"{shadow}.b2") if found.custody == fmt.EXPORTED else None
-        raw = self.disk.content(master), self.disk.content(shadow)
-        chunks = fmt.unrecorded(*raw, found, second.shadow if second else ())
-        if chunks:
-            raise Lost(f"chunks {chunks} of {shadow[-3:]} differ with all bits clear")
+        raw = (chunks(self.disk.content(name)) for name in (master, shadow))
+        bits = found.shadow | found.copy | (second.shadow if second else 0)
+        if wrong := unrecorded(*raw, bits):
+            raise Lost(f"chunks {wrong} of {shadow[-3:]} differ with all bits clear")
 
 
 class Future:
@@ -373,5 +375,5 @@ class Future:
             raise Lost(f"{shadow[-3:]} and its master differ after an update")
         if member.state.offline or member.header.progress is not Progress.IDLE:
             raise Lost(f"the update of {shadow[-3:]} did not end: {member.header.offline_reason}")
-        if member.state.kind == fmt.INDEPENDENT and self.disk.content(shadow) != master:
+        if member.state.kind == INDEPENDENT and self.disk.content(shadow) != master:
             raise Lost(f"the raw {shadow[-3:]} differs after an update")

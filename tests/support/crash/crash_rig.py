@@ -1,17 +1,18 @@
 """What a scenario is written with: verbs and writers whose promises are taken down as they run."""
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-import crash_format as fmt
+import bitmap_format as fmt
 import trio
 from crash_disk import CHUNK, SYSTEM, Disk, Event, Image, Sync, Write, installed
 from crash_history import History, Line, Pit, Put
 from crash_host import Host
 from crash_schedule import run
 from lost import Lost
+from shown import moves
 from stamps import SECTOR, stamped
 
 from iifuse.core.sector import bitmap_bytes
@@ -200,9 +201,10 @@ class Rig:
         resumed = verb.to_master and self.main.set(shadows[0]).state.resumes
         await self.main.flip(verb, *shadows)
         if not resumed:
-            pairs = [(s, self.sets[s]) for s in shadows]
-            views = {(m if verb.to_master else s): (s if verb.to_master else m) for s, m in pairs}
-            self._note_pit(began, shadows, views)
+            self._note_pit(began, shadows, self.moves(verb, shadows))
+
+    def moves(self, verb: Verb, shadows: Sequence[str]) -> dict[str, str]:
+        return moves(verb.to_master, [(s, self.sets[s]) for s in shadows])
 
     async def reset(self, shadow: str) -> None:
         began = self.now

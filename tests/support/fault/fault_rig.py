@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-import crash_format as fmt
+import bitmap_format as fmt
 import trio
 from crash_disk import SYSTEM, Disk, Write
 from crash_history import Pit, Put, fits, rows
@@ -248,9 +248,7 @@ class FaultRig(Rig):
             moved = [s for s in online if self.main.set(s).header.pit.number > before[s]]
             if moved and len(moved) < len(online):
                 raise Lost("of a group one set has the new PIT and another not") from None
-            pairs = [(s, self.sets[s]) for s in shadows]
-            views = {(m if verb.to_master else s): (s if verb.to_master else m) for s, m in pairs}
-            self._note_failed_pit(began, moved, views)
+            self._note_failed_pit(began, moved, self.moves(verb, shadows))
             raise
 
     def _note_failed_pit(self, began: int, moved: list[str], views: dict[str, str]) -> None:

@@ -20,6 +20,7 @@ from fs_trace import Call, Replay, calls, tracer
 from fs_writers import Writer, run_all
 from harness import losetup
 from loaded import BIN
+from shown import moves
 from stamps import SECTOR, stamped
 
 from iifuse import errors
@@ -219,9 +220,8 @@ class FsRig:
         act = self.acts[-1]
         before, after = act.before.hosts["main"].sets, act.after.hosts["main"].sets
         new = [s for s in shadows if s in after and _pit(after.get(s)) != _pit(before.get(s))]
-        pairs = [(s, self.sets[s]) for s in new]
-        views = {m if direction == "m" else s: s if direction == "m" else m for s, m in pairs}
         if new:
+            views = moves(direction == "m", [(s, self.sets[s]) for s in new])
             self.history.pits.append(Pit(act.began, act.ended, views, tuple(new)))
 
     def reset(self, shadow: str) -> None:

@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import crash_format as fmt
+import bitmap_format as fmt
 from harness import Service
 from kill_sectors import WINDOW, Truth, offset_of, read_windows, size_of
 from kill_writers import HOW, Writer
+from shown import INDEPENDENT, TO_MASTER, chunks, unrecorded
 from stamps import SECTOR, stamped
 
 from iifuse.control import protocol
@@ -253,12 +254,13 @@ class World:
         enabled = [(s, fmt.read(Path(bitmap(s)).read_bytes())) for s in self.sets if s.enabled]
         changing = {
             member.master.name for member, found in enabled
-            if found and (found.progress == fmt.TO_MASTER or found.pending)
+            if found and (found.progress == TO_MASTER or found.pending)
         }  # fmt: skip
         for member, found in enabled:
             if found and comparable(found) and member.master.name not in changing:
-                master, shadow = (Path(t.name).read_bytes() for t in (member.master, member.shadow))
-                wrong = fmt.unrecorded(master, shadow, found, ())
+                size = size_of(member.master.count)
+                pair = (Path(t.name).read_bytes()[:size] for t in (member.master, member.shadow))
+                wrong = unrecorded(*map(chunks, pair), found.shadow | found.copy)
                 assert not wrong, f"{member.shadow.name}: {wrong} differ, their bits on disk clear"
 
     def end(self) -> None:
@@ -278,7 +280,7 @@ class World:
 def comparable(found: fmt.Found) -> bool:
     """Is the set in use, at home and independent?"""
     in_use = not found.closure and found.custody == fmt.LOCAL
-    return in_use and found.kind == fmt.INDEPENDENT
+    return in_use and found.kind == INDEPENDENT
 
 
 def bitmap(member: Member) -> str:

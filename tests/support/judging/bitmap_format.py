@@ -4,15 +4,14 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-CHUNK = 32 * 1024
-INDEPENDENT, DEPENDENT = 1, 2
-IDLE, TO_SHADOW, TO_MASTER = 0, 1, 2
+from shown import CHUNK, Bits
+
 LOCAL, EXPORTED, IMPORTED = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class Found:
-    """A header and two bitmaps, as tuples of booleans by chunk."""
+    """A header and two bitmaps, as integers of which bit n is that of chunk n."""
 
     uuid: bytes
     sequence: int
@@ -25,8 +24,12 @@ class Found:
     closure: int
     size: int
     export: int
-    shadow: tuple[bool, ...] = ()
-    copy: tuple[bool, ...] = ()
+    shadow: int = 0
+    copy: int = 0
+
+    @property
+    def bits(self) -> Bits:
+        return Bits(self.kind, self.progress, self.shadow, self.copy)
 
 
 def slot(blob: bytes) -> Found | None:
@@ -59,48 +62,12 @@ def read(blob: bytes) -> Found | None:
     return Found(**{**vars(newest), "shadow": bits[0], "copy": bits[1]})
 
 
-def _region(blob: bytes, uuid: bytes, region: int, sectors: int, chunks: int) -> tuple[bool, ...]:
-    found: list[bool] = []
+def _region(blob: bytes, uuid: bytes, region: int, sectors: int, chunks: int) -> int:
+    found = 0
     for number in range(sectors):
         sector = blob[number * 512 : number * 512 + 512]
         place = zlib.crc32(struct.pack("<BQ", region, number), zlib.crc32(uuid))
         if zlib.crc32(sector[:508], place) != struct.unpack("<I", sector[508:])[0]:
             raise ValueError(f"sector {number} of region {region} is damaged")
-        word = int.from_bytes(sector[:508], "little")
-        rest = min(4064, chunks - 4064 * number)
-        found += [bool(word >> n & 1) for n in range(rest)]
-    return tuple(found)
-
-
-def master_view(master: bytes, sets: list[tuple[Found, bytes]]) -> bytes:
-    """What the master's file shows; `sets`: bitmap and raw shadow of each."""
-    for found, shadow in sets:
-        if found.progress == TO_MASTER:
-            return _mixed(shadow, master, found.copy)
-    return master
-
-
-def shadow_view(master: bytes, shadow: bytes, found: Found) -> bytes:
-    """What the shadow's file shows."""
-    if found.kind == DEPENDENT:
-        both = tuple(s or c for s, c in zip(found.shadow, found.copy, strict=True))
-        return _mixed(shadow, master, both)
-    return _mixed(master, shadow, found.copy) if found.progress == TO_SHADOW else shadow
-
-
-def _mixed(yes: bytes, no: bytes, bits: tuple[bool, ...]) -> bytes:
-    parts = [
-        (yes if bit else no)[n * CHUNK : (n + 1) * CHUNK] for n, bit in enumerate(bits)
-    ]  # fmt: skip
-    return b"".join(parts)
-
-
-def unrecorded(master: bytes, shadow: bytes, found: Found, others: tuple[bool, ...]) -> list[int]:
-    """The chunks of an independent set that differ with all their bits clear."""
-    size = min(len(master), len(shadow))
-    return [
-        n for n in range(len(found.shadow))
-        if not (found.shadow[n] or found.copy[n] or (others and others[n]))
-        and master[n * CHUNK : min(size, (n + 1) * CHUNK)]
-        != shadow[n * CHUNK : min(size, (n + 1) * CHUNK)]
-    ]  # fmt: skip
+        found |= int.from_bytes(sector[:508], "little") << 4064 * number
+    return found & ((1 << chunks) - 1)
