@@ -1,14 +1,16 @@
 """Start the real recovery on an image and see whether every promise was kept."""
 
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from uuid import uuid4
 
 import bitmap_format as fmt
 import trio
+from alternatives import fits, misfits, rows
 from crash_disk import CHUNK, SYSTEM, Disk, Event, Image
-from crash_history import History, Put, World, fits, misfits, over, rows
+from crash_history import History, Put, World, over
 from crash_host import BOOT, Host
 from crash_rig import HOSTS, Recording
 from crash_schedule import run
@@ -58,33 +60,42 @@ def judge(case: Case, *, go_on: bool, write: bool = False) -> list[Event]:
 
 
 async def _judge(case: Case, go_on: bool, write: bool) -> list[Event]:
-    with trio.fail_after(SECONDS):
-        async with trio.open_nursery() as nursery:
-            hosts = [_host(case, name) for name in HOSTS]
-            for host in hosts:
-                if case.lost:
-                    _lose_state(host)
-                await _start(host, nursery)
-                if case.lost:
-                    await _attach_all(host)
-            Check(case, hosts).all()
-            if write:
-                if case.recording.ordered:
-                    case.synced = await _sync_all(hosts)
-                case.synced_at = len(SYSTEM.disk.log)
-                case.after = {n: await _write_all(h, n) for h in hosts for n in h.instance.views}
-            log = list(SYSTEM.disk.log)
-            if go_on:
-                await Future(case, hosts).all()
-            nursery.cancel_scope.cancel()
+    hosts = hosts_of(case)
+    for host in hosts if case.lost else ():
+        _lose_state(host)
+    async with started(hosts):
+        for host in hosts if case.lost else ():
+            await _attach_all(host)
+        Check(case, hosts).all()
+        if write:
+            if case.recording.ordered:
+                case.synced = await _sync_all(hosts)
+            case.synced_at = len(SYSTEM.disk.log)
+            case.after = {n: await _write_all(h, n) for h in hosts for n in h.instance.views}
+        log = list(SYSTEM.disk.log)
+        if go_on:
+            await Future(case, hosts).all()
     return log
 
 
-def _host(case: Case, name: str) -> Host:
-    host = Host(SYSTEM.disk, name)
-    host.ordered = case.recording.ordered
-    host.boot = BOOT if case.killed else uuid4()
-    return host
+def hosts_of(case: Case, make: Callable[[Disk, str], Host] = Host) -> list[Host]:
+    """The machines that find the image."""
+    hosts = [make(SYSTEM.disk, name) for name in HOSTS]
+    for host in hosts:
+        host.ordered = case.recording.ordered
+        host.boot = BOOT if case.killed else uuid4()
+    return hosts
+
+
+@asynccontextmanager
+async def started(hosts: list[Host]) -> AsyncIterator[None]:
+    """Their services run, for as long as somebody looks at them."""
+    with trio.fail_after(SECONDS):
+        async with trio.open_nursery() as nursery:
+            for host in hosts:
+                await _start(host, nursery)
+            yield
+            nursery.cancel_scope.cancel()
 
 
 def _lose_state(host: Host) -> None:

@@ -15,7 +15,7 @@ import trio
 from crash_disk import SYSTEM, Disk, Image, installed
 from crash_host import Host
 from crash_images import Durable
-from crash_judge import SECONDS, Case, Check, Future, _host, _start
+from crash_judge import SECONDS, Case, Check, Future, hosts_of, started
 from crash_rig import HOSTS, Scenario
 from crash_schedule import run
 from fault_host import STAYS, FaultHost
@@ -130,10 +130,9 @@ def _started(case: Case, injector: Injector) -> Injector:
 async def _start_once(case: Case, injector: Injector) -> list[str]:
     """The shadows that went offline."""
     async with trio.open_nursery() as nursery:
-        hosts = [FaultHost(SYSTEM.disk, name) for name in HOSTS]
+        hosts = hosts_of(case, FaultHost)
         for host in hosts:
             host.injector = injector
-            host.ordered, host.boot = case.recording.ordered, _host(case, host.name).boot
             await host.up(nursery)
         injector.repair()
         Look(case, hosts, injector).all()
@@ -234,38 +233,27 @@ def _judge_image(case: Case, made: Play, *, go_on: bool) -> None:
     for world in [early, pits] if before else [pits]:
         try:
             SYSTEM.disk = Disk(case.image)
-            _let_happen(case, world)
+            case.history.let_happen(world)
             lost = [s for s in made.recording.sets if made.rig.was_lost(s, case.position)]
             return run(partial(_recover, case, made.rig.injector, go_on, lost), case.position)
         except Exception as caught:
             wrong.append(told(caught))
         finally:
-            _let_happen(case, pits)
+            case.history.let_happen(pits)
     end = "kill" if case.killed else "power loss"
     raise Lost(f"{end} at {case.position}: {' // '.join(wrong)}")
 
 
-def _let_happen(case: Case, pits) -> None:
-    """History, as if these were its points in time."""
-    case.history.pits = pits
-    case.history._exact.clear()
-    case.history._position = -1
-
-
 async def _recover(case: Case, injector: Injector, go_on: bool, lost: list[str]) -> None:
-    with trio.fail_after(SECONDS):
-        async with trio.open_nursery() as nursery:
-            hosts = [_host(case, name) for name in HOSTS]
-            for host in hosts:
-                await _start(host, nursery)
-            for shadow, member in hosts[0].instance.sets.items():
-                if shadow in lost and not member.state.offline:
-                    raise Lost(f"{shadow[-3:]} was offline and is not any more")
-            look = Look(case, hosts, injector)
-            look.all()
-            if go_on and not any(map(look.lost_its_bitmap, case.recording.sets.values())):
-                await Afterwards(case, hosts).all()
-            nursery.cancel_scope.cancel()
+    hosts = hosts_of(case)
+    async with started(hosts):
+        for shadow, member in hosts[0].instance.sets.items():
+            if shadow in lost and not member.state.offline:
+                raise Lost(f"{shadow[-3:]} was offline and is not any more")
+        look = Look(case, hosts, injector)
+        look.all()
+        if go_on and not any(map(look.lost_its_bitmap, case.recording.sets.values())):
+            await Afterwards(case, hosts).all()
 
 
 # -- the log --------------------------------------------------------------------------------

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field, replace
 
 import bitmap_format as fmt
 import trio
+from alternatives import fits, misfits, rows
 from crash_disk import SYSTEM, Disk, Write
-from crash_history import Pit, Put, fits, rows
+from crash_history import Pit, Put
 from crash_rig import HOSTS, Recording, Rig, Scenario
 from crash_unsynced import NEVER
 from fault_host import STAYS, FaultHost, Stopped
 from fault_inject import Injector, Mode
 from lost import Lost
-from stamps import SECTOR
 
 from iifuse import errors
 from iifuse.core.state import Kind, Role, Verb
@@ -150,7 +150,7 @@ class FaultRig(Rig):
         seen = found[offset : offset + len(put.data)]
         if seen != before[offset : offset + len(put.data)]:
             puts.append(Put(put.began, offset, seen, self.now))
-        self.history._exact.clear()  # it knows this position without the write
+        self.history.forget()  # it knows this position without the write
 
     def _world(self) -> tuple[int, ...]:
         return tuple(range(len(self.history.pits)))
@@ -348,11 +348,8 @@ class FaultRig(Rig):
                 raise Lost(f"{name[-3:]} is offline and shows something")
             if found != promised and name not in self.history.retired:
                 assert promised is not None
-                where = [
-                    s for s in range(len(found) // SECTOR)
-                    if found[s * SECTOR :][:SECTOR] != promised[s * SECTOR :][:SECTOR]
-                ]  # fmt: skip
-                raise Lost(f"the running service shows another {name[-3:]}: sectors {where[:4]}")
+                wrong = misfits(found, [rows(promised)])
+                raise Lost(f"the running service shows another {name[-3:]}: {wrong}")
 
     def _views(self) -> list[tuple[str, str]]:
         return [(n, h) for h, host in self.hosts.items() for n in host.instance.views]

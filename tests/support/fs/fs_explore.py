@@ -71,7 +71,7 @@ class _Explorer:
         stops = {act.ended for act in recording.acts} | {last}
         chosen = self.chance.sample(range(last + 1), min(last + 1, self.options.stops))
         stops |= set(chosen)
-        state = Durable(recording.files, recording.names, self._journals())
+        state = Durable(recording.base.files, recording.base.names, self._journals())
         for position in range(last + 1):
             if position in stops:
                 self._stop(state, position)
@@ -113,7 +113,7 @@ class _Explorer:
 
 def check_live(recording: FsRecording, scratch: str) -> None:
     """With nothing lost everything holds: the judge understands the recording."""
-    state = Durable(recording.files, recording.names)
+    state = Durable(recording.base.files, recording.base.names)
     for position, event in enumerate(recording.log):
         state.apply(position, event)
     case = FsCase(recording, len(recording.log), whole(state, recording.root))

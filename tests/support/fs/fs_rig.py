@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crash_disk import CHUNK
+from crash_disk import CHUNK, Image
 from crash_history import History, Line, Pit, Put
+from crash_rig import Recording
 from devices import let_go
 from fs_answers import Act, Answer, Told, ask, times_of
-from fs_log import DIRECTORY, Event, renumbered
+from fs_log import DIRECTORY, renumbered
 from fs_service import Traced, whole_log
 from fs_trace import Call, Replay, calls, tracer
 from fs_writers import Writer, run_all
@@ -32,17 +33,11 @@ TICKETS = (".iiticket", ".json")
 
 
 @dataclass
-class FsRecording:
+class FsRecording(Recording):
     """One run of the service: what it did to its files, and what it promised meanwhile."""
 
-    name: str
     root: str
-    files: dict[int, bytes]
-    names: dict[str, int]
-    log: list[Event]
-    history: History
     acts: list[Act]
-    sets: dict[str, str]
     hosts: tuple[str, ...]
     fails_from: int
     """From this position on volumes may be offline."""
@@ -50,12 +45,6 @@ class FsRecording:
     """That they are could be noted nowhere, so that no write went on without them."""
     devices: dict[int, int] = field(default_factory=dict)
     """Files that are block devices, and the inode numbers of what they lie on."""
-    first_pits: dict[str, int] = field(default_factory=dict)
-    ordered: bool = True
-
-    @property
-    def may_be_offline(self) -> bool:
-        return self.fails_from < len(self.log)
 
 
 class FsRig:
@@ -324,9 +313,12 @@ class FsRig:
         files = {number(n): data for n, data in first.items()}
         names = {path: number(n) for path, n in names.items()}
         log = [renumbered(event, number) for event in replay.events]
+        base, fails_from = Image(files, names), replay.position(self.fails_from)
+        promised = (self.history, self.sets, fails_from < len(log), {}, True)
+        host_names = tuple(self.services)
         return FsRecording(
-            name, str(self.root), files, names, log, self.history, self.acts, self.sets,
-            tuple(self.services), replay.position(self.fails_from), self.unnoted, disks,
+            name, 0, base, log, *promised, str(self.root), self.acts, host_names, fails_from,
+            self.unnoted, disks,
         )  # fmt: skip
 
     def calls(self) -> Iterator[Call]:

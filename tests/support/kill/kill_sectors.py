@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from alternatives import wrong_sectors
 from lost import Lost
 from stamps import NUMBER, SECTOR, sector, tag_of
 
@@ -115,17 +116,20 @@ class Truth:
         for write in self.writes:
             if write.ended is not None:
                 expected[write.range] = write.tag
-        right = found == expected
-        for write in self.writes:
-            if write.ended is None:
-                right[write.range] |= found[write.range] == write.tag
-        if not right.all():
+        layers = [expected, *(self._with(w, expected) for w in self.writes if w.ended is None)]
+        wrong = wrong_sectors(found[:, None], [layer[:, None] for layer in layers])
+        if len(wrong):
             raise Lost(
-                f"{self.name}: sectors {_some(~right)} hold "
-                f"{[hex(t) for t in found[~right][:4]]} and not "
-                f"{[hex(t) for t in expected[~right][:4]]}"
+                f"{self.name}: sectors {wrong[:8]} ({len(wrong)} in all) hold "
+                f"{[hex(t) for t in found[wrong][:4]]} and not "
+                f"{[hex(t) for t in expected[wrong][:4]]}"
             )
         self.become(found)
+
+    def _with(self, write: Write, tags: np.ndarray) -> np.ndarray:
+        changed = tags.copy()
+        changed[write.range] = write.tag
+        return changed
 
     def become(self, tags: np.ndarray) -> None:
         """From now on the file shows this; no write is under way."""
