@@ -132,14 +132,14 @@ class World:
     def kill(self, name: str) -> None:
         """SIGKILL, and nothing else may have ended it."""
         self.gone[name].set()
-        process = self.services[name]._process
+        process = self.services[name].process
         assert process is not None
         process.kill()
         self._buried(name)
         self.tally.kills += 1
 
     def _buried(self, name: str) -> None:
-        code = self.services[name]._wait(30)
+        code = self.services[name].wait_for_end(30)
         assert code == -signal.SIGKILL, f"{name}: {code}\n{self.log(name)}"
 
     def log(self, name: str) -> str:
@@ -159,10 +159,10 @@ class World:
         service, delay = self.services[name], self.dice.uniform(0.1, 0.5)
 
         def kill() -> None:
-            while service._process is None:
+            while service.process is None:
                 time.sleep(0.001)
             time.sleep(delay)
-            service._process.kill()
+            service.process.kill()
 
         killer = threading.Thread(target=kill)
         killer.start()
