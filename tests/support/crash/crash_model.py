@@ -3,6 +3,8 @@
 What decides is the product's: `core.touch` and `core.change` (orders and what becomes of the bits),
 `core.state` (what is allowed), `core.bits`, `verbs.pit` and `verbs.loading` (headers). What
 executes is a few lines that do nothing else, so that a crash may come between any two of them.
+So this is no second model of what a set shows, as set_model is: it runs what that one judges, and
+is judged by promises on whole chunks. What the files show of it, `shown` says for both.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,8 @@
-"""What a volume must show, and what it may show instead once the service was killed."""
+"""What a volume must show, and what it may show instead once the service was killed.
+
+By the byte, not by the sector as the other judges: one program writes parts of sectors, in requests
+of which a kill may leave some, and through a mapping, of which it may leave none.
+"""
 
 from exercise_log import DONE, SYNC, THROUGH, Entry
 from lost import Lost

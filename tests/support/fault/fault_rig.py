@@ -303,8 +303,7 @@ class FaultRig(Rig):
         for event in self.disk.log[:position]:
             if isinstance(event, Write) and event.file == file and event.offset < 24576:
                 blob[event.offset : event.offset + len(event.data)] = event.data
-        slots = [f for at in (0, 12288) if (f := fmt.slot(bytes(blob[at : at + 12288])))]
-        return max(slots, key=lambda found: found.sequence, default=None)
+        return fmt.newest(bytes(blob))
 
     async def disable(self, shadow: str, host: str = "main") -> None:
         if shadow not in self.hosts[host].instance.sets:

@@ -47,19 +47,24 @@ def slot(blob: bytes) -> Found | None:
     return Found(blob[32:48], sequence, *what)
 
 
+def newest(blob: bytes) -> Found | None:
+    """The header that counts, without bits; None when neither slot is right."""
+    slots = [found for at in (0, 12288) if (found := slot(blob[at : at + 12288]))]
+    return max(slots, key=lambda found: found.sequence, default=None)
+
+
 def read(blob: bytes) -> Found | None:
     """A bitmap volume; None when it has no header. Raises ValueError on damaged bits."""
-    slots = [found for at in (0, 12288) if (found := slot(blob[at : at + 12288]))]
-    if not slots:
+    found = newest(blob)
+    if found is None:
         return None
-    newest = max(slots, key=lambda found: found.sequence)
-    chunks = -(-newest.size // CHUNK)
+    chunks = -(-found.size // CHUNK)
     sectors = -(-chunks // 4064)
     bits = [
-        _region(blob[24576 + region * sectors * 512 :], newest.uuid, region + 1, sectors, chunks)
+        _region(blob[24576 + region * sectors * 512 :], found.uuid, region + 1, sectors, chunks)
         for region in (0, 1)
     ]
-    return Found(**{**vars(newest), "shadow": bits[0], "copy": bits[1]})
+    return Found(**{**vars(found), "shadow": bits[0], "copy": bits[1]})
 
 
 def _region(blob: bytes, uuid: bytes, region: int, sectors: int, chunks: int) -> int:
