@@ -7,15 +7,14 @@ from typing import Any
 from unittest.mock import patch
 
 from crash_model import GARBAGE, RECORD, Setup
-from crash_orders import forgotten_early, leave_out, phases, steps, twisted
+from crash_orders import WRONG_ORDERS, leave_out, of_bits, phases, steps, twisted
 from crash_scripts import Case
 from crash_verbs import Machine
 
 from iifuse.core import touch as touches
 from iifuse.core.bits import Bits
-from iifuse.core.change import Act, Pend, Store
 from iifuse.core.state import Kind, Progress, Role, Verb
-from iifuse.core.touch import Copy, Mark, Note, Side, Sync
+from iifuse.core.touch import Mark, Note, Side, Sync
 from iifuse.verbs import loading
 
 IND, DEP = Kind.INDEPENDENT, Kind.DEPENDENT
@@ -51,16 +50,29 @@ def twist(name: str, *setups: Setup, verbs: tuple[Verb, ...] = (), length: int =
     return add
 
 
-def _of_bits(step) -> bool:
-    return isinstance(step, Mark) or getattr(step, "role", None) is Role.BITMAP
+def _wrong(order: str, *setups: Setup, verbs: tuple[Verb, ...] = (), cases=()) -> None:
+    TWISTS[order] = Twist(WRONG_ORDERS[order], (*cases, *(Case((s,), 1, verbs) for s in setups)))
 
 
-# -- the wrong orders of the one-chunk model ------------------------------------------------
+_wrong("mark_before_preserve", dep, m2s, ind_s2m, dep_s2m)
+_wrong("no_sync_after_preserve", dep, m2s)
+_wrong("no_sync_after_mark", dep, ind, m2s, ind_s2m)
+_wrong("nothing_preserved", dep, dep_s2m_unchanged)
+_wrong("no_sync_after_restoring_a_chunk", ind_s2m, dep_s2m)
+_wrong("source_not_synced_at_the_pit", ind, dep, verbs=(U,))
+_wrong("shadow_bits_zeroed_before_copy_bits_are_durable", ind, verbs=(U,))
+_wrong("pending_record_left_out", ind, verbs=(U,))
+_wrong("group_record_left_out", cases=[pair])
+_wrong("group_record_forgotten_before_the_last_commit", cases=[pair])
+_wrong("recovery_ignores_the_group_record", cases=[pair])
 
 
-@twist("settle, mark, preserve, write", dep, m2s, ind_s2m, dep_s2m)
+# -- first touches --------------------------------------------------------------------------
+
+
+@twist("no mark", dep, ind, m2s)
 def _():
-    with steps("first_touch", lambda found: sorted(found, key=lambda s: not _of_bits(s))):
+    with steps("first_touch", leave_out(Mark)):
         yield
 
 
@@ -72,8 +84,8 @@ def _():
 
         def touch(*words, **options):
             found = real(*words, **options)
-            kept.extend(tuple(s for s in phase if _of_bits(s)) for phase in found)
-            return [tuple(s for s in phase if not _of_bits(s)) for phase in found]
+            kept.extend(tuple(s for s in phase if of_bits(s)) for phase in found)
+            return [tuple(s for s in phase if not of_bits(s)) for phase in found]
 
         with patch.object(touches, "first_touch", touch):
             yield from honest(self, file, first, count)
@@ -119,23 +131,6 @@ def _():
         yield
 
 
-# -- missing steps of a first touch ---------------------------------------------------------
-
-
-def _missing(name: str, change: Callable[[list], list], *setups: Setup) -> None:
-    @twist(name, *setups)
-    def _():
-        with steps("first_touch", change):
-            yield
-
-
-_missing("no mark", leave_out(Mark), dep, ind, m2s)
-_missing("mark not durable", leave_out(Sync, role=Role.BITMAP), dep, ind, m2s, ind_s2m)
-_missing("no preserve", leave_out(Copy), dep, dep_s2m_unchanged)
-_missing("preserve not durable", leave_out(Sync, role=Role.SHADOW), dep, m2s)
-_missing("restored chunk not durable", leave_out(Sync, role=Role.MASTER), ind_s2m, dep_s2m)
-
-
 @twist("sibling not preserved before a restore", cases=[Case((dep, ind_s2m))])
 def _():
     real = touches.first_touch
@@ -172,43 +167,6 @@ def _():
 # -- points in time -------------------------------------------------------------------------
 
 
-@twist("source not synced at the point in time", ind, dep, verbs=(U,))
-def _():
-    def of_bits(found):
-        return [s for s in found if not isinstance(s, Sync) or s.role is Role.BITMAP]
-
-    with steps("point_in_time", of_bits):
-        yield
-
-
-@twist("shadow bits zeroed before the copy bits are durable", ind, verbs=(U,))
-def _():
-    def turn(found):
-        stores = [s for s in found if isinstance(s, Store)]
-        return [*reversed(stores), *(s for s in found if s not in stores)]
-
-    with steps("whole_change", turn):
-        yield
-
-
-@twist("no durable record before the bits change", ind, verbs=(U,))
-def _():
-    with steps("point_in_time", leave_out(Pend)):
-        yield
-
-
-@twist("group without a record", cases=[pair])
-def _():
-    with phases("point_in_time", lambda found: [p for p in found if p is not Act.RECORD]):
-        yield
-
-
-@twist("group record erased before the last header", cases=[pair])
-def _():
-    with phases("point_in_time", forgotten_early):
-        yield
-
-
 @twist("header committed before the bits are durable", cases=[Case((dep,), 2, (U,))])
 def _():
     def hasty(self, header):
@@ -223,16 +181,10 @@ def _():
 # -- recovery -------------------------------------------------------------------------------
 
 
-def _recovery(name: str, unfinished: Callable, *setups: Setup, cases=()) -> None:
-    @twist(name, *setups, verbs=(U,), cases=cases)
-    def _():
-        real = loading.unfinished
-        with patch.object(loading, "unfinished", lambda *a: unfinished(real, *a)):
-            yield
-
-
-_recovery("recovery ignores what is pending", lambda *_: None, ind)
-_recovery("recovery ignores the record", lambda real, _, h: real((), h), cases=[pair])
+@twist("recovery ignores what is pending", ind, verbs=(U,))
+def _():
+    with patch.object(loading, "unfinished", lambda *_: None):
+        yield
 
 
 @twist("record followed before it is durable", cases=[pair])
