@@ -1,7 +1,8 @@
 """What a scenario is written with: verbs and writers whose promises are taken down as they run."""
 
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -158,13 +159,19 @@ class Rig:
 
     # -- verbs ------------------------------------------------------------------------------
 
+    @contextmanager
+    def verb(self) -> Iterator[None]:
+        """A verb is under way. Here none fails."""
+        yield
+
     async def enable(self, kind: Kind, master: str, shadow: str, group: str | None = None) -> None:
         began = self.now
         request = NewSet(kind, master, shadow, f"{shadow}.b", group)
         self.sets[shadow] = master
         if shadow in self.disk.names:
             self._line(shadow)  # as it is now: the copy may be quicker than its first writer
-        await enable.enable(self.main.instance, request)
+        with self.verb():
+            await enable.enable(self.main.instance, request)
         header = next(n for n in range(began, self.now) if self._is_header(n, f"{shadow}.b"))
         durable = self._synced(header)
         self.history.pits.append(Pit(header, durable, {shadow: master}, (shadow,)))
@@ -199,7 +206,8 @@ class Rig:
     async def flip(self, verb: Verb, *shadows: str) -> None:
         began = self.now
         resumed = verb.to_master and self.main.set(shadows[0]).state.resumes
-        await self.main.flip(verb, *shadows)
+        with self.verb():
+            await self.main.flip(verb, *shadows)
         if not resumed:
             self._note_pit(began, shadows, self.moves(verb, shadows))
 
@@ -208,7 +216,8 @@ class Rig:
 
     async def reset(self, shadow: str) -> None:
         began = self.now
-        await reset.reset(self.main.instance, self.main.set(shadow))
+        with self.verb():
+            await reset.reset(self.main.instance, self.main.set(shadow))
         self._note_pit(began, [shadow], {shadow: self.sets[shadow]})
 
     def _note_pit(self, began: int, shadows, views: dict[str, str]) -> None:
@@ -245,22 +254,28 @@ class Rig:
 
     async def disable(self, shadow: str, host: str = "main") -> None:
         self.history.retired[shadow] = self.now
-        await enable.disable(self.hosts[host].instance, self.hosts[host].set(shadow))
+        with self.verb():
+            await enable.disable(self.hosts[host].instance, self.hosts[host].set(shadow))
 
     async def export(self, shadow: str) -> None:
-        await exchange.export(self.main.instance, self.main.set(shadow))
+        with self.verb():
+            await exchange.export(self.main.instance, self.main.set(shadow))
 
     async def take_in(self, shadow: str) -> None:
-        await exchange.take_in(self.hosts["other"].instance, Borrowing(shadow, f"{shadow}.b2"))
+        with self.verb():
+            await exchange.take_in(self.hosts["other"].instance, Borrowing(shadow, f"{shadow}.b2"))
 
     async def give_back(self, shadow: str) -> None:
         other = self.hosts["other"]
-        await enable.disable(other.instance, other.set(shadow))
+        with self.verb():
+            await enable.disable(other.instance, other.set(shadow))
 
     async def join(self, shadow: str) -> None:
-        await joining.join(
-            self.main.instance, self.main.set(shadow), f"{shadow}.b2", accept_unclosed=False
-        )
+        here = self.main
+        with self.verb():
+            await joining.join(
+                here.instance, here.set(shadow), f"{shadow}.b2", accept_unclosed=False
+            )
 
     def check(self) -> None:
         """Live, with nothing under way: every file shows exactly what was promised."""

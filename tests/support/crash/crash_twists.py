@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 from crash_model import GARBAGE, RECORD, Setup
 from crash_orders import WRONG_ORDERS, leave_out, of_bits, phases, steps, twisted
-from crash_scripts import Case
+from crash_scripts import Case, dep, dep_to_master, ind, ind_to_master, to_shadow
 from crash_verbs import Machine
 
 from iifuse.core import touch as touches
@@ -19,11 +19,7 @@ from iifuse.verbs import loading
 
 IND, DEP = Kind.INDEPENDENT, Kind.DEPENDENT
 U, E = Verb.UPDATE_SHADOW, Verb.EXPORT
-dep, ind = Setup(DEP, shadow=GARBAGE), Setup(IND)
-m2s = Setup(IND, Progress.TO_SHADOW, shadow=5, copy=True)
-ind_s2m = Setup(IND, Progress.TO_MASTER, shadow=5, copy=True)
-dep_s2m = Setup(DEP, Progress.TO_MASTER, shadow=5, copy=True)
-dep_s2m_unchanged = Setup(DEP, Progress.TO_MASTER, shadow=GARBAGE)
+dep_to_master_unchanged = Setup(DEP, Progress.TO_MASTER, shadow=GARBAGE)
 pair = Case((dep, Setup(IND, shadow=10, master=1)), 1, (U,), ((0, 1),))
 
 
@@ -54,11 +50,11 @@ def _wrong(order: str, *setups: Setup, verbs: tuple[Verb, ...] = (), cases=()) -
     TWISTS[order] = Twist(WRONG_ORDERS[order], (*cases, *(Case((s,), 1, verbs) for s in setups)))
 
 
-_wrong("mark_before_preserve", dep, m2s, ind_s2m, dep_s2m)
-_wrong("no_sync_after_preserve", dep, m2s)
-_wrong("no_sync_after_mark", dep, ind, m2s, ind_s2m)
-_wrong("nothing_preserved", dep, dep_s2m_unchanged)
-_wrong("no_sync_after_restoring_a_chunk", ind_s2m, dep_s2m)
+_wrong("mark_before_preserve", dep, to_shadow, ind_to_master, dep_to_master)
+_wrong("no_sync_after_preserve", dep, to_shadow)
+_wrong("no_sync_after_mark", dep, ind, to_shadow, ind_to_master)
+_wrong("nothing_preserved", dep, dep_to_master_unchanged)
+_wrong("no_sync_after_restoring_a_chunk", ind_to_master, dep_to_master)
 _wrong("source_not_synced_at_the_pit", ind, dep, verbs=(U,))
 _wrong("shadow_bits_zeroed_before_copy_bits_are_durable", ind, verbs=(U,))
 _wrong("pending_record_left_out", ind, verbs=(U,))
@@ -70,13 +66,13 @@ _wrong("recovery_ignores_the_group_record", cases=[pair])
 # -- first touches --------------------------------------------------------------------------
 
 
-@twist("no mark", dep, ind, m2s)
+@twist("no mark", dep, ind, to_shadow)
 def _():
     with steps("first_touch", leave_out(Mark)):
         yield
 
 
-@twist("settle, preserve, write, mark", dep, ind, m2s, ind_s2m, dep_s2m)
+@twist("settle, preserve, write, mark", dep, ind, to_shadow, ind_to_master, dep_to_master)
 def _():
     def write(self, file, first, count):
         kept = []
@@ -96,7 +92,7 @@ def _():
         yield
 
 
-@twist("no settle, skip the mark if it is right in memory", dep, m2s)
+@twist("no settle, skip the mark if it is right in memory", dep, to_shadow)
 def _():
     real = touches.first_touch
 
@@ -109,7 +105,7 @@ def _():
         yield
 
 
-@twist("no settle, a copied chunk is ready before its bits are on disk", dep_s2m)
+@twist("no settle, a copied chunk is ready before its bits are on disk", dep_to_master)
 def _():
     """As the third wrong order, in a restore: the background copy's clear is lazy and trusted."""
 
@@ -120,7 +116,7 @@ def _():
         yield
 
 
-@twist("write before everything", dep, ind, m2s, length=2)
+@twist("write before everything", dep, ind, to_shadow, length=2)
 def _():
     def write(self, file, first, count):
         self.disk.put((*file, first), self.clock + 1)
@@ -131,7 +127,7 @@ def _():
         yield
 
 
-@twist("sibling not preserved before a restore", cases=[Case((dep, ind_s2m))])
+@twist("sibling not preserved before a restore", cases=[Case((dep, ind_to_master))])
 def _():
     real = touches.first_touch
 
@@ -152,7 +148,7 @@ def _():
 # -- the background copy --------------------------------------------------------------------
 
 
-@twist("copy bit cleared before the chunk is durable", m2s, dep_s2m)
+@twist("copy bit cleared before the chunk is durable", to_shadow, dep_to_master)
 def _():
     with phases("copied", lambda found: found[::-1]):
         yield

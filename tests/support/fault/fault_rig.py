@@ -13,6 +13,7 @@ import trio
 from alternatives import fits, misfits, rows
 from crash_disk import SYSTEM, Disk, Write
 from crash_history import Pit, Put
+from crash_judge import SECONDS
 from crash_rig import HOSTS, Recording, Rig, Scenario
 from crash_unsynced import NEVER
 from fault_host import STAYS, FaultHost, Stopped
@@ -22,9 +23,6 @@ from lost import Lost
 from iifuse import errors
 from iifuse.core.state import Kind, Role, Verb
 from iifuse.data.volumeset import VolumeSet
-
-SECONDS = 60.0
-"""No scenario takes so long, even here: who waits longer waits for ever."""
 
 
 def _lacks(member: VolumeSet) -> bool:
@@ -108,7 +106,7 @@ class FaultRig(Rig):
                 self.lost.pop(member.name, None)
 
     @contextmanager
-    def _verb(self) -> Iterator[None]:
+    def verb(self) -> Iterator[None]:
         """A verb fails only after a call has failed, or because of what is offline by then."""
         try:
             yield
@@ -217,8 +215,7 @@ class FaultRig(Rig):
     async def enable(self, kind: Kind, master: str, shadow: str, group: str | None = None) -> None:
         began = self.now
         try:
-            with self._verb():
-                await super().enable(kind, master, shadow, group)
+            await super().enable(kind, master, shadow, group)
         except Stopped:
             if shadow in self.main.instance.sets or shadow in self.main.instance.views:
                 raise Lost(f"-e of {shadow[-3:]} failed and left a set") from None
@@ -241,8 +238,7 @@ class FaultRig(Rig):
         began = self.now
         before = {s: self.main.set(s).header.pit.number for s in shadows}
         try:
-            with self._verb():
-                await super().flip(verb, *shadows)
+            await super().flip(verb, *shadows)
         except Stopped:
             online = [s for s in shadows if not self.main.set(s).state.offline]
             moved = [s for s in online if self.main.set(s).header.pit.number > before[s]]
@@ -270,8 +266,7 @@ class FaultRig(Rig):
     async def reset(self, shadow: str) -> None:
         began, number = self.now, self.main.set(shadow).header.pit.number
         try:
-            with self._verb():
-                await super().reset(shadow)
+            await super().reset(shadow)
         except Stopped:
             moved = [shadow] if self.main.set(shadow).header.pit.number > number else []
             self._note_failed_pit(began, moved, {shadow: self.sets[shadow]})
@@ -308,24 +303,7 @@ class FaultRig(Rig):
     async def disable(self, shadow: str, host: str = "main") -> None:
         if shadow not in self.hosts[host].instance.sets:
             raise Stopped
-        with self._verb():
-            await super().disable(shadow, host)
-
-    async def export(self, shadow: str) -> None:
-        with self._verb():
-            await super().export(shadow)
-
-    async def take_in(self, shadow: str) -> None:
-        with self._verb():
-            await super().take_in(shadow)
-
-    async def give_back(self, shadow: str) -> None:
-        with self._verb():
-            await super().give_back(shadow)
-
-    async def join(self, shadow: str) -> None:
-        with self._verb():
-            await super().join(shadow)
+        await super().disable(shadow, host)
 
     # -- looking ----------------------------------------------------------------------------
 
