@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import advice
@@ -121,6 +123,16 @@ class Service:
         unmount(f"{self.mountpoint}/")
         if self.log.exists():
             tell(f"{self.home.name}: {self.log.read_text(errors='replace')[-3000:]}")
+
+    @contextlib.contextmanager
+    def files_end_at(self, size: int) -> Iterator[None]:
+        """It can write no regular file behind `size` bytes."""
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        try:
+            yield
+        finally:
+            unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+            resource.prlimit(self.pid, resource.RLIMIT_FSIZE, unlimited)
 
     # -- files and verbs --------------------------------------------------------------------
 
