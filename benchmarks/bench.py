@@ -9,7 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "tests" / "support")]
+SUPPORT = HERE.parent / "tests" / "support"
+sys.path[:0] = [str(HERE), *(str(SUPPORT / part) for part in ("", "clients", "words"))]
 os.environ["IIFUSE_WHOLE"] = ""  # each program is started as users start it, not forked
 
 from bench_lib import private  # noqa: E402

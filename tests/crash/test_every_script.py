@@ -8,21 +8,18 @@ of the cases, `make test-long` takes all, `make test-crash` looks at longer scri
 import multiprocessing
 
 import pytest
-from crash_model import GARBAGE, Lost, Setup
-from crash_scripts import Case, explore
+from crash_model import GARBAGE, Setup
+from crash_scripts import Case, dep, dep_to_master, explore, ind, ind_to_master, to_shadow
 from crash_twists import TWISTS
+from lost import Lost
 from samples import some
 
-from iifuse.core.state import Kind, Progress, Verb
+from iifuse.core.state import Kind, Verb
 
 WORKERS = 2
 
 IND, DEP = Kind.INDEPENDENT, Kind.DEPENDENT
-dep, ind = Setup(DEP, shadow=GARBAGE), Setup(IND)
 other_dep, other_ind = Setup(DEP, shadow=GARBAGE, master=1), Setup(IND, shadow=10, master=1)
-to_shadow = Setup(IND, Progress.TO_SHADOW, shadow=5, copy=True)
-ind_to_master = Setup(IND, Progress.TO_MASTER, shadow=5, copy=True)
-dep_to_master = Setup(DEP, Progress.TO_MASTER, shadow=5, copy=True)
 
 UPDATES = (Verb.UPDATE_SHADOW, Verb.UPDATE_MASTER)
 COPIES = (*UPDATES, Verb.COPY_SHADOW, Verb.COPY_MASTER)

@@ -3,14 +3,16 @@
 import random
 
 import pytest
-from crash_disk import SECTOR, Sync, Write
+from crash_disk import Image, Sync, Write
 from crash_history import History
+from crash_unsynced import FailedSync, Resize
 from fs_answers import Act, Answer
 from fs_images import images, whole
-from fs_judge import FsCase, _stats
-from fs_log import DIRECTORY, DirectorySync, Durable, Entries, FailedSync, Resize
+from fs_judge import FsCase, looks_of
+from fs_log import DIRECTORY, DirectorySync, Durable, Entries
 from fs_rig import FsRecording
 from fs_trace import Replay, calls
+from stamps import SECTOR
 
 ROOT = "/r"
 OLD, NEW = b"o" * SECTOR, b"n" * SECTOR
@@ -94,10 +96,11 @@ def looks(verb, log, position, old=frozenset()):
     answers = [Answer(stats={"/r/a": stat}) for stat in (BEFORE, AFTER)]
     acts = [Act("all before", 0, 0, Answer(), answers[0]), Act(verb, 0, 9, *answers)]
     recording = FsRecording(
-        "one", ROOT, {}, {}, list(log), History(), acts, {}, ("main",), 9, unnoted=False
-    )
+        "one", 0, Image(), list(log), History(), {}, may_be_offline=False, first_pits={},
+        ordered=True, root=ROOT, acts=acts, hosts=("main",), fails_from=9, unnoted=False,
+    )  # fmt: skip
     image = whole(after(*log[:position]), ROOT)
-    return _stats(FsCase(recording, position, image, old_times=old))[1]
+    return looks_of(FsCase(recording, position, image, old_times=old))[1]
 
 
 @pytest.mark.parametrize("write", [Write(1, 0, NEW), Resize(1, 0)])

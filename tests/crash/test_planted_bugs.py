@@ -3,8 +3,8 @@
 import pytest
 from crash_bugs import BUGS
 from crash_explore import Options, Tally, explore
-from crash_history import Lost
 from crash_scenarios import SCENARIOS
+from lost import Lost
 
 SEEDS = 8
 

@@ -11,14 +11,14 @@ import random
 import time
 
 import pytest
-from crash_explore import _recorded
-from crash_history import Lost
+from crash_explore import recorded
 from crash_images import Durable
 from crash_judge import Case
 from fault_bugs import BUGS
 from fault_inject import Fault, Mode
 from fault_judge import calls_of, calls_of_start, judge_fault, judge_start
 from fault_scenarios import FAULT_SCENARIOS
+from lost import Lost
 from samples import some
 
 WORKERS = 2
@@ -54,7 +54,7 @@ def fail_starts(job):
     """Starts on what a kill at random moments has left."""
     name, seed, stride = job
     chance, count = random.Random(f"{name} {seed}"), 0
-    recording = _recorded(name, FAULT_SCENARIOS[name], seed)
+    recording = recorded(name, FAULT_SCENARIOS[name], seed)
     for position in sorted(chance.sample(range(len(recording.log)), STARTS)):
         state = Durable(recording.base)
         for at, event in enumerate(recording.log[:position]):

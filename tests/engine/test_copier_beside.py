@@ -31,10 +31,11 @@ async def test_copy_that_is_stopped_between_steps_can_be_taken_up_again(ended):
     member = bench.add("/s", IND, bytes(300 * CHUNK), TO_SHADOW, tuple(range(300)))
     bench.master.data[:] = b"m" * 300 * CHUNK
     first = Copier(bench.family, member, ended)
-    token = trio.lowlevel.current_trio_token()
-    stop = partial(trio.from_thread.run_sync, first._stop.set, trio_token=token)
-    member.shadow.hooks["write"] = stop
-    await first.run()
+    async with trio.open_nursery() as nursery:
+        token, begin = trio.lowlevel.current_trio_token(), nursery.start_soon
+        stop = partial(trio.from_thread.run_sync, begin, first.stop, trio_token=token)
+        member.shadow.hooks["write"] = stop
+        await first.run()
     assert first.at_rest
     assert durable(member)[2] == set(range(128, 300)), "one step was done, settled, and no more"
     assert member.header.copying

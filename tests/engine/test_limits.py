@@ -66,10 +66,12 @@ async def test_limit_of_no_seconds_lets_nobody_wait(limits, autojump_clock):
 
 
 async def test_nobody_ticks_when_there_is_no_limit(limits, autojump_clock):
+    before = trio.lowlevel.current_statistics().tasks_living
     with limits.move_on_after(5):
         await trio.sleep(1)
+        assert trio.lowlevel.current_statistics().tasks_living == before + 1
     await trio.sleep(1)
-    assert not limits._ticks
+    assert trio.lowlevel.current_statistics().tasks_living == before
     with limits.move_on_after(1) as scope:
         await trio.sleep_forever()
     assert scope.cancelled_caught

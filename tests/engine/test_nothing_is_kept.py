@@ -2,6 +2,7 @@
 
 import gc
 import os
+from collections import deque
 from weakref import ref
 
 import pytest
@@ -34,13 +35,12 @@ def no_collector():
 
 
 def registries(instance):
-    keeper, notes = instance.timekeeper, instance.notes
-    return (
-        instance.families, instance.sets, instance.views, instance.copiers, keeper._quiet,
-        keeper._unstamped, keeper._hanging_writes, keeper._unnoted,
-        notes._behind, notes._unforgotten,
-        notes._coming, notes._postponed, instance.nursery.child_tasks,
-    )  # fmt: skip
+    """All that could hold a set, by whatever name: of the instance and of its parts."""
+    parts = (instance, instance.timekeeper, instance.notes)
+    found = [value for part in parts for value in vars(part).values()]
+    held = [value for value in found if isinstance(value, dict | list | set | deque)]
+    assert len(held) > len(parts), "they are kept elsewhere"
+    return [*held, instance.families, instance.nursery.child_tasks]
 
 
 async def night(instance, master, place, kind):

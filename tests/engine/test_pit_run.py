@@ -132,23 +132,25 @@ def test_plan_writes_under_the_gate_and_lets_others_go_on_before_it_forgets(keys
 # -- counting ---------------------------------------------------------------------------------
 
 
+LONG = 5 * 1024 * SECTOR_CHUNKS
+"""So many chunks are counted in several turns."""
+
+
 def counted(shadow: list[tuple[int, int]], copy: list[tuple[int, int]]) -> Bits:
-    bits = Bits.blank(5 * SECTOR_CHUNKS + 3)
+    bits = Bits.blank(LONG + 3)
     bits.shadow.set_runs(shadow)
     bits.copy.set_runs(copy)
     return bits
 
 
-async def test_counts_are_those_of_every_sector(monkeypatch):
-    monkeypatch.setattr(counting, "_SECTORS", 2)
-    bits = counted([(0, 3), (4060, 10), (5 * SECTOR_CHUNKS, 3)], [(2, 2), (9000, 1)])
+async def test_counts_are_those_of_every_sector():
+    bits = counted([(0, 3), (4060, 10), (LONG, 3)], [(2, 2), (9000, 1)])
     found = await counting.counts(SimpleNamespace(bits=bits))
     assert found == (16, 3, 18)
 
 
-async def test_counts_begin_anew_when_a_point_in_time_comes_in_between(monkeypatch):
+async def test_counts_begin_anew_when_a_point_in_time_comes_in_between():
     """The old shadow bitmap may be the new copy bitmap, and would be counted as both."""
-    monkeypatch.setattr(counting, "_SECTORS", 1)
     before = counted([(0, 5), (20000, 2)], [])
     member = SimpleNamespace(bits=before)
     after = Bits(before.copy, before.shadow)
@@ -161,8 +163,7 @@ async def test_counts_begin_anew_when_a_point_in_time_comes_in_between(monkeypat
         assert await counting.counts(member) == (0, 7, 7)
 
 
-async def test_counts_let_others_go_on_in_between(monkeypatch):
-    monkeypatch.setattr(counting, "_SECTORS", 1)
+async def test_counts_let_others_go_on_in_between():
     turns = 0
 
     async def other() -> None:

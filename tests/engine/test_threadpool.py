@@ -12,7 +12,6 @@ from fake_volume import Bench, always, chunks, durable
 from harness import CHUNK
 
 from iifuse.core.state import Kind, Progress
-from iifuse.data import bitwrites
 from iifuse.loop.limitedcalls import LimitedCalls
 from iifuse.loop.threadpool import OutOfResources, ThreadPool
 
@@ -86,7 +85,7 @@ async def test_call_that_never_got_a_thread_is_nobodys_fault(no_thread, loop):
     hang, other, stuck = threading.Event(), LimitedCalls(loop), LimitedCalls(loop)
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
-            for _ in range(loop._shadows.kept):
+            for _ in range(40):
                 nursery.start_soon(other.blocking, partial(hang.wait, 20), 20, "/other")
             await trio.sleep(0.05)
             with pytest.raises(OutOfResources) as caught:
@@ -136,7 +135,7 @@ async def test_memory_that_lacks_when_copied_chunks_are_noted_forgets_no_copy_bi
     """Memory that says 'copied' and a disk that does not would copy over a later write."""
     bench = Bench(chunks("a", "b"))
     member = bench.add("/s", IND, chunks("-", "-"), Progress.TO_SHADOW, (0, 1))
-    monkeypatch.setattr(bitwrites, "_sectors", _no_memory)
+    monkeypatch.setattr(member.bitmap, "encode", _no_memory)
     with pytest.raises(MemoryError):
         member.clear([(0, 2)])
     assert chunks_of(member.bits.copy) == durable(member)[2] == {0, 1}

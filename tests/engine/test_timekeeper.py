@@ -1,6 +1,8 @@
 """The record of a file's times is durable before the file changes, and exact when it is quiet."""
 
+import math
 import threading
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -167,12 +169,16 @@ async def test_late_write_that_was_given_up_moves_the_times_when_it_has_ended(mo
     view = rig.bench.shadow_view(member)
     await rig.begin(view)
     await view.write(0, b"x")
-    token = object()
-    member.shadow_calls._running.add(token)
-    member.shadow_calls._given_up.add(token)
+    hang = threading.Event()
+    mock_clock.autojump_threshold = 0
+    with pytest.raises(OSError, match="no answer"):
+        await member.shadow_calls.blocking(partial(hang.wait, 30), 0.1, "/s")
+    mock_clock.autojump_threshold = math.inf
     await rig.wait(SOON)
     assert durable(member)[0].shadow_times.ceiling_ns, "nobody knows what it will show"
     shown = view.times.ctime_ns
-    member.shadow_calls._running.clear()
+    hang.set()
+    while member.stuck:
+        await trio.lowlevel.checkpoint()
     await rig.wait(1)
     assert view.times.ctime_ns > shown

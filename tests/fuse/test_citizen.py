@@ -89,8 +89,8 @@ def test_signals_by_the_dozen_end_the_service_once_and_in_order(service, on_moun
     code = None
     while code is None:  # until its process has gone
         os.kill(service.pid, signal.SIGTERM)
-        code = service._process.poll()
-    assert service._wait(10) == 0
+        code = service.process.poll()
+    assert service.wait_for_end(10) == 0
     assert "Traceback" not in service.log.read_text()
 
 

@@ -63,7 +63,7 @@ class Night:
             return time.time_ns()
 
     def _sets(self):
-        return self.rig._answer.hosts["main"].sets
+        return self.rig.answer.hosts["main"].sets
 
 
 class NightOfVerbs(Night):
@@ -105,7 +105,7 @@ class NightOfVerbs(Night):
         shadow, bitmap = volumes / "no", volumes / "held"
         bitmap.write_bytes(bytes(1 << 17))
         request = protocol.Enable("ind", master, str(shadow), str(bitmap), None)
-        with bitmap.open("rb"), pytest.raises(errors.Busy), self.rig._act("-e that is refused"):
+        with bitmap.open("rb"), pytest.raises(errors.Busy), self.rig.act("-e that is refused"):
             client.notes(request)
         assert not shadow.exists()
         self.answers.append(Answer("-e that is refused", self.rig.answered, self.settled()))
@@ -199,7 +199,7 @@ def cut_short(path, progress):
 
 def _replayed(rig):
     replay = Replay(str(rig.root), left_out=LEFT_OUT + r"|/held$")
-    for path, data in rig._base.items():
+    for path, data in rig.base.items():
         replay.add_file(path, data)
     for directory in (rig.volumes, *(s.home for s in rig.services.values())):
         replay.names[str(directory)] = DIRECTORY
@@ -210,7 +210,7 @@ def _replayed(rig):
 
 def _state(rig, replay, names, at):
     """What is durable at a moment, and what is not."""
-    made = {path for path in rig._base if names[path] != DIRECTORY}
+    made = {path for path in rig.base if names[path] != DIRECTORY}
     state = Durable({}, {p: n for p, n in names.items() if p not in made})
     state.entries = [(-1, Entries(((path, names[path]),))) for path in sorted(made)]
     for position, event in enumerate(replay.events[: replay.position(at)]):
@@ -222,7 +222,7 @@ def _pending(rig, replay, names, answer):
     """Names and writes that an answer left to chance."""
     answered, settled = (_state(rig, replay, names, at) for at in (answer.at, answer.settled))
     numbers = {n: p for p, n in _shown(settled).items() if answer.volumes or not _is_data(p)}
-    written = {numbers[event.file] for _, event in settled.data if event.file in numbers}
+    written = {numbers[event.file] for _, event in settled.pending if event.file in numbers}
     return _unsure(answered) | _unsure(settled) | written
 
 

@@ -5,7 +5,6 @@ headers of a bitmap volume lie in its first 24 KiB, its bits behind them.
 """
 
 import contextlib
-import resource
 
 import pytest
 from harness import CHUNK
@@ -15,17 +14,6 @@ from iifuse.control import protocol
 from iifuse.control.protocol import SetStatus, Target
 
 HEADERS = 24 * 1024
-
-
-@contextlib.contextmanager
-def files_end_at(service, size):
-    """No regular file can be written behind `size` bytes."""
-    resource.prlimit(service.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-    try:
-        yield
-    finally:
-        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-        resource.prlimit(service.pid, resource.RLIMIT_FSIZE, unlimited)
 
 
 @pytest.mark.parametrize("commits", [0, 1])
@@ -41,7 +29,7 @@ def test_update_whose_bits_fail_stays_offline_after_a_kill(service, volume, plac
         service.kill()
         service.start()
     service.write(master, 3 * CHUNK, b"noted")
-    with files_end_at(service, HEADERS), pytest.raises(errors.StorageError):
+    with service.files_end_at(HEADERS), pytest.raises(errors.StorageError):
         service.flip("s", shadow)
     assert "bitmap" in service.status(shadow).offline
     service.write(master, 200 * CHUNK, b"noted nowhere, since the set is offline")
@@ -67,7 +55,7 @@ def test_member_that_failed_in_a_group_update_neither_copies_nor_counts_after_a_
     for master in masters:
         service.write(master, 3 * CHUNK, b"noted")
     request = protocol.Update("s", False, Target(group="g"))
-    with files_end_at(service, HEADERS), pytest.raises(errors.StorageError):
+    with service.files_end_at(HEADERS), pytest.raises(errors.StorageError):
         service.client.call(request, list[SetStatus])
     for how in (None, "kill"):
         if how:

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import resource
 import subprocess
 
 import pytest
@@ -288,23 +287,12 @@ def test_list_that_cannot_be_printed_gives_nothing_up(service, aborted):
     assert len(chunks_in(extents_of(done.stdout))) == left
 
 
-@contextlib.contextmanager
-def files_end_at(service, size):
-    """No regular file can be written behind `size` bytes."""
-    resource.prlimit(service.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-    try:
-        yield
-    finally:
-        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-        resource.prlimit(service.pid, resource.RLIMIT_FSIZE, unlimited)
-
-
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("how", ["on", "kill"])
 def test_give_up_whose_bits_cannot_be_written_changes_nothing(service, aborted, how):
     """The restore can still be finished, with every chunk that it had to bring."""
     master, shadow, kept = aborted
-    with files_end_at(service, 24 * 1024):
+    with service.files_end_at(24 * 1024):
         assert service.run("iiadm", "-n", "--give-up", shadow).returncode == 2
     assert service.status(shadow).progress == "to_master"
     if how == "kill":
@@ -333,7 +321,7 @@ def test_restore_whose_header_fails_keeps_the_good_copy(service, volume, place, 
     service.write(master, 3 * CHUNK, b"a mistake")
     target = Target(group="g") if grouped else Target((str(shadow),))
     request = protocol.Update("m", False, target, sure=True)
-    with files_end_at(service, limit), contextlib.suppress(errors.StorageError):
+    with service.files_end_at(limit), contextlib.suppress(errors.StorageError):
         service.client.call(request, list[SetStatus])
         service.wait(shadow)
         return  # the slot that could be written was the one

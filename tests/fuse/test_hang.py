@@ -35,7 +35,7 @@ def test_reader_of_a_service_that_stands_still_is_freed(service, disk):
     let_time_run_out()
     with pytest.raises(OSError):  # which one says how far the request had come
         file.read_bytes()
-    assert service._process.wait(30) == -signal.SIGKILL
+    assert service.process.wait(30) == -signal.SIGKILL
 
 
 def test_program_that_waits_for_its_own_mount_is_freed(place):

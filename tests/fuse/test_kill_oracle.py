@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
-from kill_sectors import SECTOR, Lost, Part, Truth, check_instant, clock, sectors
+from kill_sectors import Part, Truth, check_instant, clock
+from lost import Lost
+from stamps import SECTOR, sector
 
 COUNT = 64
 
@@ -14,7 +16,7 @@ def truth():
 
 def shown(tags):
     """A file that shows these tags."""
-    return b"".join(sectors(int(tag), n, 1) for n, tag in enumerate(tags))
+    return b"".join(sector(int(tag), n) for n, tag in enumerate(tags))
 
 
 def write(truth, first, count, *, answered=True):

@@ -351,7 +351,7 @@ def test_import_that_was_cut_short_is_named_before_it_can_write(pair, cut_short,
     cut_short.acts = "lambda: write(member), die" if writes else "die,"
     cut_short.start()
     assert cut_short.run("iiadm", "-I", pair.shadow, place / "cut.bmp").returncode == 2
-    cut_short._wait(30)
+    cut_short.wait_for_end(30)
     cut_short.acts = ""
     cut_short.start()
     assert len(cut_short.client.status()) == writes

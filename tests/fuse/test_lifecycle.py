@@ -84,7 +84,7 @@ def test_sigint_stops_in_order_too(service, several, inherited):
     service.start()
     signal.signal(signal.SIGINT, before)
     os.kill(service.pid, signal.SIGINT)
-    assert service._wait(30) == 0
+    assert service.wait_for_end(30) == 0
     assert not os.path.ismount(service.mountpoint)
     service.start()
     assert service.status(several[1][0]).shadow_bits == 6
@@ -126,7 +126,7 @@ def test_stop_waits_for_open_files_to_be_closed(new_service, volume):
 def test_stop_by_umount_from_outside_saves_all(service, several):
     before = [row(service.status(s)) for s in several[1]]
     subprocess.run(["umount", str(service.mountpoint)], check=True)
-    assert service._wait(30) == 0
+    assert service.wait_for_end(30) == 0
     service.start()
     assert [row(service.status(s)) for s in several[1]] == before
 

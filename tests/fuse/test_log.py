@@ -60,13 +60,19 @@ def test_failed_call_is_told_without_its_number():
     assert plain.getMessage() == "3 sets"
 
 
-def test_every_line_of_a_traceback_has_its_priority():
-    try:
-        raise ValueError("two\nlines")
-    except ValueError as error:
-        record = logging.LogRecord("x", logging.CRITICAL, "", 0, "a %s", ("defect",), None)
-        record.exc_info = (type(error), error, error.__traceback__)
-    lines = logs._ForJournal().format(record).splitlines()
+def test_every_line_of_a_traceback_has_its_priority(monkeypatch, capfd):
+    """On standard error, which leads to the journal as systemd says it."""
+    found, root = os.fstat(2), logging.getLogger()
+    with monkeypatch.context() as patch:
+        patch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+        patch.setattr(root, "handlers", [])
+        patch.setattr(root, "level", root.level)
+        logs.set_up()
+        try:
+            raise ValueError("two\nlines")
+        except ValueError:
+            logs.log.critical("a %s", "defect", exc_info=True)
+    lines = capfd.readouterr().err.splitlines()
     assert lines[0] == "<2>a defect"
     assert lines[-1] == "<2>lines"
     assert all(line.startswith("<2>") for line in lines)

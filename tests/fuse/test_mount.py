@@ -27,7 +27,7 @@ def test_service_that_was_unmounted_takes_nobody_elses_mount_down(service):
     subprocess.run(["mount", "-t", "tmpfs", "theirs", service.mountpoint], check=True)
     os.kill(service.pid, signal.SIGCONT)
     try:
-        assert service._wait(30) == 0
+        assert service.wait_for_end(30) == 0
         assert [kind for _, kind, _ in mounts_at(service.mountpoint)] == ["tmpfs"]
     finally:
         subprocess.run(["umount", service.mountpoint], check=True)

@@ -86,8 +86,8 @@ class Watched(Service):
         self.lives.append(Life(self.pid, os.stat(self.mountpoint).st_dev, began))
         return self
 
-    def _wait(self, timeout):
-        code = super()._wait(timeout)
+    def wait_for_end(self, timeout):
+        code = super().wait_for_end(timeout)
         self.lives[-1].ended = time.time()
         return code
 

@@ -82,7 +82,7 @@ def test_signal_to_the_whole_group_ends_the_service_in_order(place, volume, numb
         with opened(service.path(path)) as fd:
             os.pwrite(fd, b"not synced", 0)
             os.killpg(service.pid, number)
-            assert service._wait(60) == 3
+            assert service.wait_for_end(60) == 3
         assert path.read_bytes()[:10] == b"not synced"
         assert "may be lost" not in service.log.read_text()
     finally:

@@ -97,4 +97,4 @@ def test_stop_waits_for_files_as_long_as_it_says(new_service, volume):
     time.sleep(0.5)
     with closed_meanwhile(held):
         pause(service)
-    assert service._wait(PATIENCE_SECONDS) == 0
+    assert service.wait_for_end(PATIENCE_SECONDS) == 0

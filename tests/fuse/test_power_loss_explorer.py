@@ -14,12 +14,13 @@ import time
 from pathlib import Path
 
 import pytest
-from crash_history import Lost
+from crash_explore import Tally
 from fault_service import shim
 from fs_bugs import BUGS
-from fs_explore import FsOptions, FsTally, check_live, explore
+from fs_explore import FsOptions, check_live, explore
 from fs_rig import FsRecording, FsRig
 from fs_scenarios import SCENARIOS
+from lost import Lost
 
 __all__ = ["shim"]
 
@@ -47,9 +48,9 @@ def record(name: str, shim: Path, bug: str | None = None) -> FsRecording:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def look_at(recording: FsRecording, stops: int, seed: int, journals=JOURNALS) -> FsTally:
+def look_at(recording: FsRecording, stops: int, seed: int, journals=JOURNALS) -> Tally:
     """All kinds of file systems."""
-    total = FsTally()
+    total = Tally()
     scratch = tempfile.mkdtemp(prefix="iifuse-test-", dir="/dev/shm")
     try:
         if not recording.may_be_offline:
@@ -65,7 +66,7 @@ def look_at(recording: FsRecording, stops: int, seed: int, journals=JOURNALS) ->
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_power_loss_forgets_no_answer(name, shim):
     """F2 as file systems see it, and F24: K1 of the findings."""
-    recording, seed, tally = record(name, shim), SEED, FsTally()
+    recording, seed, tally = record(name, shim), SEED, Tally()
     while tally.images < IMAGES_MIN / DRAWN:
         tally.add(look_at(recording, 10, seed))
         seed += 1
@@ -85,7 +86,7 @@ def test_forgetful_service_is_caught(name, shim):
     assert re.search(bug.says, str(caught.value)), "that is another failure than the planted one"
 
 
-def _long(job: tuple[str, Path, int]) -> tuple[str, FsTally]:
+def _long(job: tuple[str, Path, int]) -> tuple[str, Tally]:
     name, shim, seed = job
     return name, look_at(record(name, shim), 40, seed)
 
@@ -93,7 +94,7 @@ def _long(job: tuple[str, Path, int]) -> tuple[str, FsTally]:
 @pytest.mark.long
 def test_power_loss_with_further_seeds_forgets_no_answer(long_seconds, shim):
     """For its share of the time; of an hour and more, for so many images."""
-    began, seed, total = time.monotonic(), SEED + 1, FsTally()
+    began, seed, total = time.monotonic(), SEED + 1, Tally()
     enough = IMAGES_MIN_LONG if long_seconds > 300 else 1
     with multiprocessing.get_context("spawn").Pool(WORKERS, maxtasksperchild=20) as pool:
         while time.monotonic() - began < long_seconds or total.images < enough:

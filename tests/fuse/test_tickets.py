@@ -7,7 +7,7 @@ import struct
 import zlib
 from contextlib import closing
 
-import crash_format as fmt
+import bitmap_format as fmt
 import pytest
 from harness import CHUNK
 
@@ -130,7 +130,7 @@ def set_bits_behind_the_last_chunk(path):
     crc = zlib.crc32(blob[24576 : 24576 + 508], place)
     blob[24576 + 508 : 24576 + 512] = struct.pack("<I", crc)
     path.write_bytes(blob)
-    assert fmt.read(bytes(blob)).shadow.count(True) < 300
+    assert fmt.read(bytes(blob)).shadow.bit_count() < 300
 
 
 # -- two imports of one export ----------------------------------------------------------------

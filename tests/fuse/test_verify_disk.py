@@ -103,19 +103,36 @@ def test_what_is_still_to_be_written_is_no_damage(service, volume, disk_place):
     assert service.run("iiverify", shadow).returncode == 0
 
 
+def not_direct(plain):
+    """Opens as a file system does that has no O_DIRECT."""
+
+    def opened(path, flags, *words, **options):
+        if flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return plain(path, flags, *words, **options)
+
+    return opened
+
+
 @pytest.mark.parametrize("size", [1, 4095, 4096, CHUNK + 1, 3 * CHUNK])
 def test_file_system_without_direct_io_drops_its_pages_first(disk_place, size, monkeypatch):
     path = disk_place / "v"
     path.write_bytes(data := os.urandom(size))
     volume = open_volume(str(path))
-    monkeypatch.setattr(os, "O_DIRECT", 0)
-    dropped = []
+    monkeypatch.setattr(os, "open", not_direct(os.open))
+    dropped, plain = [], os.preadv
+
+    def preadv(fd, buffers, offset, flags=0):
+        """Nothing is in the page cache."""
+        if flags:
+            raise BlockingIOError(errno.EAGAIN, "not at once")
+        return plain(fd, buffers, offset)
+
     monkeypatch.setattr(os, "posix_fadvise", lambda *words: dropped.append(words[3]))
-    monkeypatch.setattr(Uncached, "_is_cached", lambda reader, at: False)
+    monkeypatch.setattr(os, "preadv", preadv)
     with Uncached(volume) as reader:
-        reader._direct = False
         assert bytes(reader.read(0, size)) == data
-    assert dropped == [os.POSIX_FADV_DONTNEED]
+    assert dropped == [os.POSIX_FADV_RANDOM, os.POSIX_FADV_DONTNEED]
     volume.close()
 
 
@@ -124,7 +141,11 @@ def test_descriptor_that_cannot_be_had_anew_is_not_closed_twice(disk_place, monk
     path = disk_place / "v"
     path.write_bytes(bytes(4096))
     volume = open_volume(str(path))
-    plain = os.open
+    plain, opened = os.open, []
+
+    def in_any_way(path, flags, *words, **options):
+        opened.append(plain(path, flags & ~os.O_DIRECT, *words, **options))
+        return opened[-1]
 
     def unaligned(*_):
         raise OSError(errno.EINVAL, "Invalid argument")
@@ -132,17 +153,16 @@ def test_descriptor_that_cannot_be_had_anew_is_not_closed_twice(disk_place, monk
     def no_more(*_):
         raise OSError(errno.EMFILE, "Too many open files")
 
+    monkeypatch.setattr(os, "open", in_any_way)
     with pytest.raises(OSError, match="Too many") as raised, Uncached(volume) as reader:
-        reader._direct = True
-        number = reader._fd
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "preadv", unaligned)
-            patch.setattr(os, "open", no_more)
-            try:
-                reader.read(0, 4096)
-            finally:
-                others = plain(os.devnull, os.O_RDONLY)
-                assert others == number
+        monkeypatch.setattr(os, "preadv", unaligned)
+        monkeypatch.setattr(os, "open", no_more)
+        try:
+            reader.read(0, 4096)
+        finally:
+            monkeypatch.undo()
+            others = plain(os.devnull, os.O_RDONLY)
+            assert others == opened[-1]
     os.fstat(others)
     os.close(others)
     assert raised.value.filename == str(path)
@@ -151,15 +171,13 @@ def test_descriptor_that_cannot_be_had_anew_is_not_closed_twice(disk_place, monk
 
 def test_pages_that_stay_in_the_cache_are_not_taken_for_the_disk(disk_place, monkeypatch):
     """As those are that a program has mapped and locked."""
-    monkeypatch.setattr(os, "O_DIRECT", 0)
     path = disk_place / "v"
     path.write_bytes(os.urandom(4096))
     volume = open_volume(str(path))
+    monkeypatch.setattr(os, "open", not_direct(os.open))
     with Uncached(volume) as reader:
-        reader._open_cached()
-        reader._drop(0, 4096)  # else it raises; to look at a page once more may have brought it
+        reader.read(0, 4096)
         volume.read(0, 4096)
-        assert reader._is_cached(0)
         monkeypatch.setattr(os, "posix_fadvise", lambda *_: None)
         with pytest.raises(OSError, match="does not let go"):
             reader.read(0, 4096)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from logging.handlers import QueueHandler
 
 import pytest
 
@@ -17,16 +18,18 @@ SIX = "\n".join(f"line {n}" for n in range(6)) + "\n"
 
 
 class Reader(io.StringIO):
-    """Takes lines only while somebody reads."""
+    """Takes lines only while somebody reads; of one who does not, `one` by one."""
 
     def __init__(self):
         super().__init__()
         self.reads = threading.Event()
         self.stands = threading.Event()
+        self.one = threading.Semaphore(0)
 
     def write(self, text):
         self.stands.set()
-        self.reads.wait()
+        while not (self.reads.is_set() or self.one.acquire(timeout=0.001)):
+            pass
         return super().write(text)
 
 
@@ -75,16 +78,18 @@ def test_lines_without_room_are_counted_and_told_where_they_are_missing(writer, 
     assert lines[:5] + lines[6:] == [f"line {n}" for n in (0, 1, 2, 3, 4, 8)]
 
 
-def test_lost_line_is_told_before_the_next_one_that_has_room():
-    waiting = logs._Waiting(3)
-    for n in range(4):
-        waiting.enqueue(logs._line(logging.INFO, str(n)))
-    for _ in range(2):
-        waiting.queue.get()
-    waiting.enqueue(logs._line(logging.INFO, "4"))
-    said = [waiting.queue.get().getMessage() for _ in range(3)]
-    assert said == ["2", "1 line of the log was lost: nobody read them", "4"]
-    assert waiting.loss() is None
+def test_lost_line_is_told_once_before_the_next_one_that_has_room(aside, reader):
+    for n in range(1, 6):
+        LOG.info("line %d", n)
+    for _ in range(3):
+        reader.stands.clear()
+        reader.one.release()
+        assert reader.stands.wait(10)
+    LOG.info("line 6")
+    reader.reads.set()
+    aside.end()
+    lost = "1 line of the log was lost: nobody read them\n"
+    assert reader.getvalue() == SIX.replace("line 5\n", f"{lost}line 6\n")
 
 
 def test_nobody_waits_for_a_log_that_is_not_read(writer):
@@ -121,12 +126,14 @@ def test_failed_call_and_traceback_look_as_they_do_without_a_thread(writer, read
     assert said.endswith("ValueError: a defect\n")
 
 
-def test_line_that_is_wrong_is_told_in_the_log(capfd):
-    waiting = logs._Waiting(4)
-    waiting.handle(LOG.makeRecord("x", logging.INFO, "", 0, "%d sets", ("no number",), None))
-    said = waiting.queue.get().getMessage()
-    assert said.startswith("a line of the log is wrong: '%d sets'\nTraceback")
-    assert said.endswith("a real number is required, not str")
+def test_line_that_is_wrong_is_told_in_the_log(aside, reader, capfd):
+    record = LOG.makeRecord("x", logging.INFO, "", 0, "%d sets", ("no number",), None)
+    next(h for h in logging.getLogger().handlers if isinstance(h, QueueHandler)).handle(record)
+    reader.reads.set()
+    aside.end()
+    said = reader.getvalue()
+    assert said.startswith("line 0\na line of the log is wrong: '%d sets'\nTraceback")
+    assert said.endswith("a real number is required, not str\n")
     assert capfd.readouterr().err == ""
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+from contextlib import contextmanager
 
 import pytest
 
@@ -15,30 +16,32 @@ def device(tmp_path, monkeypatch):
     return path
 
 
-@pytest.fixture
-def logger():
-    made = logging.getLogger("syslog.test")
-    made.propagate = False
-    made.setLevel(logging.INFO)
-    yield made
-    for handler in made.handlers[:]:
-        handler.close()
-        made.removeHandler(handler)
+@contextmanager
+def set_up():
+    """The log goes to syslog, and to nobody else."""
+    root = logging.getLogger()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(root, "handlers", [])
+        patch.setattr(root, "level", root.level)
+        logs.set_up(logs.SYSLOG)
+        yield
+        root.handlers[0].close()
 
 
-def test_syslog_that_is_gone_costs_lines_and_says_nothing(device, logger, capfd):
+def test_syslog_that_is_gone_costs_lines_and_says_nothing(device, capfd):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(device))
-        logger.addHandler(logs._handler(logs.SYSLOG))
-        logger.info("first")
-        assert b"first" in listener.recv(4096)
-    logger.info("lost")
-    device.unlink()
-    logger.info("lost")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-        listener.bind(str(device))
-        logger.info("again")
-        assert b"again" in listener.recv(4096)
+        with set_up():
+            logs.log.info("first")
+            assert b"first" in listener.recv(4096)
+            listener.close()
+            logs.log.info("lost")
+            device.unlink()
+            logs.log.info("lost")
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+                other.bind(str(device))
+                logs.log.info("again")
+                assert b"again" in other.recv(4096)
     assert capfd.readouterr().err == ""
 
 

@@ -71,7 +71,8 @@ def test_state_knows_the_last_group_command_that_failed(db, place):
         other = reopened(place)
         assert other.disowned() == key
         other.close()
-    db._run('UPDATE disowned SET "transition" = ?', ("no name",))
+    with closing(sqlite3.connect(place / "state.db", isolation_level=None)) as other:
+        other.execute("UPDATE disowned SET \"transition\" = 'no name'")
     with pytest.raises(errors.ServiceError, match="name of a group command is damaged"):
         db.disowned()
 
@@ -222,9 +223,10 @@ def test_state_of_0_1_0_comes_up_whole_and_is_refused_by_it_from_then_on(place, 
             assert db.sets() == [doubted]
             assert db.volumes() == ["/v"]
             assert db.history("/s1") == [("-e ind", 1)]
-            (number,) = db._db.execute("PRAGMA user_version").fetchone()
+        with closing(sqlite3.connect(place / "state.db")) as made:
+            (number,) = made.execute("PRAGMA user_version").fetchone()
             assert number == 3, "0.1.0 says then: format version 3 is not known here"
-            rows = db._db.execute("SELECT * FROM volumes").fetchall()
+            rows = made.execute("SELECT * FROM volumes").fetchall()
             assert rows == [("/v", *[0] * 8)], "a time or a number of 0 is unknown"
 
 

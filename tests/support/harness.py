@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import advice
@@ -32,7 +34,7 @@ class Service:
         self.log = self.home / "log"
         self.options = options
         self.client = Client(str(self.socket))
-        self._process: subprocess.Popen[bytes] | Child | None = None
+        self.process: subprocess.Popen[bytes] | Child | None = None
 
     # -- life -------------------------------------------------------------------------------
 
@@ -49,12 +51,12 @@ class Service:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
             ready.bind(str(notify))
             ready.settimeout(0.2)
-            self._process = self._begin({"NOTIFY_SOCKET": str(notify), **(env or {})})
+            self.process = self._begin({"NOTIFY_SOCKET": str(notify), **(env or {})})
             for _ in range(int(PATIENCE_SECONDS / 0.2)):
                 with contextlib.suppress(TimeoutError):
                     if b"READY=1" in ready.recv(4096):
                         return self
-                if self._process.poll() is not None:
+                if self.process.poll() is not None:
                     break
         raise AssertionError(f"the service did not start: {self.log.read_text()}")
 
@@ -67,8 +69,8 @@ class Service:
 
     @property
     def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
+        assert self.process is not None
+        return self.process.pid
 
     def said(self) -> str:
         """The log of a service that runs, with all that it had to say before this call.
@@ -86,13 +88,13 @@ class Service:
 
     def tell_to_stop(self) -> None:
         """SIGTERM, and no waiting."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
 
     def stop(self, timeout: float = 60) -> int:
         """SIGTERM; the exit code."""
         self.tell_to_stop()
-        return self._wait(timeout)
+        return self.wait_for_end(timeout)
 
     def part(self) -> subprocess.Popen[bytes] | Child:
         """The process that ends by itself; what is started from now on is another one."""
@@ -102,14 +104,14 @@ class Service:
 
     def kill(self) -> None:
         """SIGKILL; the mount stays behind, dead."""
-        assert self._process is not None
-        self._process.kill()
-        self._wait(30)
+        assert self.process is not None
+        self.process.kill()
+        self.wait_for_end(30)
 
-    def _wait(self, timeout: float) -> int:
-        assert self._process is not None
-        code = self._process.wait(timeout)
-        self._process = None
+    def wait_for_end(self, timeout: float) -> int:
+        assert self.process is not None
+        code = self.process.wait(timeout)
+        self.process = None
         return code
 
     def restart(self) -> "Service":
@@ -119,14 +121,24 @@ class Service:
     def clean_up(self) -> None:
         """Whatever happened: no process, no mount. If a test failed, its log is shown."""
         tell = print if "PYTEST_CURRENT_TEST" in os.environ else lambda _: None
-        if self._process is not None:
-            tell(f"{self.home.name}: ended with {self._process.poll()} (None: it ran)")
-            self._process.kill()
+        if self.process is not None:
+            tell(f"{self.home.name}: ended with {self.process.poll()} (None: it ran)")
+            self.process.kill()
             abort(f"{self.mountpoint}/")  # its own threads may wait for it, beyond the signal
-            self._process.wait(30)
+            self.process.wait(30)
         unmount(f"{self.mountpoint}/")
         if self.log.exists():
             tell(f"{self.home.name}: {self.log.read_text(errors='replace')[-3000:]}")
+
+    @contextlib.contextmanager
+    def files_end_at(self, size: int) -> Iterator[None]:
+        """It can write no regular file behind `size` bytes."""
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        try:
+            yield
+        finally:
+            unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+            resource.prlimit(self.pid, resource.RLIMIT_FSIZE, unlimited)
 
     # -- files and verbs --------------------------------------------------------------------
 

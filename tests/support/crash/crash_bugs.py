@@ -1,22 +1,20 @@
 """Defects to plant into the product, one at a time: each broke, or would break, a promise."""
 
 import builtins
-from collections.abc import Callable
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
-from crash_orders import forgotten_early, phases, steps
+from crash_orders import WRONG_ORDERS, Plant, leave_out, phases, steps
 
 from iifuse.core import header as header_format
 from iifuse.core import touch as touches
 from iifuse.core.bits import Bits
-from iifuse.core.change import Act, CommitPending, WriteBitmap
+from iifuse.core.change import Act
 from iifuse.core.header import pack
-from iifuse.core.sector import Region
-from iifuse.core.state import Change, Progress, Role
-from iifuse.core.touch import Copy, Mark, Sync
+from iifuse.core.state import Change, Progress
+from iifuse.core.touch import Sync
 from iifuse.data.chunklock import ChunkLocks
 from iifuse.data.copier import Copier
 from iifuse.data.view import View
@@ -27,8 +25,6 @@ from iifuse.store.setrow import SetRow
 from iifuse.store.transitions import TransitionFile
 from iifuse.store.volume import Volume
 from iifuse.verbs import loading
-
-Plant = Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
@@ -55,27 +51,26 @@ def bug(*scenarios: str, **options: Any):
     return add
 
 
+def _wrong(order: str, *scenarios: str, **options: Any) -> None:
+    BUGS[order] = Bug(WRONG_ORDERS[order], scenarios, **options)
 
 
-def _without(unwanted: Callable[[Any], bool]):
-    return lambda steps: [s for s in steps if not unwanted(s)]
-
-
-def _is_sync(role: Role):
-    return lambda s: isinstance(s, Sync) and s.role is role
+_wrong("mark_before_preserve", "first_touches-dep-1")
+_wrong("no_sync_after_preserve", "first_touches-dep-1")
+_wrong("no_sync_after_mark", "first_touches-ind-1")
+_wrong("nothing_preserved", "first_touches-dep-1")
+_wrong(
+    "no_sync_after_restoring_a_chunk", "restore-ind", "abort_resume-to-master", "copy-to-master"
+)
+_wrong("source_not_synced_at_the_pit", "update-ind", "copy-to-shadow", "enable-ind-1", seed=2)
+_wrong("shadow_bits_zeroed_before_copy_bits_are_durable", "update-ind", "two_updates")
+_wrong("pending_record_left_out", "update-ind", "update-dep")
+_wrong("group_record_left_out", "group-update", per_stop=4)
+_wrong("group_record_forgotten_before_the_last_commit", "group-update", per_stop=4)
+_wrong("recovery_ignores_the_group_record", "group-update", per_stop=4)
 
 
 # -- first touches --------------------------------------------------------------------------
-
-
-@bug("first_touches-dep-1")
-def mark_before_preserve():
-    def turn(steps):
-        early = [s for s in steps if isinstance(s, Mark) or _is_sync(Role.BITMAP)(s)]
-        return early + [s for s in steps if s not in early]
-
-    with steps("first_touch", turn):
-        yield
 
 
 @bug("first_touches-ind-1", "first_touches-dep-1")
@@ -88,30 +83,6 @@ def write_before_mark():
         return done
 
     with patch.object(View, "write", write):
-        yield
-
-
-@bug("first_touches-dep-1")
-def no_sync_after_preserve():
-    with steps("first_touch", _without(_is_sync(Role.SHADOW))):
-        yield
-
-
-@bug("first_touches-ind-1")
-def no_sync_after_mark():
-    with steps("first_touch", _without(_is_sync(Role.BITMAP))):
-        yield
-
-
-@bug("first_touches-dep-1")
-def nothing_preserved():
-    with steps("first_touch", _without(lambda s: isinstance(s, Copy))):
-        yield
-
-
-@bug("restore-ind", "abort_resume-to-master", "copy-to-master")
-def no_sync_after_restoring_a_chunk():
-    with steps("first_touch", _without(_is_sync(Role.MASTER))):
         yield
 
 
@@ -167,41 +138,6 @@ def copier_not_stopped_at_the_pit():
 # -- points in time -------------------------------------------------------------------------
 
 
-@bug("update-ind", "copy-to-shadow", "enable-ind-1", seed=2)
-def source_not_synced_at_the_pit():
-    unsynced = _without(lambda s: isinstance(s, Sync) and s.role is not Role.BITMAP)
-    with steps("point_in_time", unsynced):
-        yield
-
-
-@bug("update-ind", "two_updates")
-def shadow_bits_zeroed_before_copy_bits_are_durable():
-    def turn(steps):
-        shadow = [s for s in steps if isinstance(s, WriteBitmap) and s.region is Region.SHADOW]
-        return shadow + [s for s in steps if s not in shadow]
-
-    with steps("whole_change", turn):
-        yield
-
-
-@bug("update-ind", "update-dep")
-def pending_record_left_out():
-    with steps("point_in_time", _without(lambda s: isinstance(s, CommitPending))):
-        yield
-
-
-@bug("group-update", per_stop=4)
-def group_record_left_out():
-    with phases("point_in_time", _without(lambda phase: phase is Act.RECORD)):
-        yield
-
-
-@bug("group-update", per_stop=4)
-def group_record_forgotten_before_the_last_commit():
-    with phases("point_in_time", forgotten_early):
-        yield
-
-
 @bug("group-update", "group-many", per_stop=4)
 def group_record_replayed_twice():
     real = loading.unfinished
@@ -210,8 +146,11 @@ def group_record_replayed_twice():
         older = replace(header, pit=replace(header.pit, number=header.pit.number - 1))
         return real(transition, older)
 
-    forgetful = phases("point_in_time", _without(lambda phase: phase is Act.FORGET_RECORD))
-    with forgetful, patch.object(loading, "unfinished", unfinished):
+    def forgetful(found):
+        return [phase for phase in found if phase is not Act.FORGET_RECORD]
+
+    planted = phases("point_in_time", forgetful)
+    with planted, patch.object(loading, "unfinished", unfinished):
         yield
 
 
@@ -221,7 +160,7 @@ def header_committed_before_the_bits_are_synced():
         with patch.object(self.volume, "sync", lambda: None):
             return _write_header(self, header)
 
-    unsynced = steps("whole_change", _without(lambda s: isinstance(s, Sync)))
+    unsynced = steps("whole_change", leave_out(Sync))
     with unsynced, patch.object(BitmapFile, "write_header", write_header):
         yield
 
@@ -256,13 +195,6 @@ def recovery_ignores_pending():
         return replace(pending, pending=Change.NONE), shadow, copy
 
     with patch.object(loading, "roll_forward", roll):
-        yield
-
-
-@bug("group-update", per_stop=4)
-def recovery_ignores_the_group_record():
-    real = loading.unfinished
-    with patch.object(loading, "unfinished", lambda _, header: real((), header)):
         yield
 
 

@@ -22,8 +22,8 @@ from unittest.mock import patch
 import crash_identity
 from crash_paths import FakeFile, FakePath
 from crash_schedule import CooperativeLock, CooperativeRLock, in_pool, pause, run_sync
+from stamps import SECTOR
 
-SECTOR = 512
 CHUNK = 32 * 1024
 _HOLE = bytes(CHUNK)
 

@@ -6,10 +6,10 @@ import time
 from dataclasses import dataclass, field
 
 from crash_disk import Event, installed
-from crash_history import Lost
 from crash_images import Durable, images
 from crash_judge import Case, judge
 from crash_rig import Recording, Scenario, record
+from lost import found_at
 
 AGAIN_MAX = 30
 """Events of a start, and of what follows a kill, at which the power fails."""
@@ -67,7 +67,7 @@ def explore(name: str, scenario: Scenario, seed: int, options: Options | None = 
     logging.disable(logging.CRITICAL)
     began = time.monotonic()
     try:
-        recording = _recorded(name, scenario, seed)
+        recording = recorded(name, scenario, seed)
         with installed():
             tally = Explorer(recording, options or Options()).run()
     finally:
@@ -76,19 +76,9 @@ def explore(name: str, scenario: Scenario, seed: int, options: Options | None = 
     return tally
 
 
-def _recorded(name: str, scenario: Scenario, seed: int) -> Recording:
-    try:
+def recorded(name: str, scenario: Scenario, seed: int) -> Recording:
+    with found_at(lambda: f"{name}, seed {seed}, live"):
         return record(name, scenario, seed)
-    except Exception as caught:
-        error = innermost(caught)
-        raise Lost(f"{name}, seed {seed}, live: {type(error).__name__}: {error}") from error
-
-
-def innermost(error: BaseException) -> BaseException:
-    """What went wrong, out of trio's groups."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 class Explorer:
@@ -134,12 +124,9 @@ class Explorer:
             self._again(case, Durable(case.image), log)
 
     def _judged(self, case: Case, *, go_on: bool, write: bool = False) -> list[Event]:
-        try:
+        name, seed = self.recording.name, self.recording.seed
+        with found_at(lambda: f"{name}, seed {seed}, stop {case.position}"):
             return judge(case, go_on=go_on, write=write)
-        except Exception as caught:
-            error = innermost(caught)
-            where = f"{self.recording.name}, seed {self.recording.seed}, stop {case.position}"
-            raise Lost(f"{where}: {type(error).__name__}: {error}") from error
 
     def _kill(self, state: Durable, position: int) -> None:
         """What a killed service has written is in the page cache, which the power failure takes."""

@@ -6,12 +6,8 @@ Positions are numbers of events in the disk's log. Contents are compared sector 
 from dataclasses import dataclass, field
 
 import numpy as np
-
-SECTOR = 512
-
-
-class Lost(AssertionError):
-    """A promise was broken."""
+from alternatives import rows
+from stamps import SECTOR
 
 
 @dataclass
@@ -45,11 +41,6 @@ World = tuple[int, ...]
 """The PITs that have happened, by number."""
 
 
-def rows(data: bytes) -> np.ndarray:
-    """shape (sectors, 64), dtype uint64; the end of the volume is filled up with zeros."""
-    return np.frombuffer(data.ljust(-(-len(data) // SECTOR) * SECTOR, b"\0"), "<u8").reshape(-1, 64)
-
-
 @dataclass
 class Line:
     """One view's life."""
@@ -69,6 +60,16 @@ class History:
         """View -> position from which nothing is promised of it any more."""
         self._exact: dict[tuple[str, int, World], bytes] = {}
         self._legal: dict[tuple[str, World], list[np.ndarray] | None] = {}
+        self._position = -1
+
+    def let_happen(self, pits: list[Pit]) -> None:
+        """Go on as if these were the points in time."""
+        self.pits = pits
+        self.forget()
+
+    def forget(self) -> None:
+        """What was worked out so far; a write was taken back."""
+        self._exact.clear()
         self._position = -1
 
     def worlds(self, position: int) -> list[World]:
@@ -165,27 +166,3 @@ def over(layer: np.ndarray, put: Put) -> np.ndarray:
     found = rows(put.data)
     result[first : first + len(found)] = found
     return result
-
-
-def fits(actual: bytes, layers: list[np.ndarray]) -> bool:
-    """Is every sector one of the alternatives?"""
-    found = rows(actual)
-    if found.shape != layers[0].shape:
-        return False
-    wrong = np.flatnonzero((found != layers[-1]).any(axis=1))
-    for layer in layers[-2::-1]:
-        if not len(wrong):
-            return True
-        wrong = wrong[(found[wrong] != layer[wrong]).any(axis=1)]
-    return not len(wrong)
-
-
-def misfits(actual: bytes, layers: list[np.ndarray]) -> str:
-    """The sectors that are none of the alternatives, for people."""
-    found = rows(actual)
-    bad = [
-        s for s in range(min(len(found), len(layers[0])))
-        if not any((found[s] == layer[s]).all() for layer in layers)
-    ]  # fmt: skip
-    shown = ", ".join(f"{s} (chunk {s // 64}): {int(found[s][0]):#x}" for s in bad[:4])
-    return f"{len(bad)} sectors, {shown}; expected {[hex(int(x[bad[0]][0])) for x in layers]}"

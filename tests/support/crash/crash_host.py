@@ -13,7 +13,7 @@ from programs_here import Here
 from iifuse.core.header import FileId, Header, Stamp
 from iifuse.core.state import Custody, Progress, Verb
 from iifuse.core.times import Times
-from iifuse.data.view import View, _read
+from iifuse.data.view import View
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host.instance import Instance
 from iifuse.loop.loop import Loop
@@ -218,7 +218,8 @@ class Host:
     def look(self, path: str) -> bytes:
         """What a file of the mount shows at this moment."""
         view = self.instance.views[path]
-        return _read(view.segments(0, view.size_bytes))
+        parts = view.segments(0, view.size_bytes)
+        return b"".join(volume.read(offset, length) for volume, offset, length in parts)
 
     async def wait(self, path: str) -> None:
         copier = self.instance.running(self.set(path))

@@ -1,17 +1,22 @@
 """Start the real recovery on an image and see whether every promise was kept."""
 
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from uuid import uuid4
 
-import crash_format as fmt
+import bitmap_format as fmt
 import trio
-from crash_disk import CHUNK, SECTOR, SYSTEM, Disk, Event, Image
-from crash_history import History, Lost, Put, World, fits, misfits, over, rows
+from alternatives import fits, misfits, rows
+from crash_disk import CHUNK, SYSTEM, Disk, Event, Image
+from crash_history import History, Put, World, over
 from crash_host import BOOT, Host
-from crash_rig import HOSTS, Recording, stamp
+from crash_rig import HOSTS, Recording
 from crash_schedule import run
+from lost import Lost
+from shown import IDLE, INDEPENDENT, Bits, Chunks, chunks, of_master, of_shadow, unrecorded
+from stamps import SECTOR, stamped
 
 from iifuse import errors
 from iifuse.core.state import Custody, Progress, Verb
@@ -55,33 +60,42 @@ def judge(case: Case, *, go_on: bool, write: bool = False) -> list[Event]:
 
 
 async def _judge(case: Case, go_on: bool, write: bool) -> list[Event]:
-    with trio.fail_after(SECONDS):
-        async with trio.open_nursery() as nursery:
-            hosts = [_host(case, name) for name in HOSTS]
-            for host in hosts:
-                if case.lost:
-                    _lose_state(host)
-                await _start(host, nursery)
-                if case.lost:
-                    await _attach_all(host)
-            Check(case, hosts).all()
-            if write:
-                if case.recording.ordered:
-                    case.synced = await _sync_all(hosts)
-                case.synced_at = len(SYSTEM.disk.log)
-                case.after = {n: await _write_all(h, n) for h in hosts for n in h.instance.views}
-            log = list(SYSTEM.disk.log)
-            if go_on:
-                await Future(case, hosts).all()
-            nursery.cancel_scope.cancel()
+    hosts = hosts_of(case)
+    for host in hosts if case.lost else ():
+        _lose_state(host)
+    async with started(hosts):
+        for host in hosts if case.lost else ():
+            await _attach_all(host)
+        Check(case, hosts).all()
+        if write:
+            if case.recording.ordered:
+                case.synced = await _sync_all(hosts)
+            case.synced_at = len(SYSTEM.disk.log)
+            case.after = {n: await _write_all(h, n) for h in hosts for n in h.instance.views}
+        log = list(SYSTEM.disk.log)
+        if go_on:
+            await Future(case, hosts).all()
     return log
 
 
-def _host(case: Case, name: str) -> Host:
-    host = Host(SYSTEM.disk, name)
-    host.ordered = case.recording.ordered
-    host.boot = BOOT if case.killed else uuid4()
-    return host
+def hosts_of(case: Case, make: Callable[[Disk, str], Host] = Host) -> list[Host]:
+    """The machines that find the image."""
+    hosts = [make(SYSTEM.disk, name) for name in HOSTS]
+    for host in hosts:
+        host.ordered = case.recording.ordered
+        host.boot = BOOT if case.killed else uuid4()
+    return hosts
+
+
+@asynccontextmanager
+async def started(hosts: list[Host]) -> AsyncIterator[None]:
+    """Their services run, for as long as somebody looks at them."""
+    with trio.fail_after(SECONDS):
+        async with trio.open_nursery() as nursery:
+            for host in hosts:
+                await _start(host, nursery)
+            yield
+            nursery.cancel_scope.cancel()
 
 
 def _lose_state(host: Host) -> None:
@@ -125,7 +139,7 @@ async def _write_all(host: Host, name: str) -> list[Put]:
     view, puts = host.instance.views[name], []
     for chunk in range(view.size_bytes // CHUNK):
         at = chunk * CHUNK + (chunk + 3) * SECTOR
-        puts.append(Put(len(SYSTEM.disk.log), at, stamp(0xA00 + chunk, at, 2 * SECTOR)))
+        puts.append(Put(len(SYSTEM.disk.log), at, stamped(0xA00 + chunk, at, 2 * SECTOR)))
         try:
             await view.write(at, puts[-1].data)
         except OSError:
@@ -176,19 +190,20 @@ class Check:
 
     def _shown(self, bitmaps: dict[str, fmt.Found | None]) -> dict[str, bytes]:
         """View -> content, from the raw volumes and the bitmaps alone."""
-        shown: dict[str, bytes] = {}
-        families: dict[str, list[tuple[fmt.Found, bytes]]] = {}
+        views: dict[str, Chunks] = {}
+        families: dict[str, list[tuple[Bits, Chunks]]] = {}
         for shadow, master in self.case.recording.sets.items():
             family, found = families.setdefault(master, []), bitmaps[shadow]
             raw = self.disk.content(shadow) if shadow in self.disk.names else None
             if shadow in self.main.instance.sets and found is not None and raw is not None:
-                family.append((found, raw))
-                shown[shadow] = fmt.shadow_view(self.disk.content(master), raw, found)
+                below = chunks(self.disk.content(master))
+                family.append((found.bits, chunks(raw)))
+                views[shadow] = of_shadow(below, chunks(raw), found.bits)
             elif raw is not None:
-                shown[shadow] = raw
+                views[shadow] = [raw]
         for master, family in families.items():
-            shown[master] = fmt.master_view(self.disk.content(master), family)
-        return shown
+            views[master] = of_master(chunks(self.disk.content(master)), family)
+        return {name: b"".join(view) for name, view in views.items()}
 
     def _compare_views(self, shown: dict[str, bytes]) -> None:
         for name, host in self.views.items():
@@ -277,16 +292,16 @@ class Check:
         member = self.main.instance.sets[shadow]
         if found is None or member.state.offline or member.missing:
             return
-        if found.progress == fmt.IDLE and any(found.copy):
+        if found.progress == IDLE and found.copy:
             raise Lost(f"{shadow[-3:]} is idle with copy bits set")
-        if found.kind != fmt.INDEPENDENT:
+        if found.kind != INDEPENDENT:
             return
         master = self.case.recording.sets[shadow]
         second = self._bitmap(f"{shadow}.b2") if found.custody == fmt.EXPORTED else None
-        raw = self.disk.content(master), self.disk.content(shadow)
-        chunks = fmt.unrecorded(*raw, found, second.shadow if second else ())
-        if chunks:
-            raise Lost(f"chunks {chunks} of {shadow[-3:]} differ with all bits clear")
+        raw = (chunks(self.disk.content(name)) for name in (master, shadow))
+        bits = found.shadow | found.copy | (second.shadow if second else 0)
+        if wrong := unrecorded(*raw, bits):
+            raise Lost(f"chunks {wrong} of {shadow[-3:]} differ with all bits clear")
 
 
 class Future:
@@ -362,7 +377,7 @@ class Future:
     async def _write(self, name: str, number: int) -> None:
         view = self.main.instance.views[name]
         at = number % -(-view.size_bytes // CHUNK) * CHUNK
-        await view.write(at, stamp(0xF000 + number, at, SECTOR))
+        await view.write(at, stamped(0xF000 + number, at, SECTOR))
 
     def _expect_equal(self, shadow: str) -> None:
         master = self.main.look(self.case.recording.sets[shadow])
@@ -371,5 +386,5 @@ class Future:
             raise Lost(f"{shadow[-3:]} and its master differ after an update")
         if member.state.offline or member.header.progress is not Progress.IDLE:
             raise Lost(f"the update of {shadow[-3:]} did not end: {member.header.offline_reason}")
-        if member.state.kind == fmt.INDEPENDENT and self.disk.content(shadow) != master:
+        if member.state.kind == INDEPENDENT and self.disk.content(shadow) != master:
             raise Lost(f"the raw {shadow[-3:]} differs after an update")

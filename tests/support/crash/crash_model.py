@@ -3,6 +3,8 @@
 What decides is the product's: `core.touch` and `core.change` (orders and what becomes of the bits),
 `core.state` (what is allowed), `core.bits`, `verbs.pit` and `verbs.loading` (headers). What
 executes is a few lines that do nothing else, so that a crash may come between any two of them.
+So this is no second model of what a set shows, as set_model is: it runs what that one judges, and
+is judged by promises on whole chunks. What the files show of it, `shown` says for both.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,6 +13,9 @@ from types import SimpleNamespace
 from uuid import UUID
 
 from crash_cells import Cell, Content, Disk, is_legal
+from lost import Lost
+from shown import Bits as Shown
+from shown import of_master, of_shadow, unrecorded
 
 from iifuse.core.bitmap import Bitmap
 from iifuse.core.bits import Bits
@@ -38,10 +43,6 @@ Found = tuple[Header, int, int]
 """Header, shadow bits and copy bits of a set."""
 World = dict[Cell, list[Promise]]
 """('M', family) or ('S', set) -> a promise for each chunk."""
-
-
-class Lost(AssertionError):
-    """A promise of the write path is broken."""
 
 
 @dataclass(frozen=True)
@@ -164,21 +165,17 @@ class Stage:
 
     def views(self, d: Content, sets: list[Found]) -> dict[Cell, list[object]]:
         """What each file shows. `sets`: of each the header, shadow bits and copy bits."""
-        found = {("M", f): [d["M", f, c] for c in range(self.chunks)] for f in self.families}
+        masters = {f: self._raw(d, ("M", f)) for f in self.families}
+        found = {("M", f): raw for f, raw in masters.items()}
         for actor, (header, shadow, copy) in zip(self.actors, sets, strict=True):
-            raw = [d["S", actor.number, c] for c in range(self.chunks)]
-            for chunk in range(self.chunks):
-                if header.progress is Progress.TO_MASTER and copy >> chunk & 1:
-                    found["M", actor.family][chunk] = raw[chunk]
-            word = -1
-            if header.kind is Kind.DEPENDENT:
-                word = shadow | copy
-            elif header.progress is Progress.TO_SHADOW:
-                word = ~copy
-            found["S", actor.number] = [
-                raw[c] if word >> c & 1 else d["M", actor.family, c] for c in range(self.chunks)
-            ]
+            raw, family = self._raw(d, ("S", actor.number)), actor.family
+            set_bits = Shown(header.kind, header.progress, shadow, copy)
+            found["M", family] = of_master(found["M", family], [(set_bits, raw)])
+            found["S", actor.number] = of_shadow(masters[family], raw, set_bits)
         return found
+
+    def _raw(self, d: Content, volume: Cell) -> list[object]:
+        return [d[(*volume, c)] for c in range(self.chunks)]
 
     # -- promises -------------------------------------------------------------------------------
 
@@ -201,10 +198,9 @@ class Stage:
             if header.kind is Kind.DEPENDENT:
                 continue
             bits = shadow | copy | (noted_afar(header, d["I", actor.number]) or 0)
-            for chunk in range(self.chunks):
-                same = d["M", actor.family, chunk] == d["S", actor.number, chunk]
-                if not same and not bits >> chunk & 1:
-                    raise Lost(f"chunk {chunk} of s{actor.number} differs, no bit says so")
+            pair = (self._raw(d, v) for v in (("M", actor.family), ("S", actor.number)))
+            if wrong := unrecorded(*pair, bits):
+                raise Lost(f"chunks {wrong} of s{actor.number} differ, no bit says so")
 
     def check_live(self) -> None:
         """What readers see now; from now on they see nothing else."""

@@ -1,12 +1,23 @@
-"""Wrong orders: what `core.touch` and `core.change` answer, with something left out or turned."""
+"""Wrong orders: what `core.touch` and `core.change` answer, with something left out or turned.
+
+`WRONG_ORDERS` are planted under both explorers: that of the real engine (crash_bugs says in which
+scenarios it finds them) and that of all scripts (crash_twists, with which sets).
+"""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
 from unittest.mock import patch
 
 from iifuse.core import change as changes
 from iifuse.core import touch as touches
-from iifuse.core.change import Act, Chains
+from iifuse.core.change import Act, Chains, CommitPending, WriteBitmap
+from iifuse.core.sector import Region
 from iifuse.core.state import Role
+from iifuse.core.touch import Copy, Mark, Sync
+from iifuse.verbs import loading
+
+Plant = Callable[[], AbstractContextManager[Any]]
 
 
 def steps(name: str, change: Callable[[list], list]):
@@ -52,3 +63,49 @@ def forgotten_early(found: list) -> list:
     early = Chains({**whole.of, last: chain[:-1]})
     late = Chains({last: chain[-1:]})
     return [*before, early, Act.FORGET_RECORD, late, Act.ADOPT, Act.OPEN_GATES]
+
+
+def of_bits(step: object) -> bool:
+    """Is it about the bitmap?"""
+    return isinstance(step, Mark) or getattr(step, "role", None) is Role.BITMAP
+
+
+def _first(wanted: Callable[[Any], bool]) -> Callable[[list], list]:
+    return lambda found: sorted(found, key=lambda step: not wanted(step))
+
+
+def _no_record() -> AbstractContextManager[Any]:
+    real = loading.unfinished
+    return patch.object(loading, "unfinished", lambda _, header: real((), header))
+
+
+def _is_shadow_store(step: object) -> bool:
+    return isinstance(step, WriteBitmap) and step.region is Region.SHADOW
+
+
+def _in(name: str, change: Callable[[list], list]) -> Plant:
+    return lambda: steps(name, change)
+
+
+WRONG_ORDERS: dict[str, Plant] = {
+    "mark_before_preserve": _in("first_touch", _first(of_bits)),
+    "no_sync_after_preserve": _in("first_touch", leave_out(Sync, role=Role.SHADOW)),
+    "no_sync_after_mark": _in("first_touch", leave_out(Sync, role=Role.BITMAP)),
+    "nothing_preserved": _in("first_touch", leave_out(Copy)),
+    "no_sync_after_restoring_a_chunk": _in("first_touch", leave_out(Sync, role=Role.MASTER)),
+    "source_not_synced_at_the_pit": _in(
+        "point_in_time",
+        lambda found: [s for s in found if not isinstance(s, Sync) or s.role is Role.BITMAP],
+    ),
+    "shadow_bits_zeroed_before_copy_bits_are_durable": _in(
+        "whole_change", _first(_is_shadow_store)
+    ),
+    "pending_record_left_out": _in("point_in_time", leave_out(CommitPending)),
+    "group_record_left_out": lambda: phases(
+        "point_in_time", lambda found: [phase for phase in found if phase is not Act.RECORD]
+    ),
+    "group_record_forgotten_before_the_last_commit": lambda: phases(
+        "point_in_time", forgotten_early
+    ),
+    "recovery_ignores_the_group_record": _no_record,
+}

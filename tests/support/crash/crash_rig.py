@@ -1,16 +1,20 @@
 """What a scenario is written with: verbs and writers whose promises are taken down as they run."""
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
-import crash_format as fmt
+import bitmap_format as fmt
 import trio
 from crash_disk import CHUNK, SYSTEM, Disk, Event, Image, Sync, Write, installed
-from crash_history import SECTOR, History, Line, Lost, Pit, Put
+from crash_history import History, Line, Pit, Put
 from crash_host import Host
 from crash_schedule import run
+from lost import Lost
+from shown import moves
+from stamps import SECTOR, stamped
 
 from iifuse.core.sector import bitmap_bytes
 from iifuse.core.state import Kind, Verb
@@ -26,15 +30,6 @@ HOSTS = ("main", "other")
 
 def path(name: str) -> str:
     return PLACE + name
-
-
-def stamp(number: int, offset: int, length: int) -> bytes:
-    """Each sector says by which write it was made, and where it belongs."""
-    first, last = offset // SECTOR, (offset + length - 1) // SECTOR
-    blob = b"".join(
-        ((number << 32) | sector).to_bytes(8, "little") * 64 for sector in range(first, last + 1)
-    )
-    return blob[offset % SECTOR :][:length]
 
 
 @dataclass
@@ -87,7 +82,7 @@ class Rig:
         """Make a volume that is full of stamps; chunk `hole` is one."""
         self._stamps += 1
         size = chunks * CHUNK + tail
-        data = bytearray(stamp(self._stamps, 0, size))
+        data = bytearray(stamped(self._stamps, 0, size))
         if hole is not None:
             data[hole * CHUNK : (hole + 1) * CHUNK] = bytes(CHUNK)
         self.disk.create(path(name), bytes(data))
@@ -127,7 +122,7 @@ class Rig:
 
     async def write(self, name: str, offset: int, length: int, host: str = "main") -> None:
         self._stamps += 1
-        data = stamp(self._stamps, offset, length)
+        data = stamped(self._stamps, offset, length)
         put = Put(self.now, offset, data)
         self._line(name).puts.append(put)
         await self.hosts[host].instance.views[name].write(offset, data)
@@ -164,13 +159,19 @@ class Rig:
 
     # -- verbs ------------------------------------------------------------------------------
 
+    @contextmanager
+    def verb(self) -> Iterator[None]:
+        """A verb is under way. Here none fails."""
+        yield
+
     async def enable(self, kind: Kind, master: str, shadow: str, group: str | None = None) -> None:
         began = self.now
         request = NewSet(kind, master, shadow, f"{shadow}.b", group)
         self.sets[shadow] = master
         if shadow in self.disk.names:
             self._line(shadow)  # as it is now: the copy may be quicker than its first writer
-        await enable.enable(self.main.instance, request)
+        with self.verb():
+            await enable.enable(self.main.instance, request)
         header = next(n for n in range(began, self.now) if self._is_header(n, f"{shadow}.b"))
         durable = self._synced(header)
         self.history.pits.append(Pit(header, durable, {shadow: master}, (shadow,)))
@@ -205,15 +206,18 @@ class Rig:
     async def flip(self, verb: Verb, *shadows: str) -> None:
         began = self.now
         resumed = verb.to_master and self.main.set(shadows[0]).state.is_aborted_restore
-        await self.main.flip(verb, *shadows)
+        with self.verb():
+            await self.main.flip(verb, *shadows)
         if not resumed:
-            pairs = [(s, self.sets[s]) for s in shadows]
-            views = {(m if verb.to_master else s): (s if verb.to_master else m) for s, m in pairs}
-            self._note_pit(began, shadows, views)
+            self._note_pit(began, shadows, self.moves(verb, shadows))
+
+    def moves(self, verb: Verb, shadows: Sequence[str]) -> dict[str, str]:
+        return moves(verb.to_master, [(s, self.sets[s]) for s in shadows])
 
     async def reset(self, shadow: str) -> None:
         began = self.now
-        await reset.reset(self.main.instance, self.main.set(shadow))
+        with self.verb():
+            await reset.reset(self.main.instance, self.main.set(shadow))
         self._note_pit(began, [shadow], {shadow: self.sets[shadow]})
 
     def _note_pit(self, began: int, shadows, views: dict[str, str]) -> None:
@@ -250,22 +254,28 @@ class Rig:
 
     async def disable(self, shadow: str, host: str = "main") -> None:
         self.history.retired[shadow] = self.now
-        await enable.disable(self.hosts[host].instance, self.hosts[host].set(shadow))
+        with self.verb():
+            await enable.disable(self.hosts[host].instance, self.hosts[host].set(shadow))
 
     async def export(self, shadow: str) -> None:
-        await exchange.export(self.main.instance, self.main.set(shadow))
+        with self.verb():
+            await exchange.export(self.main.instance, self.main.set(shadow))
 
     async def take_in(self, shadow: str) -> None:
-        await exchange.take_in(self.hosts["other"].instance, Borrowing(shadow, f"{shadow}.b2"))
+        with self.verb():
+            await exchange.take_in(self.hosts["other"].instance, Borrowing(shadow, f"{shadow}.b2"))
 
     async def give_back(self, shadow: str) -> None:
         other = self.hosts["other"]
-        await enable.disable(other.instance, other.set(shadow))
+        with self.verb():
+            await enable.disable(other.instance, other.set(shadow))
 
     async def join(self, shadow: str) -> None:
-        await joining.join(
-            self.main.instance, self.main.set(shadow), f"{shadow}.b2", accept_unclosed=False
-        )
+        here = self.main
+        with self.verb():
+            await joining.join(
+                here.instance, here.set(shadow), f"{shadow}.b2", accept_unclosed=False
+            )
 
     def check(self) -> None:
         """Live, with nothing under way: every file shows exactly what was promised."""

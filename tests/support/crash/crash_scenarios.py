@@ -21,7 +21,7 @@ def _pair(rig: Rig, number: str = "", *, chunks: int = CHUNKS) -> tuple[str, str
     )
 
 
-async def _set(rig: Rig, kind: Kind, number: str = "") -> tuple[str, str]:
+async def new_set(rig: Rig, kind: Kind, number: str = "") -> tuple[str, str]:
     master, shadow = _pair(rig, number)
     await rig.whole(kind, master, shadow)
     return master, shadow
@@ -47,7 +47,7 @@ async def enable(rig: Rig, kind: Kind, writers: int) -> None:
 
 
 async def first_touches(rig: Rig, kind: Kind, writers: int) -> None:
-    master, shadow = await _set(rig, kind)
+    master, shadow = await new_set(rig, kind)
     rig.begin()
     await rig.together(*_writers(rig, [master, shadow], writers, 24 // writers))
     await rig.touch(master, 0, 2, 4)
@@ -63,7 +63,7 @@ async def _later(rig: Rig, name: str, chunk: int) -> None:
 
 async def neighbours(rig: Rig) -> None:
     """Two chunks of one region, which are marked together, are touched at nearly one moment."""
-    master, shadow = await _set(rig, IND)
+    master, shadow = await new_set(rig, IND)
     rig.begin()
     for first in (0, 2):
         await rig.together(
@@ -80,7 +80,7 @@ async def last_chunk(rig: Rig, *, relaxed: bool = False) -> None:
     `relaxed`: with durability=process, where it brings it at once and without a sync; but no
     restore, of which a power failure leaves nothing that could be judged then.
     """
-    master, shadow = await _set(rig, IND)
+    master, shadow = await new_set(rig, IND)
     await rig.touch(master, 2)
     if relaxed:
         await rig.relax()
@@ -98,7 +98,7 @@ async def last_chunk(rig: Rig, *, relaxed: bool = False) -> None:
 
 async def process(rig: Rig, kind: Kind) -> None:
     """durability=process: nothing is promised of a dependent shadow once the power has failed."""
-    master, shadow = await _set(rig, kind)
+    master, shadow = await new_set(rig, kind)
     await rig.relax()
     rig.begin()
     await rig.touch(master, 0, 2)
@@ -113,7 +113,7 @@ async def process(rig: Rig, kind: Kind) -> None:
 
 async def unaligned(rig: Rig, kind: Kind) -> None:
     """Writes over the end of a chunk, of parts of sectors, of whole chunks."""
-    master, shadow = await _set(rig, kind)
+    master, shadow = await new_set(rig, kind)
     rig.begin()
     await rig.write(master, CHUNK - 300, 900)
     await rig.write(shadow, 2 * CHUNK - 1000, 2 * CHUNK)
@@ -138,7 +138,7 @@ async def first_copy(rig: Rig, writers: int) -> None:
 
 async def update(rig: Rig, kind: Kind, verb: Verb) -> None:
     """Writers on both sides before, during and after."""
-    master, shadow = await _set(rig, kind)
+    master, shadow = await new_set(rig, kind)
     rig.begin()
     await rig.touch(master, 0, 3)
     await rig.touch(shadow, 1)
@@ -151,7 +151,7 @@ async def update(rig: Rig, kind: Kind, verb: Verb) -> None:
 
 async def two_updates(rig: Rig) -> None:
     """The second comes while the first still copies."""
-    master, shadow = await _set(rig, IND)
+    master, shadow = await new_set(rig, IND)
     rig.begin()
     await rig.touch(master, 0, 2, 4)
     await rig.flip(Verb.UPDATE_SHADOW, shadow)
@@ -164,7 +164,7 @@ async def two_updates(rig: Rig) -> None:
 
 async def restore(rig: Rig, kind: Kind, verb: Verb) -> None:
     """Writers on both sides; a dependent and an independent sibling keep their points in time."""
-    master, shadow = await _set(rig, kind)
+    master, shadow = await new_set(rig, kind)
     for number, other in enumerate((DEP, IND)):
         await rig.whole(other, master, rig.volume(f"t{number}", CHUNKS, TAIL))
     await rig.touch(master, 0, 3)
@@ -181,7 +181,7 @@ async def restore(rig: Rig, kind: Kind, verb: Verb) -> None:
 
 
 async def abort_resume(rig: Rig, kind: Kind, verb: Verb) -> None:
-    master, shadow = await _set(rig, kind)
+    master, shadow = await new_set(rig, kind)
     await rig.touch(master, 0, 1, 3, 4)
     rig.begin()
     await rig.flip(verb, shadow)
@@ -198,8 +198,8 @@ async def abort_resume(rig: Rig, kind: Kind, verb: Verb) -> None:
 
 async def group(rig: Rig, verb: Verb) -> None:
     """Two masters, three sets, of which two are of the first master (but for a restore)."""
-    master, shadow = await _set(rig, IND)
-    other, second = await _set(rig, DEP if verb is Verb.UPDATE_SHADOW else IND, "2")
+    master, shadow = await new_set(rig, IND)
+    other, second = await new_set(rig, DEP if verb is Verb.UPDATE_SHADOW else IND, "2")
     sets = [shadow, second]
     if not verb.to_master:
         third = rig.volume("t", CHUNKS, TAIL)
@@ -233,7 +233,7 @@ async def group_many(rig: Rig) -> None:
 
 async def exchange(rig: Rig) -> None:
     """Export, import, writes on both sides, join, update."""
-    master, shadow = await _set(rig, IND)
+    master, shadow = await new_set(rig, IND)
     rig.begin()
     await rig.touch(master, 0)
     await rig.touch(shadow, 1)
@@ -254,7 +254,7 @@ async def exchange(rig: Rig) -> None:
 
 async def join(rig: Rig) -> None:
     """The bits that the other host noted, and a master that is written meanwhile."""
-    master, shadow = await _set(rig, IND)
+    master, shadow = await new_set(rig, IND)
     await rig.export(shadow)
     await rig.take_in(shadow)
     await rig.touch(shadow, 1, 4, host="other")
@@ -267,7 +267,7 @@ async def join(rig: Rig) -> None:
 
 async def lent_again(rig: Rig) -> None:
     """The second night: the importer's bitmap volume holds an import that was joined."""
-    master, shadow = await _set(rig, IND)
+    master, shadow = await new_set(rig, IND)
     for night in range(2):
         await rig.touch(master, night)
         await rig.export(shadow)
@@ -285,7 +285,7 @@ async def lent_again(rig: Rig) -> None:
 
 async def taken_back(rig: Rig) -> None:
     """The importer is lost: -R counts all chunks as different."""
-    master, shadow = await _set(rig, IND)
+    master, shadow = await new_set(rig, IND)
     rig.begin()
     await rig.touch(master, 0)
     await rig.export(shadow)
@@ -296,7 +296,7 @@ async def taken_back(rig: Rig) -> None:
 
 
 async def disable(rig: Rig, kind: Kind) -> None:
-    master, shadow = await _set(rig, kind)
+    master, shadow = await new_set(rig, kind)
     await rig.whole(DEP, master, rig.volume("t0", CHUNKS, TAIL))
     rig.begin()
     await rig.touch(master, 0)
@@ -307,7 +307,7 @@ async def disable(rig: Rig, kind: Kind) -> None:
 
 async def offline_reset(rig: Rig, kind: Kind) -> None:
     """The shadow fails at a first touch; -R brings it back."""
-    master, shadow = await _set(rig, kind)
+    master, shadow = await new_set(rig, kind)
     rig.begin()
     await rig.touch(master, 0)
     rig.fails = True
@@ -323,7 +323,7 @@ async def offline_reset(rig: Rig, kind: Kind) -> None:
 
 async def shadow_lost(rig: Rig, kind: Kind) -> None:
     """The shadow vanishes while the service is down."""
-    master, shadow = await _set(rig, kind)
+    master, shadow = await new_set(rig, kind)
     await rig.touch(master, 1)
     await rig.main.down()
     rig.fails = True
@@ -339,7 +339,7 @@ async def shadow_lost(rig: Rig, kind: Kind) -> None:
 
 async def clean_stop(rig: Rig, kind: Kind) -> None:
     """Stop and start, with an update's copy under way."""
-    master, shadow = await _set(rig, kind)
+    master, shadow = await new_set(rig, kind)
     rig.begin()
     await rig.touch(master, 0, 2)
     await rig.flip(Verb.UPDATE_SHADOW, shadow)

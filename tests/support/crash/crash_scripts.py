@@ -11,11 +11,19 @@ from unittest.mock import patch
 
 from crash_cells import Content, Disk
 from crash_frozen import Freezer, State
-from crash_model import BEFORE_SYNC, RECORD, Lost, Setup
+from crash_model import BEFORE_SYNC, GARBAGE, RECORD, Setup
 from crash_verbs import Machine, Operation
+from lost import Lost
 
 from iifuse.core import bits
-from iifuse.core.state import Verb
+from iifuse.core.state import Kind, Progress, Verb
+
+dep = Setup(Kind.DEPENDENT, shadow=GARBAGE)
+ind = Setup(Kind.INDEPENDENT)
+to_shadow = Setup(Kind.INDEPENDENT, Progress.TO_SHADOW, shadow=5, copy=True)
+ind_to_master = Setup(Kind.INDEPENDENT, Progress.TO_MASTER, shadow=5, copy=True)
+dep_to_master = Setup(Kind.DEPENDENT, Progress.TO_MASTER, shadow=5, copy=True)
+"""Sets at rest, and with everything still to be copied."""
 
 Script = tuple[Operation, ...]
 Level = dict[State, Script]

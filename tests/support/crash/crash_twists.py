@@ -7,24 +7,19 @@ from typing import Any
 from unittest.mock import patch
 
 from crash_model import GARBAGE, RECORD, Setup
-from crash_orders import forgotten_early, leave_out, phases, steps, twisted
-from crash_scripts import Case
+from crash_orders import WRONG_ORDERS, leave_out, of_bits, phases, steps, twisted
+from crash_scripts import Case, dep, dep_to_master, ind, ind_to_master, to_shadow
 from crash_verbs import Machine
 
 from iifuse.core import touch as touches
 from iifuse.core.bits import Bits
-from iifuse.core.change import Act, CommitPending, WriteBitmap
 from iifuse.core.state import Kind, Progress, Role, Verb
-from iifuse.core.touch import Copy, Mark, Note, Side, Sync
+from iifuse.core.touch import Mark, Note, Side, Sync
 from iifuse.verbs import loading
 
 IND, DEP = Kind.INDEPENDENT, Kind.DEPENDENT
 U, E = Verb.UPDATE_SHADOW, Verb.EXPORT
-dep, ind = Setup(DEP, shadow=GARBAGE), Setup(IND)
-m2s = Setup(IND, Progress.TO_SHADOW, shadow=5, copy=True)
-ind_s2m = Setup(IND, Progress.TO_MASTER, shadow=5, copy=True)
-dep_s2m = Setup(DEP, Progress.TO_MASTER, shadow=5, copy=True)
-dep_s2m_unchanged = Setup(DEP, Progress.TO_MASTER, shadow=GARBAGE)
+dep_to_master_unchanged = Setup(DEP, Progress.TO_MASTER, shadow=GARBAGE)
 pair = Case((dep, Setup(IND, shadow=10, master=1)), 1, (U,), ((0, 1),))
 
 
@@ -51,20 +46,33 @@ def twist(name: str, *setups: Setup, verbs: tuple[Verb, ...] = (), length: int =
     return add
 
 
-def _of_bits(step) -> bool:
-    return isinstance(step, Mark) or getattr(step, "role", None) is Role.BITMAP
+def _wrong(order: str, *setups: Setup, verbs: tuple[Verb, ...] = (), cases=()) -> None:
+    TWISTS[order] = Twist(WRONG_ORDERS[order], (*cases, *(Case((s,), 1, verbs) for s in setups)))
 
 
-# -- the wrong orders of the one-chunk model ------------------------------------------------
+_wrong("mark_before_preserve", dep, to_shadow, ind_to_master, dep_to_master)
+_wrong("no_sync_after_preserve", dep, to_shadow)
+_wrong("no_sync_after_mark", dep, ind, to_shadow, ind_to_master)
+_wrong("nothing_preserved", dep, dep_to_master_unchanged)
+_wrong("no_sync_after_restoring_a_chunk", ind_to_master, dep_to_master)
+_wrong("source_not_synced_at_the_pit", ind, dep, verbs=(U,))
+_wrong("shadow_bits_zeroed_before_copy_bits_are_durable", ind, verbs=(U,))
+_wrong("pending_record_left_out", ind, verbs=(U,))
+_wrong("group_record_left_out", cases=[pair])
+_wrong("group_record_forgotten_before_the_last_commit", cases=[pair])
+_wrong("recovery_ignores_the_group_record", cases=[pair])
 
 
-@twist("settle, mark, preserve, write", dep, m2s, ind_s2m, dep_s2m)
+# -- first touches --------------------------------------------------------------------------
+
+
+@twist("no mark", dep, ind, to_shadow)
 def _():
-    with steps("first_touch", lambda found: sorted(found, key=lambda s: not _of_bits(s))):
+    with steps("first_touch", leave_out(Mark)):
         yield
 
 
-@twist("settle, preserve, write, mark", dep, ind, m2s, ind_s2m, dep_s2m)
+@twist("settle, preserve, write, mark", dep, ind, to_shadow, ind_to_master, dep_to_master)
 def _():
     def write(self, file, first, count):
         kept = []
@@ -72,8 +80,8 @@ def _():
 
         def touch(*words, **options):
             found = real(*words, **options)
-            kept.extend(tuple(s for s in phase if _of_bits(s)) for phase in found)
-            return [tuple(s for s in phase if not _of_bits(s)) for phase in found]
+            kept.extend(tuple(s for s in phase if of_bits(s)) for phase in found)
+            return [tuple(s for s in phase if not of_bits(s)) for phase in found]
 
         with patch.object(touches, "first_touch", touch):
             yield from honest(self, file, first, count)
@@ -84,7 +92,7 @@ def _():
         yield
 
 
-@twist("no settle, skip the mark if it is right in memory", dep, m2s)
+@twist("no settle, skip the mark if it is right in memory", dep, to_shadow)
 def _():
     real = touches.first_touch
 
@@ -97,7 +105,7 @@ def _():
         yield
 
 
-@twist("no settle, a copied chunk is ready before its bits are on disk", dep_s2m)
+@twist("no settle, a copied chunk is ready before its bits are on disk", dep_to_master)
 def _():
     """As the third wrong order, in a restore: the background copy's clear is lazy and trusted."""
 
@@ -109,7 +117,7 @@ def _():
         yield
 
 
-@twist("write before everything", dep, ind, m2s, length=2)
+@twist("write before everything", dep, ind, to_shadow, length=2)
 def _():
     def write(self, file, first, count):
         self.disk.put((*file, first), self.clock + 1)
@@ -120,24 +128,7 @@ def _():
         yield
 
 
-# -- missing steps of a first touch ---------------------------------------------------------
-
-
-def _missing(name: str, change: Callable[[list], list], *setups: Setup) -> None:
-    @twist(name, *setups)
-    def _():
-        with steps("first_touch", change):
-            yield
-
-
-_missing("no mark", leave_out(Mark), dep, ind, m2s)
-_missing("mark not durable", leave_out(Sync, role=Role.BITMAP), dep, ind, m2s, ind_s2m)
-_missing("no preserve", leave_out(Copy), dep, dep_s2m_unchanged)
-_missing("preserve not durable", leave_out(Sync, role=Role.SHADOW), dep, m2s)
-_missing("restored chunk not durable", leave_out(Sync, role=Role.MASTER), ind_s2m, dep_s2m)
-
-
-@twist("sibling not preserved before a restore", cases=[Case((dep, ind_s2m))])
+@twist("sibling not preserved before a restore", cases=[Case((dep, ind_to_master))])
 def _():
     real = touches.first_touch
 
@@ -158,7 +149,7 @@ def _():
 # -- the background copy --------------------------------------------------------------------
 
 
-@twist("copy bit cleared before the chunk is durable", m2s, dep_s2m)
+@twist("copy bit cleared before the chunk is durable", to_shadow, dep_to_master)
 def _():
     with phases("end_of_stretch", lambda found: found[::-1]):
         yield
@@ -171,43 +162,6 @@ def _():
 
 
 # -- points in time -------------------------------------------------------------------------
-
-
-@twist("source not synced at the point in time", ind, dep, verbs=(U,))
-def _():
-    def of_bits(found):
-        return [s for s in found if not isinstance(s, Sync) or s.role is Role.BITMAP]
-
-    with steps("point_in_time", of_bits):
-        yield
-
-
-@twist("shadow bits zeroed before the copy bits are durable", ind, verbs=(U,))
-def _():
-    def turn(found):
-        stores = [s for s in found if isinstance(s, WriteBitmap)]
-        return [*reversed(stores), *(s for s in found if s not in stores)]
-
-    with steps("whole_change", turn):
-        yield
-
-
-@twist("no durable record before the bits change", ind, verbs=(U,))
-def _():
-    with steps("point_in_time", leave_out(CommitPending)):
-        yield
-
-
-@twist("group without a record", cases=[pair])
-def _():
-    with phases("point_in_time", lambda found: [p for p in found if p is not Act.RECORD]):
-        yield
-
-
-@twist("group record erased before the last header", cases=[pair])
-def _():
-    with phases("point_in_time", forgotten_early):
-        yield
 
 
 @twist("header committed before the bits are durable", cases=[Case((dep,), 2, (U,))])
@@ -224,16 +178,10 @@ def _():
 # -- recovery -------------------------------------------------------------------------------
 
 
-def _recovery(name: str, unfinished: Callable, *setups: Setup, cases=()) -> None:
-    @twist(name, *setups, verbs=(U,), cases=cases)
-    def _():
-        real = loading.unfinished
-        with patch.object(loading, "unfinished", lambda *a: unfinished(real, *a)):
-            yield
-
-
-_recovery("recovery ignores what is pending", lambda *_: None, ind)
-_recovery("recovery ignores the record", lambda real, _, h: real((), h), cases=[pair])
+@twist("recovery ignores what is pending", ind, verbs=(U,))
+def _():
+    with patch.object(loading, "unfinished", lambda *_: None):
+        yield
 
 
 @twist("record followed before it is durable", cases=[pair])

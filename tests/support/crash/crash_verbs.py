@@ -7,6 +7,7 @@ from uuid import UUID
 
 from crash_cells import TORN, Cell
 from crash_model import RECORD, Actor, Far, Recorder, Stage, World, chunks_of, noted_afar
+from shown import moves
 
 from iifuse.core import change as orders
 from iifuse.core import state
@@ -132,12 +133,9 @@ class Machine(Stage):
             yield from self.copied(number)
 
     def _flipped(self, world: World, verb: Verb, numbers: Sequence[int]) -> World:
-        new = dict(world)
-        for number in numbers:
-            shadow, master = ("S", number), ("M", self.actors[number].family)
-            source, target = (shadow, master) if verb.to_master else (master, shadow)
-            new[target] = [(now, now) for _, now in world[source]]
-        return new
+        pairs = [(("S", number), ("M", self.actors[number].family)) for number in numbers]
+        moved = moves(verb.to_master, pairs).items()
+        return world | {to: [(now, now) for _, now in world[source]] for to, source in moved}
 
     def _pit_phase(self, phase: Phase, parts: dict, record: Transition) -> Iterator[str]:
         match phase:

@@ -6,6 +6,7 @@ the source was at some moment between question and answer, sector for sector.
 """
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from exercise_log import LogReader
 from exercise_model import Model
 from hang import PATIENCE_SECONDS
 from harness import CHUNK, Service
-from stamps import stamped
+from stamps import stamped, tag_of
 
 WORKER = Path(__file__).with_name("exercise_worker.py")
 SIZE = 700 * CHUNK + 777
@@ -54,6 +55,7 @@ class Part:
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
 
     def follow(self) -> None:
@@ -94,7 +96,7 @@ class Exercise:
         self._deck: list = []
         self.killing = None
         """What is about to be done and, at its point in time, to be interrupted by a kill."""
-        content = stamped(1, 0, 0, SIZE)
+        content = stamped(tag_of(1, 0), 0, SIZE)
         self.master = self._part(1, "master", content)
         self.master.raw.write_bytes(content)
         self.shadows = [

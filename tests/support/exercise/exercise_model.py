@@ -1,14 +1,15 @@
-"""What a volume must show, and what it may show instead once the service was killed."""
+"""What a volume must show, and what it may show instead once the service was killed.
+
+By the byte, not by the sector as the other judges: one program writes parts of sectors, in requests
+of which a kill may leave some, and through a mapping, of which it may leave none.
+"""
 
 from exercise_log import DONE, SYNC, THROUGH, Entry
-from stamps import SECTOR, difference, explain, stamped
+from lost import Lost
+from stamps import SECTOR, difference, explain, stamped, tag_of
 
 Versions = dict[int, list[bytes]]
 """Sector -> contents that it had one after the other."""
-
-
-class Wrong(AssertionError):
-    """A volume shows what it must not."""
 
 
 class Model:
@@ -55,12 +56,15 @@ class Model:
     def _sector(self, index: int) -> bytes:
         return bytes(self.content[index * SECTOR : (index + 1) * SECTOR])
 
+    def _data(self, entry: Entry) -> bytes:
+        return stamped(tag_of(self.volume, entry.number), entry.offset, entry.length)
+
     def _begin(self, entry: Entry) -> None:
         self.number = entry.number
         offset, length = entry.offset, entry.length
         touched = range(offset // SECTOR, (offset + length - 1) // SECTOR + 1)
         old = {index: self._sector(index) for index in touched}
-        data = stamped(self.volume, entry.number, offset, length)
+        data = self._data(entry)
         self.content[offset : offset + length] = data
         self._before = {index: [old[index], self._sector(index)] for index in touched}
         for index in touched:
@@ -76,7 +80,7 @@ class Model:
 
     def _settle(self, entry: Entry) -> None:
         """These bytes stand on the volume; others of the same sectors may still be old."""
-        data = stamped(self.volume, entry.number, entry.offset, entry.length)
+        data = self._data(entry)
         for index in self._before:
             start = index * SECTOR
             low, high = max(entry.offset, start), min(entry.offset + entry.length, start + SECTOR)
@@ -90,11 +94,11 @@ class Model:
     # -- judging ----------------------------------------------------------------------------
 
     def judge(self, found: bytes, allowed: Versions, what: str) -> None:
-        """Raise Wrong unless each sector is as it must be or, byte for byte, as it may be."""
+        """Raise Lost unless each sector is as it must be or, byte for byte, as it may be."""
         if found == self.content:
             return
         if len(found) != len(self.content):
-            raise Wrong(f"{what}: {len(found)} bytes instead of {len(self.content)}")
+            raise Lost(f"{what}: {len(found)} bytes instead of {len(self.content)}")
         for at in range(0, len(found), 64 * SECTOR):
             if found[at : at + 64 * SECTOR] != self.content[at : at + 64 * SECTOR]:
                 for start in range(at, min(at + 64 * SECTOR, len(found)), SECTOR):
@@ -109,7 +113,7 @@ class Model:
         if all(byte in {v[i] for v in versions} for i, byte in enumerate(found)):
             return  # parts of it were written by different requests
         may = "; or ".join(sorted({explain(v) for v in versions}))
-        raise Wrong(f"{what}: {difference(start, found, want)} (may be {may})")
+        raise Lost(f"{what}: {difference(start, found, want)} (may be {may})")
 
     def adopt(self, found: bytes) -> None:
         """What was found is what it shows from now on."""

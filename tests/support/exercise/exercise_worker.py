@@ -14,7 +14,7 @@ import sys
 from typing import NoReturn
 
 from exercise_log import DONE, LAZY, SYNC, THROUGH, Entry, Log
-from stamps import SECTOR, difference, stamped
+from stamps import SECTOR, difference, stamped, tag_of
 
 LENGTHS = [1, 7, 100, 511, 512, 513, 3000, 4095, 4096, 4097, 10_000, 32_768, 40_000, 65_536]
 SYNC_FLAGS = [0, 0, 0, os.O_DSYNC, os.O_SYNC]
@@ -137,7 +137,7 @@ class Worker:
         """The bytes of the next write, which is noted."""
         self.number += 1
         self.log.note(Entry(kind, offset, length, self.number))
-        data = stamped(self.volume, self.number, offset, length)
+        data = stamped(tag_of(self.volume, self.number), offset, length)
         self.content[offset : offset + length] = data
         return data
 

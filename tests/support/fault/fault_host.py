@@ -1,9 +1,9 @@
 """A machine whose volumes fail: its sets may have gone, its start may be refused."""
 
 import trio
-from crash_history import Lost
 from crash_host import Host
 from fault_inject import Injector
+from lost import Lost
 
 from iifuse import errors
 from iifuse.core.state import Role

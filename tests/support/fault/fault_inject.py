@@ -13,10 +13,11 @@ from enum import StrEnum
 from typing import Any
 from unittest.mock import patch
 
-from crash_disk import SECTOR, SYSTEM, Event, FakeOS, Sync, Write
+from crash_disk import SYSTEM, FakeOS
 from crash_host import MemoryDB
-from crash_images import Durable
 from crash_schedule import pause
+from crash_unsynced import FailedSync
+from stamps import SECTOR
 
 from iifuse import errors
 
@@ -61,49 +62,6 @@ class Fault:
 
     number: int = 0
     mode: Mode = Mode.EIO
-
-
-@dataclass(frozen=True, slots=True)
-class FailedSync:
-    """In the disk's log: what `file` had not synced before may be lost for good."""
-
-    file: int
-    began: int
-
-
-NEVER = 1 << 60
-"""A position in the log that never comes."""
-
-
-class FaultyDisk(Durable):
-    """What a failed sync has not written stays in doubt for good, until it is written anew."""
-
-    def apply(self, position: int, event: Event | FailedSync) -> None:
-        if isinstance(event, FailedSync):
-            self._doubt(event)
-            return
-        if isinstance(event, Sync):
-            self._settle(event)
-        super().apply(position, event)
-
-    def _doubt(self, event: FailedSync) -> None:
-        found = []
-        for at, write in self.pending:
-            if write.file != event.file:
-                found.append((at, write))
-                continue
-            for n in range(0, len(write.data), SECTOR):
-                part = Write(write.file, write.offset + n, write.data[n : n + SECTOR])
-                found.append((NEVER, part))
-        self.pending = found
-
-    def _settle(self, event: Sync) -> None:
-        """A sector in doubt that was written again is not in doubt any more."""
-        done = [w for n, w in self.pending if w.file == event.file and n < event.began]
-        sectors = {(w.file, w.offset + n) for w in done for n in range(0, len(w.data), SECTOR)}
-        self.pending = [
-            (n, w) for n, w in self.pending if n != NEVER or (w.file, w.offset) not in sectors
-        ]
 
 
 @dataclass
@@ -236,7 +194,7 @@ def _sync(injector: Injector, name: str, real: Callable[..., Any]) -> Callable[.
     def call(fd: int, *extent: int) -> None:
         if injector.fails(name if extent else "sync", _path(fd)):
             pause()
-            SYSTEM.disk.log.append(FailedSync(SYSTEM.disk.handles[fd][0], len(SYSTEM.disk.log)))
+            SYSTEM.disk.log.append(FailedSync(SYSTEM.disk.handles[fd][0]))
             raise injector.error(_path(fd))
         real(fd, *extent)
 

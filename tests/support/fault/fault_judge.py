@@ -7,22 +7,21 @@ leave, at the first reply after the failure and later; and that `-R` makes all t
 import logging
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 
 import trio
 from crash_disk import SYSTEM, Disk, Image, installed
-from crash_explore import innermost
-from crash_history import Lost
 from crash_host import Host
-from crash_images import built
-from crash_judge import SECONDS, Case, Check, Future, _host, _start
-from crash_rig import HOSTS, Recording, Scenario
+from crash_images import Durable
+from crash_judge import SECONDS, Case, Check, Future, hosts_of, started
+from crash_rig import HOSTS, Scenario
 from crash_schedule import run
 from fault_host import STAYS, FaultHost
-from fault_inject import Call, Fault, FaultyDisk, Injector, Mode, injecting
+from fault_inject import Call, Fault, Injector, Mode, injecting
 from fault_rig import Play, play
+from lost import Lost, found_at, told
 
 from iifuse import errors
 from iifuse.host.instance import Instance
@@ -43,19 +42,16 @@ def calls_of(name: str, scenario: Scenario, seed: int) -> list[Call]:
 def judge_fault(name: str, scenario: Scenario, seed: int, fault: Fault) -> None:
     """Raises Lost at a broken promise."""
     injector = Injector(fault)
-    try:
-        with watched() as defects, installed():
-            with injecting(injector):
-                make = partial(_played, name, scenario, seed, injector)
-                made = run(make, seed, interleave=True)
-            if injector.hit is not None:
-                _judge_images(made, random.Random(f"{seed} {fault}"))
-            if defects:
-                raise Lost(f"a defect stands in the log: {defects[0]}")
-    except Exception as caught:
-        error = innermost(caught)
-        where = f"{name}, seed {seed}, call {fault.number} ({fault.mode}: {injector.hit})"
-        raise Lost(f"{where}: {type(error).__name__}: {error}") from error
+    with _found_at(f"{name}, seed {seed}", injector), watched(), installed():
+        with injecting(injector):
+            made = run(partial(_played, name, scenario, seed, injector), seed, interleave=True)
+        if injector.hit is not None:
+            _judge_images(made, random.Random(f"{seed} {fault}"))
+
+
+def _found_at(where: str, injector: Injector) -> AbstractContextManager[None]:
+    fault = injector.fault
+    return found_at(lambda: f"{where}, call {fault.number} ({fault.mode}: {injector.hit})")
 
 
 async def _played(name: str, scenario: Scenario, seed: int, injector: Injector) -> Play:
@@ -114,16 +110,10 @@ def calls_of_start(case: Case) -> list[Call]:
 def judge_start(case: Case, fault: Fault) -> None:
     """The service comes up on the image all the same. Raises Lost at a broken promise."""
     injector = Injector(fault, armed=True, starting=True)
-    try:
-        with watched() as defects:
-            _started(case, injector)
-            if defects:
-                raise Lost(f"a defect stands in the log: {defects[0]}")
-    except Exception as caught:
-        error = innermost(caught)
-        where = f"{case.recording.name}, seed {case.recording.seed}, start at {case.position}"
-        text = f"{where}, call {fault.number} ({fault.mode}: {injector.hit})"
-        raise Lost(f"{text}: {type(error).__name__}: {error}") from error
+    recording = case.recording
+    where = f"{recording.name}, seed {recording.seed}, start at {case.position}"
+    with _found_at(where, injector), watched():
+        _started(case, injector)
 
 
 def _started(case: Case, injector: Injector) -> Injector:
@@ -140,10 +130,9 @@ def _started(case: Case, injector: Injector) -> Injector:
 async def _start_once(case: Case, injector: Injector) -> list[str]:
     """The shadows that went offline."""
     async with trio.open_nursery() as nursery:
-        hosts = [FaultHost(SYSTEM.disk, name) for name in HOSTS]
+        hosts = hosts_of(case, FaultHost)
         for host in hosts:
             host.injector = injector
-            host.ordered, host.boot = case.recording.ordered, _host(case, host.name).boot
             await host.up(nursery)
         injector.repair()
         Look(case, hosts, injector).all()
@@ -218,7 +207,7 @@ def _judge_images(made: Play, chance: random.Random) -> None:
     first = min(rig.replied or len(log), len(log))
     stops = {first, len(log), chance.randint(min(rig.injector.at, len(log)), len(log))}
     stops |= {n for n in rig.hosts["main"].downs if rig.injector.at <= n <= len(log)}
-    state = FaultyDisk(made.recording.base)
+    state = Durable(made.recording.base)
     for position in range(len(log) + 1):
         if position in stops:
             for image, killed in _images(state, chance):
@@ -228,12 +217,12 @@ def _judge_images(made: Play, chance: random.Random) -> None:
             state.apply(position, log[position])
 
 
-def _images(state: FaultyDisk, chance: random.Random) -> Iterator[tuple[Image, bool]]:
+def _images(state: Durable, chance: random.Random) -> Iterator[tuple[Image, bool]]:
     writes = [w for _, w in state.pending]
     yield state.whole(), True
     if writes:
-        yield built(state.image, []), False
-        yield built(state.image, [(w, None) for w in writes if chance.random() < 0.5]), False
+        yield state.built([]), False
+        yield state.built([(w, None) for w in writes if chance.random() < 0.5]), False
 
 
 def _judge_image(case: Case, made: Play, *, go_on: bool) -> None:
@@ -244,39 +233,27 @@ def _judge_image(case: Case, made: Play, *, go_on: bool) -> None:
     for world in [early, pits] if before else [pits]:
         try:
             SYSTEM.disk = Disk(case.image)
-            _let_happen(case, world)
+            case.history.let_happen(world)
             lost = [s for s in made.recording.sets if made.rig.was_lost(s, case.position)]
             return run(partial(_recover, case, made.rig.injector, go_on, lost), case.position)
         except Exception as caught:
-            error = innermost(caught)
-            wrong.append(f"{type(error).__name__}: {error}")
+            wrong.append(told(caught))
         finally:
-            _let_happen(case, pits)
+            case.history.let_happen(pits)
     end = "kill" if case.killed else "power loss"
     raise Lost(f"{end} at {case.position}: {' // '.join(wrong)}")
 
 
-def _let_happen(case: Case, pits) -> None:
-    """History, as if these were its points in time."""
-    case.history.pits = pits
-    case.history._exact.clear()
-    case.history._position = -1
-
-
 async def _recover(case: Case, injector: Injector, go_on: bool, lost: list[str]) -> None:
-    with trio.fail_after(SECONDS):
-        async with trio.open_nursery() as nursery:
-            hosts = [_host(case, name) for name in HOSTS]
-            for host in hosts:
-                await _start(host, nursery)
-            for shadow, member in hosts[0].instance.sets.items():
-                if shadow in lost and not member.state.offline:
-                    raise Lost(f"{shadow[-3:]} was offline and is not any more")
-            look = Look(case, hosts, injector)
-            look.all()
-            if go_on and not any(map(look.lost_its_bitmap, case.recording.sets.values())):
-                await Afterwards(case, hosts).all()
-            nursery.cancel_scope.cancel()
+    hosts = hosts_of(case)
+    async with started(hosts):
+        for shadow, member in hosts[0].instance.sets.items():
+            if shadow in lost and not member.state.offline:
+                raise Lost(f"{shadow[-3:]} was offline and is not any more")
+        look = Look(case, hosts, injector)
+        look.all()
+        if go_on and not any(map(look.lost_its_bitmap, case.recording.sets.values())):
+            await Afterwards(case, hosts).all()
 
 
 # -- the log --------------------------------------------------------------------------------
@@ -296,16 +273,16 @@ class _Log(logging.Handler):
 
 
 @contextmanager
-def watched() -> Iterator[list[str]]:
+def watched() -> Iterator[None]:
     """While this is held, the product's log is read for defects and shown to nobody."""
     log, logger = _Log(), logging.getLogger("iifuse")
     logger.addHandler(log)
     logger.propagate = False
     try:
-        yield log.defects
+        yield
     finally:
         logger.removeHandler(log)
         logger.propagate = True
+    if log.defects:
+        raise Lost(f"a defect stands in the log: {log.defects[0]}")
 
-
-__all__ = ["Case", "Fault", "Mode", "Recording", "calls_of", "judge_fault", "judge_start"]

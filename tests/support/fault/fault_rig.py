@@ -8,20 +8,21 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-import crash_format as fmt
+import bitmap_format as fmt
 import trio
+from alternatives import fits, misfits, rows
 from crash_disk import SYSTEM, Disk, Write
-from crash_history import SECTOR, Lost, Pit, Put, fits, rows
+from crash_history import Pit, Put
+from crash_judge import SECONDS
 from crash_rig import HOSTS, Recording, Rig, Scenario
+from crash_unsynced import NEVER
 from fault_host import STAYS, FaultHost, Stopped
-from fault_inject import NEVER, Injector, Mode
+from fault_inject import Injector, Mode
+from lost import Lost
 
 from iifuse import errors
 from iifuse.core.state import Kind, Role, Verb
 from iifuse.data.volumeset import VolumeSet
-
-SECONDS = 60.0
-"""No scenario takes so long, even here: who waits longer waits for ever."""
 
 
 def _lacks(member: VolumeSet) -> bool:
@@ -105,7 +106,7 @@ class FaultRig(Rig):
                 self.lost.pop(member.name, None)
 
     @contextmanager
-    def _verb(self) -> Iterator[None]:
+    def verb(self) -> Iterator[None]:
         """A verb fails only after a call has failed, or because of what is offline by then."""
         try:
             yield
@@ -147,7 +148,7 @@ class FaultRig(Rig):
         seen = found[offset : offset + len(put.data)]
         if seen != before[offset : offset + len(put.data)]:
             puts.append(Put(put.began, offset, seen, self.now))
-        self.history._exact.clear()  # it knows this position without the write
+        self.history.forget()  # it knows this position without the write
 
     def _world(self) -> tuple[int, ...]:
         return tuple(range(len(self.history.pits)))
@@ -214,8 +215,7 @@ class FaultRig(Rig):
     async def enable(self, kind: Kind, master: str, shadow: str, group: str | None = None) -> None:
         began = self.now
         try:
-            with self._verb():
-                await super().enable(kind, master, shadow, group)
+            await super().enable(kind, master, shadow, group)
         except Stopped:
             if shadow in self.main.instance.sets or shadow in self.main.instance.views:
                 raise Lost(f"-e of {shadow[-3:]} failed and left a set") from None
@@ -238,16 +238,13 @@ class FaultRig(Rig):
         began = self.now
         before = {s: self.main.set(s).header.pit.number for s in shadows}
         try:
-            with self._verb():
-                await super().flip(verb, *shadows)
+            await super().flip(verb, *shadows)
         except Stopped:
             online = [s for s in shadows if not self.main.set(s).state.offline]
             moved = [s for s in online if self.main.set(s).header.pit.number > before[s]]
             if moved and len(moved) < len(online):
                 raise Lost("of a group one set has the new PIT and another not") from None
-            pairs = [(s, self.sets[s]) for s in shadows]
-            views = {(m if verb.to_master else s): (s if verb.to_master else m) for s, m in pairs}
-            self._note_failed_pit(began, moved, views)
+            self._note_failed_pit(began, moved, self.moves(verb, shadows))
             raise
 
     def _note_failed_pit(self, began: int, moved: list[str], views: dict[str, str]) -> None:
@@ -269,8 +266,7 @@ class FaultRig(Rig):
     async def reset(self, shadow: str) -> None:
         began, number = self.now, self.main.set(shadow).header.pit.number
         try:
-            with self._verb():
-                await super().reset(shadow)
+            await super().reset(shadow)
         except Stopped:
             moved = [shadow] if self.main.set(shadow).header.pit.number > number else []
             self._note_failed_pit(began, moved, {shadow: self.sets[shadow]})
@@ -302,30 +298,12 @@ class FaultRig(Rig):
         for event in self.disk.log[:position]:
             if isinstance(event, Write) and event.file == file and event.offset < 24576:
                 blob[event.offset : event.offset + len(event.data)] = event.data
-        slots = [f for at in (0, 12288) if (f := fmt.slot(bytes(blob[at : at + 12288])))]
-        return max(slots, key=lambda found: found.sequence, default=None)
+        return fmt.newest(bytes(blob))
 
     async def disable(self, shadow: str, host: str = "main") -> None:
         if shadow not in self.hosts[host].instance.sets:
             raise Stopped
-        with self._verb():
-            await super().disable(shadow, host)
-
-    async def export(self, shadow: str) -> None:
-        with self._verb():
-            await super().export(shadow)
-
-    async def take_in(self, shadow: str) -> None:
-        with self._verb():
-            await super().take_in(shadow)
-
-    async def give_back(self, shadow: str) -> None:
-        with self._verb():
-            await super().give_back(shadow)
-
-    async def join(self, shadow: str) -> None:
-        with self._verb():
-            await super().join(shadow)
+        await super().disable(shadow, host)
 
     # -- looking ----------------------------------------------------------------------------
 
@@ -347,11 +325,8 @@ class FaultRig(Rig):
                 raise Lost(f"{name[-3:]} is offline and shows something")
             if found != promised and name not in self.history.retired:
                 assert promised is not None
-                where = [
-                    s for s in range(len(found) // SECTOR)
-                    if found[s * SECTOR :][:SECTOR] != promised[s * SECTOR :][:SECTOR]
-                ]  # fmt: skip
-                raise Lost(f"the running service shows another {name[-3:]}: sectors {where[:4]}")
+                wrong = misfits(found, [rows(promised)])
+                raise Lost(f"the running service shows another {name[-3:]}: {wrong}")
 
     def _views(self) -> list[tuple[str, str]]:
         return [(n, h) for h, host in self.hosts.items() for n in host.instance.views]

@@ -3,7 +3,7 @@
 from functools import partial
 
 from crash_rig import Rig, Scenario
-from crash_scenarios import SCENARIOS, _set
+from crash_scenarios import SCENARIOS, new_set
 
 from iifuse.core.state import Kind, Verb
 
@@ -12,7 +12,7 @@ IND, DEP = Kind.INDEPENDENT, Kind.DEPENDENT
 
 async def process_sync(rig: Rig, kind: Kind) -> None:
     """durability=process: an fsync of the master syncs what first touches have left unsynced."""
-    master, shadow = await _set(rig, kind)
+    master, shadow = await new_set(rig, kind)
     await rig.relax()
     rig.begin()
     await rig.touch(master, 0, 3)
@@ -31,7 +31,7 @@ async def process_sync(rig: Rig, kind: Kind) -> None:
 
 async def process_stop(rig: Rig, kind: Kind) -> None:
     """durability=process: what is left unsynced is synced by a clean stop."""
-    master, shadow = await _set(rig, kind)
+    master, shadow = await new_set(rig, kind)
     await rig.relax()
     rig.begin()
     await rig.touch(master, 0, 3)

@@ -70,7 +70,7 @@ def times_of(path: Path) -> dict[str, int]:
 
 def ask(service: Service) -> Told | None:
     """What a host says now. None: it does not run, and what was told before holds."""
-    if service._process is None:
+    if service.process is None:
         return None
     sets = {row.shadow: told_of(row) for row in service.client.status()}
     rows = service.client.call(protocol.Volumes(), list[protocol.VolumeStatus])

@@ -2,37 +2,19 @@
 
 import random
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from unittest.mock import patch
 
 from crash_disk import Image, installed
-from crash_explore import innermost
-from crash_history import Lost
+from crash_explore import Tally
 from fault_judge import watched
 from fs_images import images, whole
 from fs_judge import FsCase, judge, last_act
 from fs_log import Durable
 from fs_rig import FsRecording
+from lost import found_at
 
 from iifuse.store import transitions
-
-
-@dataclass
-class FsTally:
-    """What was looked at."""
-
-    images: int = 0
-    """Different ones, each of which was judged."""
-    stops: int = 0
-    seconds: float = 0.0
-
-    def add(self, other: "FsTally") -> None:
-        self.images += other.images
-        self.stops += other.stops
-        self.seconds += other.seconds
-
-    def __str__(self) -> str:
-        return f"{self.images} images, {self.stops} stops, {self.seconds:.1f} s"
 
 
 @dataclass(frozen=True)
@@ -51,7 +33,7 @@ class FsOptions:
     go_on: float = 0.1
 
 
-def explore(recording: FsRecording, scratch: str, options: FsOptions) -> FsTally:
+def explore(recording: FsRecording, scratch: str, options: FsOptions) -> Tally:
     """Raises Lost at the first broken promise."""
     began = time.monotonic()
     with watched(), installed(), patch.object(transitions, "SLOT_BYTES", 1 << 20):
@@ -64,15 +46,15 @@ class _Explorer:
     def __init__(self, recording: FsRecording, scratch: str, options: FsOptions) -> None:
         self.recording, self.scratch, self.options = recording, scratch, options
         self.chance = random.Random(f"{recording.name} {options}")
-        self.tally = FsTally()
+        self.tally = Tally(recordings=1, seeds=[options.seed])
         self._seen: set[tuple[object, ...]] = set()
 
-    def run(self) -> FsTally:
+    def run(self) -> Tally:
         recording, last = self.recording, len(self.recording.log)
         stops = {act.ended for act in recording.acts} | {last}
         chosen = self.chance.sample(range(last + 1), min(last + 1, self.options.stops))
         stops |= set(chosen)
-        state = Durable(recording.files, recording.names, self._journals())
+        state = Durable(recording.base.files, recording.base.names, self._journals())
         for position in range(last + 1):
             if position in stops:
                 self._stop(state, position)
@@ -94,18 +76,18 @@ class _Explorer:
             if key not in self._seen:
                 self._seen.add(key)
                 self.tally.images += 1
+                self.tally.judged += 1
                 self._judge(FsCase(self.recording, position, image, old_times=old))
 
     def _judge(self, case: FsCase) -> None:
-        try:
+        with found_at(lambda: self._where(case)):
             judge(case, self.scratch, go_on=self.chance.random() < self.options.go_on)
-        except Exception as caught:
-            error, act = innermost(caught), last_act(case)
-            where = f"{self.recording.name}, {self.options}, stop {case.position}"
-            doing = f"after '{act.what}'" if act else "at the beginning"
-            raise Lost(
-                f"{where}, {doing}: {type(error).__name__}: {error}\n{self._shown(case.image)}"
-            ) from error
+
+    def _where(self, case: FsCase) -> str:
+        act = last_act(case)
+        doing = f"after '{act.what}'" if act else "at the beginning"
+        where = f"{self.recording.name}, {self.options}, stop {case.position}, {doing}"
+        return f"{where}, with\n{self._shown(case.image)}\n"
 
     def _shown(self, image: Image) -> str:
         """The files of an image, beside what was there."""
@@ -115,9 +97,9 @@ class _Explorer:
 
 def check_live(recording: FsRecording, scratch: str) -> None:
     """With nothing lost everything holds: the judge understands the recording."""
-    state = Durable(recording.files, recording.names)
+    state = Durable(recording.base.files, recording.base.names)
     for position, event in enumerate(recording.log):
         state.apply(position, event)
     case = FsCase(recording, len(recording.log), whole(state, recording.root))
     with watched(), installed(), patch.object(transitions, "SLOT_BYTES", 1 << 20):
-        judge(replace(case), scratch, go_on=True)
+        judge(case, scratch, go_on=True)

@@ -3,10 +3,11 @@
 import random
 from collections.abc import Iterator
 
-from crash_disk import SECTOR, Image, Write
-from fs_log import Data, Durable, Entries, Torn, built
+from crash_disk import Image
+from crash_unsynced import Choice
+from fs_log import Durable, Entries, built
 
-Choice = tuple[list[tuple[Data, Torn]], list[Entries]]
+Both = tuple[Choice, list[Entries]]
 
 
 def images(state: Durable, chance: random.Random, budget: int, root: str) -> Iterator[Image]:
@@ -21,11 +22,11 @@ def whole(state: Durable, root: str) -> Image:
     return built(state, *_everything(state), root)
 
 
-def _everything(state: Durable) -> Choice:
-    return [(e, None) for _, e in state.data], [e for _, e in state.entries]
+def _everything(state: Durable) -> Both:
+    return state.everything(), [e for _, e in state.entries]
 
 
-def _patterns(state: Durable) -> Iterator[Choice]:
+def _patterns(state: Durable) -> Iterator[Both]:
     """All or nothing of the data and of the names; and each file and each name alone."""
     data, entries = _everything(state)
     yield [], []
@@ -43,14 +44,8 @@ def _patterns(state: Durable) -> Iterator[Choice]:
         yield [], kept
 
 
-def _random(state: Durable, chance: random.Random) -> Choice:
-    keep, tear = chance.choice((0.2, 0.5, 0.8)), chance.choice((0.0, 0.4))
-    data = [
-        (e, _torn(e, chance) if chance.random() < tear else None)
-        for _, e in state.data
-        if chance.random() < keep
-    ]
-    return data, _some_entries(state, chance)
+def _random(state: Durable, chance: random.Random) -> Both:
+    return state.some(chance), _some_entries(state, chance)
 
 
 def _some_entries(state: Durable, chance: random.Random) -> list[Entries]:
@@ -62,12 +57,3 @@ def _some_entries(state: Durable, chance: random.Random) -> list[Entries]:
         ours = [e for _, e in state.entries if state.journal_of(e.directory) == journal]
         kept += ours[: chance.randint(0, len(ours))]
     return kept
-
-
-def _torn(change: Data, chance: random.Random) -> Torn:
-    if not isinstance(change, Write):
-        return None
-    count = -(-len(change.data) // SECTOR)
-    if chance.random() < 0.5:  # cut off, as a disk does that loses power in the middle
-        return frozenset(range(chance.randrange(count)))
-    return frozenset(n for n in range(count) if chance.random() < 0.5)

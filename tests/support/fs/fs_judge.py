@@ -6,21 +6,20 @@ it; the state database by SQLite, which rolls back what its journal tells it to.
 
 import os
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
-import trio
-from crash_disk import SYSTEM, Disk, Image, Write
-from crash_history import History, Lost, Put
+from crash_disk import SYSTEM, Disk, Write
 from crash_host import Host
-from crash_judge import SECONDS, Check, Future, _start
+from crash_judge import Case, Check, Future, started
 from crash_schedule import run
+from crash_unsynced import Resize
 from fs_answers import Act, Answer, Told, told_of
-from fs_log import Resize
 from fs_rig import FsRecording
+from lost import Lost
 
 from iifuse.control.rows import status
 from iifuse.store.statedb import StateDB
@@ -61,29 +60,19 @@ NOBODY: Any = SimpleNamespace(
 
 
 @dataclass
-class FsCase:
+class FsCase(Case):
     """An image, and the position of the log at which the power failed."""
 
     recording: FsRecording
-    position: int
-    image: Image
-    after: dict[str, list[Put]] = field(default_factory=dict)
-    synced: dict[str, bytes] = field(default_factory=dict)
-    killed: bool = False
-    lost: bool = False
     old_times: frozenset[int] = frozenset()
     """Files that have the times of before their last write."""
-
-    @property
-    def history(self) -> History:
-        return self.recording.history
 
 
 def judge(case: FsCase, scratch: str, *, go_on: bool) -> None:
     """Raises Lost at a broken promise."""
     SYSTEM.disk = Disk(case.image)
     SYSTEM.disk.devices = case.recording.devices
-    SYSTEM.disk.stats = _stats(case)
+    SYSTEM.disk.stats = looks_of(case)
     hosts = [FsHost(SYSTEM.disk, n, case.recording.root, scratch) for n in case.recording.hosts]
     try:
         _check_tickets(case)
@@ -93,7 +82,7 @@ def judge(case: FsCase, scratch: str, *, go_on: bool) -> None:
             host.close()
 
 
-def _stats(case: FsCase) -> dict[int, dict[str, int]]:
+def looks_of(case: FsCase) -> dict[int, dict[str, int]]:
     """A verb, a start too, has moved the times of what it has written or may be writing.
 
     All else looks as before: a header may still say so. Each of several writes by one verb has the
@@ -114,18 +103,14 @@ def _stats(case: FsCase) -> dict[int, dict[str, int]]:
 
 
 async def _judge(case: FsCase, hosts: list[FsHost], go_on: bool) -> None:
-    with trio.fail_after(SECONDS):
-        async with trio.open_nursery() as nursery:
-            for host in hosts:
-                await _start(host, nursery)
-            both = [*hosts, *([NOBODY] * (2 - len(hosts)))]
-            FsCheck(case, both).all()  # type: ignore[arg-type]
-            for host in hosts if not is_failing(case) else ():
-                await _check_told(case, host)
-                _check_times(case, host)
-            if go_on:
-                await FsFuture(case, both).all()  # type: ignore[arg-type]
-            nursery.cancel_scope.cancel()
+    async with started(hosts):
+        both = [*hosts, *([NOBODY] * (2 - len(hosts)))]
+        FsCheck(case, both).all()
+        for host in hosts if not is_failing(case) else ():
+            await _check_told(case, host)
+            _check_times(case, host)
+        if go_on:
+            await FsFuture(case, both).all()
 
 
 class FsCheck(Check):

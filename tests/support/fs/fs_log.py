@@ -11,18 +11,11 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from crash_disk import SECTOR, Image, Sync, Write
+from crash_disk import Image, Sync, Write
+from crash_unsynced import NEVER, Choice, FailedSync, Resize, Unsynced
 
 DIRECTORY = 0
 """The number of every directory: what tells them apart is their path."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resize:
-    """A file was cut off, or got zeros at its end."""
-
-    file: int
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +42,7 @@ class FullSync(Sync):
     """An fsync, which keeps a file's times too; fdatasync leaves them to chance."""
 
 
-@dataclass(frozen=True, slots=True)
-class FailedSync:
-    """What a file had not synced before may be lost for good, whatever a later sync says (F11)."""
-
-    file: int
-
-
 Event = Write | Resize | Entries | Sync | DirectorySync | FailedSync
-Data = Write | Resize
-Torn = frozenset[int] | None
-"""The sectors of a write that reached the disk; None: all of them."""
-
 
 
 def renumbered(event: Event, number: Callable[[int], int]) -> Event:
@@ -72,26 +54,7 @@ def renumbered(event: Event, number: Callable[[int], int]) -> Event:
     return replace(event, file=number(event.file))
 
 
-NEVER = 1 << 60
-"""A position that no sync comes after."""
-
-def put(data: bytearray, change: Data, torn: Torn = None) -> None:
-    """Change what a file holds. A torn write has made the file as long as a whole one does."""
-    if isinstance(change, Resize):
-        del data[change.size :]
-        data.extend(bytes(change.size - len(data)))
-        return
-    data.extend(bytes(max(0, change.offset + len(change.data) - len(data))))
-    if torn is None:
-        data[change.offset : change.offset + len(change.data)] = change.data
-        return
-    for sector in torn:
-        part = change.data[sector * SECTOR : (sector + 1) * SECTOR]
-        start = change.offset + sector * SECTOR
-        data[start : start + len(part)] = part
-
-
-class Durable:
+class Durable(Unsynced):
     """What surely survives, and what may, while a log is walked.
 
     `file_systems`: prefixes of paths, each with a journal of its own; empty: no journal anywhere.
@@ -100,44 +63,26 @@ class Durable:
     def __init__(
         self, files: dict[int, bytes], names: dict[str, int], file_systems: tuple[str, ...] = ()
     ) -> None:
-        self.files, self.names = dict(files), dict(names)
-        self.file_systems = file_systems
-        self.data: list[tuple[int, Data]] = []
+        super().__init__(files)
+        self.names, self.file_systems = dict(names), file_systems
         self.entries: list[tuple[int, Entries]] = []
         self.written: dict[int, int] = {}
         """Files whose times may be those of before, and where they were last written."""
 
     def apply(self, position: int, event: Event) -> None:
+        super().apply(position, event)
         match event:
             case Write() | Resize():
-                self.data.append((position, event))
                 self.written[event.file] = position
             case Entries():
                 self.entries.append((position, event))
             case Sync(file, began):
-                self._sync_data(file, began)
                 if isinstance(event, FullSync) and self.written.get(file, NEVER) < began:
                     del self.written[file]
                 if self.file_systems:
                     self._sync_name_of(file, began)
             case DirectorySync(directory, began):
                 self._sync_directory(directory, began)
-            case FailedSync(file):
-                self.data = [d for n, e in self.data for d in _doubtful(n, e, file)]
-
-    def _sync_data(self, file: int, began: int) -> None:
-        done = [e for n, e in self.data if e.file == file and n < began]
-        if not done:
-            return
-        data = bytearray(self.files.get(file, b""))
-        for event in done:
-            put(data, event)
-        self.files[file] = bytes(data)
-        sure = {s for e in done if isinstance(e, Write) for s in _sectors(e)}
-        self.data = [
-            (n, e) for n, e in self.data
-            if e.file != file or (n >= began and not (n == NEVER and e.offset in sure))
-        ]  # fmt: skip
 
     def _sync_directory(self, directory: str, began: int) -> None:
         ours = [n for n, e in self.entries if e.directory == directory and n < began]
@@ -170,19 +115,6 @@ class Durable:
         return next((p for p in self.file_systems if f"{directory}/".startswith(p)), "")
 
 
-def _sectors(write: Write) -> range:
-    """Where its sectors begin."""
-    return range(write.offset, write.offset + len(write.data), SECTOR)
-
-
-def _doubtful(position: int, change: Data, file: int) -> list[tuple[int, Data]]:
-    """A write of a file whose sync has failed, sector by sector, until each is written anew."""
-    if change.file != file or isinstance(change, Resize):
-        return [(position, change)]
-    parts = [(n, change.data[n - change.offset :][:SECTOR]) for n in _sectors(change)]
-    return [(NEVER, Write(file, n, part)) for n, part in parts]
-
-
 def rename(names: dict[str, int], entries: Entries) -> None:
     """Change what names mean."""
     for name, number in entries.changes:
@@ -192,16 +124,9 @@ def rename(names: dict[str, int], entries: Entries) -> None:
             names[name] = number
 
 
-def built(
-    state: Durable, data: list[tuple[Data, Torn]], entries: list[Entries], root: str
-) -> Image:
+def built(state: Durable, data: Choice, entries: list[Entries], root: str) -> Image:
     """The files that a machine finds after a loss: only those whose directories are there too."""
-    files, names = dict(state.files), dict(state.names)
-    touched: dict[int, bytearray] = {}
-    for change, torn in data:
-        into = touched.setdefault(change.file, bytearray(files.get(change.file, b"")))
-        put(into, change, torn)
-    files.update({number: bytes(content) for number, content in touched.items()})
+    files, names = state.with_done(data), dict(state.names)
     for entry in entries:
         rename(names, entry)
     found = {

@@ -10,17 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crash_disk import CHUNK
-from crash_history import SECTOR, History, Line, Pit, Put
-from crash_rig import stamp
+from crash_disk import CHUNK, Image
+from crash_history import History, Line, Pit, Put
+from crash_rig import Recording
 from devices import let_go
 from fs_answers import Act, Answer, Told, ask, times_of
-from fs_log import DIRECTORY, Event, renumbered
+from fs_log import DIRECTORY, renumbered
 from fs_service import Traced, whole_log
 from fs_trace import Call, Replay, calls, tracer
 from fs_writers import Writer, run_all
 from harness import losetup
 from loaded import BIN
+from shown import moves
+from stamps import SECTOR, stamped
 
 from iifuse import errors
 from iifuse.control import protocol
@@ -31,17 +33,11 @@ TICKETS = (".iiticket", ".json")
 
 
 @dataclass
-class FsRecording:
+class FsRecording(Recording):
     """One run of the service: what it did to its files, and what it promised meanwhile."""
 
-    name: str
     root: str
-    files: dict[int, bytes]
-    names: dict[str, int]
-    log: list[Event]
-    history: History
     acts: list[Act]
-    sets: dict[str, str]
     hosts: tuple[str, ...]
     fails_from: int
     """From this position on volumes may be offline."""
@@ -49,12 +45,6 @@ class FsRecording:
     """That they are could be noted nowhere, so that no write went on without them."""
     devices: dict[int, int] = field(default_factory=dict)
     """Files that are block devices, and the inode numbers of what they lie on."""
-    first_pits: dict[str, int] = field(default_factory=dict)
-    ordered: bool = True
-
-    @property
-    def may_be_offline(self) -> bool:
-        return self.fails_from < len(self.log)
 
 
 class FsRig:
@@ -70,8 +60,8 @@ class FsRig:
         self.sets: dict[str, str] = {}
         self.fails_from = 1 << 62
         self.unnoted = False
-        self._answer = Answer()
-        self._base: dict[str, bytes] = {}
+        self.answer = Answer()
+        self.base: dict[str, bytes] = {}
         self._stamps = 0x10
         self._rules: list[str] = []
         self.rule = place / "faults"
@@ -89,15 +79,15 @@ class FsRig:
         if name not in self.services:
             self.services[name] = Traced(self.root, name, ("stop_wait=2",))
             self.services[name].bug = self.bug
-        with self._act(f"start {name}"):
+        with self.act(f"start {name}"):
             self.services[name].start(env=self.env)
 
     def down(self, name: str = "main") -> None:
-        with self._act(f"stop {name}"):
+        with self.act(f"stop {name}"):
             assert self.services[name].stop() == 0
 
     def kill(self, name: str = "main") -> None:
-        with self._act(f"kill {name}"):
+        with self.act(f"kill {name}"):
             with self.services[name].no_transaction():
                 self.services[name].kill()
             self.services[name].clean_up()
@@ -130,7 +120,7 @@ class FsRig:
         if into is not None:
             command = ["sh", "-c", f'exec "$0" "$@" > {into}', *command]
         env = {**os.environ, "IIFUSE_SOCKET": str(self.services[host].socket)}
-        with self._act(f"{program} {words}"):
+        with self.act(f"{program} {words}"):
             done = subprocess.run(
                 [*tracer(str(self._logs[-1])), *command], env=env, capture_output=True, check=False
             )
@@ -140,9 +130,9 @@ class FsRig:
         """Make a volume that is full of stamps, before the service starts."""
         self._stamps += 1
         path = str(self.volumes / name)
-        self._base[path] = stamp(self._stamps, 0, chunks * CHUNK + tail)
-        Path(path).write_bytes(self._base[path])
-        self.history.lines[path] = Line(self._base[path])
+        self.base[path] = stamped(self._stamps, 0, chunks * CHUNK + tail)
+        Path(path).write_bytes(self.base[path])
+        self.history.lines[path] = Line(self.base[path])
         return path
 
     def device(self, name: str, chunks: int = 3) -> str:
@@ -157,9 +147,9 @@ class FsRig:
 
     def write(self, name: str, offset: int, length: int, host: str = "main") -> None:
         self._stamps += 1
-        put = Put(time.time_ns(), offset, stamp(self._stamps, offset, length))
+        put = Put(time.time_ns(), offset, stamped(self._stamps, offset, length))
         self._line(name).puts.append(put)
-        with self._act(f"write to {name}"):
+        with self.act(f"write to {name}"):
             self.services[host].write(name, offset, put.data)
             put.ended = time.time_ns()
 
@@ -169,7 +159,7 @@ class FsRig:
             self.write(name, chunk * CHUNK + 5 * SECTOR, 3 * SECTOR, host)
 
     def sync(self, name: str, host: str = "main") -> None:
-        with self._act(f"fsync of {name}"):
+        with self.act(f"fsync of {name}"):
             began = time.time_ns()
             fd = os.open(self.services[host].path(name), os.O_RDWR)
             try:
@@ -181,7 +171,7 @@ class FsRig:
     def at_once(self, *names: str) -> None:
         """A program for each of these files, a file may have several: all write and sync."""
         main = self.services["main"]
-        with self._act(f"writers of {names}"):
+        with self.act(f"writers of {names}"):
             run_all([Writer(main, self._line(n), n, number) for number, n in enumerate(names)])
 
     def _line(self, name: str) -> Line:
@@ -207,7 +197,7 @@ class FsRig:
         self._tell(protocol.Wait(Target(shadows), 60))
 
     def flip(self, direction: str, *shadows: str, full: bool = False) -> None:
-        with self._act(f"-u {direction} {shadows}"):
+        with self.act(f"-u {direction} {shadows}"):
             self.services["main"].flip(direction, *shadows, full=full)
         self._note_pit(direction, *shadows)
 
@@ -219,9 +209,8 @@ class FsRig:
         act = self.acts[-1]
         before, after = act.before.hosts["main"].sets, act.after.hosts["main"].sets
         new = [s for s in shadows if s in after and _pit(after.get(s)) != _pit(before.get(s))]
-        pairs = [(s, self.sets[s]) for s in new]
-        views = {m if direction == "m" else s: s if direction == "m" else m for s, m in pairs}
         if new:
+            views = moves(direction == "m", [(s, self.sets[s]) for s in new])
             self.history.pits.append(Pit(act.began, act.ended, views, tuple(new)))
 
     def reset(self, shadow: str) -> None:
@@ -250,7 +239,7 @@ class FsRig:
         self._tell(protocol.Disable(Target((shadow,))), host)
 
     def export(self, *shadows: str) -> None:
-        with self._act(f"-E {shadows}"):
+        with self.act(f"-E {shadows}"):
             self.services["main"].client.call(protocol.Export(Target(shadows)), list)
 
     def take_in(self, shadow: str) -> None:
@@ -271,13 +260,13 @@ class FsRig:
         self._tell(protocol.Release(volumes))
 
     def _tell(self, request: protocol.AnyRequest, host: str = "main") -> None:
-        with self._act(f"{host}: {request}"):
+        with self.act(f"{host}: {request}"):
             self.services[host].client.notes(request)
 
     # -- what was answered ------------------------------------------------------------------
 
     @contextmanager
-    def _act(self, what: str) -> Iterator[None]:
+    def act(self, what: str) -> Iterator[None]:
         began, failed = time.time_ns(), False
         try:
             yield
@@ -286,18 +275,18 @@ class FsRig:
                 raise
             failed, what = True, f"{what}: {error}"  # something was made to fail
         self.answered = time.time_ns()
-        before, self._answer = self._answer, self._ask()
-        self.acts.append(Act(what, began, time.time_ns(), before, self._answer, failed))
+        before, self.answer = self.answer, self._ask()
+        self.acts.append(Act(what, began, time.time_ns(), before, self.answer, failed))
 
     def _ask(self) -> Answer:
-        old = self._answer.hosts
+        old = self.answer.hosts
         hosts = {n: ask(s) or old.get(n, Told()) for n, s in self.services.items()}
         volumes = {str(path): times_of(path) for path in self.volumes.iterdir()}
         return Answer(hosts, {str(p): p.read_bytes() for p in self._tickets()}, volumes)
 
     def told(self, host: str, shadow: str) -> dict[str, Any]:
         """What was last told of a set."""
-        return self._answer.hosts[host].sets[shadow]
+        return self.answer.hosts[host].sets[shadow]
 
     def _tickets(self) -> list[Path]:
         places = [self.volumes, *(service.state for service in self.services.values())]
@@ -311,7 +300,7 @@ class FsRig:
             with service.no_transaction():
                 service.clean_up()
         replay = Replay(str(self.root), left_out=LEFT_OUT, devices=self.devices)
-        for path, data in self._base.items():
+        for path, data in self.base.items():
             replay.add_file(path, data)
         for directory in (self.volumes, *(s.home for s in self.services.values())):
             replay.names[str(directory)] = DIRECTORY
@@ -324,9 +313,12 @@ class FsRig:
         files = {number(n): data for n, data in first.items()}
         names = {path: number(n) for path, n in names.items()}
         log = [renumbered(event, number) for event in replay.events]
+        base, fails_from = Image(files, names), replay.position(self.fails_from)
+        promised = (self.history, self.sets, fails_from < len(log), {}, True)
+        host_names = tuple(self.services)
         return FsRecording(
-            name, str(self.root), files, names, log, self.history, self.acts, self.sets,
-            tuple(self.services), replay.position(self.fails_from), self.unnoted, disks,
+            name, 0, base, log, *promised, str(self.root), self.acts, host_names, fails_from,
+            self.unnoted, disks,
         )  # fmt: skip
 
     def calls(self) -> Iterator[Call]:

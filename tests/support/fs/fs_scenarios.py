@@ -1,4 +1,10 @@
-"""What happens to sets of the real service while the power may fail."""
+"""What happens to sets of the real service while the power may fail.
+
+One step comes after the other here, and stops, kills and failing files between them: what is asked
+is whether an answer outlasts names, notes and syncs. crash_scenarios has the same verbs, with their
+steps interleaved in one process in every order that a seed draws; a script that both could play
+would have neither.
+"""
 
 import errno
 import os
@@ -8,6 +14,28 @@ from functools import partial
 from fs_rig import FsRig
 
 Scenario = Callable[[FsRig], None]
+
+
+def new_set(rig: FsRig, kind: str) -> tuple[str, str]:
+    """A service with one set, whose first copy has ended: its master and its shadow."""
+    master, shadow = rig.volume("m"), rig.volume("s")
+    rig.up()
+    rig.whole(kind, master, shadow)
+    return master, shadow
+
+
+def two_sets(rig: FsRig, group: str | None = None) -> tuple[str, str, str]:
+    """A service with a master, an independent shadow whose copy has ended, and a dependent one."""
+    master, shadow, dep = rig.volume("m"), rig.volume("s"), rig.volume("t")
+    rig.up()
+    rig.whole("ind", master, shadow, group)
+    rig.enable("dep", master, dep, group)
+    return master, shadow, dep
+
+
+def two_pairs(rig: FsRig) -> list[tuple[str, str]]:
+    """Two masters, and for each what is to be its shadow."""
+    return [(rig.volume(f"m{n}"), rig.volume(f"s{n}")) for n in range(2)]
 
 
 def enable(rig: FsRig) -> None:
@@ -28,10 +56,7 @@ def enable(rig: FsRig) -> None:
 
 def update(rig: FsRig) -> None:
     """Updates of each kind in each direction."""
-    master, shadow, dep = rig.volume("m"), rig.volume("s"), rig.volume("t")
-    rig.up()
-    rig.whole("ind", master, shadow)
-    rig.enable("dep", master, dep)
+    master, shadow, dep = two_sets(rig)
     rig.touch(master, 0, 2)
     rig.touch(shadow, 1)
     rig.flip("s", shadow)
@@ -62,7 +87,7 @@ def restore_dependent(rig: FsRig) -> None:
 
 def group(rig: FsRig) -> None:
     """Two masters; sets come into a group, are updated at one instant, and leave it."""
-    pairs = [(rig.volume(f"m{n}"), rig.volume(f"s{n}")) for n in range(2)]
+    pairs = two_pairs(rig)
     shadows = [shadow for _, shadow in pairs]
     rig.up()
     for (master, shadow), kind in zip(pairs, ("ind", "dep"), strict=True):
@@ -111,9 +136,7 @@ def lend(rig: FsRig, make: Callable[[FsRig, str], str] = FsRig.volume) -> None:
 
 def take_back(rig: FsRig) -> None:
     """Exports whose importer is lost."""
-    master, shadow = rig.volume("m"), rig.volume("s")
-    rig.up()
-    rig.whole("ind", master, shadow)
+    master, shadow = new_set(rig, "ind")
     rig.export(shadow)
     rig.touch(master, 1)
     rig.reset(shadow)
@@ -125,10 +148,7 @@ def take_back(rig: FsRig) -> None:
 
 def restart(rig: FsRig) -> None:
     """A stop in order and a kill, each followed by a start."""
-    master, shadow, dep = rig.volume("m"), rig.volume("s"), rig.volume("t")
-    rig.up()
-    rig.whole("ind", master, shadow, "G")
-    rig.enable("dep", master, dep, "G")
+    master, shadow, dep = two_sets(rig, "G")
     rig.touch(master, 0)
     rig.down()
     rig.up()
@@ -143,9 +163,7 @@ def restart(rig: FsRig) -> None:
 
 def fault(rig: FsRig, kind: str, operation: str, volume: str) -> None:
     """A volume of a set fails; the master is written on, and is synced."""
-    master, shadow = rig.volume("m"), rig.volume("s")
-    rig.up()
-    rig.whole(kind, master, shadow)
+    master, shadow = new_set(rig, kind)
     if kind == "dep":  # an independent set marks all of so small a volume at the first touch
         rig.touch(master, 0)
     rig.fail(operation, volume.format(shadow), errno.EIO)
@@ -172,9 +190,7 @@ def fault_and_kill(rig: FsRig, kind: str) -> None:
 
 def copy_fails(rig: FsRig) -> None:
     """The shadow fails in an update, after which it is brought back."""
-    master, shadow = rig.volume("m"), rig.volume("s")
-    rig.up()
-    rig.whole("ind", master, shadow)
+    master, shadow = new_set(rig, "ind")
     rig.touch(master, 0, 1)
     rig.fail("sync", shadow, errno.EIO)
     rig.flip("s", shadow)
@@ -187,7 +203,7 @@ def copy_fails(rig: FsRig) -> None:
 
 def state_fails(rig: FsRig, operation: str, code: int) -> None:
     """Nothing can be noted in the state database; verbs go on or are refused."""
-    pairs = [(rig.volume(f"m{n}"), rig.volume(f"s{n}")) for n in range(2)]
+    pairs = two_pairs(rig)
     plain, late, (shadow, second) = rig.volume("p"), rig.volume("t"), [s for _, s in pairs]
     rig.up()
     for (master, made), kind in zip(pairs, ("ind", "dep"), strict=True):
@@ -215,7 +231,7 @@ def state_fails(rig: FsRig, operation: str, code: int) -> None:
 
 def record_fails(rig: FsRig) -> None:
     """The record of a group's point in time cannot be synced."""
-    pairs = [(rig.volume(f"m{n}"), rig.volume(f"s{n}")) for n in range(2)]
+    pairs = two_pairs(rig)
     shadows = [shadow for _, shadow in pairs]
     rig.up()
     for master, shadow in pairs:
@@ -231,9 +247,7 @@ def record_fails(rig: FsRig) -> None:
 
 def nothing_can_be_noted(rig: FsRig, kind: str) -> None:
     """Bitmap and state fail together: what needs a bit is refused."""
-    master, shadow = rig.volume("m"), rig.volume("s")
-    rig.up()
-    rig.whole(kind, master, shadow)
+    master, shadow = new_set(rig, kind)
     rig.unnoted = True
     for name in (f"{shadow}.b", "main/state/state.db", "main/state/state.db-journal"):
         rig.fail("any", name, errno.EIO)
@@ -246,10 +260,7 @@ def nothing_can_be_noted(rig: FsRig, kind: str) -> None:
 
 def writers(rig: FsRig) -> None:
     """Several programs write and sync at once, to a master and to both of its shadows."""
-    master, shadow, dep = rig.volume("m"), rig.volume("s"), rig.volume("t")
-    rig.up()
-    rig.whole("ind", master, shadow)
-    rig.enable("dep", master, dep)
+    master, shadow, dep = two_sets(rig)
     rig.at_once(master, shadow, dep, master, dep)
     rig.flip("s", dep)
     rig.at_once(dep, master, master)
@@ -272,9 +283,7 @@ def writers_and_copies(rig: FsRig) -> None:
 
 def give_up(rig: FsRig, kind: str) -> None:
     """A restore fails, is given up, and the master is used on; the shadow is brought back."""
-    master, shadow = rig.volume("m"), rig.volume("s")
-    rig.up()
-    rig.whole(kind, master, shadow)
+    master, shadow = new_set(rig, kind)
     rig.touch(master, 0, 2)
     rig.sync(master)
     rig.fail("read", shadow, errno.EIO)

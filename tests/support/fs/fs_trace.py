@@ -11,8 +11,10 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from crash_disk import SECTOR, Sync, Write
-from fs_log import DIRECTORY, DirectorySync, Entries, Event, FailedSync, FullSync, Resize
+from crash_disk import Sync, Write
+from crash_unsynced import FailedSync, Resize
+from fs_log import DIRECTORY, DirectorySync, Entries, Event, FullSync
+from stamps import SECTOR
 
 CALLS = (
     "openat,open,creat,write,pwrite64,pwritev,pwritev2,ftruncate,truncate,fallocate,fsync,"

@@ -13,10 +13,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from crash_disk import CHUNK
-from crash_history import SECTOR, Line, Put
-from crash_rig import stamp
+from crash_history import Line, Put
 from devices import opened
 from harness import Service
+from stamps import SECTOR, stamped
 
 ROUNDS = 12
 _STAMPS_FROM = 0x1000
@@ -43,7 +43,7 @@ class Writer:
 
     def _write(self, fd: int, offset: int, turn: int) -> None:
         number = _STAMPS_FROM + len(self.line.puts) + (self.number << 16) + (turn << 24)
-        put = Put(time.time_ns(), offset, stamp(number, offset, SECTOR))
+        put = Put(time.time_ns(), offset, stamped(number, offset, SECTOR))
         self.line.puts.append(put)
         assert os.pwrite(fd, put.data, offset) == SECTOR
         put.ended = time.time_ns()

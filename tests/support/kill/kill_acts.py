@@ -10,8 +10,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from kill_sectors import Part, Truth, check_instant, clock, read_windows, tags_of
+from kill_sectors import Part, Truth, check_instant, clock, read_windows, tags_in
 from kill_world import Member, World, target
+from shown import moves
 
 from iifuse.control import protocol
 from iifuse.control.protocol import SetStatus
@@ -79,9 +80,10 @@ class Flip(Act):
         self.name = f"-{'c' if full else 'u'} {direction} {kinds}{' -a' if abort else ''}"
         self.goes_on = direction == "m" and bool(members[0].aborted)
         self.learned = False
+        self.moves = moves(direction == "m", [(m.shadow, m.master) for m in members])
 
     def closed(self) -> list[Truth]:
-        return [m.shadow if self.direction == "s" else m.master for m in self.members]
+        return list(self.moves)
 
     def run(self) -> None:
         app = self.world.app
@@ -113,12 +115,9 @@ class Flip(Act):
         assert moved == {1}
         assert not self.goes_on
         assert len({rows[name_of(m)].pit_id for m in self.members}) == 1
-        shown = [tags_of(t.name, self.world.read(Path(t.name).name)) for t in self.closed()]
-        sources = [m.master if self.direction == "s" else m.shadow for m in self.members]
-        parts = [
-            Part(source, to.name, tags)
-            for source, to, tags in zip(sources, self.closed(), shown, strict=True)
-        ]
+        shown = [tags_in(t.name, self.world.read(Path(t.name).name)) for t in self.closed()]
+        moved = zip(self.moves.items(), shown, strict=True)
+        parts = [Part(source, to.name, tags) for (to, source), tags in moved]
         check_instant(parts, self.begun, self.ended)
         for member, truth, tags in zip(self.members, self.closed(), shown, strict=True):
             truth.become(tags)
@@ -185,7 +184,7 @@ class Renew(Act):
         assert self.begun is not None
         assert row.pit == 1
         shown = read_windows(self.world.app.path(member.shadow.name), member.shadow.count)
-        tags = tags_of(member.shadow.name, shown)
+        tags = tags_in(member.shadow.name, shown)
         check_instant([Part(member.master, member.shadow.name, tags)], self.begun, self.ended)
         member.shadow.become(tags)
         member.enabled, member.uuid, member.pit, member.aborted = True, row.uuid, row.pit, False

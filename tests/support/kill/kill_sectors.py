@@ -1,35 +1,30 @@
-"""Sectors that describe themselves, and what a file must show after its service was killed.
+"""What a file must show after its service was killed, by the stamps of its sectors.
 
-A tag names a sector's content: the volume that it was written to (upper 16 bits) and the number of
-the write. Numbers come from one clock for all volumes, so they also tell what came before what.
+Writes are numbered by one clock for all volumes, so their numbers also tell what came before what.
+Unlike the judge of the power failures this one does not see the order of things within the service:
+it knows only when each write and each command began and was answered.
 """
 
 import itertools
 import os
-import struct
 import threading
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from alternatives import wrong_sectors
+from lost import Lost
+from stamps import NUMBER, SECTOR, sector, tag_of
 
-SECTOR = 512
 WINDOW = 1024
 """Sectors at the beginning of each region that are ever written; the rest are holes."""
 
 REGION_BYTES = 4 << 20
 """What the service marks ahead as a whole: a kill must not make all chunks differ."""
 
-NUMBER = (1 << 48) - 1
-
 clock: Callable[[], int] = itertools.count(1).__next__
 """Each call gives a later moment than every call before it has given."""
-
-
-class Lost(AssertionError):
-    """A promise was broken."""
 
 
 def offset_of(sector: int) -> int:
@@ -54,26 +49,14 @@ def read_windows(path: Path, count: int) -> bytes:
         os.close(fd)
 
 
-def sectors(tag: int, first: int, count: int) -> bytes:
-    """The bytes of a write: each sector holds its tag, its place and a checksum."""
-    return b"".join(_sector(tag, first + n) for n in range(count))
-
-
-def _sector(tag: int, place: int) -> bytes:
-    body = struct.pack("<QQ", tag, place) * 31 + bytes(12)
-    return body + struct.pack("<I", zlib.crc32(body))
-
-
-def tags_of(name: str, blob: bytes) -> np.ndarray:
+def tags_in(name: str, blob: bytes) -> np.ndarray:
     """The tag of each sector. Raises Lost when a sector is not whole or is not in its place."""
     words = np.frombuffer(blob, "<u8").reshape(-1, SECTOR // 8)
-    places = np.arange(len(words), dtype=np.uint64)
-    whole = (words[:, 1] == places) & (words[:, 0:62:2] == words[:, :1]).all(axis=1)
-    for at in np.flatnonzero(whole):
-        sector = blob[at * SECTOR : (at + 1) * SECTOR]
-        whole[at] = zlib.crc32(sector[:508]) == struct.unpack("<I", sector[508:])[0]
-    if not whole.all():
-        raise Lost(f"{name}: sectors {_some(~whole)} are damaged or are those of another place")
+    right = words[:, 1] == np.arange(len(words), dtype=np.uint64)
+    for at in np.flatnonzero(right):
+        right[at] = blob[at * SECTOR : (at + 1) * SECTOR] == sector(int(words[at, 0]), int(at))
+    if not right.all():
+        raise Lost(f"{name}: sectors {_some(~right)} are damaged or are those of another place")
     return words[:, 0].copy()
 
 
@@ -106,7 +89,7 @@ class Truth:
     def __init__(self, name: str, volume: int, count: int) -> None:
         self.name, self.volume, self.count = name, volume, count
         self.windows = list(range(-(-count // WINDOW)))
-        self.tags = np.full(count, volume << 48, dtype=np.uint64)
+        self.tags = np.full(count, tag_of(volume, 0), dtype=np.uint64)
         self.writes: list[Write] = []
         self._under_way: list[Write] = []
         self._lock = threading.Lock()
@@ -117,7 +100,7 @@ class Truth:
             if any(w.first < first + count and first < w.first + w.count for w in self._under_way):
                 return None
             number = clock()
-            write = Write(first, count, number, self.volume << 48 | number)
+            write = Write(first, count, number, tag_of(self.volume, number))
             self._under_way.append(write)
             self.writes.append(write)
             return write
@@ -129,21 +112,24 @@ class Truth:
 
     def settle(self, blob: bytes) -> None:
         """The file shows every acknowledged write, and of each other one old or new sectors."""
-        found, expected = tags_of(self.name, blob), self.tags.copy()
+        found, expected = tags_in(self.name, blob), self.tags.copy()
         for write in self.writes:
             if write.ended is not None:
                 expected[write.range] = write.tag
-        right = found == expected
-        for write in self.writes:
-            if write.ended is None:
-                right[write.range] |= found[write.range] == write.tag
-        if not right.all():
+        layers = [expected, *(self._with(w, expected) for w in self.writes if w.ended is None)]
+        wrong = wrong_sectors(found[:, None], [layer[:, None] for layer in layers])
+        if len(wrong):
             raise Lost(
-                f"{self.name}: sectors {_some(~right)} hold "
-                f"{[hex(t) for t in found[~right][:4]]} and not "
-                f"{[hex(t) for t in expected[~right][:4]]}"
+                f"{self.name}: sectors {wrong[:8]} ({len(wrong)} in all) hold "
+                f"{[hex(t) for t in found[wrong][:4]]} and not "
+                f"{[hex(t) for t in expected[wrong][:4]]}"
             )
         self.become(found)
+
+    def _with(self, write: Write, tags: np.ndarray) -> np.ndarray:
+        changed = tags.copy()
+        changed[write.range] = write.tag
+        return changed
 
     def become(self, tags: np.ndarray) -> None:
         """From now on the file shows this; no write is under way."""

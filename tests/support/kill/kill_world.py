@@ -9,10 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import crash_format as fmt
+import bitmap_format as fmt
 from harness import Service
-from kill_sectors import WINDOW, Truth, offset_of, read_windows, sectors, size_of
+from kill_sectors import WINDOW, Truth, offset_of, read_windows, size_of
 from kill_writers import HOW, Writer
+from shown import INDEPENDENT, TO_MASTER, chunks, unrecorded
+from stamps import SECTOR, stamped
 
 from iifuse.control import protocol
 from iifuse.control.protocol import SetStatus, Target
@@ -88,7 +90,7 @@ class World:
                 for first in range(0, truth.count, WINDOW):
                     count = min(WINDOW, truth.count - first)
                     file.seek(offset_of(first))
-                    file.write(sectors(int(truth.tags[0]), first, count))
+                    file.write(stamped(int(truth.tags[0]), first * SECTOR, count * SECTOR))
         for name in ("a.ind", "b.ind"):
             self.truths[name].windows += [COLD, COLD]
         self.ind, self.dep = self._member("m.ind"), self._member("m.dep")
@@ -130,14 +132,14 @@ class World:
     def kill(self, name: str) -> None:
         """SIGKILL, and nothing else may have ended it."""
         self.gone[name].set()
-        process = self.services[name]._process
+        process = self.services[name].process
         assert process is not None
         process.kill()
         self._buried(name)
         self.tally.kills += 1
 
     def _buried(self, name: str) -> None:
-        code = self.services[name]._wait(30)
+        code = self.services[name].wait_for_end(30)
         assert code == -signal.SIGKILL, f"{name}: {code}\n{self.log(name)}"
 
     def log(self, name: str) -> str:
@@ -157,10 +159,10 @@ class World:
         service, delay = self.services[name], self.dice.uniform(0.1, 0.5)
 
         def kill() -> None:
-            while service._process is None:
+            while service.process is None:
                 time.sleep(0.001)
             time.sleep(delay)
-            service._process.kill()
+            service.process.kill()
 
         killer = threading.Thread(target=kill)
         killer.start()
@@ -252,12 +254,13 @@ class World:
         enabled = [(s, fmt.read(Path(bitmap(s)).read_bytes())) for s in self.sets if s.enabled]
         changing = {
             member.master.name for member, found in enabled
-            if found and (found.progress == fmt.TO_MASTER or found.pending)
+            if found and (found.progress == TO_MASTER or found.pending)
         }  # fmt: skip
         for member, found in enabled:
             if found and comparable(found) and member.master.name not in changing:
-                master, shadow = (Path(t.name).read_bytes() for t in (member.master, member.shadow))
-                wrong = fmt.unrecorded(master, shadow, found, ())
+                size = size_of(member.master.count)
+                pair = (Path(t.name).read_bytes()[:size] for t in (member.master, member.shadow))
+                wrong = unrecorded(*map(chunks, pair), found.shadow | found.copy)
                 assert not wrong, f"{member.shadow.name}: {wrong} differ, their bits on disk clear"
 
     def end(self) -> None:
@@ -277,7 +280,7 @@ class World:
 def comparable(found: fmt.Found) -> bool:
     """Is the set in use, at home and independent?"""
     in_use = not found.closure and found.custody == fmt.LOCAL
-    return in_use and found.kind == fmt.INDEPENDENT
+    return in_use and found.kind == INDEPENDENT
 
 
 def bitmap(member: Member) -> str:

@@ -5,7 +5,8 @@ import random
 import threading
 from pathlib import Path
 
-from kill_sectors import SECTOR, WINDOW, Truth, offset_of, sectors
+from kill_sectors import WINDOW, Truth, offset_of
+from stamps import SECTOR, stamped
 
 CHUNK_SECTORS = 64
 EXTENT_SECTORS = 3 * CHUNK_SECTORS
@@ -50,7 +51,7 @@ class Writer(threading.Thread):
         write = self.truth.begin(first, count)
         if write is None:
             return
-        done = os.pwrite(fd, sectors(write.tag, first, count), offset_of(first))
+        done = os.pwrite(fd, stamped(write.tag, first * SECTOR, count * SECTOR), offset_of(first))
         if done != count * SECTOR:  # its service died on the way, or it must not happen
             raise OSError(f"{self.path}: {done} of {count * SECTOR} bytes")
         if self.how == "synced" and self.dice.random() < 0.2:

@@ -4,14 +4,12 @@ import mmap
 import os
 from pathlib import Path
 
-from bitmaps import chunks_of, read_whole
+import bitmaps
 from harness import CHUNK
 from set_model import ZEROS, Content, ModelSet
 
 from iifuse.control.protocol import SetStatus
 from iifuse.core.header import Header
-from iifuse.store.bitmapfile import BitmapFile
-from iifuse.store.volume import open_volume
 
 LARGE_CHUNKS = 1000
 
@@ -84,9 +82,6 @@ def raw_content(path: str, like: Content) -> Content:
 
 def read_bitmap(path: str) -> tuple[Header, set[int], set[int]]:
     """(header, chunks with a shadow bit, chunks with a copy bit) of a service that is down."""
-    volume = open_volume(path, exclusive=False)
-    try:
-        header, shadow, copy = read_whole(BitmapFile(volume))
-        return header, chunks_of(shadow), chunks_of(copy)
-    finally:
-        volume.close()
+    header, *regions = bitmaps.read_bitmap(Path(path))
+    shadow, copy = ({c for first, n in runs for c in range(first, first + n)} for runs in regions)
+    return header, shadow, copy

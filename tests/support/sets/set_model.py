@@ -1,4 +1,10 @@
-"""What volumes and sets have to show, in plain Python: bytes by chunk and sets of chunk numbers."""
+"""What volumes and sets have to show, in plain Python: bytes by chunk and sets of chunk numbers.
+
+The model of sets, for who sees each answer: after every verb master and shadow are known to the
+byte, and the bits to bounds. Three others know less and keep more, so they stand apart: what a file
+may show after a power loss (crash_history), by when a write was sent and answered while the service
+is killed (kill_sectors), and byte for byte while one program goes on writing (exercise_model).
+"""
 
 from dataclasses import dataclass, field
 from typing import Self

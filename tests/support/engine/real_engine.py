@@ -33,7 +33,9 @@ async def service(
         if killed:
             nursery.cancel_scope.cancel()
             for family in instance.families:
-                stop._close(family)
+                for volume in (*family.sets, family.master):
+                    if volume is not None:
+                        volume.close()
         else:
             await stop.stop(instance)
     transitions.close()

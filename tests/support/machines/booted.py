@@ -18,7 +18,7 @@ from pathlib import Path
 from hang import PATIENCE_SECONDS
 from loaded import BIN
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SYSTEMD = Path("/usr/lib/systemd")
 TARGETS = (
     "basic", "final", "local-fs", "local-fs-pre", "multi-user", "remote-fs", "remote-fs-pre",

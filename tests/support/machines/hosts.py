@@ -18,7 +18,7 @@ from loaded import BIN
 
 OWN = ("srv", "mnt", "data", "snapshot", "prod", "copy", "home")
 SHARED = ("san", "backup")
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 _BEGIN = r"""
 set -e

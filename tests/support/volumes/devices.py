@@ -132,7 +132,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 _HOLD = """
 import os, sys
-sys.path[:0] = [sys.argv[3]]
+sys.path[:0] = sys.argv[3].split(":")
 fd = os.open(sys.argv[1], os.O_RDWR)
 if sys.argv[2] == "map":
     from devices import Mapping
@@ -147,7 +147,7 @@ sys.stdin.read()
 def held_open(path: Path, how: str = "fd") -> Iterator[int]:
     """Another program has the file open (`how`: fd) or only mapped (map); its pid."""
     with subprocess.Popen(
-        [sys.executable, "-c", _HOLD, str(path), how, str(Path(__file__).parent)],
+        [sys.executable, "-c", _HOLD, str(path), how, ":".join(sys.path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as program:

@@ -9,7 +9,7 @@ import pytest
 from harness import Service
 
 COMMIT = "7d7e438"
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def unpack(target: Path) -> Path:
