@@ -16,7 +16,7 @@ from iifuse.data.volumeset import VolumeSet
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.transitions import Record, TransitionFile
 from iifuse.store.volume import Volume
-from iifuse.verbs import pit, recovery
+from iifuse.verbs import pit, stop
 
 Bug = tuple[Callable[[], AbstractContextManager[Any]], str, str]
 
@@ -126,7 +126,7 @@ def a_failed_last_sync_is_only_logged() -> AbstractContextManager[Any]:
         except OSError:
             pass
 
-    return patch.object(recovery, "_sync_last", sync_last)
+    return patch.object(stop, "_sync_last", sync_last)
 
 
 BUGS: dict[str, Bug] = {
