@@ -3,6 +3,8 @@
 import errno
 
 import pytest
+import trio
+import trio.testing
 from fake_volume import chunks
 from real_engine import service
 
@@ -10,7 +12,8 @@ from iifuse import errors
 from iifuse.control import protocol
 from iifuse.control.dispatch import Dispatcher
 from iifuse.control.protocol import ServiceInfo, Target
-from iifuse.verbs import late
+from iifuse.host.verblocks import VerbLocks
+from iifuse.verbs import enable, late
 
 BROKEN = {
     "disk": OSError(errno.EIO, "the state database failed"),
@@ -63,3 +66,39 @@ async def test_verb_works_on_nothing_that_it_has_not_claimed(tmp_path, monkeypat
         names = list(map(str, masters))
         assert [claim & set(names) for claim in claims] == [{names[0]}, set(names)]
         assert [instance.sets[s].header.pit.number for s in shadows] == [2, 2]
+
+
+async def test_enable_by_another_name_waits_for_who_works_on_the_master(tmp_path, monkeypatch):
+    """Else a set could begin at a master that is being restored."""
+    opened, asked = [], trio.Event()
+    real_open, real_also = enable.open_set, VerbLocks.also
+
+    def open_set(*words):
+        opened.append(words)
+        return real_open(*words)
+
+    def also(locks, what):
+        asked.set()
+        return real_also(locks, what)
+
+    monkeypatch.setattr(enable, "open_set", open_set)
+    master, alias = tmp_path / "m", tmp_path / "alias"
+    master.write_bytes(chunks("a", "b"))
+    alias.symlink_to(master)
+    async with service(tmp_path / "state") as instance:
+        dispatcher = Dispatcher(instance, ServiceInfo("", 1, "/mnt", "/state", "/socket"))
+        first, second = (
+            protocol.Enable("dep", str(path), *(str(tmp_path / f"{n}{number}") for n in "sb"), None)
+            for number, path in enumerate((master, alias))
+        )
+        await dispatcher.answer(first)
+        opened.clear()
+        monkeypatch.setattr(VerbLocks, "also", also)
+        claim = instance.verb_locks.claimed({str(master)})
+        async with trio.open_nursery() as nursery, claim:  # which ends first
+            nursery.start_soon(dispatcher.answer, second)
+            await asked.wait()
+            await trio.testing.wait_all_tasks_blocked()
+            assert not opened
+        assert opened
+        assert len(instance.sets) == 2

@@ -1,6 +1,7 @@
 """While one verb waits for a volume that does not answer, others go on, and so does a stop (K8)."""
 
 import os
+import subprocess
 import threading
 import time
 from contextlib import suppress
@@ -152,6 +153,31 @@ def test_stop_ends_and_the_next_start_finds_what_was_synced(
     service.wait(shadow)
     assert service.status(shadow).progress == "idle"
     write_synced(service, master, b"later")
+    service.flip("s", shadow)
+    service.wait(shadow)
+    assert service.read(shadow) == service.read(master)
+
+
+@pytest.mark.finding("K8.4")
+def test_unmount_from_outside_ends_the_service_though_a_verb_hangs(
+    service, place, far, near, far_set
+):
+    master, shadow = far_set("shadow")
+    write_synced(service, master, b"synced")
+    far.hold("write")
+    waits = begin(service, *VERBS["update"], shadow)
+    far.held.wait(2)
+    near.slowest()
+    began = time.monotonic()
+    subprocess.run(["umount", "-l", service.mountpoint], check=True)
+    why = f"{far.mountpoint / 'shadow'}: does not answer"
+    eventually(lambda: why in service.log.read_text(), "the log names what is waited for")
+    assert time.monotonic() - began < 1 + 5 + 2
+    waits.join(60)
+    assert not waits.is_alive()
+    assert read_bitmap(str(place / "near-s.bmp"))[0].clean
+    start_beside(service, far, near, far.mountpoint / "shadow", shadow)
+    service.wait(shadow)
     service.flip("s", shadow)
     service.wait(shadow)
     assert service.read(shadow) == service.read(master)

@@ -98,7 +98,7 @@ class Service:
 
     def part(self) -> subprocess.Popen[bytes] | Child:
         """The process that ends by itself; what is started from now on is another one."""
-        process, self._process = self._process, None
+        process, self.process = self.process, None
         assert process is not None
         return process
 
