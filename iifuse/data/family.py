@@ -157,7 +157,7 @@ class Family:
         """Give up bitmaps that are missing: a write to the master could not be noted anywhere."""
         for member in self.sets:
             if member.lacks(Role.BITMAP):
-                await member.give_up(Role.BITMAP, _why_lost(member, Role.BITMAP))
+                await member.wait_no_longer(Role.BITMAP, _why_lost(member, Role.BITMAP))
 
     def run_to_preserve(self, run: Run) -> Run:
         """The run of chunks that a first touch of `run` should preserve; it may be longer.

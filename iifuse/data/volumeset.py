@@ -139,7 +139,7 @@ class VolumeSet:
         """Raise Refused while a volume of the set is missing."""
         check_whole(self.name, self.missing, verb)
 
-    async def give_up(self, role: Role, reason: str) -> None:
+    async def wait_no_longer(self, role: Role, reason: str) -> None:
         """Stop waiting for a volume: note durably that it is lost."""
         if role is not Role.BITMAP:
             await self.take_offline(role, reason)
@@ -272,7 +272,7 @@ class VolumeSet:
     async def take_offline(self, role: Role, reason: str) -> None:
         """Note durably that a volume of the set cannot be relied on any more (invariant 9)."""
         if self.lacks(Role.BITMAP):
-            await self.give_up(Role.BITMAP, reason)
+            await self.wait_no_longer(Role.BITMAP, reason)
         roles = self.state.offline | self._offline_with(role)
         if roles == self.state.offline:
             return

@@ -37,14 +37,7 @@ async def attach(instance: Instance, paths: tuple[str, ...], group: str | None) 
 
     All are checked before the first set comes back. Raises BadBitmap, BadVolume, InUse, Refused.
     """
-    undo = ExitStack()
-    async with instance.loop.closing_in_thread(undo):
-        found = [
-            await _read_in_time(instance, path, undo) for path in paths
-        ]
-        _check_each_once([header for _, header in found])
-        for one in found:
-            await instance.loop.blocking(partial(_adopt, *one))
+    found = await _read_all(instance, paths)
     rows = [_row(*one, group, _family_in_use(instance, one[1])) for one in found]
     masters = {header.master or header.shadow for _, header in found}
     async with instance.verb_locks.also(masters):
@@ -93,6 +86,19 @@ def _check_each_once(headers: list[Header]) -> None:
 
 
 _Read = tuple[BitmapFile, Header]
+
+
+async def _read_all(instance: Instance, paths: tuple[str, ...]) -> list[_Read]:
+    """What the headers say, which know where they stand now. The volumes are closed again."""
+    undo = ExitStack()
+    try:
+        found = [await _read_in_time(instance, path, undo) for path in paths]
+        _check_each_once([header for _, header in found])
+        for one in found:
+            await instance.loop.blocking(partial(_adopt, *one))
+    finally:
+        await instance.lookout.ask(paths[0], undo.close, lambda _: None, PATIENT_S)
+    return found
 
 
 async def _read_in_time(instance: Instance, path: str, undo: ExitStack) -> _Read:

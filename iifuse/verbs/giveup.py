@@ -59,7 +59,8 @@ async def give_up(instance: Instance, member: VolumeSet, *, sure: bool) -> list[
         for file in filter(None, (view, shadow)):
             await instance.timekeeper.change(file)  # the record comes before the change
         if member.lacks(Role.BITMAP):
-            await member.give_up(Role.BITMAP, "it is gone, and was given up with its restore")
+            why = "it is gone, and was given up with its restore"
+            await member.wait_no_longer(Role.BITMAP, why)
         try:
             async with family.locks.everything():
                 await _end(member)

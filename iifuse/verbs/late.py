@@ -186,7 +186,7 @@ async def _bring_bitmap(instance: Instance, member: VolumeSet) -> None:
         member.miss(Role.BITMAP, missing_by(error))
         return
     except (errors.IifuseError, OSError) as error:
-        await member.give_up(Role.BITMAP, errors.words(error))
+        await member.wait_no_longer(Role.BITMAP, errors.words(error))
         return
     header = log.header
     if header.closure is not Closure.OPEN:

@@ -89,7 +89,7 @@ async def _put_in(
     family = instance.family(member)
     for role, missing in list(member.missing.items()):  # its place is taken: no way back
         if role & lost:
-            await member.give_up(role, f"{missing.why}, and was given up (-R)")
+            await member.wait_no_longer(role, f"{missing.why}, and was given up (-R)")
     if Role.SHADOW in volumes:
         member.shadow = volumes.pop(Role.SHADOW)
     if Role.BITMAP in volumes:
@@ -254,7 +254,7 @@ async def _adopt_master(
 async def _forget_master(sibling: VolumeSet) -> None:
     why, own = "its master was replaced", sibling.state.kind is Kind.INDEPENDENT
     if sibling.lacks(Role.BITMAP):
-        await sibling.give_up(Role.BITMAP, why)
+        await sibling.wait_no_longer(Role.BITMAP, why)
     if not own:
         await sibling.take_offline(Role.SHADOW, why)
     elif sibling.state.progress is Progress.IDLE:

@@ -45,6 +45,7 @@ def words_of(service, place, far, verb, paths):
         for file in service.state.iterdir():
             file.unlink()
         service.start()
+        assert service.run("iiadm", "-n", "--attach", place / "near-s.bmp").returncode == 0
         return ("iiadm", "-n", "--attach", paths["bitmap"])
     service.stop()
     part = next(p for p in ("shadow", "bitmap") if str(paths[p]).startswith(str(far.mountpoint)))
