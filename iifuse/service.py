@@ -211,6 +211,8 @@ class Service:
                 await trio.sleep_forever()  # until `_run_fuse` ends everything here
         finally:
             with trio.CancelScope(shield=True):
+                if self._is_ending:  # `_end_anyway` saves, and ends the process
+                    await trio.sleep_forever()
                 self._is_ending = True
                 await self._save(instance, told)
                 await self.loop.blocking(self.mount.close)
@@ -219,6 +221,7 @@ class Service:
         """End the service although a request waits for a volume that does not answer."""
         await trio.sleep(stopping.REQUESTS_S)
         if not self._is_ending:
+            self._is_ending = True
             log.error("a request does not come to its end, and is cut off as by a crash")
             await self._save(instance, told)
             self._leave(instance, UNSAVED)

@@ -28,7 +28,7 @@ from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.headerlog import HeaderLog
 from iifuse.store.holders import Holder, named, ways_out
 from iifuse.store.identity import Identity
-from iifuse.store.presence import probe
+from iifuse.store.presence import hear, probe
 from iifuse.store.programs import Programs
 from iifuse.store.statedb import StateDB
 from iifuse.store.transitions import TransitionFile
@@ -121,9 +121,20 @@ class Instance:
         return await self.lookout.ask(path, call, Volume.close, limit_s)
 
     async def check_answering(self, *paths: str) -> None:
-        """Raise NoAnswer for the first path where a look at what stands there hangs."""
+        """Raise NoAnswer for the first path that does not answer when it is opened and read."""
         for path in paths:
-            await self.lookout.ask(path, partial(probe, path), lambda _: None)
+            await self.lookout.ask(path, partial(hear, path), lambda _: None)
+
+    async def look_at_closed(self) -> None:
+        """Learn which volumes of sets that are not open do not answer, so that nobody waits there.
+
+        Of those that are missing the watcher knows it; an exported shadow, or an offline volume, is
+        looked at by nobody else.
+        """
+        closed = [s.header.bitmap for s in self.sets.values() if s.bitmap is None]
+        closed += [s.name for s in self.sets.values() if s.shadow is None]
+        closed += [f.path for f in self.families if f.master is None and f.path is not None]
+        await self.lookout.look({path: partial(probe, path) for path in closed})
 
     def header_log(self, header: Header, bitmap: BitmapFile | None) -> HeaderLog:
         """That of a set; what its bitmap volume does not take is noted in the state database."""

@@ -24,6 +24,8 @@ async def learn(instance: Instance, member: VolumeSet) -> None:
     """Read which imports are known, and keep that. Raises StorageError if it cannot be kept."""
     header = member.header
     if header.role is BitmapRole.MAIN and header.export_number:
+        if member.shadow is None:
+            await instance.check_answering(member.name)
         known = await instance.loop.blocking(partial(_known, instance, header))
         member.unjoined = tuple(known[key] for key in known if key not in header.joined)
     else:

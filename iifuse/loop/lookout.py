@@ -5,6 +5,7 @@ A failure concerns only its own path or set: it is logged once, and the others a
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, Generic, TypeVar, cast
@@ -25,7 +26,11 @@ ANSWER_S: Final = 5.0
 """How long somebody waits for the first answer of a volume while others could go on."""
 
 PATIENT_S: Final = 20.0
-"""The same where nobody else waits: a disk spins up, and a large bitmap takes seconds to read."""
+"""The same for a verb, which has to look at more than one volume."""
+
+BULK_S: Final = 60.0
+"""How long a volume that has answered may take for what takes time: to sync what a killed service
+has written, to read and check the bits of a large bitmap volume."""
 
 TOLD_MAX: Final = 4096
 """The most failures that are remembered. New sets bring new paths, so there must be a bound."""
@@ -33,12 +38,40 @@ TOLD_MAX: Final = 4096
 T = TypeVar("T")
 
 
+class Silent:
+    """Paths that have not answered, each once for every call that still waits there."""
+
+    def __init__(self) -> None:
+        self._waiting: Counter[str] = Counter()
+        self._change = threading.Lock()
+
+    def __contains__(self, path: str) -> bool:
+        return self._waiting[path] > 0
+
+    def paths(self) -> list[str]:
+        """All of them, sorted."""
+        with self._change:
+            return sorted(path for path, calls in self._waiting.items() if calls > 0)
+
+    def add(self, path: str) -> None:
+        """One more call waits there."""
+        with self._change:
+            self._waiting[path] += 1
+
+    def discard(self, path: str) -> None:
+        """One of them has come to its end."""
+        with self._change:
+            self._waiting[path] -= 1
+            if self._waiting[path] <= 0:
+                del self._waiting[path]
+
+
 class Lookout:
     """Remembers which paths do not answer, so that each of them occupies one thread at the most."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._stuck: set[str] = set()
+        self._stuck = Silent()
         self._told: dict[tuple[str, str], str] = {}
         """(name, what was tried) -> why it failed last time."""
 
@@ -64,7 +97,7 @@ class Lookout:
     @property
     def silent(self) -> list[str]:
         """The paths that have not answered and are still waited for, each in a thread."""
-        return sorted(self._stuck)
+        return self._stuck.paths()
 
     async def ask(
         self, path: str, call: Callable[[], T], undo: Callable[[T], object],
@@ -118,7 +151,11 @@ class _Question(Generic[T]):
         self._answer: outcome.Outcome[T] | None = None
 
     def __call__(self) -> None:
-        """In the thread."""
+        """In the thread. One for which no thread was found in time is not made any more."""
+        with self._change:
+            if self._left_alone:
+                self._ended()
+                return
         answer = outcome.capture(self._call)
         with self._change:
             if not self._left_alone:
@@ -148,7 +185,7 @@ class _Walk(Generic[T]):
     """Looks at one path after the other in a thread."""
 
     def __init__(
-        self, loop: Loop, looks: list[tuple[str, Callable[[], T]]], stuck: set[str]
+        self, loop: Loop, looks: list[tuple[str, Callable[[], T]]], stuck: Silent
     ) -> None:
         self._loop, self._looks, self._stuck = loop, looks, stuck
         self.found: dict[str, T] = {}

@@ -6,20 +6,22 @@ from typing import Final, TypeVar
 import outcome
 import trio
 
-AT_ONCE: Final = 64
+AT_ONCE: Final = 256
 """More are not begun at the same time: each may keep a thread."""
 
 T = TypeVar("T")
 
 
-async def side_by_side(calls: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:
+async def side_by_side(
+    calls: Iterable[Callable[[], Awaitable[T]]], at_once: int = AT_ONCE
+) -> list[T]:
     """What each has answered, in the order of the calls.
 
     All of them come to their end; then the error of the first that failed is raised.
     """
     calls = list(calls)
     answers: dict[int, outcome.Outcome[T]] = {}
-    room = trio.Semaphore(AT_ONCE)
+    room = trio.Semaphore(at_once)
 
     async def answer(number: int, call: Callable[[], Awaitable[T]]) -> None:
         async with room:

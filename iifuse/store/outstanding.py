@@ -4,9 +4,10 @@ import os
 from contextlib import suppress
 from typing import Final
 
-_DESCRIPTORS: Final = (1, 3)
-"""The words of /proc/PID/task/TID/syscall that may be one: of all calls the first argument, of
-copy_file_range and sendfile the third, too. What is none by chance costs an early release."""
+_DESCRIPTORS: Final = (1, 2, 3)
+"""The words of /proc/PID/task/TID/syscall that may be one: of most calls the first argument, of
+sendfile the second too, of copy_file_range the third. A number that is one by chance costs an early
+release."""
 
 
 def descriptors() -> set[int]:

@@ -1,5 +1,7 @@
 """What paths lead to at this moment, and whether that is the volume that is meant."""
 
+import os
+from contextlib import suppress
 from typing import Final, Protocol
 
 from iifuse import errors
@@ -50,6 +52,21 @@ def open_meant(open_volume: Open, path: str, meant: FileId, size_bytes: int = 0)
         volume.close()
         raise
     return volume
+
+
+def hear(path: str) -> None:
+    """Open what stands at a path and read a little of it, to learn whether it answers at all.
+
+    Raises nothing: what is wrong with it is told by whoever uses it.
+    """
+    with suppress(errors.IifuseError, OSError):
+        identities.identify(path)  # a path into the mount of a service ends here
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open(identities.real_path(path), flags)
+        try:
+            os.pread(fd, 512, 0)
+        finally:
+            os.close(fd)
 
 
 def probe(path: str) -> FileId | Missing:

@@ -9,7 +9,7 @@ from typing import Final
 
 from iifuse import errors
 from iifuse.store import identity as identities
-from iifuse.store import linux
+from iifuse.store import linux, outstanding
 from iifuse.store.claims import Claim
 from iifuse.store.holders import Holder, named, of_device, of_file, ways_out
 from iifuse.store.identity import Identity
@@ -38,6 +38,8 @@ class Volume:
         self.born_ns: Final = 0 if self.is_device else linux.birth_ns(fd)
         """When the file was made, in nanoseconds since 1970; 0: unknown, or this is a device."""
         self._claim = claim
+        self.is_closing = False
+        """Has its close begun, and not ended? It may never: a file server may be asked first."""
         self._in_memory = not self.is_device and linux.is_tmpfs(fd)
         self.has_disk: Final = not self._in_memory
         self.answered = -inf
@@ -228,9 +230,11 @@ class Volume:
 
     def close(self) -> None:
         """Close the descriptor and release the locks. It is allowed to call this twice."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        fd, self.fd = self.fd, -1  # the number is free for another file before this returns
+        if fd >= 0:
+            self.is_closing = True
+            os.close(fd)
+            self.is_closing = False
             self._claim.release()
 
     def let_go(self) -> None:
@@ -241,7 +245,8 @@ class Volume:
         nothing = os.open("/", os.O_PATH | os.O_CLOEXEC)
         os.dup2(nothing, self.fd, inheritable=False)
         os.close(nothing)
-        self._claim.release()
+        if self.fd not in outstanding.descriptors():  # else a call has just begun, and counts on it
+            self._claim.release()
 
 
 def open_volume(path: str, *, exclusive: bool = True) -> Volume:

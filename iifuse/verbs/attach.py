@@ -91,6 +91,8 @@ _Read = tuple[BitmapFile, Header]
 async def _read_all(instance: Instance, paths: tuple[str, ...]) -> list[_Read]:
     """What the headers say, which know where they stand now. The volumes are closed again."""
     undo = ExitStack()
+    await instance.look_at_closed()
+    await instance.check_answering(*paths)
     try:
         found = [await _read_in_time(instance, path, undo) for path in paths]
         _check_each_once([header for _, header in found])

@@ -45,8 +45,10 @@ async def enable(
     `tell` gets remarks for the user.
     Raises BadVolume, InUse, Busy, NoAnswer, StorageError; then nothing has changed.
     """
+    await instance.look_at_closed()
     await instance.check_answering(request.master, request.shadow, request.bitmap)
-    known = await instance.loop.blocking(partial(_known_as, instance, request.master))
+    look = partial(_known_as, instance, request.master)
+    known = await instance.lookout.ask(request.master, look, lambda _: None)
     async with instance.verb_locks.also({known} - {request.master}):  # that is claimed already
         return await _enable(instance, request, known, tell)
 

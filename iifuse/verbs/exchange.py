@@ -183,6 +183,7 @@ remarks for the user."""
 
 
 async def _open_in_time(instance: Instance, request: Borrowing) -> _Opened:
+    await instance.look_at_closed()
     await instance.check_answering(request.shadow, request.bitmap)
     opening = partial(_open_lent, instance, request)
     return await instance.lookout.ask(

@@ -78,6 +78,7 @@ class _Joining:
 async def _open_in_time(
     instance: Instance, member: VolumeSet, path: str, accept_unclosed: bool
 ) -> _Joining:
+    await instance.look_at_closed()
     await instance.check_answering(path, member.name)
     opening = partial(_open, instance, member, path, accept_unclosed)
     return await instance.lookout.ask(path, opening, lambda late: late.undo.close(), PATIENT_S)

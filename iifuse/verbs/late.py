@@ -24,14 +24,13 @@ from iifuse.host.instance import Instance
 from iifuse.host.shown import show_later_times
 from iifuse.host.unjoined import learn_at_start
 from iifuse.host.verblocks import NEW, RECORD
-from iifuse.loop.lookout import PATIENT_S
+from iifuse.loop.lookout import BULK_S
 from iifuse.store.headerlog import HeaderLog
 from iifuse.store.presence import Away, file_of, misfit, open_meant, probe
 from iifuse.store.setrow import SetRow
 from iifuse.store.volume import Volume
-from iifuse.verbs import recovery
+from iifuse.verbs import loading, recovery
 from iifuse.verbs.enable import after_last_set
-from iifuse.verbs.loading import Found, load_bitmap, look_at_volumes, missing_by, with_times
 from iifuse.verbs.pit import in_order
 
 GATE_S: Final = 10.0
@@ -173,17 +172,16 @@ def _returning(
 async def _bring_bitmap(instance: Instance, member: VolumeSet) -> None:
     rows = await instance.loop.blocking(instance.db.sets)
     row = next(row for row in rows if row.shadow == member.name)
-    found = Found()
+    found = loading.Found()
     try:
-        load = partial(load_bitmap, instance, row, found.trouble)
-        log, bits = await instance.lookout.ask(
-            row.bitmap, load, lambda late: _close(late[0]), PATIENT_S
-        )
+        load = partial(loading.load_bitmap, instance, row, found.trouble)
+        await instance.check_answering(row.bitmap)
+        log, bits = await instance.lookout.ask(row.bitmap, load, loading.close_late, BULK_S)
     except Away as away:
         member.miss(Role.BITMAP, away.missing)
         return
     except errors.NoAnswer as error:
-        member.miss(Role.BITMAP, missing_by(error))
+        member.miss(Role.BITMAP, loading.missing_by(error))
         return
     except (errors.IifuseError, OSError) as error:
         await member.wait_no_longer(Role.BITMAP, errors.words(error))
@@ -195,10 +193,10 @@ async def _bring_bitmap(instance: Instance, member: VolumeSet) -> None:
     family = instance.family(member)
     async with _gate(family) as drained:
         if not drained or not member.lacks(Role.BITMAP):
-            await instance.loop.blocking(partial(_close, log))
+            await instance.loop.blocking(partial(loading.close, log))
             return
         member.log, member.bits = log, bits
-        member.amend(with_times(instance, header, found.trouble))
+        member.amend(loading.with_times(instance, header, found.trouble))
         member.miss(Role.BITMAP, None)
         await _place(instance, member, family, found)
     await _go_on(instance, [member])
@@ -216,11 +214,6 @@ async def _rise_above_all(instance: Instance, member: VolumeSet, header: Header)
             await show_later_times(instance, view, view.times_in(header))
 
 
-def _close(log: HeaderLog) -> None:
-    if log.bitmap is not None:
-        log.bitmap.volume.close()
-
-
 async def _bring_closed(
     instance: Instance, member: VolumeSet, row: SetRow, log: HeaderLog
 ) -> None:
@@ -231,7 +224,7 @@ async def _bring_closed(
     header = log.header
     view, family = instance.views.get(member.name), instance.family(member)
     if view is not None and view.opens:
-        await instance.loop.blocking(partial(_close, log))
+        await instance.loop.blocking(partial(loading.close, log))
         return
     async with instance.closed([view], "close it first"):
         if view is not None:
@@ -249,11 +242,13 @@ async def _bring_closed(
     await after_last_set(instance, family)
 
 
-async def _place(instance: Instance, member: VolumeSet, family: Family, found: Found) -> None:
+async def _place(
+    instance: Instance, member: VolumeSet, family: Family, found: loading.Found
+) -> None:
     """Now that the header is there: are master and shadow those that it speaks of?"""
     imported = member.header.custody is Custody.IMPORTED
     master = None if imported else _master_of(member, family)
-    await look_at_volumes(instance, member, master, found, PATIENT_S)
+    await loading.look_at_volumes(instance, member, master, found)
     if found.has_no_master:
         instance.move(member, recovery.family_without_master(instance, member))
     await recovery.settle(member, found)
@@ -267,10 +262,10 @@ def _master_of(member: VolumeSet, family: Family) -> Volume | Missing:
 
 
 async def _bring_shadow(instance: Instance, member: VolumeSet) -> None:
-    family, found = instance.family(member), Found()
+    family, found = instance.family(member), loading.Found()
     imported = member.header.custody is Custody.IMPORTED
     master = None if imported else _master_of(member, family)
-    await look_at_volumes(instance, member, master, found, PATIENT_S)
+    await loading.look_at_volumes(instance, member, master, found)
     if Role.SHADOW in found.missing:
         member.miss(Role.SHADOW, found.missing[Role.SHADOW])
         return
@@ -295,12 +290,12 @@ async def _bring_master(instance: Instance, family: Family) -> None:
     size_bytes = family.geometry.size_bytes
     try:
         opening = partial(open_meant, instance.open_volume, family.path, family.meant, size_bytes)
-        master = await instance.lookout.ask(family.path, opening, Volume.close, PATIENT_S)
+        master = await instance.lookout.ask(family.path, opening, Volume.close, BULK_S)
     except Away as away:
         _miss_master(family, away.missing)
         return
     except errors.NoAnswer as error:
-        _miss_master(family, missing_by(error))
+        _miss_master(family, loading.missing_by(error))
         return
     except errors.IifuseError as error:
         _miss_master(family, Missing(errors.words(error)))
@@ -350,9 +345,9 @@ async def _is_in_the_way(instance: Instance, family: Family) -> bool:
 
 async def _join(instance: Instance, family: Family, home: Family, master: Volume) -> None:
     """The sets of a family whose master is there; those that it does not fit stay without."""
-    looks = {member: Found() for member in family.sets}
+    looks = {member: loading.Found() for member in family.sets}
     for member, found in looks.items():
-        await look_at_volumes(instance, member, master, found, PATIENT_S)
+        await loading.look_at_volumes(instance, member, master, found)
     async with _unsettled(instance, family, home), _gate(family, home) as drained:
         if not drained:
             for member, found in looks.items():
@@ -362,6 +357,9 @@ async def _join(instance: Instance, family: Family, home: Family, master: Volume
                 await instance.loop.blocking(master.close)
             return
         family.master = master if home is family else None
+        if home is not family:
+            for member, found in looks.items():
+                await loading.doubt_again(instance, member, master, found)
         for member, found in looks.items():
             if not found.has_no_master:
                 instance.move(member, home)

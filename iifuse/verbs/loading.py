@@ -15,7 +15,7 @@ from iifuse.data.timedfile import in_doubt
 from iifuse.data.volumeset import VolumeSet
 from iifuse.host.instance import Instance
 from iifuse.host.trust import Trouble, believe, check_known
-from iifuse.loop.lookout import ANSWER_S
+from iifuse.loop.lookout import BULK_S
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.headerlog import HeaderLog
 from iifuse.store.presence import STRANGER, Away, file_of, is_absence, misfit, open_meant, probe
@@ -36,6 +36,8 @@ class Found:
     shadow: Volume | None = None
     missing: dict[Role, Missing] = field(default_factory=dict)
     trouble: Trouble = field(default_factory=list)
+    shadow_is_silent: bool = False
+    """Does the shadow not answer? It is missing then, too."""
     doubt: str | None = None
     """Why the volumes were, or may have been, written past us: any chunk may differ."""
 
@@ -54,20 +56,40 @@ Loaded = tuple[VolumeSet, Found]
 
 
 async def load(instance: Instance, row: SetRow) -> Loaded:
-    """The set as its bitmap volume tells, and what is wrong with it; see `look_at_volumes`."""
-    read = partial(_load, instance, row)
-    try:
-        return await instance.lookout.ask(row.bitmap, read, lambda loaded: loaded[0].close())
-    except errors.NoAnswer as error:
-        found = Found()
-        return _awaiting_bitmap(instance, row, missing_by(error), found), found
+    """The set as its bitmap volume tells, and what is wrong with it; see `look_at_volumes`.
 
-
-def _load(instance: Instance, row: SetRow) -> Loaded:
+    A bitmap volume that does not answer is waited for; one that answers may take its time.
+    """
     found = Found()
     if row.doubt is not None:
         return _without_bitmap(instance, row, row.doubt, found), found
-    return _with_bitmap(instance, row, found), found
+    read = partial(load_bitmap, instance, row, found.trouble)
+    try:
+        await instance.check_answering(row.bitmap)
+        log, bits = await instance.lookout.ask(row.bitmap, read, close_late, BULK_S)
+    except (Away, errors.NoAnswer) as error:
+        found = Found()
+        away = error.missing if isinstance(error, Away) else missing_by(error)
+        return _awaiting_bitmap(instance, row, away, found), found
+    except (errors.IifuseError, OSError) as error:
+        found = Found()
+        member = _without_bitmap(instance, row, errors.words(error), found)
+        doubt = partial(doubted, instance, row, errors.words(error))
+        member.log.is_unnoted = not await instance.loop.blocking(doubt)
+        return member, found
+    log.amend(with_times(instance, log.header, found.trouble))
+    return VolumeSet(instance.loop, log, bits, None, row.group), found
+
+
+def close_late(loaded: tuple[HeaderLog, Bits]) -> None:
+    """The same of one that was loaded too late."""
+    close(loaded[0])
+
+
+def close(log: HeaderLog) -> None:
+    """Give up the bitmap volume of a set that is not to be. Blocks."""
+    if log.bitmap is not None:
+        log.bitmap.volume.close()
 
 
 def _awaiting_bitmap(
@@ -79,20 +101,6 @@ def _awaiting_bitmap(
         bits.copy.fill()  # the master shows nothing then that the shadow may have to show
     found.missing[Role.BITMAP] = missing
     return VolumeSet(instance.loop, instance.header_log(header, None), bits, None, row.group)
-
-
-def _with_bitmap(instance: Instance, row: SetRow, found: Found) -> VolumeSet:
-    try:
-        log, bits = load_bitmap(instance, row, found.trouble)
-    except Away as away:
-        return _awaiting_bitmap(instance, row, away.missing, found)
-    except (errors.IifuseError, OSError) as error:
-        found.trouble.clear()
-        member = _without_bitmap(instance, row, errors.words(error), found)
-        member.log.is_unnoted = not _doubted(instance, row, errors.words(error))
-        return member
-    log.amend(with_times(instance, log.header, found.trouble))
-    return VolumeSet(instance.loop, log, bits, None, row.group)
 
 
 def with_times(instance: Instance, header: Header, trouble: Trouble) -> Header:
@@ -110,10 +118,13 @@ def with_times(instance: Instance, header: Header, trouble: Trouble) -> Header:
 def has_header(instance: Instance, row: SetRow) -> bool:
     """In a thread: has the set whose enable or import had begun got its header?
 
-    Another one with its UUID may be there: that of an import of an earlier export.
+    Another one with its UUID may be there: that of an import of an earlier export. Raises Busy and
+    InUse where that cannot be told now.
     """
     try:
         volume = instance.open_volume(row.bitmap, exclusive=False)
+    except (errors.Busy, errors.InUse):  # nobody can tell now
+        raise
     except errors.IifuseError:
         return False
     try:
@@ -126,7 +137,7 @@ def has_header(instance: Instance, row: SetRow) -> bool:
     return known and header.closure is Closure.OPEN
 
 
-def _doubted(instance: Instance, row: SetRow, reason: str) -> bool:
+def doubted(instance: Instance, row: SetRow, reason: str) -> bool:
     """From now on writes are not noted in the bitmap; was that noted? Else they get EIO."""
     try:
         instance.db.doubt(row.shadow, reason)
@@ -141,7 +152,7 @@ async def look_at_volumes(
     member: VolumeSet,
     master: Volume | Missing | None,
     found: Found,
-    limit_s: float = ANSWER_S,
+    limit_s: float = BULK_S,
 ) -> None:
     """Open the shadow if it is not, and find out whether both are what they were.
 
@@ -166,23 +177,52 @@ async def _doubt_of_master(instance: Instance, header: Header, master: Volume) -
         return "the master does not say whether it was written while the service was down"
 
 
+async def doubt_again(
+    instance: Instance, member: VolumeSet, master: Volume, found: Found
+) -> None:
+    """What was written to the master since it was looked at is noted for nobody.
+
+    Under the gate of a master that others have in use, before the set comes to it.
+    """
+    if not found.has_no_master and _is_new(member, Role.MASTER):
+        found.doubt = found.doubt or await _doubt_of_master(instance, member.header, master)
+
+
 async def _look_at_shadow(
     instance: Instance, member: VolumeSet, found: Found, limit_s: float
 ) -> None:
-    """While it does not answer it counts as not there."""
-
-    def let_go(late: Found) -> None:
-        if late.shadow is not None and late.shadow is not member.shadow:
-            late.shadow.close()
-
+    """Open it, if it is not. While it does not answer it counts as not there."""
+    shadow = member.shadow
+    if member.header.custody is Custody.EXPORTED:
+        return
+    if shadow is not None and same_file(member.header.shadow_file, file_of(shadow)):
+        found.shadow = shadow
+        if _is_new(member, Role.SHADOW):
+            found.doubt = found.doubt or await _doubt_of_shadow(instance, member.header, shadow)
+        return
     look = partial(_find_shadow, instance, member)
     try:
-        seen = await instance.lookout.ask(member.name, look, let_go, limit_s)
+        await instance.check_answering(member.name)
+        seen = await instance.lookout.ask(member.name, look, _close_shadow, limit_s)
     except errors.NoAnswer as error:
         seen = Found(missing={Role.SHADOW: missing_by(error)})
+        found.shadow_is_silent = True
     found.shadow, found.doubt = seen.shadow, found.doubt or seen.doubt
     found.missing |= seen.missing
     found.trouble += seen.trouble
+
+
+def _close_shadow(late: Found) -> None:
+    if late.shadow is not None:
+        late.shadow.close()
+
+
+async def _doubt_of_shadow(instance: Instance, header: Header, shadow: Volume) -> str | None:
+    look = partial(written_meanwhile, header, None, shadow)
+    try:
+        return await instance.lookout.ask(shadow.path, look, lambda _: None)
+    except errors.NoAnswer:
+        return "the shadow does not say whether it was written while the service was down"
 
 
 def missing_by(error: errors.IifuseError) -> Missing:
@@ -251,14 +291,9 @@ def _without_bitmap(instance: Instance, row: SetRow, reason: str, found: Found) 
 def _find_shadow(instance: Instance, member: VolumeSet) -> Found:
     """In a thread: the shadow, open, or what is wrong with it."""
     found, header = Found(), member.header
-    if header.custody is Custody.EXPORTED:
-        return found
-    if member.shadow is not None and same_file(header.shadow_file, file_of(member.shadow)):
-        found.shadow = member.shadow
-    else:
-        if member.shadow is not None:  # opened before its bitmap told which one is meant
-            member.shadow.close()
-        found.shadow = _open_shadow(instance, header, found)
+    if member.shadow is not None:  # opened before its bitmap told which one is meant
+        member.shadow.close()
+    found.shadow = _open_shadow(instance, header, found)
     if _is_new(member, Role.SHADOW):
         found.doubt = written_meanwhile(header, None, found.shadow)
     return found

@@ -158,11 +158,16 @@ def open_or_create(
     """Open a volume, make it first if it is missing; `undo` closes and removes it again."""
     if not sparse:
         room.check([Need(path, size, "the bitmap")])
-    if not os.path.exists(path):
-        create_file(path, size, sparse=sparse)
-        undo.callback(remove_file, path)
-    elif os.path.isfile(path):
-        keep_name(path)
-    volume = instance.open_volume(path)
+    with ExitStack() as failed:
+        is_new = not os.path.exists(path)
+        if is_new:
+            create_file(path, size, sparse=sparse)
+            failed.callback(remove_file, path)
+        elif os.path.isfile(path):
+            keep_name(path)
+        volume = instance.open_volume(path)
+        failed.pop_all()
     undo.callback(volume.close)
+    if is_new:  # it goes first: once it is closed the name may be that of somebody else's
+        undo.callback(remove_file, path)
     return volume

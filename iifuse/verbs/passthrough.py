@@ -40,6 +40,7 @@ async def _open_in_time(instance: Instance, paths: Sequence[str]) -> list[Volume
     """Open all of them, and let the state database know."""
     if not paths:
         return []
+    await instance.look_at_closed()
     await instance.check_answering(*paths)
     opening = partial(_open_all, instance, paths)
     volumes = await instance.lookout.ask(paths[0], opening, _close_all, PATIENT_S)

@@ -5,7 +5,8 @@ the others, and its master is served. Which bitmap volumes are believed: docs/de
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -20,6 +21,7 @@ from iifuse.host.instance import Instance
 from iifuse.host.tickets import restore_ticket
 from iifuse.host.trust import doubt_all, doubt_siblings
 from iifuse.host.unjoined import learn_at_start
+from iifuse.loop.lookout import BULK_S
 from iifuse.loop.together import side_by_side
 from iifuse.store.presence import file_of
 from iifuse.store.setrow import SetRow
@@ -30,15 +32,16 @@ from iifuse.verbs.rollforward import awaited
 
 log = logging.getLogger(__name__)
 
-
 async def start(instance: Instance) -> None:
     """Bring everything back that the state database names. Raises only on a defect.
 
     No file is shown before every set is back: a write that came earlier would be noted nowhere.
     """
     alone = await instance.loop.blocking(partial(volumes_alone, instance))
-    masters = await _open_masters(instance, alone)
-    instance.volumes_wait = any(isinstance(found, Missing) for found in masters.values())
+    await side_by_side([partial(_hear_one, instance, path) for path in alone])
+    for path in alone:
+        if isinstance(await open_master(instance, path), Missing):
+            instance.volumes_wait = True
     instance.transitions.disown(await instance.loop.blocking(instance.db.disowned))
     await bring_back(instance, await instance.loop.blocking(instance.db.sets))
     await finish_transition(instance)
@@ -67,18 +70,14 @@ def start_copies(instance: Instance, members: Iterable[VolumeSet]) -> None:
 async def bring_back(instance: Instance, rows: Iterable[SetRow]) -> list[VolumeSet]:
     """Load sets and make their headers say that they are in use; nothing is shown yet.
 
-    The volumes of all sets are asked at the same time: one that does not answer costs the others
-    one time limit, and comes back later by itself.
+    The volumes of all sets are heard at the same time, so that those which do not answer cost the
+    others one time limit; they come back later by themselves. The rest goes one after the other: a
+    set whose path leads to a volume of another one does not get it before that one.
     """
-    rows = await _without_those_that_never_were(instance, rows)
-    masters = await _open_masters(instance, [row.master for row in rows if row.master])
-    loaded = await side_by_side([partial(load, instance, row) for row in rows])
-    looks = [_look(instance, *one, row, masters) for one, row in zip(loaded, rows, strict=True)]
-    await side_by_side(looks)
-    members = []
-    for row, one in zip(rows, loaded, strict=True):
-        member = await _take_in(instance, row, masters, *one)
-        members += [member] if member is not None else []
+    rows = list(rows)
+    await _hear(instance, rows)
+    found = [await _start_set(instance, row) for row in rows]
+    members = [member for member in found if member is not None]
     await put_in_use(instance, members)
     return members
 
@@ -152,59 +151,30 @@ async def show(instance: Instance, family: Family) -> None:
 # -- one set --------------------------------------------------------------------------------
 
 
-Masters = dict[str, Family | Missing]
-"""By the path that their sets know."""
+async def _hear(instance: Instance, rows: Iterable[SetRow]) -> None:
+    """Learn which volumes do not answer, from all of them at the same time."""
+    names = {name for row in rows for name in (row.master, row.shadow, row.bitmap) if name}
+    await side_by_side([partial(_hear_one, instance, name) for name in names])
 
 
-async def _open_masters(instance: Instance, paths: Iterable[str]) -> Masters:
-    """Those that are there get a family; in the order of the paths, whoever answers first."""
-    paths = list(dict.fromkeys(paths))
-    found = await side_by_side([partial(_find_master, instance, path) for path in paths])
-    return {
-        path: instance.adopt(one) if isinstance(one, Volume) else one
-        for path, one in zip(paths, found, strict=True)
-    }
+async def _hear_one(instance: Instance, path: str) -> None:
+    with suppress(errors.NoAnswer):  # which is said when it is wanted
+        await instance.check_answering(path)
 
 
-async def _without_those_that_never_were(
-    instance: Instance, rows: Iterable[SetRow]
-) -> list[SetRow]:
-    """The sets whose enable or import was cut short before they got their header are forgotten."""
-    return [row for row in rows if not row.entering or await _has_header(instance, row)]
-
-
-async def _has_header(instance: Instance, row: SetRow) -> bool:
-    look = partial(has_header, instance, row)
-    try:
-        is_there = await instance.lookout.ask(row.bitmap, look, lambda _: None)
-    except errors.NoAnswer as error:
-        log.error("%s: the next start looks whether its enable was finished", error)  # noqa: TRY400
-        return False
-    if not is_there:
-        log.warning("%s: was being enabled or imported when the service ended", row.shadow)
-        await quietly(instance, partial(instance.db.remove_set, row.shadow))
-    return is_there
-
-
-def _look(
-    instance: Instance, member: VolumeSet, found: Found, row: SetRow, masters: Masters
-) -> Callable[[], Awaitable[None]]:
-    master = masters[row.master] if row.master else None
-    volume = master.master if isinstance(master, Family) else master
-    return partial(look_at_volumes, instance, member, volume, found)
-
-
-async def _take_in(
-    instance: Instance, row: SetRow, masters: Masters, member: VolumeSet, found: Found
-) -> VolumeSet | None:
+async def _start_set(instance: Instance, row: SetRow) -> VolumeSet | None:
     """Whoever has the set's master has the set from now on. None: it is none any more."""
+    if row.entering and not await _has_header(instance, row):
+        return None
+    master = await open_master(instance, row.master) if row.master else None
+    member, found = await load(instance, row)
+    volume = master.master if isinstance(master, Family) else master
+    await look_at_volumes(instance, member, volume, found)
     if member.header.closure is not Closure.OPEN:
-        member.shadow = found.shadow
-        await forget_closed(instance, row, member)
+        await _finish_closed(instance, row, member, found)
         return None
     if row.closing and not found.knows_nothing_of_its_end:
         await quietly(instance, partial(instance.db.closing, row.shadow, False))
-    master = masters[row.master] if row.master else None
     if isinstance(master, Family) and not found.has_no_master:
         instance.register(master, member)
     else:
@@ -213,9 +183,39 @@ async def _take_in(
     return member
 
 
+async def _finish_closed(
+    instance: Instance, row: SetRow, member: VolumeSet, found: Found
+) -> None:
+    member.shadow = found.shadow
+    if row.closing and found.shadow_is_silent:
+        log.error("%s: the next start finishes its disable, the shadow is silent", member.name)
+        await instance.loop.blocking(member.close)
+    else:
+        await forget_closed(instance, row, member)
+
+
+async def _has_header(instance: Instance, row: SetRow) -> bool:
+    """Where that cannot be told now, its bits are never believed: nobody notes what is written."""
+    look = partial(has_header, instance, row)
+    try:
+        await instance.check_answering(row.bitmap)
+        is_there = await instance.lookout.ask(row.bitmap, look, lambda _: None, BULK_S)
+    except (errors.NoAnswer, errors.Busy, errors.InUse) as error:
+        log.error("%s: the next start looks whether its enable was finished", error)  # noqa: TRY400
+        why = "its enable was cut short, and what was written since is noted nowhere"
+        await instance.loop.blocking(partial(instance.db.doubt, row.shadow, why))
+        return False
+    if not is_there:
+        log.warning("%s: was being enabled or imported when the service ended", row.shadow)
+        await quietly(instance, partial(instance.db.remove_set, row.shadow))
+    return is_there
+
+
 async def settle(member: VolumeSet, found: Found) -> None:
     """What was found wrong with a set: some of it is noted durably, some is waited for."""
-    member.shadow = found.shadow
+    old, member.shadow = member.shadow, found.shadow
+    if old is not None and old is not found.shadow:
+        await member.loop.blocking(old.close)
     for part, missing in found.missing.items():
         member.miss(part, missing)
     if found.doubt:
@@ -295,9 +295,13 @@ async def open_for_use(instance: Instance, member: VolumeSet) -> None:
 
 async def _restore_ticket(instance: Instance, member: VolumeSet) -> None:
     try:
+        if member.header.export_number:
+            await instance.check_answering(member.name)
         member.ticket = await instance.loop.blocking(
             partial(restore_ticket, instance, member.header)
         )
+    except errors.NoAnswer as error:
+        log.error("%s: its ticket was not looked at: %s", member.name, error)  # noqa: TRY400
     except OSError as error:
         log.error("%s: its ticket could not be written: %s", member.name, error)  # noqa: TRY400
 
@@ -309,16 +313,11 @@ def _note_bitmap(instance: Instance, member: VolumeSet) -> None:
 
 async def open_master(instance: Instance, path: str) -> Family | Missing:
     """The family of a master that is there, or why it is not."""
-    return (await _open_masters(instance, [path]))[path]
-
-
-async def _find_master(instance: Instance, path: str) -> Volume | Family | Missing:
-    """A master that nobody has open yet, the family of one that is, or why it is not there."""
     standing = instance.standing_at(path)
     if standing is not None:
         return standing
     try:
-        return await instance.open_in_time(path, exclusive=False)
+        return instance.adopt(await instance.open_in_time(path, exclusive=False))
     except errors.IifuseError as error:
         log.error("%s: this master cannot be served: %s", path, error)  # noqa: TRY400
         return missing_by(error)

@@ -39,6 +39,7 @@ async def replace_lost(instance: Instance, member: VolumeSet, lost: Role) -> Non
         closed &= ~Role.SHADOW  # a bitmap that is given up makes it worthless, and it is there
     parts = _parts(member.header, closed)
     check = partial(roles.check, instance, list(parts.items()), own=member)
+    await instance.look_at_closed()
     await instance.lookout.ask(member.name, check, lambda _: None)
     async with family.locks.everything():
         old = _take_out(member, closed)

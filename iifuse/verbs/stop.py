@@ -108,9 +108,10 @@ def let_go(instance: Instance, limit_s: float) -> list[str]:
     """
     waited_for = outstanding.descriptors()
     volumes = list(_open_volumes(instance))
-    free = {volume for volume in volumes if volume.fd not in waited_for}
+    free = {volume for volume in volumes if volume.fd >= 0 and volume.fd not in waited_for}
     late = within(limit_s, {volume: volume.let_go for volume in free})
     held = [volume.path for volume in volumes if volume not in free or volume in late]
+    held += [volume.path for volume in volumes if volume.is_closing]
     return sorted({*held, *instance.lookout.silent})
 
 
@@ -118,7 +119,7 @@ def _open_volumes(instance: Instance) -> Iterator[Volume]:
     for family in instance.families:
         bitmaps = [s.bitmap.volume for s in family.sets if s.bitmap is not None]
         for volume in (family.master, *(s.shadow for s in family.sets), *bitmaps):
-            if volume is not None and volume.fd >= 0:
+            if volume is not None and (volume.fd >= 0 or volume.is_closing):
                 yield volume
 
 

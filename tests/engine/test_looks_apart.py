@@ -15,7 +15,7 @@ from iifuse.core.state import Kind, Role
 from iifuse.data.chunklock import Mode
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.volume import open_volume
-from iifuse.verbs import enable, late
+from iifuse.verbs import enable, late, loading
 from iifuse.verbs.opening import NewSet
 
 
@@ -78,14 +78,14 @@ async def test_set_that_cannot_be_taken_back_is_told_of_once_and_the_next_is(
     os.rename(place / "disk", place / "away")
     async with service(place / "state") as instance:
         os.rename(place / "away", place / "disk")
-        real = late.look_at_volumes
+        real = loading.look_at_volumes
 
         async def fails_for_one(instance, member, *more):
             if member.name == bad[1]:
                 raise OSError(errno.EIO, "Input/output error")
             await real(instance, member, *more)
 
-        monkeypatch.setattr(late, "look_at_volumes", fails_for_one)
+        monkeypatch.setattr(loading, "look_at_volumes", fails_for_one)
         for _ in range(3):
             await late.look(instance)
         assert not set_of(instance, good).missing

@@ -2,7 +2,6 @@
 
 import math
 import threading
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -169,10 +168,21 @@ async def test_late_write_that_was_given_up_moves_the_times_when_it_has_ended(mo
     view = rig.bench.shadow_view(member)
     await rig.begin(view)
     await view.write(0, b"x")
-    hang = threading.Event()
-    mock_clock.autojump_threshold = 0
-    with pytest.raises(OSError, match="no answer"):
-        await member.shadow_calls.blocking(partial(hang.wait, 30), 0.1, "/s")
+    begun, hang = threading.Event(), threading.Event()
+
+    def write_late():
+        begun.set()
+        hang.wait(30)
+
+    async def give_up():
+        with pytest.raises(OSError, match="no answer"):
+            await member.shadow_calls.blocking(write_late, 0.1, "/s")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(give_up)
+        while not begun.is_set():  # one that has not begun never does
+            await trio.lowlevel.checkpoint()
+        mock_clock.autojump_threshold = 0
     mock_clock.autojump_threshold = math.inf
     await rig.wait(SOON)
     assert durable(member)[0].shadow_times.ceiling_ns, "nobody knows what it will show"

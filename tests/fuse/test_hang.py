@@ -54,7 +54,7 @@ def test_run_that_is_killed_leaves_nothing_behind(place):
     """The watchdog outlives the run that it watches."""
     code = f"""
 import os, signal, sys, tempfile
-sys.path[:0] = [{os.path.dirname(__file__) + "/../support"!r}]
+sys.path[:0] = {sys.path!r}
 from hang import PREFIX, WATCHDOG
 from pathlib import Path
 from harness import Service

@@ -78,7 +78,7 @@ def test_lines_without_room_are_counted_and_told_where_they_are_missing(writer, 
     assert lines[:5] + lines[6:] == [f"line {n}" for n in (0, 1, 2, 3, 4, 8)]
 
 
-def test_lost_line_is_told_once_before_the_next_one_that_has_room(aside, reader):
+def test_lost_line_is_told_once_before_the_next_one_that_has_room(writer, reader):
     for n in range(1, 6):
         LOG.info("line %d", n)
     for _ in range(3):
@@ -87,7 +87,7 @@ def test_lost_line_is_told_once_before_the_next_one_that_has_room(aside, reader)
         assert reader.stands.wait(10)
     LOG.info("line 6")
     reader.reads.set()
-    aside.end()
+    writer.end()
     lost = "1 line of the log was lost: nobody read them\n"
     assert reader.getvalue() == SIX.replace("line 5\n", f"{lost}line 6\n")
 
@@ -126,11 +126,11 @@ def test_failed_call_and_traceback_look_as_they_do_without_a_thread(writer, read
     assert said.endswith("ValueError: a defect\n")
 
 
-def test_line_that_is_wrong_is_told_in_the_log(aside, reader, capfd):
+def test_line_that_is_wrong_is_told_in_the_log(writer, reader, capfd):
     record = LOG.makeRecord("x", logging.INFO, "", 0, "%d sets", ("no number",), None)
     next(h for h in logging.getLogger().handlers if isinstance(h, QueueHandler)).handle(record)
     reader.reads.set()
-    aside.end()
+    writer.end()
     said = reader.getvalue()
     assert said.startswith("line 0\na line of the log is wrong: '%d sets'\nTraceback")
     assert said.endswith("a real number is required, not str\n")

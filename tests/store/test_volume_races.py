@@ -40,7 +40,7 @@ def test_open_volume_refuses_another_file_that_took_the_name(names, monkeypatch)
         os.rename(names / "other", names / "name")
 
     at(monkeypatch, store.os.path, "realpath", swap)
-    with pytest.raises(errors.BadVolume, match="was replaced"):
+    with pytest.raises(errors.Busy, match="was replaced"):
         open_volume(str(names / "name"))
     assert (names / "secret").read_bytes() == b"s" * 8192
 
@@ -65,7 +65,7 @@ def test_open_volume_follows_no_directory_that_was_swapped(names, monkeypatch):
         os.symlink(names / "b", names / "a")
 
     at(monkeypatch, store.os, "open", swap)
-    with pytest.raises(errors.BadVolume, match="was replaced"):
+    with pytest.raises(errors.Busy, match="was replaced"):
         open_volume(str(names / "a" / "v"))
 
 
@@ -86,7 +86,7 @@ def test_open_volume_leaves_no_descriptor_and_no_wrong_size_in_a_race(names):
         for _ in range(TRIES):
             try:
                 volume = open_volume(str(names / "name"), exclusive=False)
-            except errors.BadVolume:
+            except (errors.BadVolume, errors.Busy):
                 refused += 1
                 continue
             content = volume.read(0, volume.size_bytes)
