@@ -7,6 +7,7 @@ from itertools import product
 
 import pytest
 from devices import let_go
+from far import forget
 from harness import CHUNK, losetup
 from samples import sample
 
@@ -35,13 +36,6 @@ def use(service, path, operation):
         pass  # given up
     finally:
         os.close(fd)
-
-
-def forget(path):
-    """Else the kernel would answer for the server."""
-    fd = os.open(path, os.O_RDONLY)
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    os.close(fd)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import time
 
 import pytest
 from devices import eventually
+from far import forget
 from harness import CHUNK
 from samples import sample
 
@@ -28,6 +29,7 @@ def test_start_serves_all_that_answers(service, far_set, far, near, kind, role, 
     master, shadow = far_set(role, kind)
     content = service.read(shadow)
     service.stop()
+    forget(far.mountpoint / role)
     far.hold(operation)
     began = time.monotonic()
     service.start()

@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 import trio
 from trio._core import _run as scheduler
+from trio.testing import MockClock
 
 _local = threading.local()
 
@@ -122,13 +123,16 @@ class CooperativeRLock(CooperativeLock):
 
 
 def run(main: Callable[[], Any], seed: int, *, interleave: bool = False) -> Any:
-    """trio.run, always in the same order for the same seed."""
+    """trio.run, always in the same order for the same seed.
+
+    Time stands still while there is anything to do: limits are counted when nobody else runs.
+    """
     with (
         patch.object(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
         patch.object(scheduler, "_r", random.Random(seed)),
         _interleaving(interleave, seed),
     ):
-        return trio.run(main)
+        return trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
 @contextmanager
