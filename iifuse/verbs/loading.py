@@ -58,14 +58,14 @@ Loaded = tuple[VolumeSet, Found]
 async def load(instance: Instance, row: SetRow) -> Loaded:
     """The set as its bitmap volume tells, and what is wrong with it; see `look_at_volumes`.
 
-    A bitmap volume that does not answer is waited for; one that answers may take its time.
+    A bitmap volume that did not answer when all were heard is waited for; others may take their
+    time.
     """
     found = Found()
     if row.doubt is not None:
         return _without_bitmap(instance, row, row.doubt, found), found
     read = partial(load_bitmap, instance, row, found.trouble)
     try:
-        await instance.check_answering(row.bitmap)
         log, bits = await instance.lookout.ask(row.bitmap, read, close_late, BULK_S)
     except (Away, errors.NoAnswer) as error:
         found = Found()
@@ -202,7 +202,6 @@ async def _look_at_shadow(
         return
     look = partial(_find_shadow, instance, member)
     try:
-        await instance.check_answering(member.name)
         seen = await instance.lookout.ask(member.name, look, _close_shadow, limit_s)
     except errors.NoAnswer as error:
         seen = Found(missing={Role.SHADOW: missing_by(error)})

@@ -198,7 +198,6 @@ async def _has_header(instance: Instance, row: SetRow) -> bool:
     """Where that cannot be told now, its bits are never believed: nobody notes what is written."""
     look = partial(has_header, instance, row)
     try:
-        await instance.check_answering(row.bitmap)
         is_there = await instance.lookout.ask(row.bitmap, look, lambda _: None, BULK_S)
     except (errors.NoAnswer, errors.Busy, errors.InUse) as error:
         log.error("%s: the next start looks whether its enable was finished", error)  # noqa: TRY400

@@ -45,7 +45,7 @@ CASES = {
 }
 """Name -> (case, longest scripts)."""
 
-DRAWN = 3
+DRAWN = 2
 """Cases in `make test`."""
 IMAGES_MIN = 70_000
 """Of each case."""

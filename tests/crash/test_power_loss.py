@@ -17,7 +17,7 @@ from samples import some
 WORKERS = 2
 SEEDS = 2
 SEED = int(os.environ.get("IIFUSE_CRASH_SEED", "1"))
-DRAWN = 3
+DRAWN = 2
 """Scenarios, each with one of the seeds, in `make test`."""
 IMAGES_MIN = 100
 """Of each scenario and seed; the shortest ones make few."""

@@ -25,7 +25,7 @@ WORKERS = 2
 SEED = int(os.environ.get("IIFUSE_CRASH_SEED", "1"))
 STRIDE = 8
 """One of so many calls is tried, but for `make test-crash`."""
-DRAWN = 4
+DRAWN = 3
 """Scenarios in `make test`."""
 STARTS = 2
 """Images a scenario on which the start fails."""

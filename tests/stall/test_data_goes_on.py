@@ -77,7 +77,7 @@ CASES = [
 
 @pytest.mark.finding("K8.4")
 @pytest.mark.parametrize(
-    ("kind", "state", "role", "operation", "via", "limit"), sample(CASES, 6, "data goes on")
+    ("kind", "state", "role", "operation", "via", "limit"), sample(CASES, 4, "data goes on")
 )
 def test_stalled_volume_holds_up_no_other(
     service, volume, place, far, near, place_far_away, kind, state, role, operation, via, limit
