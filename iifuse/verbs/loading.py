@@ -1,6 +1,7 @@
 """One set as its volumes tell at a start: what is read, and what of it is believed."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -171,10 +172,22 @@ async def look_at_volumes(
 
 async def _doubt_of_master(instance: Instance, header: Header, master: Volume) -> str | None:
     look = partial(written_meanwhile, header, master, None)
+    return await _answered(instance, master, "master", look)
+
+
+async def _doubt_of_shadow(instance: Instance, header: Header, shadow: Volume) -> str | None:
+    look = partial(written_meanwhile, header, None, shadow)
+    return await _answered(instance, shadow, "shadow", look)
+
+
+async def _answered(
+    instance: Instance, volume: Volume, what: str, look: Callable[[], str | None]
+) -> str | None:
+    """Why a volume may have been written; one that does not answer may have been."""
     try:
-        return await instance.lookout.ask(master.path, look, lambda _: None)
+        return await instance.lookout.ask(volume.path, look, lambda _: None)
     except errors.NoAnswer:
-        return "the master does not say whether it was written while the service was down"
+        return f"the {what} does not say whether it was written while the service was down"
 
 
 async def doubt_again(
@@ -214,14 +227,6 @@ async def _look_at_shadow(
 def _close_shadow(late: Found) -> None:
     if late.shadow is not None:
         late.shadow.close()
-
-
-async def _doubt_of_shadow(instance: Instance, header: Header, shadow: Volume) -> str | None:
-    look = partial(written_meanwhile, header, None, shadow)
-    try:
-        return await instance.lookout.ask(shadow.path, look, lambda _: None)
-    except errors.NoAnswer:
-        return "the shadow does not say whether it was written while the service was down"
 
 
 def missing_by(error: errors.IifuseError) -> Missing:
