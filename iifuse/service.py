@@ -6,7 +6,7 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Final, NoReturn
 from uuid import UUID
@@ -232,6 +232,7 @@ class Service:
         left = told + self.options.stop_wait + stopping.LAST_S - trio.current_time()
         if await stop.stop(instance, max(left, stopping.SAVE_S)) and is_quiet:
             await _tell(instance, "service stopped")
+            _tell_silent(instance.lookout.silent)
         else:
             self._leave(instance, UNSAVED)
 
@@ -241,11 +242,7 @@ class Service:
         The kernel may keep the process as long as they wait: all that can be is left for the next.
         """
         self.mount.close()
-        for path in stop.let_go(instance, stopping.LET_GO_S):
-            log.error(
-                "%s: does not answer, and until it does the kernel keeps process %d, which has it",
-                path, os.getpid(),
-            )  # fmt: skip
+        _tell_silent(stop.let_go(instance, stopping.LET_GO_S))
         self._server.close()
         ends = (instance.db.close, instance.transitions.close)
         stop.within(stopping.LET_GO_S, dict(enumerate(ends)))
@@ -267,6 +264,15 @@ class Service:
         """Serve the kernel; an unmount from outside ends the service in order."""
         await self.mount.run()
         scope.cancel()
+
+
+def _tell_silent(paths: Iterable[str]) -> None:
+    """Name the volumes, or the paths of volumes, that threads wait for at the end."""
+    for path in paths:
+        log.error(
+            "%s: does not answer, and until it does the kernel keeps process %d, which asks it",
+            path, os.getpid(),
+        )  # fmt: skip
 
 
 async def _tell(instance: Instance, what: str) -> None:

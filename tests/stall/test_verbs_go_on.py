@@ -109,7 +109,7 @@ def start_beside(service, far, near, held, shadow):
     if left.poll() is None and "not answer" not in said:
         assert f"pid {left.pid}" in said, said
     far.go()
-    assert left.wait(60) == UNSAVED
+    assert left.wait(60) in {0, UNSAVED}  # nothing is unsaved if only a look at a path hangs
     eventually(lambda: service.status(shadow).waiting is None, "the set is back")
 
 
