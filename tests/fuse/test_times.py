@@ -205,7 +205,7 @@ def test_times_after_a_kill_are_those_of_a_quiet_file_and_later_ones_of_another(
 
 def ceiling(service, path):
     db = subprocess.run(
-        ["sqlite3", "-readonly", service.state / "state.db",
+        ["sqlite3", "-readonly", "-cmd", ".timeout 30000", service.state / "state.db",
          f"SELECT ceiling_ns FROM volumes WHERE path = '{path}'"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
