@@ -39,7 +39,7 @@ async def _real(instance: Instance, path: str) -> str:
     """Where a path leads to, as far as that can be told."""
     try:
         find = partial(os.path.realpath, path)
-        return await instance.lookout.ask(path, find, lambda _: None)
+        return await instance.lookout.ask(path, find)
     except errors.NoAnswer:
         return path
 

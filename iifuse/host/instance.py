@@ -22,7 +22,7 @@ from iifuse.host.history import History
 from iifuse.host.notes import Notes
 from iifuse.host.timekeeper import Timekeeper
 from iifuse.host.verblocks import VerbLocks
-from iifuse.loop.lookout import ANSWER_S, Lookout
+from iifuse.loop.lookout import Lookout
 from iifuse.loop.loop import Loop
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.headerlog import HeaderLog
@@ -113,17 +113,10 @@ class Instance:
         volume.remote = self._declared.why_remote(path, volume.remote)
         return volume
 
-    async def open_in_time(
-        self, path: str, *, exclusive: bool = True, limit_s: float = ANSWER_S
-    ) -> Volume:
-        """The same on the event loop. Raises NoAnswer too."""
-        call = partial(self.open_volume, path, exclusive=exclusive)
-        return await self.lookout.ask(path, call, Volume.close, limit_s)
-
     async def check_answering(self, *paths: str) -> None:
         """Raise NoAnswer for the first path that does not answer when it is opened and read."""
         for path in paths:
-            await self.lookout.ask(path, partial(hear, path), lambda _: None)
+            await self.lookout.ask(path, partial(hear, path))
 
     async def look_at_closed(self) -> None:
         """Learn which volumes of sets that are not open do not answer, so that nobody waits there.

@@ -100,8 +100,8 @@ class Lookout:
         return self._stuck.paths()
 
     async def ask(
-        self, path: str, call: Callable[[], T], undo: Callable[[T], object],
-        limit_s: float = ANSWER_S,
+        self, path: str, call: Callable[[], T],
+        undo: Callable[[T], object] = lambda _: None, limit_s: float = ANSWER_S,
     ) -> T:
         """What a call answers that may hang at this path. Raises NoAnswer, and what it raises.
 

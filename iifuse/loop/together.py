@@ -12,16 +12,14 @@ AT_ONCE: Final = 256
 T = TypeVar("T")
 
 
-async def side_by_side(
-    calls: Iterable[Callable[[], Awaitable[T]]], at_once: int = AT_ONCE
-) -> list[T]:
+async def side_by_side(calls: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:
     """What each has answered, in the order of the calls.
 
     All of them come to their end; then the error of the first that failed is raised.
     """
     calls = list(calls)
     answers: dict[int, outcome.Outcome[T]] = {}
-    room = trio.Semaphore(at_once)
+    room = trio.Semaphore(AT_ONCE)
 
     async def answer(number: int, call: Callable[[], Awaitable[T]]) -> None:
         async with room:

@@ -99,7 +99,7 @@ async def _read_all(instance: Instance, paths: tuple[str, ...]) -> list[_Read]:
         for one in found:
             await instance.loop.blocking(partial(_adopt, *one))
     finally:
-        await instance.lookout.ask(paths[0], undo.close, lambda _: None, PATIENT_S)
+        await instance.lookout.ask(paths[0], undo.close, limit_s=PATIENT_S)
     return found
 
 

@@ -48,7 +48,7 @@ async def enable(
     await instance.look_at_closed()
     await instance.check_answering(request.master, request.shadow, request.bitmap)
     look = partial(_known_as, instance, request.master)
-    known = await instance.lookout.ask(request.master, look, lambda _: None)
+    known = await instance.lookout.ask(request.master, look)
     async with instance.verb_locks.also({known} - {request.master}):  # that is claimed already
         return await _enable(instance, request, known, tell)
 

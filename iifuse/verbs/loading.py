@@ -153,7 +153,6 @@ async def look_at_volumes(
     member: VolumeSet,
     master: Volume | Missing | None,
     found: Found,
-    limit_s: float = BULK_S,
 ) -> None:
     """Open the shadow if it is not, and find out whether both are what they were.
 
@@ -167,7 +166,7 @@ async def look_at_volumes(
     # Of a volume that is in use already the stamp moves with what is written through us.
     if isinstance(master, Volume) and _is_new(member, Role.MASTER):
         found.doubt = found.doubt or await _doubt_of_master(instance, header, master)
-    await _look_at_shadow(instance, member, found, limit_s)
+    await _look_at_shadow(instance, member, found)
 
 
 async def _doubt_of_master(instance: Instance, header: Header, master: Volume) -> str | None:
@@ -185,7 +184,7 @@ async def _answered(
 ) -> str | None:
     """Why a volume may have been written; one that does not answer may have been."""
     try:
-        return await instance.lookout.ask(volume.path, look, lambda _: None)
+        return await instance.lookout.ask(volume.path, look)
     except errors.NoAnswer:
         return f"the {what} does not say whether it was written while the service was down"
 
@@ -201,9 +200,7 @@ async def doubt_again(
         found.doubt = found.doubt or await _doubt_of_master(instance, member.header, master)
 
 
-async def _look_at_shadow(
-    instance: Instance, member: VolumeSet, found: Found, limit_s: float
-) -> None:
+async def _look_at_shadow(instance: Instance, member: VolumeSet, found: Found) -> None:
     """Open it, if it is not. While it does not answer it counts as not there."""
     shadow = member.shadow
     if member.header.custody is Custody.EXPORTED:
@@ -215,7 +212,7 @@ async def _look_at_shadow(
         return
     look = partial(_find_shadow, instance, member)
     try:
-        seen = await instance.lookout.ask(member.name, look, _close_shadow, limit_s)
+        seen = await instance.lookout.ask(member.name, look, _close_shadow, BULK_S)
     except errors.NoAnswer as error:
         seen = Found(missing={Role.SHADOW: missing_by(error)})
         found.shadow_is_silent = True

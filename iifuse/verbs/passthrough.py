@@ -10,7 +10,7 @@ from iifuse.host import astray, roles
 from iifuse.host.instance import Instance
 from iifuse.host.roles import Part
 from iifuse.loop.lookout import PATIENT_S
-from iifuse.store.volume import Volume
+from iifuse.store.volume import Volume, close_all
 from iifuse.units import command
 
 
@@ -43,11 +43,11 @@ async def _open_in_time(instance: Instance, paths: Sequence[str]) -> list[Volume
     await instance.look_at_closed()
     await instance.check_answering(*paths)
     opening = partial(_open_all, instance, paths)
-    volumes = await instance.lookout.ask(paths[0], opening, _close_all, PATIENT_S)
+    volumes = await instance.lookout.ask(paths[0], opening, close_all, PATIENT_S)
     try:
         await instance.loop.blocking(partial(instance.db.add_volumes, paths))
     except BaseException:
-        await instance.loop.blocking(partial(_close_all, volumes))
+        await instance.loop.blocking(partial(close_all, volumes))
         raise
     return volumes
 
@@ -62,11 +62,6 @@ def _open_all(instance: Instance, paths: Sequence[str]) -> list[Volume]:
             undo.callback(volumes[-1].close)
         undo.pop_all()
     return volumes
-
-
-def _close_all(volumes: Sequence[Volume]) -> None:
-    for volume in volumes:
-        volume.close()
 
 
 async def release(instance: Instance, paths: Sequence[str], *, sure: bool = False) -> list[str]:

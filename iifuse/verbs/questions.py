@@ -107,7 +107,7 @@ async def _reset(instance: Instance, member: VolumeSet) -> list[Loss]:
     await instance.check_answering(*(path for role, path in paths if role & lost))
     if lost & Role.MASTER and header.kind is Kind.INDEPENDENT:
         look = partial(overwriting.standing_in, instance, header.master)
-        holds = await instance.lookout.ask(header.master, look, lambda _: None, PATIENT_S)
+        holds = await instance.lookout.ask(header.master, look, limit_s=PATIENT_S)
         losses.append(loss.of_filled_master(header, holds))
     elif lost & Role.SHADOW and await _was_given_up(instance, member):
         losses.append(loss.of_given_up(header))
@@ -117,7 +117,7 @@ async def _reset(instance: Instance, member: VolumeSet) -> list[Loss]:
         losses.append(loss.of_awaited(header, awaited))
     look_at_both = partial(overwriting.by_reset, instance, header, lost, master)
     return losses + await instance.lookout.ask(
-        header.shadow, look_at_both, lambda _: None, PATIENT_S
+        header.shadow, look_at_both, limit_s=PATIENT_S
     )
 
 

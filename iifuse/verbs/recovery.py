@@ -198,7 +198,7 @@ async def _has_header(instance: Instance, row: SetRow) -> bool:
     """Where that cannot be told now, its bits are never believed: nobody notes what is written."""
     look = partial(has_header, instance, row)
     try:
-        is_there = await instance.lookout.ask(row.bitmap, look, lambda _: None, BULK_S)
+        is_there = await instance.lookout.ask(row.bitmap, look, limit_s=BULK_S)
     except (errors.NoAnswer, errors.Busy, errors.InUse) as error:
         log.error("%s: the next start looks whether its enable was finished", error)  # noqa: TRY400
         why = "its enable was cut short, and what was written since is noted nowhere"
@@ -316,7 +316,8 @@ async def open_master(instance: Instance, path: str) -> Family | Missing:
     if standing is not None:
         return standing
     try:
-        return instance.adopt(await instance.open_in_time(path, exclusive=False))
+        opening = partial(instance.open_volume, path, exclusive=False)
+        return instance.adopt(await instance.lookout.ask(path, opening, Volume.close))
     except errors.IifuseError as error:
         log.error("%s: this master cannot be served: %s", path, error)  # noqa: TRY400
         return missing_by(error)

@@ -1,6 +1,6 @@
 """Open the volumes of a set again that were lost, or others in their place (`iiadm -R`)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -19,7 +19,7 @@ from iifuse.host.instance import Instance
 from iifuse.host.roles import Part
 from iifuse.store.bitmapfile import BitmapFile
 from iifuse.store.presence import file_of
-from iifuse.store.volume import Volume
+from iifuse.store.volume import Volume, close_all
 from iifuse.verbs import recovery
 from iifuse.verbs.opening import check_size, open_or_create
 from iifuse.verbs.overwriting import needs_shadow
@@ -40,11 +40,11 @@ async def replace_lost(instance: Instance, member: VolumeSet, lost: Role) -> Non
     parts = _parts(member.header, closed)
     check = partial(roles.check, instance, list(parts.items()), own=member)
     await instance.look_at_closed()
-    await instance.lookout.ask(member.name, check, lambda _: None)
+    await instance.lookout.ask(member.name, check)
     async with family.locks.everything():
         old = _take_out(member, closed)
-    close = partial(_close_all, old)  # their locks are in our own way
-    await instance.lookout.ask(member.name, close, lambda _: None)
+    close = partial(close_all, old)  # their locks are in our own way
+    await instance.lookout.ask(member.name, close)
     standing = instance.standing_at(family.path) if family.master is None else None
     volumes = await _open_lost(instance, member, family, standing, closed)
     try:
@@ -53,7 +53,7 @@ async def replace_lost(instance: Instance, member: VolumeSet, lost: Role) -> Non
     except BaseException:
         # Their locks would be in the way of the next -R.
         left = [v for v in volumes.values() if not instance.has_master(v)]
-        await instance.loop.blocking(partial(_close_all, left))
+        await instance.loop.blocking(partial(close_all, left))
         raise
 
 
@@ -76,11 +76,6 @@ def _take_out(member: VolumeSet, closed: Role) -> list[Volume]:
         old.append(member.bitmap.volume)
         member.log.bitmap = None
     return old
-
-
-def _close_all(volumes: Iterable[Volume]) -> None:
-    for volume in volumes:
-        volume.close()
 
 
 async def _put_in(

@@ -129,7 +129,6 @@ async def test_disable_that_was_cut_short_is_finished_when_the_shadow_answers(
             await enable.disable(instance, sets.set(instance, "dep"))
     raw = sets.file("dep").read_bytes()
     go = hanging(loading, "_find_shadow", of("dep"))
-    monkeypatch.setattr(loading.look_at_volumes, "__defaults__", (SHORT_S,))
     async with service(sets.state):
         go.set()
     assert sets.file("dep").read_bytes() == raw
